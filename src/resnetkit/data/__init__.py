@@ -1,0 +1,1 @@
+"""Where images come from; knows no model."""

@@ -1,0 +1,98 @@
+"""Batched augmentation: the same tensor code on every device, drawn from (seed, epoch, sample id)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from resnetkit.data.randomness import random_integers
+
+__all__ = ["Flip", "Padding", "augment", "crop_and_flip", "normalize"]
+
+Flip = Literal["none", "random", "alternating"]
+"""random: half of all views; alternating: every second epoch, each image from a random start (airbench)."""
+
+Padding = Literal["zeros", "reflect"]
+"""What lies around the image when it is cropped; zero is the mean, since images are normalised before."""
+
+ROW_STREAM, COLUMN_STREAM, FLIP_STREAM = 1, 2, 3
+
+
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Returns (images - mean) / std as float32.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        mean: float32 (C, 1, 1) for a mean of each channel, (C, H, W) for one of each pixel; in units of 0 to 255.
+        std: likewise.
+    """
+    return (images.to(torch.float32) - mean) / std
+
+
+def augment(
+    images: Tensor,
+    sample_ids: Tensor,
+    *,
+    seed: int,
+    epoch: int,
+    crop_padding: int,
+    padding: Padding = "zeros",
+    flip: Flip = "none",
+) -> Tensor:
+    """Returns each image cropped at a random place and flipped or not.
+
+    Source: He et al. 2015, sec. 4.2: 4 pixels are padded on each side and a crop of the old size is taken
+    from the padded image or its mirror image.
+
+    Args:
+        images: float (B, C, H, W), normalised.
+        sample_ids: int64 (B,), which samples of the data set these are.
+        seed: of the run.
+        epoch: from 0.
+        crop_padding: pixels on each side; 0 leaves every image in its place.
+        padding: what is there.
+        flip: see `Flip`.
+
+    Returns:
+        float (B, C, H, W) in channels-last memory.
+    """
+    offsets = 2 * crop_padding + 1
+    rows = random_integers(sample_ids, offsets, seed=seed, epoch=epoch, stream=ROW_STREAM)
+    columns = random_integers(sample_ids, offsets, seed=seed, epoch=epoch, stream=COLUMN_STREAM)
+    flipped = flips(sample_ids, flip, seed=seed, epoch=epoch)
+    mode = "constant" if padding == "zeros" else "reflect"
+    padded = functional.pad(images, (crop_padding,) * 4, mode=mode) if crop_padding else images
+    return crop_and_flip(padded, rows, columns, flipped, size=(images.shape[2], images.shape[3]))
+
+
+def flips(sample_ids: Tensor, flip: Flip, *, seed: int, epoch: int) -> Tensor:
+    """Returns for each sample, as bool (B,), whether this epoch shows its mirror image."""
+    if flip == "none":
+        return torch.zeros_like(sample_ids, dtype=torch.bool)
+    if flip == "random":
+        return random_integers(sample_ids, 2, seed=seed, epoch=epoch, stream=FLIP_STREAM) == 1
+    start = random_integers(sample_ids, 2, seed=seed, epoch=0, stream=FLIP_STREAM)
+    return (start + epoch) % 2 == 1
+
+
+def crop_and_flip(
+    images: Tensor, rows: Tensor, columns: Tensor, flipped: Tensor, *, size: tuple[int, int]
+) -> Tensor:
+    """Returns from each image the window of `size` at (row, column), mirrored where asked.
+
+    Args:
+        images: (B, C, H, W).
+        rows: int64 (B,), the window's first row.
+        columns: int64 (B,), the window's first column.
+        flipped: bool (B,), whether the window is mirrored left to right.
+        size: height and width of the window.
+    """
+    height, width = size
+    device = images.device
+    across = torch.arange(width, device=device)
+    columns = columns[:, None] + torch.where(flipped[:, None], width - 1 - across, across)
+    rows = rows[:, None] + torch.arange(height, device=device)
+    batch = torch.arange(len(images), device=device)[:, None, None]
+    # Indices around a slice put the channels last in memory, which is what convolutions want.
+    return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,90 @@
+"""The order of an epoch, each rank's share of it, and where a resumed run goes on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from resnetkit.data.randomness import random_bits
+
+__all__ = ["Batch", "TrainingBatches", "epoch_order", "evaluation_batches"]
+
+ORDER_STREAM = 0
+
+
+def epoch_order(sample_ids: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """Returns the samples in the order of this epoch, a permutation that depends on seed and epoch alone."""
+    bits = random_bits(sample_ids, seed=seed, epoch=epoch, stream=ORDER_STREAM)
+    return sample_ids[torch.argsort(bits, stable=True)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples.
+
+    Attributes:
+        step: from 0.
+        epoch: from 0.
+        sample_ids: int64 (batch_size,), of all ranks together.
+        share: int64 (batch_size / ranks,), those of this rank.
+        ends_epoch: whether this is the last batch of its epoch.
+    """
+
+    step: int
+    epoch: int
+    sample_ids: Tensor
+    share: Tensor
+    ends_epoch: bool
+
+
+@dataclass(frozen=True)
+class TrainingBatches:
+    """All batches of a run.
+
+    Every batch is full: the samples at the end of an epoch's order that do not fill one sit this epoch out,
+    and since each epoch has its own order, they are others each time. A data set smaller than a batch is
+    one batch.
+
+    Attributes:
+        sample_ids: int64 (N,).
+        batch_size: of all ranks together.
+        seed: of the run.
+        rank: of this process.
+        ranks: how many processes share each batch.
+    """
+
+    sample_ids: Tensor
+    batch_size: int
+    seed: int
+    rank: int = 0
+    ranks: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.sample_ids) // self.batch_size)
+
+    def between(self, start: int, stop: int) -> Iterator[Batch]:
+        """Yields the batches of the steps from `start` up to, but without, `stop`."""
+        epoch, position = divmod(start, self.steps_per_epoch)
+        while start < stop:
+            order = epoch_order(self.sample_ids, seed=self.seed, epoch=epoch)
+            for place in range(position, min(self.steps_per_epoch, position + stop - start)):
+                sample_ids = order[place * self.batch_size : (place + 1) * self.batch_size]
+                yield Batch(
+                    step=start,
+                    epoch=epoch,
+                    sample_ids=sample_ids,
+                    share=sample_ids[self.rank :: self.ranks],
+                    ends_epoch=place == self.steps_per_epoch - 1,
+                )
+                start += 1
+            epoch, position = epoch + 1, 0
+
+
+def evaluation_batches(
+    sample_ids: Tensor, batch_size: int, *, rank: int = 0, ranks: int = 1
+) -> Iterator[Tensor]:
+    """Yields this rank's samples in batches; over all ranks each sample comes exactly once."""
+    share = sample_ids[rank::ranks]
+    yield from share.split(batch_size)

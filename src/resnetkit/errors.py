@@ -1,0 +1,95 @@
+"""The exceptions that resnetkit raises for a reason a person can act on.
+
+    ResnetkitError            exit code 1   something failed that the user should know about
+    |-- UsageError            exit code 2   a command, an architecture or a number that cannot be
+    |   |-- ArchitectureError               no such network, or options that do not fit together
+    |   `-- RecipeError                     a recipe that is malformed, or does not fit its data or run
+    |-- DataError             exit code 3   data that is missing, damaged or not what it claims to be
+    |-- WeightsError          exit code 3   weights or a checkpoint that cannot be trusted
+    |-- StorageError          exit code 1   a folder that cannot be written, a disk that is full
+    |-- TrainingDiverged      exit code 1   a loss or gradient that is no longer a number
+    `-- Interrupted           exit code 130 or 143, after everything was saved
+
+Each message says what happened, what was expected and how to go on. `assert` is for our own invariants.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+__all__ = [
+    "ArchitectureError",
+    "DataError",
+    "Interrupted",
+    "RecipeError",
+    "ResnetkitError",
+    "StorageError",
+    "TrainingDiverged",
+    "UsageError",
+    "WeightsError",
+    "did_you_mean",
+]
+
+
+class ResnetkitError(Exception):
+    """The root of the tree; the command line prints its message and exits with its code."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(ResnetkitError):
+    """A request that cannot be carried out as it was written."""
+
+    exit_code = 2
+
+
+class ArchitectureError(UsageError):
+    """An architecture that does not exist or options that do not fit together."""
+
+
+class RecipeError(UsageError):
+    """A recipe that is malformed, or that does not fit its data or its run folder."""
+
+
+class DataError(ResnetkitError):
+    """Data that is missing, damaged or not what it claims to be."""
+
+    exit_code = 3
+
+
+class WeightsError(ResnetkitError):
+    """Weights or a checkpoint that are missing, damaged or made for another network."""
+
+    exit_code = 3
+
+
+class StorageError(ResnetkitError):
+    """A folder that cannot be written or a disk that is full."""
+
+
+class TrainingDiverged(ResnetkitError):
+    """A loss or gradient that is no longer a finite number."""
+
+
+class Interrupted(ResnetkitError):
+    """A signal ended the work after everything was saved.
+
+    Args:
+        message: what was saved and how to go on.
+        signal_number: the signal received; the exit code is 128 plus this number.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # the one code that depends on the cause
+        """Returns 130 for SIGINT and 143 for SIGTERM."""
+        return 128 + self.signal_number
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns a closing sentence that names the nearest known word, or an empty string."""
+    nearest = get_close_matches(word, list(known), n=1)
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""

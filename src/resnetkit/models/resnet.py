@@ -1,0 +1,228 @@
+"""The residual network: stem, stages of blocks, head; logits or named feature maps."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from resnetkit.errors import ArchitectureError, did_you_mean
+from resnetkit.models.blocks import (
+    BasicBlock,
+    Block,
+    Bottleneck,
+    Norm,
+    PreactivationBasicBlock,
+    PreactivationBlock,
+    PreactivationBottleneck,
+    convolution,
+    normalization,
+)
+
+__all__ = ["BlockType", "FeatureMap", "Initialization", "ResNet", "Stem", "initialize"]
+
+BlockType = type[BasicBlock | Bottleneck | PreactivationBasicBlock | PreactivationBottleneck]
+
+Stem = Literal["3x3", "7x7"]
+"""3x3: one convolution at full size (CIFAR); 7x7: stride 2, then max pooling of stride 2 (ImageNet)."""
+
+Initialization = Literal["he", "xavier", "normal"]
+"""he: He et al. 2015 (ICCV), fan-out; xavier: Glorot and Bengio 2010; normal: standard deviation 0.01."""
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """What a stage hands on.
+
+    Attributes:
+        channels: of the map.
+        stride: pixels of the input from one cell of the map to the next.
+    """
+
+    channels: int
+    stride: int
+
+
+class ResNet(nn.Module):
+    """A residual network, or with `shortcut="none"` its plain counterpart.
+
+    Sources: He et al. 2015, table 1 and sec. 4.2; He et al. 2016 for pre-activated blocks, whose last stage
+    is followed by one more normalisation and relu.
+
+    Args:
+        block: one of the block classes of `blocks.py`.
+        depths: blocks in each stage.
+        widths: channels of each stage, before the block's expansion.
+        stem: see `Stem`.
+        num_classes: logits of the head.
+        in_channels: channels of the images.
+        norm: see `blocks.Norm`.
+        initialization: see `Initialization`.
+        zero_init_residual: start with F(x) = 0 in every block (Goyal et al. 2017, sec. 5.1).
+        replace_stride_with_dilation: for each stage after the first, whether it dilates instead of
+            striding; empty: none does.
+        recompute: keep only the inputs of blocks for the backward pass and compute the rest again; far
+            less memory, about a third more time, identical results.
+        generator: where initial weights come from; torch's global generator when absent.
+        **block_options: passed to every block.
+
+    Shapes: images (B, in_channels, H, W) -> logits (B, num_classes).
+    """
+
+    def __init__(
+        self,
+        block: BlockType,
+        depths: Sequence[int],
+        widths: Sequence[int],
+        *,
+        stem: Stem = "7x7",
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        norm: Norm = "batch",
+        initialization: Initialization = "he",
+        zero_init_residual: bool = False,
+        replace_stride_with_dilation: Sequence[bool] = (),
+        recompute: bool = False,
+        generator: torch.Generator | None = None,
+        **block_options: Any,
+    ) -> None:
+        super().__init__()
+        self.recompute = recompute
+        small = stem == "3x3"
+        preactivated = issubclass(block, PreactivationBlock)
+        channels, stride, dilation = widths[0], 1 if small else 4, 1
+
+        self.conv1 = convolution(
+            in_channels, channels, 3 if small else 7, stride=1 if small else 2, norm=norm
+        )
+        self.bn1 = nn.Identity() if preactivated else normalization(channels, norm)
+        self.relu = nn.Identity() if preactivated else nn.ReLU()
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
+        self.feature_maps = {"stem": FeatureMap(channels, stride)}
+
+        dilates = (False, *(replace_stride_with_dilation or (False,) * (len(depths) - 1)))
+        for number, (depth, width) in enumerate(zip(depths, widths, strict=True), start=1):
+            step = 1 if number == 1 else 2
+            outer_dilation = dilation
+            if dilates[number - 1]:
+                step, dilation = 1, dilation * step
+            blocks = []
+            for is_first in [True] + [False] * (depth - 1):
+                blocks.append(
+                    block(
+                        channels,
+                        width,
+                        step if is_first else 1,
+                        norm=norm,
+                        dilation=outer_dilation if is_first else dilation,
+                        **block_options,
+                    )
+                )
+                channels = width * block.expansion
+            stride *= step
+            self.add_module(f"layer{number}", nn.Sequential(*blocks))
+            self.feature_maps[f"stage{number + 1}"] = FeatureMap(channels, stride)
+
+        self.bn_out = normalization(channels, norm) if preactivated else nn.Identity()
+        self.relu_out = nn.ReLU() if preactivated else nn.Identity()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, num_classes)
+        initialize(self, initialization, zero_init_residual=zero_init_residual, generator=generator)
+
+    def forward(self, images: Tensor) -> Tensor:
+        *_, (_, last) = self.stages(images)
+        return self.fc(torch.flatten(self.avgpool(last), 1))
+
+    def features(self, images: Tensor, names: Iterable[str] = ()) -> dict[str, Tensor]:
+        """Returns the named feature maps, all of them when no name is given.
+
+        Names, channels and strides are those of `feature_maps`: stem, then stage2 (the paper's conv2_x) and up.
+
+        Raises:
+            ArchitectureError: for a name that this network does not have.
+        """
+        wanted = set(names) or set(self.feature_maps)
+        for name in wanted - set(self.feature_maps):
+            raise ArchitectureError(
+                f"unknown feature map '{name}': this network has {', '.join(self.feature_maps)}."
+                + did_you_mean(name, self.feature_maps)
+            )
+        return {name: feature for name, feature in self.stages(images) if name in wanted}
+
+    def stages(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yields the name and the feature map of the stem and of each stage, in order."""
+        *inner, last = self.feature_maps
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        yield inner[0], x
+        for number, name in enumerate([*inner[1:], last], start=1):
+            for block in self.get_submodule(f"layer{number}").children():
+                x = run_block(block, x, recompute=self.recompute and torch.is_grad_enabled())
+            yield name, self.relu_out(self.bn_out(x)) if name == last else x
+
+    def blocks(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yields the qualified name and the module of every block, from the input to the output."""
+        for name, module in self.named_modules():
+            if isinstance(module, Block | PreactivationBlock):
+                yield name, module
+
+
+def run_block(block: nn.Module, x: Tensor, *, recompute: bool) -> Tensor:
+    """Returns `block(x)`; with `recompute`, what is inside is computed again in the backward pass."""
+    if not recompute:
+        return block(x)
+    output: Tensor = checkpoint(
+        block,
+        x,
+        use_reentrant=False,
+        preserve_rng_state=False,  # nothing in a block is random
+        context_fn=lambda: (nullcontext(), running_statistics_kept(block)),
+    )
+    return output
+
+
+@contextmanager
+def running_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Keeps the second forward pass of a batch from updating the running statistics a second time."""
+    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def initialize(
+    model: nn.Module,
+    initialization: Initialization,
+    *,
+    zero_init_residual: bool = False,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Draws the weights of all convolutions and of the head; biases start at zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            draw(module.weight, initialization, generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    if zero_init_residual:
+        for module in model.modules():
+            if isinstance(module, Block | PreactivationBlock):
+                nn.init.zeros_(module.last_layer().get_parameter("weight"))
+
+
+def draw(weight: Tensor, initialization: Initialization, generator: torch.Generator | None) -> None:
+    """Fills the weight of a convolution (4 dimensions) or of the head (2 dimensions) in place."""
+    if initialization == "normal":
+        nn.init.normal_(weight, std=0.01, generator=generator)
+    elif initialization == "xavier":
+        nn.init.xavier_normal_(weight, generator=generator)
+    elif weight.dim() == 4:
+        nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    else:  # no relu follows the head: torch's own bound for linear layers
+        bound = weight.shape[1] ** -0.5
+        nn.init.uniform_(weight, -bound, bound, generator=generator)

@@ -1,0 +1,264 @@
+"""The one table of named architectures, and the way from a name to a network."""
+
+import re
+from dataclasses import KW_ONLY, MISSING, asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args, get_type_hints
+
+import torch
+
+from resnetkit.errors import ArchitectureError, did_you_mean
+from resnetkit.models.blocks import (
+    BasicBlock,
+    Bottleneck,
+    Norm,
+    PreactivationBasicBlock,
+    PreactivationBottleneck,
+    Shortcut,
+    StrideIn,
+    ZeroPadding,
+)
+from resnetkit.models.resnet import BlockType, Initialization, ResNet, Stem
+
+__all__ = [
+    "ARCHITECTURES",
+    "PAPER_RESULTS",
+    "Architecture",
+    "BlockName",
+    "PaperResult",
+    "cifar_resnet",
+    "create_model",
+    "find_architecture",
+]
+
+
+BlockName = Literal["basic", "bottleneck"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Which network: everything that decides its layers and its initial weights.
+
+    The fields with a default are the options of `create_model`; `ResNet` and the blocks explain them.
+    """
+
+    block: BlockName
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    stem: Stem
+    input_size: int
+    preactivation: bool
+    _: KW_ONLY
+    shortcut: Shortcut = "B"
+    padding: ZeroPadding = "append"
+    stride_in: StrideIn = "3x3"
+    groups: int = 1
+    base_width: int = 64
+    norm: Norm = "batch"
+    initialization: Initialization = "he"
+    zero_init_residual: bool = False
+    replace_stride_with_dilation: tuple[bool, ...] = ()
+    num_classes: int = 1000
+    in_channels: int = 3
+    recompute: bool = False
+
+    def with_options(self, **options: Any) -> "Architecture":
+        """Returns a copy with some options replaced.
+
+        Raises:
+            ArchitectureError: for an unknown option or an impossible value.
+        """
+        known = [field.name for field in fields(self) if field.default is not MISSING]
+        for name, value in options.items():
+            if name not in known:
+                raise ArchitectureError(
+                    f"unknown option '{name}' of an architecture: expected one of {', '.join(known)}."
+                    + did_you_mean(name, known)
+                )
+            check_option(name, value)
+        chosen = replace(self, **options)
+        dilations = len(chosen.replace_stride_with_dilation)
+        if dilations not in (0, len(self.depths) - 1):
+            raise ArchitectureError(
+                f"replace_stride_with_dilation has {dilations} entries: this network has"
+                f" {len(self.depths) - 1} stages that stride. Give one true or false for each."
+            )
+        if self.block == "basic" and (chosen.groups, chosen.base_width) != (1, 64):
+            raise ArchitectureError("groups and base_width belong to bottleneck blocks: this network has basic ones.")
+        return chosen
+
+    def build(self, generator: torch.Generator | None = None) -> ResNet:
+        """Returns the network with freshly drawn weights."""
+        values = asdict(self)
+        for unused in ("input_size", "block", "preactivation"):
+            values.pop(unused)
+        if self.block == "basic":
+            for unused in ("stride_in", "groups", "base_width"):
+                values.pop(unused)
+        return ResNet(BLOCKS[self.block, self.preactivation], **values, generator=generator)
+
+
+BLOCKS: dict[tuple[str, bool], BlockType] = {
+    ("basic", False): BasicBlock,
+    ("basic", True): PreactivationBasicBlock,
+    ("bottleneck", False): Bottleneck,
+    ("bottleneck", True): PreactivationBottleneck,
+}
+
+
+def check_option(name: str, value: object) -> None:
+    """Raises ArchitectureError when `value` is not of the type that the option has."""
+    expected = get_type_hints(Architecture)[name]
+    choices = get_args(expected)
+    if name == "replace_stride_with_dilation":
+        if not isinstance(value, tuple | list) or not all(isinstance(item, bool) for item in value):
+            raise ArchitectureError(f"{name} is {value!r}: expected a list of true and false, one a stage.")
+    elif choices:
+        if value not in choices:
+            raise ArchitectureError(
+                f"{name} is {value!r}: expected one of {', '.join(map(str, choices))}."
+                + did_you_mean(str(value), map(str, choices))
+            )
+    elif expected is bool and not isinstance(value, bool):
+        raise ArchitectureError(f"{name} is {value!r}: expected true or false.")
+    elif expected is int and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ArchitectureError(f"{name} is {value!r}: expected a whole number of at least 1.")
+
+
+def cifar(
+    depth: int, *, block: BlockName = "basic", **options: Any
+) -> Architecture:
+    """Returns the architecture of He et al. 2015, sec. 4.2: three stages of n blocks at 32, 16 and 8 pixels."""
+    layers = {"basic": 6, "bottleneck": 9}[block]
+    if depth < layers + 2 or (depth - 2) % layers:
+        lower = max((depth - 2) // layers, 1) * layers + 2
+        raise ArchitectureError(
+            f"impossible depth {depth}: a CIFAR network of {block} blocks has {layers}n+2 layers."
+            f" The nearest are {lower} and {lower + layers}."
+        )
+    count = (depth - 2) // layers
+    fixed = {"stem": "3x3", "input_size": 32, "preactivation": False, "shortcut": "A", "num_classes": 10}
+    return Architecture(block, (count,) * 3, (16, 32, 64), **{**fixed, **options})
+
+
+def imagenet(depth: int, **options: Any) -> Architecture:
+    """Returns the architecture of He et al. 2015, table 1 (200: He et al. 2016)."""
+    block, depths = IMAGENET_STAGES[depth]
+    fixed = {"stem": "7x7", "input_size": 224, "preactivation": False}
+    return Architecture(block, depths, (64, 128, 256, 512), **{**fixed, **options})
+
+
+def small_images(depth: int) -> Architecture:
+    """Returns the ImageNet architecture with a stem that keeps the size of small images."""
+    return imagenet(depth, stem="3x3", input_size=32, num_classes=10)
+
+
+CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
+
+IMAGENET_STAGES: dict[int, tuple[BlockName, tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+    200: ("bottleneck", (3, 24, 36, 3)),
+}
+PAPER_DEPTHS = (18, 34, 50, 101, 152)
+
+ARCHITECTURES: dict[str, Architecture] = {
+    **{f"resnet{depth}": cifar(depth) for depth in CIFAR_DEPTHS},
+    **{f"plain{depth}": cifar(depth, shortcut="none") for depth in CIFAR_DEPTHS},
+    **{f"preresnet{depth}": cifar(depth, preactivation=True) for depth in (20, 56, 110)},
+    # The authors' code projects in its deep pre-activated networks: KaimingHe/resnet-1k-layers.
+    "preresnet164": cifar(164, block="bottleneck", preactivation=True, shortcut="B"),
+    "preresnet1001": cifar(1001, block="bottleneck", preactivation=True, shortcut="B"),
+    **{f"resnet{depth}": imagenet(depth) for depth in PAPER_DEPTHS},
+    **{f"plain{depth}": imagenet(depth, shortcut="none") for depth in PAPER_DEPTHS},
+    **{f"preresnet{depth}": imagenet(depth, preactivation=True) for depth in IMAGENET_STAGES},
+    **{f"resnet{depth}_3x3": small_images(depth) for depth in (18, 34, 50)},
+    "resnext50_32x4d": imagenet(50, groups=32, base_width=4),
+    "wide_resnet50_2": imagenet(50, base_width=128),
+}
+
+
+@dataclass(frozen=True)
+class PaperResult:
+    """A result of He et al. 2015.
+
+    Attributes:
+        error: top-1 error in percent.
+        protocol: data, views and table.
+    """
+
+    error: float
+    protocol: str
+
+
+PAPER_RESULTS: dict[str, PaperResult] = {
+    **{
+        name: PaperResult(error, "CIFAR-10 test, table 6")
+        for name, error in {
+            "resnet20": 8.75,
+            "resnet32": 7.51,
+            "resnet44": 7.17,
+            "resnet56": 6.97,
+            "resnet110": 6.43,
+            "resnet1202": 7.93,
+        }.items()
+    },
+    "plain18": PaperResult(27.94, "ImageNet validation, 10 crops, table 2"),
+    "plain34": PaperResult(28.54, "ImageNet validation, 10 crops, table 2"),
+    "resnet18": PaperResult(27.88, "ImageNet validation, 10 crops, option A, table 2"),
+    "resnet34": PaperResult(24.52, "ImageNet validation, 10 crops, table 3"),
+    "resnet50": PaperResult(22.85, "ImageNet validation, 10 crops, table 3"),
+    "resnet101": PaperResult(21.75, "ImageNet validation, 10 crops, table 3"),
+    "resnet152": PaperResult(21.43, "ImageNet validation, 10 crops, table 3"),
+}
+
+
+def find_architecture(name: str) -> Architecture:
+    """Returns the named architecture.
+
+    Raises:
+        ArchitectureError: when there is none of that name; the message names the nearest.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    if re.fullmatch(r"(pre)?(resnet|plain)\d+", name):
+        reason = (
+            "a CIFAR network has 6n+2 layers (20, 32, 44, 56, 110, 1202), an ImageNet network 18, 34, 50,"
+            " 101 or 152."
+        )
+    else:
+        reason = "'resnet models' lists the names."
+    raise ArchitectureError(
+        f"unknown architecture '{name}': {reason}" + did_you_mean(name, ARCHITECTURES)
+    )
+
+
+def create_model(name: str, *, generator: torch.Generator | None = None, **options: Any) -> ResNet:
+    """Returns a named network with fresh weights.
+
+    Args:
+        name: a key of `ARCHITECTURES`, such as resnet56, plain56 or resnet50.
+        generator: where the initial weights come from; torch's global generator when absent.
+        **options: fields of `Architecture` to replace, such as `shortcut="C"` or `num_classes=100`.
+
+    Raises:
+        ArchitectureError: for an unknown name or option, or an impossible value.
+    """
+    return find_architecture(name).with_options(**options).build(generator)
+
+
+def cifar_resnet(
+    depth: int,
+    *,
+    block: BlockName = "basic",
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> ResNet:
+    """Returns a CIFAR network of any possible depth: 6n+2 layers of basic blocks, 9n+2 of bottlenecks.
+
+    Raises:
+        ArchitectureError: for an impossible depth or option.
+    """
+    return cifar(depth, block=block).with_options(**options).build(generator)

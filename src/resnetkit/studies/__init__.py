@@ -1,0 +1,1 @@
+"""Questions about residual networks, and the trainings that answer them."""

@@ -1,0 +1,130 @@
+"""Does depth make a plain network worse, even on its training data, and does a residual one escape?"""
+
+from resnetkit.studies.study import (
+    Finding,
+    PaperFigure,
+    Sample,
+    Scale,
+    Study,
+    judge_higher,
+    judge_not_higher,
+)
+from resnetkit.training.run import Run
+
+__all__ = ["DEGRADATION"]
+
+MARGIN = 1.0  # percentage points; fixed before any run was looked at
+
+
+def sample(runs: dict[str, list[Run]], group: str, split: str) -> Sample:
+    """Returns the final errors of a group on a part of the data, one a finished run."""
+    finals = [run.final for run in runs[group]]
+    values = tuple(float(final[split]["error"]) for final in finals if final)
+    part = {"train": "training", "test": "test"}[split]
+    return Sample(f"{part} error of {group}", values)
+
+
+def findings(runs: dict[str, list[Run]]) -> list[Finding]:
+    """Judges the claims of the paper's sections 1 and 4.2 from the runs."""
+    plain, residual = by_depth(runs, "plain"), by_depth(runs, "resnet")
+    return [
+        plain_degrades(runs, plain[0], plain[-1]),
+        residual_does_not(runs, residual[0], residual[-1]),
+        residual_wins(runs, residual[-1], plain[-1], "train"),
+        residual_wins(runs, residual[-1], plain[-1], "test"),
+    ]
+
+
+def by_depth(runs: dict[str, list[Run]], family: str) -> list[str]:
+    """Returns the groups of a family, the shallowest network first."""
+    groups = [group for group in runs if group.startswith(family)]
+    return sorted(groups, key=lambda group: int(group.removeprefix(family)))
+
+
+def plain_degrades(runs: dict[str, list[Run]], shallow: str, deep: str) -> Finding:
+    """Judges: the deeper plain network has the higher training error."""
+    first, second = sample(runs, deep, "train"), sample(runs, shallow, "train")
+    verdict, bound, rule = judge_higher(first, second, margin=MARGIN)
+    meaning = {
+        "confirmed": f"{deep} contains {shallow}: its extra layers could copy their input and do no worse. Training"
+        " does not find that solution. Since the error is on the training images, this is not overfitting.",
+        "not confirmed": f"At this scale {deep} could be trained about as well as {shallow}: the network was not deep"
+        " enough, or trained long enough, for degradation to show.",
+        "not enough data": "Run more seeds: the spread between runs is not known.",
+    }[verdict]
+    claim = f"The deeper plain network ({deep}) has a higher training error than the shallower ({shallow})."
+    return Finding(claim, first, second, bound, rule, verdict, meaning)
+
+
+def residual_does_not(runs: dict[str, list[Run]], shallow: str, deep: str) -> Finding:
+    """Judges: the deeper residual network does not have the higher training error."""
+    first, second = sample(runs, deep, "train"), sample(runs, shallow, "train")
+    verdict, bound, rule = judge_not_higher(first, second, margin=MARGIN)
+    meaning = {
+        "confirmed": "With shortcuts, a block that has nothing to add only has to push its F(x) towards zero. The same"
+        f" depth that ruins the plain network leaves {deep} as well trained as {shallow}.",
+        "not confirmed": f"At this scale {deep} did not reach the training error of {shallow}: it may need more steps.",
+        "not enough data": "Run more seeds: the spread between runs is not known.",
+    }[verdict]
+    claim = (
+        f"The deeper residual network ({deep}) does not have a higher training error than the shallower ({shallow})."
+    )
+    return Finding(claim, first, second, bound, rule, verdict, meaning)
+
+
+def residual_wins(runs: dict[str, list[Run]], residual: str, plain: str, split: str) -> Finding:
+    """Judges: at the greatest depth the plain network has the higher error."""
+    first, second = sample(runs, plain, split), sample(runs, residual, split)
+    verdict, bound, rule = judge_higher(first, second, margin=MARGIN)
+    part = {"train": "training", "test": "test"}[split]
+    meaning = {
+        "confirmed": f"Both networks have the same layers and the same number of parameters; only the shortcuts differ."
+        f" They decide the {part} error.",
+        "not confirmed": f"At this scale the shortcuts did not lower the {part} error by the margin.",
+        "not enough data": "Run more seeds: the spread between runs is not known.",
+    }[verdict]
+    claim = f"At the greatest depth the residual network ({residual}) has a lower {part} error than the plain one ({plain})."
+    return Finding(claim, first, second, bound, rule, verdict, meaning)
+
+
+PAPER = "He et al. 2015, table 6"
+READ_OFF = "He et al. 2015, read off figure 6"
+NABLA = "nabla0001/resnet, 5 runs"
+
+DEGRADATION = Study(
+    name="degradation",
+    title="Degradation: plain networks get worse with depth, residual networks do not",
+    question="Does adding layers make a plain network worse even on its training data, and do shortcuts prevent it?",
+    source="He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, 2015, figures 1 and 6",
+    theory=(
+        "A deeper network can do everything a shallower one can: let the added layers copy their input. So its"
+        " training error should never be higher. In practice it is, once a plain stack of layers is deep enough."
+        " This is called degradation. It is not overfitting, which would lower the training error, and it is"
+        " not explained by vanishing gradients, because batch normalisation keeps them healthy.",
+        "A residual block computes y = F(x) + x. Its layers only have to learn what to change, F(x); copying the"
+        " input means F(x) = 0, which is easy to reach. The shortcut has no parameters here (option A), so a"
+        " plain network and its residual twin are equal in depth, width and number of parameters.",
+    ),
+    scales={
+        "quick": Scale(
+            recipe="digits-study",
+            groups=("plain20", "plain32", "plain56", "resnet20", "resnet32", "resnet56"),
+            seeds=3,
+            cost="",
+        ),
+    },
+    findings=findings,
+    paper_figures=(
+        PaperFigure("plain20", "about 9.5", READ_OFF),
+        PaperFigure("plain32", "about 10", READ_OFF),
+        PaperFigure("plain56", "about 13.5", READ_OFF),
+        PaperFigure("resnet20", "8.75", PAPER),
+        PaperFigure("resnet32", "7.51", PAPER),
+        PaperFigure("resnet56", "6.97", PAPER),
+        PaperFigure("plain20", "9.78 +- 0.13", NABLA),
+        PaperFigure("plain56", "12.95 +- 0.22", NABLA),
+        PaperFigure("resnet20", "8.51 +- 0.22", NABLA),
+        PaperFigure("resnet56", "7.40 +- 0.27", NABLA),
+    ),
+    paper_data="CIFAR-10, 50,000 colour photographs of 32x32 pixels in 10 classes, 64,000 steps",
+)

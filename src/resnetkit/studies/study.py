@@ -1,0 +1,236 @@
+"""Study, Finding and the rules by which a claim is judged."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from scipy import stats
+
+from resnetkit.training.recipe import Recipe, load_recipe
+from resnetkit.training.run import Run
+
+__all__ = [
+    "Finding",
+    "Outcome",
+    "PaperFigure",
+    "Sample",
+    "Scale",
+    "Study",
+    "Trial",
+    "Verdict",
+    "judge_higher",
+    "judge_not_higher",
+]
+
+Verdict = Literal["confirmed", "not confirmed", "not enough data"]
+
+CONFIDENCE = 0.95
+FEWEST_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One quantity, measured once for each seed.
+
+    Attributes:
+        label: what was measured, such as "training error of plain56".
+        values: in percent, one a seed.
+    """
+
+    label: str
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Returns the sample standard deviation over seeds; nan for fewer than two."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim in words, the numbers that decide it, and the verdict.
+
+    Attributes:
+        claim: what the source says.
+        first: the sample that the claim is about.
+        second: the sample it is compared with.
+        bound: of `first - second`, in percentage points: the end of the one-sided confidence interval that the
+            rule looks at; nan without enough data.
+        rule: how the verdict is reached, in words; fixed before any run.
+        verdict: see `Verdict`.
+        meaning: what the outcome says, for a learner.
+    """
+
+    claim: str
+    first: Sample
+    second: Sample
+    bound: float
+    rule: str
+    verdict: Verdict
+    meaning: str
+
+    @property
+    def difference(self) -> float:
+        """Returns the difference of the means, first minus second, in percentage points."""
+        return self.first.mean - self.second.mean
+
+
+def judge_higher(first: Sample, second: Sample, *, margin: float) -> tuple[Verdict, float, str]:
+    """Judges the claim that the first quantity is higher than the second.
+
+    Args:
+        first: one value a seed.
+        second: likewise.
+        margin: in percentage points.
+
+    Returns:
+        The verdict, the lower bound of the difference, and the rule in words.
+    """
+    rule = (
+        f"Confirmed when, with {CONFIDENCE:.0%} confidence (one-sided Welch t), the difference of the means is"
+        f" above {margin:g} percentage points; fewer than {FEWEST_SEEDS} seeds are not enough."
+    )
+    bound = -upper_bound(second, first)
+    return verdict(bound > margin, bound), bound, rule
+
+
+def judge_not_higher(first: Sample, second: Sample, *, margin: float) -> tuple[Verdict, float, str]:
+    """Judges the claim that the first quantity is not higher than the second; as `judge_higher` otherwise."""
+    rule = (
+        f"Confirmed when, with {CONFIDENCE:.0%} confidence (one-sided Welch t), the difference of the means is"
+        f" below {margin:g} percentage points; fewer than {FEWEST_SEEDS} seeds are not enough."
+    )
+    bound = upper_bound(first, second)
+    return verdict(bound < margin, bound), bound, rule
+
+
+def verdict(holds: bool, bound: float) -> Verdict:
+    """Returns the verdict; a bound that is not a number means that there was not enough data."""
+    if math.isnan(bound):
+        return "not enough data"
+    return "confirmed" if holds else "not confirmed"
+
+
+def upper_bound(first: Sample, second: Sample) -> float:
+    """Returns the upper confidence bound of mean(first) - mean(second); nan for too few seeds."""
+    if min(len(first.values), len(second.values)) < FEWEST_SEEDS:
+        return math.nan
+    if first.spread == second.spread == 0:
+        return first.mean - second.mean
+    test = stats.ttest_ind(first.values, second.values, equal_var=False, alternative="less")
+    return float(test.confidence_interval(CONFIDENCE).high)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a study.
+
+    Attributes:
+        group: trials of a group differ in their seed alone.
+        recipe: what is trained.
+    """
+
+    group: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """A published number for a group, on the data of its source.
+
+    Attributes:
+        group: such as plain56.
+        test_error: in percent, as its source gives it, such as "12.95 +- 0.22".
+        source: paper and table, or the name of a public reproduction.
+    """
+
+    group: str
+    test_error: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a study is run.
+
+    Attributes:
+        recipe: name of the recipe of every training.
+        groups: architectures.
+        seeds: how many trainings of each group, seeds counting from 0.
+        cost: measured, with hardware.
+    """
+
+    recipe: str
+    groups: tuple[str, ...]
+    seeds: int
+    cost: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished study.
+
+    Attributes:
+        study: what was asked.
+        scale: name of the scale it was run at.
+        folder: where its files are; the runs are below it.
+        runs: of each group, in the order of seeds.
+        findings: computed from the runs.
+    """
+
+    study: "Study"
+    scale: str
+    folder: Path
+    runs: dict[str, list[Run]]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, the trainings that answer it, and how findings follow from the runs.
+
+    Attributes:
+        name: on the command line.
+        title: of the report.
+        question: in one sentence.
+        source: paper, section and figures.
+        theory: paragraphs for a learner, before the results.
+        scales: by name; the first is the default.
+        findings: from the runs of each group to the findings.
+        paper_figures: published numbers to set beside ours.
+        paper_data: what the published numbers were measured on.
+    """
+
+    name: str
+    title: str
+    question: str
+    source: str
+    theory: tuple[str, ...]
+    scales: dict[str, Scale]
+    findings: Callable[[dict[str, list[Run]]], Sequence[Finding]]
+    paper_figures: tuple[PaperFigure, ...]
+    paper_data: str
+
+    def trials(self, scale: str, changes: dict[str, Any] | None = None) -> list[Trial]:
+        """Returns every training of a scale.
+
+        Args:
+            scale: a key of `scales`.
+            changes: values of the recipe to replace, by dotted key.
+        """
+        chosen = self.scales[scale]
+        return [
+            Trial(
+                group,
+                load_recipe(chosen.recipe, {**(changes or {}), "model.name": group, "seed": seed}),
+            )
+            for group in chosen.groups
+            for seed in range(chosen.seeds)
+        ]

@@ -1,0 +1,1 @@
+"""Recipes, runs, checkpoints and the training loop."""

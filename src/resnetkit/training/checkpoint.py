@@ -1,0 +1,113 @@
+"""Atomic, verified saving and loading: safetensors and JSON, each file with its SHA-256 in a manifest."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from resnetkit.errors import WeightsError
+from resnetkit.training.storage import TEMPORARY_PREFIX, replaced_folder, write_synced
+
+__all__ = [
+    "checkpoint_steps",
+    "load_checkpoint",
+    "remove_old_checkpoints",
+    "save_checkpoint",
+    "tensors_to_bytes",
+]
+
+Tensors = dict[str, dict[str, Tensor]]
+"""Named tensors of each file, such as {"model": {...}, "optimizer": {...}}."""
+
+
+def save_checkpoint(folder: Path, step: int, tensors: Tensors, state: dict[str, Any]) -> Path:
+    """Writes `step-<step>` in the folder; it is there whole or not at all.
+
+    Args:
+        folder: of the checkpoints.
+        step: steps done.
+        tensors: what to save, one safetensors file each.
+        state: the rest, as JSON.
+
+    Raises:
+        OSError: when the disk is full or may not be written; earlier checkpoints stay as they are.
+    """
+    contents = {f"{name}.safetensors": tensors_to_bytes(group) for name, group in tensors.items()}
+    contents["state.json"] = json.dumps(state, indent=1).encode()
+    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    contents["manifest.json"] = json.dumps(manifest, indent=1).encode()
+    path = folder / f"step-{step}"
+    with replaced_folder(path) as temporary:
+        for name, content in contents.items():
+            write_synced(temporary / name, content)
+    return path
+
+
+def tensors_to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Returns the content of a safetensors file."""
+    return safetensors.torch.save({name: t.detach().contiguous() for name, t in tensors.items()})
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Returns the steps of the whole checkpoints in a folder, oldest first."""
+    names = [path.name.removeprefix("step-") for path in folder.glob("step-*")]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def remove_old_checkpoints(folder: Path, keep: int) -> None:
+    """Removes all but the newest checkpoints, and what a killed process left half-written."""
+    for step in checkpoint_steps(folder)[:-keep]:
+        shutil.rmtree(folder / f"step-{step}")
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        shutil.rmtree(leftover)
+
+
+def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:
+    """Reads a checkpoint whose every file is what was written.
+
+    Returns:
+        The tensors of each file, on the CPU, and the state.
+
+    Raises:
+        WeightsError: when a file is missing or damaged.
+    """
+    path = folder / f"step-{step}"
+    contents = {}
+    for name, digest in read_manifest(path).items():
+        try:
+            contents[name] = (path / name).read_bytes()
+        except OSError as error:
+            raise damaged(path, f"{name} cannot be read ({error.strerror})") from error
+        if hashlib.sha256(contents[name]).hexdigest() != digest:
+            raise damaged(path, f"{name} is not what was written")
+    if "state.json" not in contents:
+        raise damaged(path, "state.json is not in its manifest")
+    state = json.loads(contents.pop("state.json"))
+    tensors = {
+        name.removesuffix(".safetensors"): safetensors.torch.load(content)
+        for name, content in contents.items()
+    }
+    return tensors, state
+
+
+def read_manifest(path: Path) -> dict[str, str]:
+    """Returns the SHA-256 of each file of a checkpoint."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        if not isinstance(manifest, dict):
+            raise ValueError("not a mapping")
+    except (OSError, ValueError) as error:
+        raise damaged(path, f"manifest.json cannot be read ({error})") from error
+    return manifest
+
+
+def damaged(path: Path, reason: str) -> WeightsError:
+    """Returns the error for a checkpoint that cannot be trusted."""
+    return WeightsError(
+        f"the checkpoint {path} is damaged: {reason}. Nothing was changed. Move that folder away to go on"
+        " from an earlier checkpoint, or from the start where there is none; the result is the same."
+    )

@@ -1,0 +1,389 @@
+"""The Recipe: everything that decides the outcome of a training, as one checked, printable value."""
+
+import hashlib
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+
+from resnetkit.data.augment import Flip, Padding
+from resnetkit.data.datasets import DATASETS
+from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
+from resnetkit.models.zoo import Architecture, find_architecture
+from resnetkit.training import optim
+
+__all__ = ["Duration", "Precision", "Recipe", "load_recipe", "named_recipes"]
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training: a number of steps or of epochs."""
+
+    count: int
+    unit: Literal["steps", "epochs"]
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Returns the length in steps."""
+        return self.count * (steps_per_epoch if self.unit == "epochs" else 1)
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.unit}"
+
+
+def parse_duration(value: object) -> object:
+    """Turns '12 epochs' or '64000 steps' into a Duration; leaves what is one alone."""
+    if isinstance(value, Duration):
+        return value
+    match = re.fullmatch(r"(\d+) (step|epoch)s?", str(value).strip())
+    if match is None or int(match[1]) < 1:
+        raise ValueError("expected a number of epochs or steps, such as '12 epochs'")
+    return Duration(int(match[1]), "steps" if match[2] == "step" else "epochs")
+
+
+Length = Annotated[Duration, BeforeValidator(parse_duration), PlainSerializer(str)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, values are finite, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """Which network; the options are those of `create_model`, and classes and channels follow the data."""
+
+    name: str = "resnet20"
+    options: dict[str, Any] = {}
+
+
+class DataSection(Section):
+    """Which images, and how they are shown.
+
+    normalize: subtract the mean of each pixel (the paper), or the mean of each channel and divide by its
+    standard deviation; both are measured on the images that are trained on.
+    """
+
+    name: str = "digits"
+    train_on: Literal["train", "train+validation"] = "train"
+    normalize: Literal["channel", "pixel-mean"] = "channel"
+    crop_padding: int = Field(default=0, ge=0)
+    padding: Padding = "zeros"
+    flip: Flip = "none"
+
+
+class OptimizerSection(Section):
+    """Stochastic gradient descent with momentum; `decay` says what weight decay pulls on."""
+
+    lr: float = Field(default=0.1, gt=0, le=100)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=1e-4, ge=0, lt=1)
+    decay: optim.Decay = "convolutions"
+
+    @model_validator(mode="after")
+    def nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class StepSchedule(Section):
+    """The learning rate is multiplied by `factor` at each milestone."""
+
+    kind: Literal["step"]
+    milestones: tuple[Length, ...]
+    factor: float = Field(default=0.1, gt=0, lt=1)
+
+    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
+        milestones = [milestone.steps(steps_per_epoch) for milestone in self.milestones]
+        return optim.stepwise(step, milestones=milestones, factor=self.factor)
+
+
+class LinearSchedule(Section):
+    """A straight line from the learning rate to `final` times it."""
+
+    kind: Literal["linear"]
+    final: float = Field(default=0.0, ge=0, le=1)
+
+    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
+        return optim.linear(step, total, final=self.final)
+
+
+class CosineSchedule(Section):
+    """Half a cosine wave from the learning rate to `final` times it."""
+
+    kind: Literal["cosine"]
+    final: float = Field(default=0.0, ge=0, le=1)
+
+    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
+        return optim.cosine(step, total, final=self.final)
+
+
+class OneCycleSchedule(Section):
+    """Up from `start` times the learning rate to its peak at the share `peak` of the run, then down."""
+
+    kind: Literal["one-cycle"]
+    start: float = Field(default=0.04, ge=0, le=1)
+    peak: float = Field(default=0.3, gt=0, lt=1)
+    final: float = Field(default=0.0, ge=0, le=1)
+
+    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
+        return optim.one_cycle(step, total, start=self.start, peak=self.peak, final=self.final)
+
+
+Schedule = Annotated[
+    StepSchedule | LinearSchedule | CosineSchedule | OneCycleSchedule, Field(discriminator="kind")
+]
+
+
+class NoWarmup(Section):
+    """The schedule applies from the first step."""
+
+    kind: Literal["none"] = "none"
+
+    def lr_at(self, step: int, scheduled: float, steps_per_epoch: int, *, below: bool) -> float:
+        return scheduled
+
+
+class LinearWarmup(Section):
+    """The learning rate rises in equal increments over `length`, on top of the schedule."""
+
+    kind: Literal["linear"]
+    length: Length
+
+    def lr_at(self, step: int, scheduled: float, steps_per_epoch: int, *, below: bool) -> float:
+        return scheduled * optim.linear_warmup(step, self.length.steps(steps_per_epoch))
+
+
+class UntilErrorWarmup(Section):
+    """The learning rate stays at `lr` until the training error is below `below` percent.
+
+    Source: He et al. 2015, sec. 4.2, for the network of 110 layers. The error is that of the batches since the
+    last logged interval.
+    """
+
+    kind: Literal["until-error"]
+    lr: float = Field(default=0.01, gt=0, le=100)
+    below: float = Field(default=80.0, gt=0, lt=100)
+
+    def lr_at(self, step: int, scheduled: float, steps_per_epoch: int, *, below: bool) -> float:
+        return scheduled if below else self.lr
+
+
+Warmup = Annotated[NoWarmup | LinearWarmup | UntilErrorWarmup, Field(discriminator="kind")]
+
+
+class EvaluationSection(Section):
+    """How often, and on which part, the error is measured along training."""
+
+    every: Length = Duration(1, "epochs")
+    split: Literal["validation", "test"] = "validation"
+
+
+class CheckpointSection(Section):
+    """How often the state is saved, and how many saved states are kept."""
+
+    every: Length = Duration(1, "epochs")
+    keep: int = Field(default=1, ge=1)
+
+
+class Recipe(Section):
+    """Which training: architecture, data, augmentation, optimiser, schedule, precision, seed.
+
+    All errors are in percent. Zero switches off what it scales: `gradient_clip` (largest norm of the whole
+    gradient), `ema_decay` (averaging of weights), `target_error` (early end once the validation error is no higher).
+    """
+
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: Schedule
+    warmup: Warmup = NoWarmup()
+    length: Length
+    batch_size: int = Field(default=128, ge=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    gradient_clip: float = Field(default=0.0, ge=0)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    target_error: float = Field(default=0.0, ge=0, lt=100)
+    precision: Precision = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    log_every: int = Field(default=50, ge=1)
+    evaluation: EvaluationSection = EvaluationSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+
+    @model_validator(mode="after")
+    def parts_fit(self) -> Self:
+        if self.data.name not in DATASETS:
+            raise ValueError(
+                f"unknown data set '{self.data.name}': expected one of {', '.join(DATASETS)}."
+                + did_you_mean(self.data.name, DATASETS)
+            )
+        if self.target_error and self.evaluation.split == "test":
+            raise ValueError(
+                "target_error would choose the end of training on the test part: set"
+                " evaluation.split=validation, or target_error=0"
+            )
+        if self.data.train_on == "train+validation" and self.evaluation.split == "validation":
+            raise ValueError(
+                "data.train_on=train+validation leaves nothing to validate on: set"
+                " evaluation.split=test to watch the test error, or data.train_on=train"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """Returns a readable name: network, data and seed."""
+        return f"{self.model.name}-{self.data.name}-seed{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """Returns 64 hexadecimal digits that are equal for equal recipes."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def architecture(self, *, num_classes: int, in_channels: int, input_size: int) -> Architecture:
+        """Returns the network for data of this kind.
+
+        Raises:
+            RecipeError: when the options name other classes or channels than the data has.
+        """
+        derived = {"num_classes": num_classes, "in_channels": in_channels}
+        for option, value in derived.items():
+            asked = self.model.options.get(option, value)
+            if asked != value:
+                raise RecipeError(
+                    f"model.options.{option} is {asked}, but the data set '{self.data.name}' has {value}:"
+                    f" leave the option out, it follows the data."
+                )
+        return find_architecture(self.model.name).with_options(**{**self.model.options, **derived})
+
+    def to_yaml(self) -> str:
+        """Returns the recipe as a file that `load_recipe` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def recipe_folder() -> Path:
+    return Path(str(files("resnetkit.training") / "recipes"))
+
+
+def named_recipes() -> dict[str, Path]:
+    """Returns the recipes that come with resnetkit, by name."""
+    return {path.stem: path for path in sorted(recipe_folder().glob("*.yaml"))}
+
+
+def load_recipe(name_or_path: str, changes: dict[str, Any] | None = None) -> Recipe:
+    """Reads a named recipe or a file, and replaces some of its values.
+
+    Args:
+        name_or_path: a name of `named_recipes`, or a path to a YAML file.
+        changes: values by dotted key, such as {"optimizer.lr": 0.05}.
+
+    Raises:
+        RecipeError: for an unknown name, a file that is not YAML, an unknown key or an impossible value.
+    """
+    values = read_values(name_or_path)
+    for key, value in (changes or {}).items():
+        set_value(values, key, value)
+    return checked_recipe(values)
+
+
+def read_values(name_or_path: str) -> dict[str, Any]:
+    """Returns the mapping in a recipe file."""
+    named = named_recipes()
+    path = named.get(name_or_path, Path(name_or_path))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(
+            f"unknown recipe '{name_or_path}': expected one of {', '.join(named)}, or a YAML file."
+            + did_you_mean(name_or_path, named)
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the recipe '{path}' cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the recipe '{path}' is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"the recipe '{path}' holds no keys: expected lines such as 'batch_size: 128'.")
+    return values
+
+
+def set_value(values: dict[str, Any], key: str, value: Any) -> None:
+    """Replaces the value at a dotted key in a nested mapping."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"'{key}' cannot be set: '{parent}' is a value, not a group of keys.")
+        values = inner
+    values[last] = value
+
+
+def checked_recipe(values: dict[str, Any]) -> Recipe:
+    """Returns the recipe that a mapping spells.
+
+    Raises:
+        RecipeError: with one sentence for each thing that is wrong.
+    """
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = [problem_sentence(dict(problem)) for problem in error.errors()]
+        raise RecipeError(" ".join(problems)) from None
+    try:
+        find_architecture(recipe.model.name).with_options(**recipe.model.options)
+    except ArchitectureError as error:
+        raise RecipeError(f"model: {error}") from None
+    return recipe
+
+
+def problem_sentence(problem: dict[str, Any]) -> str:
+    """Returns one problem that pydantic found as a sentence for a person."""
+    place = [str(part) for part in problem["loc"]]
+    if len(place) > 1 and len(section_types([place[0]])) > 1:
+        del place[1]  # pydantic's own name for the kind of section
+    key = ".".join(place)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}' in the recipe.{did_you_mean(key, known_keys(place[:-1]))}"
+    if problem["type"] in ("missing", "union_tag_not_found"):
+        missing = key if problem["type"] == "missing" else f"{key}.kind"
+        return f"the recipe lacks '{missing}'."
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "union_tag_invalid":
+        message = f"kind is {problem['ctx']['tag']!r}, expected one of {problem['ctx']['expected_tags']}"
+    elif key:
+        message = f"is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key} {message}".lstrip() + ("" if message[-1] in ".?" else ".")
+
+
+def known_keys(place: list[str]) -> list[str]:
+    """Returns the dotted keys that a section of the recipe may have."""
+    names = {name for section in section_types(place) for name in section.model_fields}
+    return sorted(".".join([*place, name]) for name in names)
+
+
+def section_types(place: list[str]) -> list[type[BaseModel]]:
+    """Returns the kinds of section that may stand at a place in the recipe."""
+    if not place:
+        return [Recipe]
+    found = [
+        section.model_fields[place[-1]].annotation
+        for section in section_types(place[:-1])
+        if place[-1] in section.model_fields
+    ]
+    members = [member for annotation in found for member in get_args(annotation) or (annotation,)]
+    return [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]

@@ -1,0 +1,176 @@
+"""The run folder: a training that explains itself and can be gone on with.
+
+recipe.yaml        the resolved recipe
+environment.json   for each time the run was started: versions, hardware, precision and why
+metrics.jsonl      one event a line; the same bytes for the same recipe, however often it was interrupted
+timing.jsonl       how fast it went, which is never the same twice
+checkpoints/       what a resumed run starts from
+model/             weights, configuration and card of the finished network
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+from resnetkit.errors import RecipeError, ResnetkitError, StorageError, UsageError, WeightsError
+from resnetkit.training.recipe import Recipe, checked_recipe, read_values
+from resnetkit.training.storage import TEMPORARY_PREFIX, storage_errors, write_file
+
+__all__ = ["Run", "environment", "find_runs", "locked_run", "read_run"]
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, for reading.
+
+    Attributes:
+        folder: where it is.
+        recipe: what is or was trained.
+    """
+
+    folder: Path
+    recipe: Recipe
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def timing_path(self) -> Path:
+        return self.folder / "timing.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    def events(self, kind: str) -> list[Event]:
+        """Returns the events of one kind, in order: interval, epoch or final.
+
+        interval: step, epoch, lr, loss, error and gradient_norm since the last one, as trained.
+        epoch: epoch (from 1), step, train_loss and train_error as trained, and where the recipe asks for it
+            <split>_loss and <split>_error.
+        final: step, and for each split loss, error, top5_error and count; the test part's confusion matrix.
+        Losses are in nats, errors in percent.
+        """
+        return [event for event in read_lines(self.metrics_path) if event["event"] == kind]
+
+    @property
+    def final(self) -> Event | None:
+        """Returns the last event of a finished run, else None."""
+        finals = self.events("final")
+        return finals[-1] if finals and self.model.exists() else None
+
+    @property
+    def sessions(self) -> list[Event]:
+        """Returns the environment of each start, the first one first."""
+        path = self.folder / "environment.json"
+        return list(json.loads(path.read_text())) if path.exists() else []
+
+    @property
+    def seconds(self) -> float:
+        """Returns the seconds spent training, over all sessions."""
+        return float(sum(line["seconds"] for line in read_lines(self.timing_path)))
+
+
+def read_lines(path: Path) -> list[Event]:
+    """Returns the whole lines of a JSON lines file; a line that is being written is left out."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def read_run(folder: Path) -> Run:
+    """Opens a run folder for reading.
+
+    Raises:
+        UsageError: when the folder holds no run.
+    """
+    if not (folder / "recipe.yaml").is_file():
+        raise UsageError(
+            f"{folder} is not a run folder: it has no recipe.yaml. 'resnet runs' lists the runs here."
+        )
+    return Run(folder, checked_recipe(read_values(str(folder / "recipe.yaml"))))
+
+
+def find_runs(root: Path) -> list[Run]:
+    """Returns the runs below a folder, in the order of their paths."""
+    return [read_run(path.parent) for path in sorted(root.rglob("recipe.yaml"))]
+
+
+@contextmanager
+def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
+    """Makes or reopens the folder of a recipe, for one process at a time.
+
+    Raises:
+        StorageError: when the folder cannot be written, or another process is training in it.
+        RecipeError: when the folder belongs to another recipe.
+        UsageError: when the folder is in use for something else.
+    """
+    advice = "Choose another folder with --out."
+    with storage_errors(folder, advice):
+        folder.mkdir(parents=True, exist_ok=True)
+        found = [path.name for path in folder.iterdir()]
+    is_run = "recipe.yaml" in found
+    if not is_run and not all(name.startswith((LOCK, TEMPORARY_PREFIX)) for name in found):
+        raise UsageError(
+            f"{folder} is not empty and holds no run; nothing in it was touched. {advice}"
+        )
+    lock = filelock.FileLock(folder / LOCK)
+    with storage_errors(folder, advice):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StorageError(
+                f"another process is training in {folder}. Wait for it, or choose another folder with --out."
+            ) from None
+    try:
+        if is_run:
+            refuse_other_recipe(read_run(folder), recipe)
+        else:
+            with storage_errors(folder, advice):
+                write_file(folder / "recipe.yaml", recipe.to_yaml())
+        yield Run(folder, recipe)
+    finally:
+        lock.release()
+
+
+LOCK = ".lock"
+
+
+def refuse_other_recipe(run: Run, recipe: Recipe) -> None:
+    """Raises RecipeError, naming the first difference, unless the run is of this recipe."""
+    if run.recipe.digest == recipe.digest:
+        return
+    there, asked = flat(run.recipe.model_dump(mode="json")), flat(recipe.model_dump(mode="json"))
+    key = next(key for key in {**there, **asked} if there.get(key) != asked.get(key))
+    raise RecipeError(
+        f"{run.folder} holds a run of another recipe: there {key} is {there.get(key)}, here"
+        f" {asked.get(key)}. Nothing in it was touched. Choose another folder with --out."
+    )
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a nested mapping as one level of dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else None
+        result.update(inner if inner is not None else {prefix + key: value})
+    return result
