@@ -199,8 +199,9 @@ def test_groups_and_base_width_split_the_3x3_convolution() -> None:
     reference, x = Reference(block), random_tensor(2, 64, 5, 5)
     inner = relu(reference.norm("bn1", reference.conv("conv1", x)))
     kernels = reference.weights["conv2.weight"].chunk(4)
-    split = [conv2d(part, kernel, padding=1) for part, kernel in zip(inner.chunk(4, 1), kernels)]
-    inner = relu(reference.norm("bn2", torch.cat(split, 1)))
+    parts = zip(inner.chunk(4, 1), kernels, strict=True)
+    split = torch.cat([conv2d(part, kernel, padding=1) for part, kernel in parts], 1)
+    inner = relu(reference.norm("bn2", split))
     expected = relu(reference.norm("bn3", reference.conv("conv3", inner)) + x)
     assert kernels[0].shape == (8, 8, 3, 3)
     torch.testing.assert_close(block(x), expected)
@@ -247,9 +248,7 @@ def test_the_two_paddings_put_the_zeros_in_different_places() -> None:
 
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("block_type", BLOCKS)
-def test_option_a_adds_no_weights_to_the_plain_block(
-    block_type: Any, padding: ZeroPadding
-) -> None:
+def test_option_a_adds_no_weights_to_the_plain_block(block_type: Any, padding: ZeroPadding) -> None:
     plain = block_type(16, 32, 2, shortcut="none")
     padded = block_type(16, 32, 2, shortcut="A", padding=padding)
     assert isinstance(padded.downsample, PadShortcut)

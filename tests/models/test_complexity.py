@@ -106,7 +106,7 @@ def test_projections_count_as_work_but_not_as_depth(name: str) -> None:
 @pytest.mark.parametrize("depth", CIFAR)
 def test_cifar_multiply_adds_are_the_published_count(depth: int) -> None:
     millions = cost(f"resnet{depth}", shortcut="A").multiply_adds / 1e6
-    assert f"{millions:.3g}" == f"{CIFAR[depth][3]:.3g}"
+    assert round(millions, 1 if depth < 1000 else 0) == CIFAR[depth][3]
 
 
 @pytest.mark.parametrize("depth", IMAGENET)
@@ -158,9 +158,7 @@ def test_multiply_adds_are_half_the_flops_that_torch_counts(
 
 
 def test_stages_have_the_sizes_of_table_1() -> None:
-    shapes = {
-        layer.name: layer.output_shape for layer in cost("resnet50", shortcut="B").layers
-    }
+    shapes = {layer.name: layer.output_shape for layer in cost("resnet50", shortcut="B").layers}
     assert shapes["conv1"] == (64, 112, 112)
     assert shapes["maxpool"] == (64, 56, 56)
     assert shapes["layer1.2.relu_out"] == (256, 56, 56)

@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from resnetkit.data.augment import Flip, Padding
 from resnetkit.data.datasets import DATASETS
+from resnetkit.data.feed import NormalizationKind
 from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
 from resnetkit.models.zoo import Architecture, find_architecture
 from resnetkit.training import optim
@@ -72,15 +73,11 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """Which images, and how they are shown.
-
-    normalize: subtract the mean of each pixel (the paper), or the mean of each channel and divide by its
-    standard deviation; both are measured on the images that are trained on.
-    """
+    """Which images, and how they are shown; see `data.augment` and `data.feed`."""
 
     name: str = "digits"
     train_on: Literal["train", "train+validation"] = "train"
-    normalize: Literal["channel", "pixel-mean"] = "channel"
+    normalize: NormalizationKind = "channel"
     crop_padding: int = Field(default=0, ge=0)
     padding: Padding = "zeros"
     flip: Flip = "none"
@@ -191,7 +188,7 @@ Warmup = Annotated[NoWarmup | LinearWarmup | UntilErrorWarmup, Field(discriminat
 class EvaluationSection(Section):
     """How often, and on which part, the error is measured along training."""
 
-    every: Length = Duration(1, "epochs")
+    every_epochs: int = Field(default=1, ge=1)
     split: Literal["validation", "test"] = "validation"
 
 
@@ -256,7 +253,7 @@ class Recipe(Section):
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def architecture(self, *, num_classes: int, in_channels: int, input_size: int) -> Architecture:
+    def architecture(self, *, num_classes: int, in_channels: int) -> Architecture:
         """Returns the network for data of this kind.
 
         Raises:

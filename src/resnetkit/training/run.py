@@ -10,24 +10,19 @@ model/             weights, configuration and card of the finished network
 
 import json
 import os
-import platform
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import filelock
-import torch
 
-from resnetkit.errors import RecipeError, ResnetkitError, StorageError, UsageError, WeightsError
+from resnetkit.errors import RecipeError, StorageError, UsageError, WeightsError
 from resnetkit.training.recipe import Recipe, checked_recipe, read_values
 from resnetkit.training.storage import TEMPORARY_PREFIX, storage_errors, write_file
 
-__all__ = ["Run", "environment", "find_runs", "locked_run", "read_run"]
+__all__ = ["Event", "Journal", "Run", "find_runs", "locked_run", "read_run"]
 
 Event = dict[str, Any]
 
@@ -78,9 +73,13 @@ class Run:
         return finals[-1] if finals and self.model.exists() else None
 
     @property
+    def environment_path(self) -> Path:
+        return self.folder / "environment.json"
+
+    @property
     def sessions(self) -> list[Event]:
         """Returns the environment of each start, the first one first."""
-        path = self.folder / "environment.json"
+        path = self.environment_path
         return list(json.loads(path.read_text())) if path.exists() else []
 
     @property
@@ -95,6 +94,47 @@ def read_lines(path: Path) -> list[Event]:
         return []
     whole, _, _ = path.read_bytes().rpartition(b"\n")
     return [json.loads(line) for line in whole.splitlines()]
+
+
+class EventLog:
+    """A JSON lines file that grows by whole lines and can be cut back to an earlier length."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path.open("ab", buffering=0)
+
+    @property
+    def size(self) -> int:
+        """Returns the length in bytes."""
+        return os.fstat(self.file.fileno()).st_size
+
+    def write(self, event: Event) -> None:
+        """Adds a line."""
+        self.file.write(json.dumps(event, separators=(", ", ": ")).encode() + b"\n")
+
+    def cut(self, size: int) -> None:
+        """Removes what lies beyond a length, which a resumed run writes again.
+
+        Raises:
+            WeightsError: when the file is shorter than that.
+        """
+        if self.size < size:
+            raise WeightsError(
+                f"{self.path} is shorter than when the checkpoint was saved: {self.size} bytes, expected"
+                f" {size}. Nothing was changed. Put the file back, or start again in another folder."
+            )
+        self.file.truncate(size)
+
+    def cut_unfinished_line(self) -> None:
+        """Removes what a killed process had not written to its end."""
+        self.cut(self.path.read_bytes().rfind(b"\n") + 1)
+
+    def sync(self) -> None:
+        """Waits until everything is on the disk."""
+        os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        self.file.close()
 
 
 def read_run(folder: Path) -> Run:
@@ -174,3 +214,45 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else None
         result.update(inner if inner is not None else {prefix + key: value})
     return result
+
+
+class Journal:
+    """What the main rank writes down while it trains; the other ranks write nothing.
+
+    Attributes:
+        observe: is given every event.
+    """
+
+    def __init__(self, run: Run, observe: Callable[[Event], None], *, writes: bool) -> None:
+        self.run, self.observe, self.writes = run, observe, writes
+        if writes:
+            self.metrics, self.timing = EventLog(run.metrics_path), EventLog(run.timing_path)
+            self.timing.cut_unfinished_line()
+
+    def open_session(self, session: Event, metrics_bytes: int) -> None:
+        """Notes what this start runs on, and cuts the metrics back to where it goes on."""
+        if self.writes:
+            self.metrics.cut(metrics_bytes)
+            write_file(
+                self.run.environment_path, json.dumps([*self.run.sessions, session], indent=1)
+            )
+
+    def write(self, event: Event, timing: Event | None = None) -> None:
+        """Writes an event and, apart from it, how long it took; the observer sees both."""
+        if self.writes:
+            self.metrics.write(event)
+            if timing is not None:
+                self.timing.write(timing)
+            self.observe({**event, **(timing or {})})
+
+    def sync(self) -> int:
+        """Waits until the metrics are on the disk and returns their length in bytes."""
+        if not self.writes:
+            return 0
+        self.metrics.sync()
+        return self.metrics.size
+
+    def close(self) -> None:
+        if self.writes:
+            self.metrics.close()
+            self.timing.close()

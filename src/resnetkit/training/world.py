@@ -66,12 +66,11 @@ class World:
 
 
 @contextmanager
-def open_world(device: str = "auto", threads: int = 0) -> Iterator[World]:
-    """Joins the processes that `torchrun` started, or stands alone.
+def open_world(device: str = "auto") -> Iterator[World]:
+    """Joins the processes that `torchrun` started, or stands alone; leaves torch as it was.
 
     Args:
         device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
-        threads: CPU threads of this process; 0 leaves torch's own choice.
 
     Raises:
         UsageError: when the device does not exist.
@@ -80,8 +79,6 @@ def open_world(device: str = "auto", threads: int = 0) -> Iterator[World]:
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     joined = size > 1 and not distributed.is_initialized()
     threads_before = torch.get_num_threads()
-    if threads:
-        torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # numbers below 1e-38 cost a hundred times more and change nothing
     if joined:
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")

@@ -1,0 +1,1 @@
+"""What trainings and studies found, as one HTML file that opens anywhere, without a network."""

@@ -1,0 +1,173 @@
+"""From a function that paints to SVG text that can stand beside others in one page.
+
+Text stays text: it is small, can be found and selected, and takes the font of the page. Inside a page the
+colours become CSS variables, so that one drawing serves light and dark; alone they stay as they are.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from html import escape
+from typing import Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["COLORS", "color", "inline_svg", "spread_out", "standalone_svg"]
+
+COLORS: dict[str, tuple[str, str]] = {
+    # role: on light, on dark. The series are the hues of Okabe and Ito (colour-blind safe, 2008),
+    # made darker or lighter until text in them reads well (WCAG AA) on the surface.
+    "page": ("#f6f7f9", "#0e1217"),
+    "surface": ("#ffffff", "#171d24"),
+    "ink": ("#17202a", "#e8edf2"),
+    "muted": ("#53606d", "#a5b1bd"),
+    "line": ("#dbe0e6", "#303a45"),
+    "link": ("#0b5cad", "#82c4ff"),
+    "good": ("#0a6b45", "#5fd3a2"),
+    "good-soft": ("#e4f4ec", "#12291f"),
+    "bad": ("#a33a00", "#ff9d66"),
+    "bad-soft": ("#fdeee4", "#33200f"),
+    "open": ("#6a5200", "#e6c65c"),
+    "open-soft": ("#faf3d9", "#2b2510"),
+    "series-1": ("#0072b2", "#56b4e9"),
+    "series-2": ("#bf4d00", "#ff9248"),
+    "series-3": ("#007d5b", "#2fc99b"),
+    "series-4": ("#9c3f78", "#e59ac6"),
+    "series-5": ("#806000", "#e3c545"),
+    "series-6": ("#4b5a68", "#b3bfca"),
+}
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+Weight = Literal["normal", "bold"]
+
+
+def color(role: str) -> str:
+    """Returns the light colour of a role, which a page replaces by its CSS variable."""
+    return COLORS[role][0]
+
+
+STYLE: dict[str, object] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # for measuring; comes with matplotlib, wider than most
+    "font.size": 12,
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "text.color": color("ink"),
+    "axes.edgecolor": color("muted"),
+    "axes.labelcolor": color("muted"),
+    "axes.titlecolor": color("ink"),
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 13,
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": color("line"),
+    "xtick.color": color("muted"),
+    "ytick.color": color("muted"),
+    "ytick.major.size": 0,
+    "xtick.labelsize": 11.5,
+    "ytick.labelsize": 11.5,
+}
+
+Paint = Callable[[Figure], None]
+
+
+def inline_svg(paint: Paint, *, size: tuple[float, float], name: str, description: str) -> str:
+    """Returns a drawing for use inside a page.
+
+    Args:
+        paint: draws on an empty figure.
+        size: width and height, in the units in which a font of 12 is readable.
+        name: becomes a part of every id, so it must differ between the drawings of a page.
+        description: what is seen, for those who do not see it.
+    """
+    body = tidy(raw_svg(paint, size, name), name)
+    body = re.sub(r"<style.*?</style>", "", body)  # would style the whole page
+    for role, (light, _) in COLORS.items():
+        body = body.replace(light, f"var(--{role})")
+    return opening(size, description) + body
+
+
+def standalone_svg(paint: Paint, *, size: tuple[float, float], name: str, description: str) -> str:
+    """Returns a drawing for a file of its own, on a solid background; the arguments are as above."""
+
+    def on_solid(figure: Figure) -> None:
+        figure.set_facecolor(color("surface"))
+        paint(figure)
+
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    extent = f'{names} width="{size[0]:g}" height="{size[1]:g}"'
+    return opening(size, description, extent) + tidy(raw_svg(on_solid, size, name), name)
+
+
+def opening(size: tuple[float, float], description: str, more: str = "") -> str:
+    """Returns the start tag of a drawing that is read out as its description."""
+    box = f'viewBox="0 0 {size[0]:g} {size[1]:g}"'
+    return f'<svg class="chart" role="img" aria-label="{escape(description)}" {box} {more}>'
+
+
+def raw_svg(paint: Paint, size: tuple[float, float], name: str) -> str:
+    """Returns what matplotlib writes: the same text for the same arguments, whatever the user's settings."""
+    unset = {"backend", "backend_fallback", "interactive", "toolbar", "timezone", "date.epoch"}
+    settings = {key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParams if key not in unset}
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**settings, **STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's font has it
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), facecolor="none")
+        paint(figure)
+        empty = dict.fromkeys(["Date", "Creator", "Format", "Type"])
+        figure.savefig(buffer, format="svg", metadata=empty)
+    return buffer.getvalue()
+
+
+def tidy(drawing: str, name: str) -> str:
+    """Returns what follows the start tag, with ids unique to the drawing and none that nothing refers to."""
+    body = drawing[drawing.index(">", drawing.index("<svg")) + 1 :]
+    referred = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", body))
+
+    def new_id(match: re.Match[str]) -> str:
+        return f' id="{name}-{match[1]}"' if match[1] in referred else ""
+
+    def new_tag(match: re.Match[str]) -> str:
+        tag = re.sub(r" id=\"([^\"]+)\"", new_id, match[0])
+        tag = re.sub(r"(href=\"#|url\(#)", rf"\g<1>{name}-", tag)
+        tag = re.sub(r"font-family: [^;\"]+", f"font-family: {FONT}", tag)
+        return re.sub(r" transform=\"rotate\(-0 [^\"]*\"", "", tag)
+
+    return re.sub(r"\s*\n\s*", " ", re.sub(r"<[^>]+>", new_tag, body)).strip()
+
+
+def spread_out(places: list[float], *, gap: float, low: float, high: float) -> list[float]:
+    """Moves places apart until neighbours are `gap` apart, in the same order and, if they fit, in bounds."""
+    order = sorted(range(len(places)), key=places.__getitem__)
+    moved, lowest, highest = list(places), low, high
+    for index in order:
+        moved[index] = max(moved[index], lowest)
+        lowest = moved[index] + gap
+    for index in reversed(order):
+        moved[index] = min(moved[index], highest)
+        highest = moved[index] - gap
+    return moved
+
+
+def label_ends(axes: Axes, labels: list[str], values: list[float], roles: list[str]) -> None:
+    """Writes each label right of the axes, beside the value where its line ends, none over another."""
+    bottom, top = axes.get_ylim()
+    ends = [(value - bottom) / (top - bottom) for value in values]
+    places = spread_out(ends, gap=0.075, low=0.0, high=1.0)
+    for text, end, place, role in zip(labels, ends, places, roles, strict=True):
+        axes.plot(
+            [1.015, 1.05], [end, place], color=color(role), linewidth=1, clip_on=False, transform=axes.transAxes
+        )
+        axes.text(
+            1.06, place, text, color=color(role), fontweight="bold", va="center", transform=axes.transAxes
+        )

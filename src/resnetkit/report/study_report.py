@@ -1,0 +1,149 @@
+"""The report of a study: what was asked, what was found, why, and how to check it."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from markupsafe import Markup
+
+from resnetkit.report import charts
+from resnetkit.report.page import render, surroundings
+from resnetkit.report.results import (
+    differing_keys,
+    next_steps,
+    rows,
+    run_links,
+    seeds_in_words,
+)
+from resnetkit.report.series import Curve, curve, families, final_values, heading, label
+from resnetkit.report.verdicts import cards, findings_for_machines, verdict_counts
+from resnetkit.studies.study import CONFIDENCE, Outcome
+from resnetkit.training.storage import storage_errors, write_file
+
+__all__ = ["write_study_report"]
+
+
+def write_study_report(outcome: Outcome) -> Path:
+    """Writes the report of a study into its folder.
+
+    report.html is for people, findings.json says the same to machines, and <name>.svg is the main
+    chart on its own. Each file is replaced at once.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        StorageError: when the folder cannot be written; the runs are untouched.
+    """
+    panels = error_panels(outcome)
+    machines = json.dumps(findings_for_machines(outcome), indent=1, allow_nan=False)
+    contents = {
+        f"{outcome.study.name}.svg": charts.error_curves_sheet(
+            panels.curves, top=panels.top, part=panels.part, name=outcome.study.name
+        ),
+        "findings.json": machines + "\n",
+        "report.html": study_page(outcome, panels),
+    }
+    advice = "The runs are untouched: make room or permit writing, then write the report again."
+    with storage_errors(outcome.folder, advice):
+        outcome.folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_file(outcome.folder / name, content)
+    return outcome.folder / "report.html"
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The errors along training, ready to draw.
+
+    Attributes:
+        curves: of each family of networks, by its heading.
+        top: end of the common axis in percent.
+        part: name of the part of the data that is watched along training.
+    """
+
+    curves: dict[str, list[Curve]]
+    top: float
+    part: str
+
+
+def error_panels(outcome: Outcome) -> Panels:
+    """Returns the errors along training of each family."""
+    curves = {
+        heading(family): [curve(label(group), outcome.runs[group]) for group in members]
+        for family, members in families(outcome.runs).items()
+    }
+    top = axis_top(curve.highest for found in curves.values() for curve in found)
+    watched = (run.recipe.evaluation.split for run in chain.from_iterable(outcome.runs.values()))
+    return Panels(curves, top, next(watched, "test"))
+
+
+def axis_top(values: Iterable[float]) -> float:
+    """Returns the end of an axis in percent, a little above the highest value."""
+    return min(100.0, 1.06 * max(values, default=0.0)) or 1.0
+
+
+def study_page(outcome: Outcome, panels: Panels) -> str:
+    """Returns the page."""
+    runs = list(chain.from_iterable(outcome.runs.values()))
+    return render(
+        "study.html.j2",
+        study=outcome.study,
+        scale=outcome.scale,
+        data=runs[0].recipe.data.name if runs else "no data",
+        seeds=seeds_in_words(outcome),
+        part=panels.part,
+        verdicts=verdict_counts(outcome.findings),
+        cards=cards(outcome.findings),
+        confidence=f"{CONFIDENCE:.0%}",
+        curve_charts=curve_charts(panels),
+        final_charts=final_charts(outcome),
+        rows=rows(outcome),
+        label=label,
+        next_steps=next_steps(outcome),
+        recipe=runs[0].recipe.to_yaml() if runs else "",
+        differing=differing_keys(runs),
+        surroundings=surroundings(runs),
+        run_links=run_links(outcome),
+    )
+
+
+def curve_charts(panels: Panels) -> list[Markup]:
+    """Returns the charts of error against epoch, one a family."""
+    return [
+        Markup(
+            charts.error_curves(
+                curves, title=title, top=panels.top, part=panels.part, name=f"curves{place}"
+            )
+        )
+        for place, (title, curves) in enumerate(panels.curves.items())
+    ]
+
+
+def final_charts(outcome: Outcome) -> list[Markup]:
+    """Returns the charts of final training and test error against depth, on one scale."""
+    found = families(outcome.runs)
+    x_label = "" if "" in found else "depth in layers"
+    values = {
+        split: {
+            family or "mean": {
+                label(group): (x, final_values(outcome.runs[group], split))
+                for group, x in members.items()
+            }
+            for family, members in found.items()
+        }
+        for split in ("train", "test")
+    }
+    networks = [network for by_family in values.values() for network in by_family.values()]
+    top = axis_top(value for each in networks for _, measured in each.values() for value in measured)
+    titles = {"train": "Final training error", "test": "Final test error"}
+    return [
+        Markup(
+            charts.final_errors(
+                values[split], title=title, x_label=x_label, top=top, name=f"final-{split}"
+            )
+        )
+        for split, title in titles.items()
+    ]

@@ -1,0 +1,78 @@
+"""Numbers and names as people read them."""
+
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from html import escape
+
+from markupsafe import Markup
+
+__all__ = ["duration", "formulas", "mean_and_spread", "number", "percent", "thousands", "typographic"]
+
+NONE = "\N{EN DASH}"  # stands where nothing was measured
+GAP = "\N{NO-BREAK SPACE}"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Returns a number with a real minus sign; a dash for one that is not finite."""
+    text = f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return text if math.isfinite(value) else NONE
+
+
+def percent(value: float) -> str:
+    """Returns an error such as 6.97 %."""
+    return f"{number(value)}{GAP}%" if math.isfinite(value) else NONE
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Returns the mean and the sample standard deviation, such as 6.61 +- 0.16 %."""
+    if len(values) < 2:
+        return percent(values[0]) if values else NONE
+    spread = f"{GAP}\N{PLUS-MINUS SIGN}{GAP}{number(statistics.stdev(values))}"
+    return f"{number(statistics.fmean(values))}{spread}{GAP}%"
+
+
+def thousands(value: int | None) -> str:
+    """Returns a count such as 853,018; a dash for none."""
+    return NONE if value is None else f"{value:,}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time such as 42.5 s, 3 min 20 s or 2 h 5 min."""
+    if not math.isfinite(seconds):
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f}{GAP}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{GAP}min {rest}{GAP}s"
+    return f"{minutes // 60}{GAP}h {minutes % 60}{GAP}min"
+
+
+def typographic(text: str) -> str:
+    """Returns text from an ASCII source with a real plus-minus sign."""
+    return text.replace(" +- ", f"{GAP}\N{PLUS-MINUS SIGN}{GAP}")
+
+
+# "y = F(x) + x", "F(x) = 0" or "F(x)"
+FORMULA = re.compile(r"(?:\b[a-z] = )?\b[A-Z]\([a-z]\)(?: [+=] (?:[a-z]|\d+)\b)?")
+
+
+def formulas(text: str) -> Markup:
+    """Returns text for a page in which the formulas are set as MathML."""
+    parts, end = [], 0
+    for match in FORMULA.finditer(text):
+        parts += [escape(text[end : match.start()]), mathml(match[0])]
+        end = match.end()
+    return Markup("".join([*parts, escape(text[end:])]))
+
+
+def mathml(formula: str) -> str:
+    """Returns a formula of single letters, digits and signs as MathML."""
+    kinds = {True: "mi", False: "mo"}
+    marks = [
+        f"<mn>{sign}</mn>" if sign.isdigit() else f"<{kinds[sign.isalpha()]}>{sign}</{kinds[sign.isalpha()]}>"
+        for sign in formula.replace(" ", "")
+    ]
+    return f"<math><mrow>{''.join(marks)}</mrow></math>"

@@ -1,0 +1,67 @@
+"""The finished network as a folder to exchange: weights, configuration, preprocessing, card."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from resnetkit.data.datasets import Split
+from resnetkit.models.complexity import trace
+from resnetkit.training.bench import Bench
+from resnetkit.training.checkpoint import tensors_to_bytes
+from resnetkit.training.storage import replaced_folder, write_synced
+from resnetkit.training.tally import Score
+
+__all__ = ["export_model"]
+
+
+def export_model(bench: Bench, folder: Path, scores: dict[Split, Score]) -> None:
+    """Writes the folder at once: model.safetensors, preprocessing.safetensors, config.json, README.md."""
+    normalization = bench.feed.normalization
+    contents = {
+        "model.safetensors": tensors_to_bytes(bench.result.state_dict()),
+        "preprocessing.safetensors": tensors_to_bytes(
+            {"mean": normalization.mean.cpu(), "std": normalization.std.cpu()}
+        ),
+        "config.json": json.dumps(configuration(bench), indent=1).encode(),
+        "README.md": card(bench, scores).encode(),
+    }
+    with replaced_folder(folder) as temporary:
+        for name, content in contents.items():
+            write_synced(temporary / name, content)
+
+
+def configuration(bench: Bench) -> dict[str, Any]:
+    """Returns what is needed, besides the tensors, to build the network and read its answers."""
+    return {
+        "architecture": bench.recipe.model.name,
+        "layers": asdict(bench.architecture),
+        "class_names": list(bench.dataset.class_names),
+        "image_size": list(bench.dataset.image_size),
+        "recipe_sha256": bench.recipe.digest,
+        "data": {"name": bench.dataset.name, "sha256": bench.dataset.sha256},
+    }
+
+
+def card(bench: Bench, scores: dict[Split, Score]) -> str:
+    """Returns the model card."""
+    height, width = bench.dataset.image_size
+    complexity = trace(bench.architecture, height)
+    rows = "\n".join(
+        f"| {split} | {score.error:.2f} | {score.loss:.4f} | {score.count:,} |"
+        for split, score in scores.items()
+    )
+    name, data = bench.recipe.model.name, bench.dataset.name
+    return f"""# {name} trained on {data}
+
+{complexity.depth} layers, {complexity.parameters:,} parameters, {complexity.multiply_adds / 1e6:.1f} million
+multiply-adds for an image of {height}x{width} pixels with {bench.dataset.channels} channel(s). Trained by
+resnetkit from seed {bench.recipe.seed}; the recipe's SHA-256 is {bench.recipe.digest}.
+
+| part | top-1 error (%) | loss (nats) | images |
+|---|---|---|---|
+{rows}
+
+Input: (pixels from 0 to 255 - mean) / std with the tensors of `preprocessing.safetensors`. Classes:
+{", ".join(bench.dataset.class_names)}.
+"""

@@ -1,0 +1,273 @@
+"""train(recipe, folder) -> Run: step after step, and nothing lost on the way."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from resnetkit.data.batches import Batch
+from resnetkit.data.datasets import Split
+from resnetkit.errors import Interrupted, TrainingDiverged
+from resnetkit.training.bench import Bench, prepare
+from resnetkit.training.checkpoint import checkpoint_steps
+from resnetkit.training.environment import hardware, versions
+from resnetkit.training.export import export_model
+from resnetkit.training.progress import Progress, restore, save
+from resnetkit.training.recipe import Recipe, UntilErrorWarmup
+from resnetkit.training.run import Event, Journal, Run, locked_run
+from resnetkit.training.signals import StopRequest, caught_signals
+from resnetkit.training.storage import storage_errors, write_file
+from resnetkit.training.world import World, open_world
+
+__all__ = ["Observer", "train"]
+
+Observer = Callable[[Event], None]
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    observe: Observer = lambda event: None,
+) -> Run:
+    """Trains a recipe in a run folder, from where the folder stands to the end.
+
+    A folder that does not exist is made. One of an interrupted run of the same recipe is gone on
+    with, and ends with the same weights and metrics, to the bit, as if it had never been
+    interrupted. One of a finished run is returned as it is.
+
+    Args:
+        recipe: what to train.
+        folder: of the run.
+        device: auto, cpu, cuda or cuda:N.
+        threads: CPU threads; 0 takes as many as a step is worth. Their number can change last bits.
+        observe: is given every event as it is written, with the time that an interval took.
+
+    Raises:
+        RecipeError: when the recipe does not fit its data, or the folder holds another recipe's run.
+        DataError: when the data is not what it should be.
+        WeightsError: when the checkpoint to go on from is damaged.
+        StorageError: when the folder cannot be written; the last checkpoint is kept.
+        TrainingDiverged: when the loss or gradient is not finite, before that step is taken.
+        Interrupted: after SIGINT or SIGTERM, when everything is saved.
+    """
+    with open_world(device) as world, caught_signals() as stop:
+        bench = prepare(recipe, world)
+        torch.set_num_threads(threads or bench.sensible_threads)
+        with opened_run(folder, recipe, world) as run, storage_errors(folder, how_to_go_on(run)):
+            if run.final is None:
+                with closing(Journal(run, observe, writes=world.is_main)) as journal:
+                    progress = restore(bench, run)
+                    journal.open_session(session(bench, progress), progress.metrics_bytes)
+                    fit(bench, run, progress, journal, stop)
+                    finish(bench, run, progress, journal)
+    return run
+
+
+@contextmanager
+def opened_run(folder: Path, recipe: Recipe, world: World) -> Iterator[Run]:
+    """Opens the run folder: the main rank makes and locks it, the others wait for that."""
+    with locked_run(folder, recipe) if world.is_main else nullcontext(Run(folder, recipe)) as run:
+        world.any(False)  # nobody reads before the folder is there
+        yield run
+
+
+def how_to_go_on(run: Run) -> str:
+    """Returns what is safe when writing fails."""
+    steps = checkpoint_steps(run.checkpoints)
+    kept = f"The checkpoint of step {steps[-1]} is kept." if steps else "Nothing was saved yet."
+    return f"{kept} Make room or choose another folder with --out; the same command then goes on."
+
+
+def session(bench: Bench, progress: Progress) -> Event:
+    """Returns what this start of the training runs on."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "from_step": progress.step,
+        "versions": versions(),
+        "hardware": hardware(bench.world),
+        "precision": {"name": bench.precision.name, "reason": bench.precision.reason},
+        "data": {"name": bench.dataset.name, "sha256": bench.dataset.sha256},
+    }
+
+
+def due(step: int, every: int, total: int) -> bool:
+    """Returns whether something done every so many steps, and at the end, is due after `step`."""
+    return step % every == 0 or step == total
+
+
+def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: StopRequest) -> None:
+    """Takes the remaining steps, with all that is due on the way.
+
+    Raises:
+        TrainingDiverged: before a step whose loss or gradient is not finite.
+        Interrupted: after a step during which a signal came, when everything is saved.
+    """
+    recipe, total = bench.recipe, bench.total_steps
+    every = recipe.checkpoint.every.steps(bench.batches.steps_per_epoch)
+    watch = Stopwatch()
+    for batch in bench.batches.between(progress.step, 0 if progress.reached else total):
+        with watch.training():
+            lr = bench.lr_at(batch.step, below=progress.below)
+            loss, norm = take_gradient(bench, batch)
+            stopped, diverged = bench.world.any(bool(stop), not bool(torch.isfinite(loss + norm)))
+            if diverged:
+                raise divergence(bench, run, batch, lr, loss, norm)
+            apply_gradient(bench, lr, norm)
+        progress.step += 1
+        if due(progress.step, recipe.log_every, total):
+            close_interval(bench, progress, journal, lr, norm, watch)
+        if batch.ends_epoch or progress.step == total:
+            close_epoch(bench, progress, journal, batch.epoch + 1)
+        if stopped or progress.reached or due(progress.step, every, total):
+            progress.metrics_bytes = journal.sync()
+            save(bench, run, progress)
+        if stopped:
+            raise Interrupted(
+                f"stopped after step {progress.step} of {total}; everything is saved in {run.folder}."
+                " The same command goes on from there.",
+                stop.signal_number,
+            )
+        if progress.reached:
+            break
+
+
+def take_gradient(bench: Bench, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Runs a batch forward and backward; returns the loss and the norm of the whole gradient."""
+    images, labels = bench.feed.training(batch)
+    with bench.precision.autocast():
+        logits = bench.parallel(images)
+    logits = logits.float()
+    loss = functional.cross_entropy(logits, labels, label_smoothing=bench.recipe.label_smoothing)
+    bench.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    bench.epoch.add(logits, labels)
+    bench.interval.add(logits, labels)
+    gradients = [p.grad for p in bench.model.parameters() if p.grad is not None]
+    return loss.detach(), get_total_norm(gradients)
+
+
+def apply_gradient(bench: Bench, lr: float, norm: Tensor) -> None:
+    """Takes the optimiser's step with this learning rate."""
+    if bench.recipe.gradient_clip:
+        clip_grads_with_norm_(bench.model.parameters(), bench.recipe.gradient_clip, norm)
+    for group in bench.optimizer.param_groups:
+        group["lr"] = lr
+    bench.optimizer.step()
+    if bench.averaged is not None:
+        bench.averaged.update_parameters(bench.model)
+
+
+class Stopwatch:
+    """Measures the time of an interval, and how much of it went into steps."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.steps = 0
+        self.step_seconds = 0.0
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Counts one step."""
+        began = time.perf_counter()
+        yield
+        self.step_seconds += time.perf_counter() - began
+        self.steps += 1
+
+    def read(self, step: int, batch_size: int) -> Event:
+        """Returns the times since the last reading and begins anew."""
+        now = time.perf_counter()
+        timing = {
+            "step": step,
+            "seconds": round(now - self.began, 4),
+            "images_per_second": round(self.steps * batch_size / self.step_seconds, 1),
+        }
+        self.began, self.steps, self.step_seconds = now, 0, 0.0
+        return timing
+
+
+def close_interval(
+    bench: Bench, progress: Progress, journal: Journal, lr: float, norm: Tensor, watch: Stopwatch
+) -> None:
+    """Writes what was counted since the last interval, and ends the warm-up when it says so."""
+    score = bench.interval.score(bench.world)
+    bench.interval.clear()
+    warmup = bench.recipe.warmup
+    if isinstance(warmup, UntilErrorWarmup) and score.error < warmup.below:
+        progress.below = True
+    event = {
+        "event": "interval",
+        "step": progress.step,
+        "lr": lr,
+        "loss": score.loss,
+        "error": score.error,
+        "gradient_norm": norm.item(),
+    }
+    journal.write(event, watch.read(progress.step, bench.recipe.batch_size))
+
+
+def close_epoch(bench: Bench, progress: Progress, journal: Journal, epoch: int) -> None:
+    """Writes the training error of an epoch and, when due, the error on the part that is watched."""
+    trained = bench.epoch.score(bench.world)
+    bench.epoch.clear()
+    event: dict[str, Any] = {
+        "event": "epoch",
+        "epoch": epoch,
+        "step": progress.step,
+        "train_loss": trained.loss,
+        "train_error": trained.error,
+    }
+    evaluation = bench.recipe.evaluation
+    if epoch % evaluation.every_epochs == 0 or progress.step == bench.total_steps:
+        score, _ = bench.score(evaluation.split)
+        event |= {f"{evaluation.split}_loss": score.loss, f"{evaluation.split}_error": score.error}
+        progress.reached = score.error <= bench.recipe.target_error and bench.recipe.target_error > 0
+    journal.write(event)
+
+
+def divergence(
+    bench: Bench, run: Run, batch: Batch, lr: float, loss: Tensor, norm: Tensor
+) -> TrainingDiverged:
+    """Writes down which samples and step, and returns the error that says what to try."""
+    details = {
+        "step": batch.step,
+        "epoch": batch.epoch,
+        "lr": lr,
+        "loss": str(loss.item()),
+        "gradient_norm": str(norm.item()),
+        "sample_ids": batch.sample_ids.tolist(),
+    }
+    path = run.folder / "failure.json"
+    if bench.world.is_main:
+        write_file(path, json.dumps(details, indent=1))
+    return TrainingDiverged(
+        f"training diverged: at step {batch.step} the loss is {details['loss']} and the gradient's norm"
+        f" {details['gradient_norm']}; that step was not taken. {path} names the samples."
+        f" {how_to_go_on(run).split('.')[0]}. Try a lower optimizer.lr (it was {lr:g}), a longer warm-up,"
+        " gradient_clip=1 or precision=float32."
+    )
+
+
+def finish(bench: Bench, run: Run, progress: Progress, journal: Journal) -> None:
+    """Measures the finished network on every part, exports it and writes the last event."""
+    held_out = bench.recipe.data.train_on == "train"
+    splits: list[Split] = [s for s in get_args(Split) if held_out or s != "validation"]
+    results = {split: bench.score(split) for split in splits}
+    event: dict[str, Any] = {"event": "final", "step": progress.step, "reached": progress.reached}
+    event |= {split: asdict(score) for split, (score, _) in results.items()}
+    event["test"]["confusion"] = results["test"][1].tolist()
+    if bench.world.is_main:
+        export_model(bench, run.model, {split: score for split, (score, _) in results.items()})
+    journal.write(event)
+    journal.sync()

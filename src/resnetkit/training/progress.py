@@ -1,0 +1,128 @@
+"""How far a training is: what a checkpoint holds, saved and restored through one dataclass."""
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from resnetkit.errors import WeightsError
+from resnetkit.training.bench import Bench
+from resnetkit.training.checkpoint import (
+    Tensors,
+    checkpoint_steps,
+    load_checkpoint,
+    remove_old_checkpoints,
+    save_checkpoint,
+)
+from resnetkit.training.run import Run
+
+__all__ = ["Progress", "restore", "save"]
+
+
+@dataclass
+class Progress:
+    """Where the loop stands; `state.json` of a checkpoint holds these fields under these names.
+
+    Attributes:
+        recipe_sha256: digest of the recipe.
+        step: steps done.
+        below: whether the training error has been below the threshold of the warm-up.
+        reached: whether the validation error has reached the target.
+        metrics_bytes: length of metrics.jsonl.
+        epoch_sums: of each rank, what its tally has counted since the epoch began.
+        interval_sums: likewise since the last interval event.
+    """
+
+    recipe_sha256: str
+    step: int = 0
+    below: bool = False
+    reached: bool = False
+    metrics_bytes: int = 0
+    epoch_sums: list[list[float]] = field(default_factory=list)
+    interval_sums: list[list[float]] = field(default_factory=list)
+
+
+def save(bench: Bench, run: Run, progress: Progress) -> None:
+    """Saves everything a resumed run needs; the main rank writes, all ranks call."""
+    progress.epoch_sums = bench.world.gather(bench.epoch.sums).tolist()
+    progress.interval_sums = bench.world.gather(bench.interval.sums).tolist()
+    if bench.world.is_main:
+        save_checkpoint(run.checkpoints, progress.step, tensors_of(bench), asdict(progress))
+        remove_old_checkpoints(run.checkpoints, bench.recipe.checkpoint.keep)
+
+
+def tensors_of(bench: Bench) -> Tensors:
+    """Returns the tensors of a checkpoint, by file and name."""
+    buffers = {name: bench.optimizer.state[p] for name, p in bench.parameters.items()}
+    momentum = {
+        name: state["momentum_buffer"]
+        for name, state in buffers.items()
+        if state.get("momentum_buffer") is not None
+    }
+    tensors: Tensors = {"model": bench.model.state_dict(), "momentum": momentum}
+    if bench.averaged is not None:
+        tensors["averaged"] = bench.averaged.state_dict()
+    return tensors
+
+
+def restore(bench: Bench, run: Run) -> Progress:
+    """Loads the newest checkpoint of a run and returns where it stands; else the beginning.
+
+    Raises:
+        WeightsError: when the checkpoint is damaged or was made for something else.
+    """
+    steps = checkpoint_steps(run.checkpoints)
+    if not steps:
+        return Progress(bench.recipe.digest)
+    tensors, state = load_checkpoint(run.checkpoints, steps[-1])
+    path = run.checkpoints / f"step-{steps[-1]}"
+    try:
+        progress = Progress(**state)
+        check_origin(bench, progress)
+        load_tensors(bench, tensors)
+        load_sums(bench, progress)
+    except (TypeError, KeyError, IndexError, RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"the checkpoint {path} was not made for this training: {first_line(error)} Nothing was"
+            " changed. Move it away to start again, or train in another folder."
+        ) from error
+    return progress
+
+
+def check_origin(bench: Bench, progress: Progress) -> None:
+    """Raises ValueError unless the checkpoint is of this recipe and of as many ranks."""
+    if progress.recipe_sha256 != bench.recipe.digest:
+        raise ValueError("it belongs to another recipe.")
+    ranks = len(progress.epoch_sums)
+    if ranks != bench.world.size:
+        raise ValueError(f"it was saved by {ranks} ranks, this training has {bench.world.size}.")
+
+
+def load_tensors(bench: Bench, tensors: Tensors) -> None:
+    """Puts the tensors of a checkpoint in place, every one of them.
+
+    Raises:
+        KeyError: when a group or a name is missing or unknown.
+        RuntimeError: when a shape differs.
+    """
+    expected = {"model", "momentum"} | ({"averaged"} if bench.averaged is not None else set())
+    if set(tensors) != expected:
+        raise KeyError(f"it holds {sorted(tensors)}, expected {sorted(expected)}.")
+    bench.model.load_state_dict(tensors["model"], strict=True)
+    if bench.averaged is not None:
+        bench.averaged.load_state_dict(tensors["averaged"], strict=True)
+    for name, value in tensors["momentum"].items():
+        parameter = bench.parameters[name]
+        buffer = torch.empty_like(parameter)  # in the parameter's memory format
+        bench.optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(value)
+
+
+def load_sums(bench: Bench, progress: Progress) -> None:
+    """Gives this rank's tallies what they had counted."""
+    rank = bench.world.rank
+    for tally, sums in ((bench.epoch, progress.epoch_sums), (bench.interval, progress.interval_sums)):
+        tally.sums.copy_(torch.tensor(sums[rank], dtype=torch.float64))
+
+
+def first_line(error: Exception) -> str:
+    """Returns an error's own words, on one line."""
+    return " ".join(str(error.args[0] if error.args else error).split())
