@@ -3,14 +3,15 @@
     ResnetkitError            exit code 1   something failed that the user should know about
     |-- UsageError            exit code 2   a command, an architecture or a number that cannot be
     |   |-- ArchitectureError               no such network, or options that do not fit together
-    |   `-- RecipeError                     a recipe that is malformed, or does not fit its data or run
-    |-- DataError             exit code 3   data that is missing, damaged or not what it claims to be
-    |-- WeightsError          exit code 3   weights or a checkpoint that cannot be trusted
+    |   `-- RecipeError                     a recipe that is malformed, or does not fit its data or
+    run |-- DataError             exit code 3   data that is missing, damaged or not what it claims
+    to be |-- WeightsError          exit code 3   weights or a checkpoint that cannot be trusted
     |-- StorageError          exit code 1   a folder that cannot be written, a disk that is full
-    |-- TrainingDiverged      exit code 1   a loss or gradient that is no longer a number
-    `-- Interrupted           exit code 130 or 143, after everything was saved
+    |-- TrainingDiverged      exit code 1   a loss or gradient that is no longer a number `--
+    Interrupted           exit code 130 or 143, after everything was saved
 
-Each message says what happened, what was expected and how to go on. `assert` is for our own invariants.
+Each message says what happened, what was expected and how to go on. `assert` is for our own
+invariants.
 """
 
 from collections.abc import Iterable
@@ -80,8 +81,11 @@ class Interrupted(ResnetkitError):
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
+        super().__init__(message, signal_number)  # both, so that it travels between processes
         self.signal_number = signal_number
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]  # the one code that depends on the cause

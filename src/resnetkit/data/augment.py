@@ -1,4 +1,4 @@
-"""Batched augmentation: the same tensor code on every device, drawn from (seed, epoch, sample id)."""
+"""Batched augmentation on every device alike, drawn from (seed, epoch, sample id)."""
 
 from typing import Literal
 
@@ -11,10 +11,10 @@ from resnetkit.data.randomness import random_integers
 __all__ = ["Flip", "Padding", "augment", "crop_and_flip", "normalize"]
 
 Flip = Literal["none", "random", "alternating"]
-"""random: half of all views; alternating: every second epoch, each image from a random start (airbench)."""
+"""random: half of all views; alternating: every second epoch, from a random start (airbench)."""
 
 Padding = Literal["zeros", "reflect"]
-"""What lies around the image when it is cropped; zero is the mean, since images are normalised before."""
+"""What lies around the image when it is cropped; zero is the mean, for images are normalised."""
 
 ROW_STREAM, COLUMN_STREAM, FLIP_STREAM = 1, 2, 3
 
@@ -24,7 +24,8 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     Args:
         images: uint8 (B, C, H, W).
-        mean: float32 (C, 1, 1) for a mean of each channel, (C, H, W) for one of each pixel; in units of 0 to 255.
+        mean: float32 (C, 1, 1) for a mean of each channel, (C, H, W) for one of each pixel; in
+            units of 0 to 255.
         std: likewise.
     """
     return (images.to(torch.float32) - mean) / std
@@ -42,8 +43,8 @@ def augment(
 ) -> Tensor:
     """Returns each image cropped at a random place and flipped or not.
 
-    Source: He et al. 2015, sec. 4.2: 4 pixels are padded on each side and a crop of the old size is taken
-    from the padded image or its mirror image.
+    Source: He et al. 2015, sec. 4.2: 4 pixels are padded on each side and a crop of the old size
+    is taken from the padded image or its mirror image.
 
     Args:
         images: float (B, C, H, W), normalised.

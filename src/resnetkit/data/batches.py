@@ -14,7 +14,7 @@ ORDER_STREAM = 0
 
 
 def epoch_order(sample_ids: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """Returns the samples in the order of this epoch, a permutation that depends on seed and epoch alone."""
+    """Returns the samples in the order of this epoch, which depends on seed and epoch alone."""
     bits = random_bits(sample_ids, seed=seed, epoch=epoch, stream=ORDER_STREAM)
     return sample_ids[torch.argsort(bits, stable=True)]
 
@@ -42,9 +42,9 @@ class Batch:
 class TrainingBatches:
     """All batches of a run.
 
-    Every batch is full: the samples at the end of an epoch's order that do not fill one sit this epoch out,
-    and since each epoch has its own order, they are others each time. A data set smaller than a batch is
-    one batch.
+    Every batch is full: the samples at the end of an epoch's order that do not fill one sit this
+    epoch out, and since each epoch has its own order, they are others each time. A data set
+    smaller than a batch is one batch.
 
     Attributes:
         sample_ids: int64 (N,).

@@ -116,7 +116,8 @@ def verified(dataset: Dataset, sha256: str) -> Dataset:
     if dataset.sha256 != sha256:
         raise DataError(
             f"the data set '{dataset.name}' is not what it should be: its content has the SHA-256"
-            f" {dataset.sha256[:16]}..., expected {sha256[:16]}.... Reinstall the library or fetch it again."
+            f" {dataset.sha256[:16]}..., expected {sha256[:16]}.... Reinstall the library or fetch"
+            " it again."
         )
     return dataset
 

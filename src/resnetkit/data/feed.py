@@ -14,8 +14,8 @@ from resnetkit.data.datasets import Dataset
 __all__ = ["Feed", "Normalization", "NormalizationKind", "measure_normalization"]
 
 NormalizationKind = Literal["channel", "pixel-mean"]
-"""channel: subtract each channel's mean and divide by its standard deviation; pixel-mean: subtract the mean
-of each pixel and divide by 255 (He et al. 2015, sec. 4.2 subtract the per-pixel mean)."""
+"""channel: subtract each channel's mean and divide by its standard deviation; pixel-mean: subtract
+the mean of each pixel and divide by 255 (He et al. 2015, sec. 4.2 subtract that mean)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ def measure_normalization(images: Tensor, kind: NormalizationKind) -> Normalizat
     levels = torch.arange(256, dtype=torch.float64)
     means, stds = [], []
     for channel in images.unbind(1):
-        shares = torch.bincount(channel.flatten(), minlength=256).to(torch.float64) / channel.numel()
+        shares = (
+            torch.bincount(channel.flatten(), minlength=256).to(torch.float64) / channel.numel()
+        )
         mean = (shares * levels).sum()
         means.append(mean)
         stds.append((shares * (levels - mean) ** 2).sum().sqrt().clamp(min=1.0))
@@ -101,7 +103,7 @@ class Feed:
         )
 
     def training(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns this rank's share of a batch, augmented: float (B, C, H, W), and labels, int64 (B,)."""
+        """Returns this rank's share, augmented: float (B, C, H, W), and labels, int64 (B,)."""
         sample_ids = batch.share.to(self.images.device)
         images = augment(
             self.normalized(sample_ids),
@@ -124,7 +126,5 @@ class Feed:
 
     def normalized(self, sample_ids: Tensor) -> Tensor:
         """Returns the images in channels-last memory, normalised."""
-        images = normalize(
-            self.images[sample_ids], self.normalization.mean, self.normalization.std
-        )
+        images = normalize(self.images[sample_ids], self.normalization.mean, self.normalization.std)
         return images.contiguous(memory_format=torch.channels_last)

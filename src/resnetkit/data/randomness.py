@@ -1,7 +1,7 @@
 """Random numbers as a pure function of (seed, epoch, sample id).
 
-There is no generator state to save: any process, on any device, asks for the numbers of any sample and
-gets the same ones. The mixing function is SplitMix64 (Steele, Lea and Flood 2014).
+There is no generator state to save: any process, on any device, asks for the numbers of any sample
+and gets the same ones. The mixing function is SplitMix64 (Steele, Lea and Flood 2014).
 """
 
 import torch

@@ -1,8 +1,8 @@
 """The parts a residual network is made of: shortcuts, and blocks in both orders of activation.
 
-Attribute names (`conv1`, `bn1`, `downsample`, ...) are torchvision's, so that a state_dict of either
-library loads strictly into the other. Every activation is a module of its own and none works in place,
-so that a hook sees exactly what each layer produced.
+Attribute names (`conv1`, `bn1`, `downsample`, ...) are torchvision's, so that a state_dict of
+either library loads strictly into the other. Every activation is a module of its own and none
+works in place, so that a hook sees exactly what each layer produced.
 """
 
 from abc import ABC, abstractmethod
@@ -36,7 +36,8 @@ ZeroPadding = Literal["append", "split"]
 """Where option A puts its zero channels: all behind the input's, or half on either side."""
 
 StrideIn = Literal["1x1", "3x3"]
-"""Which convolution of a bottleneck strides: the first 1x1 (the paper, "v1") or the 3x3 (torchvision, "v1.5")."""
+"""Which convolution of a bottleneck strides: the first 1x1 (the paper, "v1") or the 3x3
+(torchvision, "v1.5")."""
 
 Norm = Literal["batch", "none"]
 """Batch normalisation after each convolution, or none; without it the convolutions have biases."""
@@ -74,7 +75,8 @@ def normalization(channels: int, norm: Norm) -> nn.Module:
 class PadShortcut(nn.Module):
     """Option A: subsamples the image and fills the new channels with zeros; it has no parameters.
 
-    Source: He et al. 2015, sec. 3.3 and 4.2. Weights trained with one layout of the zeros do not fit the other.
+    Source: He et al. 2015, sec. 3.3 and 4.2. Weights trained with one layout of the zeros do not
+    fit the other.
 
     Shapes: (B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride)).
     """
@@ -103,7 +105,7 @@ def make_shortcut(
     norm: Norm,
     preactivated: bool = False,
 ) -> nn.Module | None:
-    """Returns what the input of a block passes through on its way around F; None for a plain block."""
+    """Returns what a block's input passes through on its way around F; None for a plain block."""
     if shortcut == "none":
         return None
     if inputs == outputs and stride == 1 and shortcut != "C":
@@ -188,7 +190,8 @@ class Bottleneck(Block):
         dilation: of the 3x3 convolution.
         stride_in: see `StrideIn`.
         groups: of the 3x3 convolution (ResNeXt: Xie et al. 2017).
-        base_width: channels of the 3x3 convolution for each 64 of `width` and each group (Wide ResNet: 128).
+        base_width: channels of the 3x3 convolution for each 64 of `width` and each group (Wide
+            ResNet: 128).
     """
 
     expansion = 4
@@ -236,8 +239,8 @@ class Bottleneck(Block):
 class PreactivationBlock(nn.Module, ABC):
     """Pre-activated residual block: F(x) + shortcut(x), where F begins with normalisation and relu.
 
-    Source: He et al. 2016 ("Identity Mappings in Deep Residual Networks"), fig. 1b. A projection reads the
-    activated input, as in the authors' code; identity and padding read the input itself.
+    Source: He et al. 2016 ("Identity Mappings in Deep Residual Networks"), fig. 1b. A projection
+    reads the activated input, as in the authors' code; identity and padding read the input itself.
 
     Shapes: as for `Block`.
     """
@@ -332,7 +335,13 @@ class PreactivationBottleneck(PreactivationBlock):
         self.relu3 = nn.ReLU()
         self.conv3 = convolution(inner, outputs, 1, norm=norm)
         self.downsample = make_shortcut(
-            inputs, outputs, stride, shortcut=shortcut, padding=padding, norm=norm, preactivated=True
+            inputs,
+            outputs,
+            stride,
+            shortcut=shortcut,
+            padding=padding,
+            norm=norm,
+            preactivated=True,
         )
 
     def residual(self, activated: Tensor) -> Tensor:

@@ -27,10 +27,10 @@ __all__ = ["BlockType", "FeatureMap", "Initialization", "ResNet", "Stem", "initi
 BlockType = type[BasicBlock | Bottleneck | PreactivationBasicBlock | PreactivationBottleneck]
 
 Stem = Literal["3x3", "7x7"]
-"""3x3: one convolution at full size (CIFAR); 7x7: stride 2, then max pooling of stride 2 (ImageNet)."""
+"""3x3: a convolution at full size (CIFAR); 7x7: stride 2, then max pooling of 2 (ImageNet)."""
 
 Initialization = Literal["he", "xavier", "normal"]
-"""he: He et al. 2015 (ICCV), fan-out; xavier: Glorot and Bengio 2010; normal: standard deviation 0.01."""
+"""he: He et al. 2015 (ICCV), fan-out; xavier: Glorot and Bengio 2010; normal: deviation 0.01."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class FeatureMap:
 class ResNet(nn.Module):
     """A residual network, or with `shortcut="none"` its plain counterpart.
 
-    Sources: He et al. 2015, table 1 and sec. 4.2; He et al. 2016 for pre-activated blocks, whose last stage
-    is followed by one more normalisation and relu.
+    Sources: He et al. 2015, table 1 and sec. 4.2; He et al. 2016 for pre-activated blocks, whose
+    last stage is followed by one more normalisation and relu.
 
     Args:
         block: one of the block classes of `blocks.py`.
@@ -64,8 +64,8 @@ class ResNet(nn.Module):
         zero_init_residual: start with F(x) = 0 in every block (Goyal et al. 2017, sec. 5.1).
         replace_stride_with_dilation: for each stage after the first, whether it dilates instead of
             striding; empty: none does.
-        recompute: keep only the inputs of blocks for the backward pass and compute the rest again; far
-            less memory, about a third more time, identical results.
+        recompute: keep only the inputs of blocks for the backward pass and compute the rest again;
+            far less memory, about a third more time, identical results.
         generator: where initial weights come from; torch's global generator when absent.
         **block_options: passed to every block.
 
@@ -139,7 +139,8 @@ class ResNet(nn.Module):
     def features(self, images: Tensor, names: Iterable[str] = ()) -> dict[str, Tensor]:
         """Returns the named feature maps, all of them when no name is given.
 
-        Names, channels and strides are those of `feature_maps`: stem, then stage2 (the paper's conv2_x) and up.
+        Names, channels and strides are those of `feature_maps`: stem, then stage2 (the paper's
+        conv2_x) and up.
 
         Raises:
             ArchitectureError: for a name that this network does not have.
@@ -170,7 +171,7 @@ class ResNet(nn.Module):
 
 
 def run_block(block: nn.Module, x: Tensor, *, recompute: bool) -> Tensor:
-    """Returns `block(x)`; with `recompute`, what is inside is computed again in the backward pass."""
+    """Returns `block(x)`; with `recompute`, the inside is computed again in the backward pass."""
     if not recompute:
         return block(x)
     output: Tensor = checkpoint(
@@ -185,7 +186,7 @@ def run_block(block: nn.Module, x: Tensor, *, recompute: bool) -> Tensor:
 
 @contextmanager
 def running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Keeps the second forward pass of a batch from updating the running statistics a second time."""
+    """Keeps a batch's second forward pass from updating the running statistics once more."""
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     for norm in norms:
         norm.track_running_stats = False
@@ -217,6 +218,8 @@ def initialize(
 
 def draw(weight: Tensor, initialization: Initialization, generator: torch.Generator | None) -> None:
     """Fills the weight of a convolution (4 dimensions) or of the head (2 dimensions) in place."""
+    if weight.is_meta:  # it has a shape and no values
+        return
     if initialization == "normal":
         nn.init.normal_(weight, std=0.01, generator=generator)
     elif initialization == "xavier":

@@ -38,7 +38,8 @@ BlockName = Literal["basic", "bottleneck"]
 class Architecture:
     """Which network: everything that decides its layers and its initial weights.
 
-    The fields with a default are the options of `create_model`; `ResNet` and the blocks explain them.
+    The fields with a default are the options of `create_model`; `ResNet` and the blocks explain
+    them.
     """
 
     block: BlockName
@@ -71,8 +72,8 @@ class Architecture:
         for name, value in options.items():
             if name not in known:
                 raise ArchitectureError(
-                    f"unknown option '{name}' of an architecture: expected one of {', '.join(known)}."
-                    + did_you_mean(name, known)
+                    f"unknown option '{name}' of an architecture: expected one of"
+                    f" {', '.join(known)}." + did_you_mean(name, known)
                 )
             check_option(name, value)
         chosen = replace(self, **options)
@@ -83,7 +84,9 @@ class Architecture:
                 f" {len(self.depths) - 1} stages that stride. Give one true or false for each."
             )
         if self.block == "basic" and (chosen.groups, chosen.base_width) != (1, 64):
-            raise ArchitectureError("groups and base_width belong to bottleneck blocks: this network has basic ones.")
+            raise ArchitectureError(
+                "groups and base_width belong to bottleneck blocks: this network has basic ones."
+            )
         return chosen
 
     def build(self, generator: torch.Generator | None = None) -> ResNet:
@@ -111,7 +114,9 @@ def check_option(name: str, value: object) -> None:
     choices = get_args(expected)
     if name == "replace_stride_with_dilation":
         if not isinstance(value, tuple | list) or not all(isinstance(item, bool) for item in value):
-            raise ArchitectureError(f"{name} is {value!r}: expected a list of true and false, one a stage.")
+            raise ArchitectureError(
+                f"{name} is {value!r}: expected a list of true and false, one a stage."
+            )
     elif choices:
         if value not in choices:
             raise ArchitectureError(
@@ -124,10 +129,8 @@ def check_option(name: str, value: object) -> None:
         raise ArchitectureError(f"{name} is {value!r}: expected a whole number of at least 1.")
 
 
-def cifar(
-    depth: int, *, block: BlockName = "basic", **options: Any
-) -> Architecture:
-    """Returns the architecture of He et al. 2015, sec. 4.2: three stages of n blocks at 32, 16 and 8 pixels."""
+def cifar(depth: int, *, block: BlockName = "basic", **options: Any) -> Architecture:
+    """Returns the architecture of He et al. 2015, sec. 4.2: three stages of n blocks."""
     layers = {"basic": 6, "bottleneck": 9}[block]
     if depth < layers + 2 or (depth - 2) % layers:
         lower = max((depth - 2) // layers, 1) * layers + 2
@@ -136,7 +139,13 @@ def cifar(
             f" The nearest are {lower} and {lower + layers}."
         )
     count = (depth - 2) // layers
-    fixed = {"stem": "3x3", "input_size": 32, "preactivation": False, "shortcut": "A", "num_classes": 10}
+    fixed = {
+        "stem": "3x3",
+        "input_size": 32,
+        "preactivation": False,
+        "shortcut": "A",
+        "num_classes": 10,
+    }
     return Architecture(block, (count,) * 3, (16, 32, 64), **{**fixed, **options})
 
 
@@ -225,8 +234,8 @@ def find_architecture(name: str) -> Architecture:
         return ARCHITECTURES[name]
     if re.fullmatch(r"(pre)?(resnet|plain)\d+", name):
         reason = (
-            "a CIFAR network has 6n+2 layers (20, 32, 44, 56, 110, 1202), an ImageNet network 18, 34, 50,"
-            " 101 or 152."
+            "a CIFAR network has 6n+2 layers (20, 32, 44, 56, 110, 1202), an ImageNet network 18,"
+            " 34, 50, 101 or 152."
         )
     else:
         reason = "'resnet models' lists the names."
@@ -256,7 +265,7 @@ def cifar_resnet(
     generator: torch.Generator | None = None,
     **options: Any,
 ) -> ResNet:
-    """Returns a CIFAR network of any possible depth: 6n+2 layers of basic blocks, 9n+2 of bottlenecks.
+    """Returns a CIFAR network of any possible depth: 6n+2 layers, or 9n+2 with bottlenecks.
 
     Raises:
         ArchitectureError: for an impossible depth or option.

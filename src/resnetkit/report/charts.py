@@ -1,7 +1,7 @@
-"""The charts of the reports: functions from numbers to SVG text, each with a description of what is seen."""
+"""Charts: functions from numbers to SVG text that comes with a description of what is seen."""
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,16 +9,25 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from resnetkit.report.drawing import color, inline_svg, label_ends, standalone_svg
-from resnetkit.report.series import Band, Curve
+from resnetkit.report.series import Band, Curve, Ending
 
-__all__ = ["confusion", "error_curves", "error_curves_sheet", "final_errors", "lines"]
+__all__ = ["error_curves", "error_curves_sheet", "errors_by_depth", "errors_by_network", "lines"]
 
-PANEL = (400.0, 300.0)
-MARKERS = "os^Dv P"  # so that colour is not the only cue
+PANEL = (380.0, 290.0)
+AREA = (
+    0.12,
+    0.16,
+    0.555,
+    0.73,
+)  # of the axes in a panel: left, bottom, width, height; labels stand to the right
+PERCENT = " %"
+MARKERS = "os^DvP"  # so that colour is not the only cue
 
 
 def error_curves(curves: Sequence[Curve], *, title: str, top: float, part: str, name: str) -> str:
-    """Draws errors against the epoch: training thin and dashed, the held-out part bold, the range as a band.
+    """Draws errors against the epoch: training thin and dashed, the held-out part bold.
+
+    The band around a line goes from the lowest to the highest seed.
 
     Args:
         curves: one a network; the same place in two charts has the same colour.
@@ -29,7 +38,7 @@ def error_curves(curves: Sequence[Curve], *, title: str, top: float, part: str, 
     """
 
     def paint(figure: Figure) -> None:
-        paint_curves(figure.add_axes((0.115, 0.155, 0.575, 0.735)), curves, title, top)
+        paint_curves(figure.add_axes(AREA), curves, title, top)
 
     description = describe_curves(curves, title, part)
     return inline_svg(paint, size=PANEL, name=name, description=description)
@@ -39,17 +48,17 @@ def error_curves_sheet(
     panels: Mapping[str, Sequence[Curve]], *, top: float, part: str, name: str
 ) -> str:
     """Draws the panels of `error_curves` side by side, with a legend, for a file of its own."""
-    width, height = PANEL[0] * len(panels), PANEL[1] + 40
+    size = PANEL[0] * len(panels), PANEL[1] + 40
 
     def paint(figure: Figure) -> None:
         for place, (title, curves) in enumerate(panels.items()):
-            left = (place + 0.115) / len(panels)
-            axes = figure.add_axes((left, 0.255, 0.575 / len(panels), 0.645))
+            left, width = (place + AREA[0]) / len(panels), AREA[2] / len(panels)
+            axes = figure.add_axes((left, 0.255, width, 0.645))
             paint_curves(axes, curves, title, top)
         paint_legend(figure, part)
 
     sentences = [describe_curves(curves, title, part) for title, curves in panels.items()]
-    return standalone_svg(paint, size=(width, height), name=name, description=" ".join(sentences))
+    return standalone_svg(paint, size=size, name=name, description=" ".join(sentences))
 
 
 def paint_curves(axes: Axes, curves: Sequence[Curve], title: str, top: float) -> None:
@@ -57,7 +66,9 @@ def paint_curves(axes: Axes, curves: Sequence[Curve], title: str, top: float) ->
     shown = [curve for curve in curves if curve.train.x or curve.held_out.x]
     for place, curve in enumerate(curves):
         paint_band(axes, curve.train, f"series-{place % 6 + 1}", bold=False)
-        paint_band(axes, curve.held_out, f"series-{place % 6 + 1}", bold=True, marker=MARKERS[place % 6])
+        paint_band(
+            axes, curve.held_out, f"series-{place % 6 + 1}", bold=True, marker=MARKERS[place % 6]
+        )
     percent_axis(axes, title, top)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
@@ -76,7 +87,12 @@ def paint_band(axes: Axes, band: Band, role: str, *, bold: bool, marker: str = "
     axes.plot(band.x, band.mean, color=color(role), linewidth=width, linestyle=dashes)
     if marker:
         axes.plot(
-            band.x[-1:], band.mean[-1:], color=color(role), marker=marker, markersize=6.5, clip_on=False
+            band.x[-1:],
+            band.mean[-1:],
+            color=color(role),
+            marker=marker,
+            markersize=6.5,
+            clip_on=False,
         )
 
 
@@ -85,7 +101,7 @@ def percent_axis(axes: Axes, title: str, top: float) -> None:
     axes.set_title(title)
     axes.set_ylim(0, top)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{PERCENT}"))
 
 
 def paint_legend(figure: Figure, part: str) -> None:
@@ -114,46 +130,38 @@ def describe_curves(curves: Sequence[Curve], title: str, part: str) -> str:
     return f"{title}: error against epoch. " + ("; ".join(ends) or "No epoch is finished yet") + "."
 
 
-def final_errors(
-    members: Mapping[str, Mapping[str, tuple[float, Sequence[float]]]],
-    *,
-    title: str,
-    x_label: str,
-    top: float,
-    name: str,
+def errors_by_depth(
+    families: Mapping[str, Sequence[Ending]], *, title: str, top: float, name: str
 ) -> str:
-    """Draws final errors against depth: each seed a dot, the means of a family connected.
+    """Draws final errors against depth: each seed a mark, the means of a family connected.
 
     Args:
-        members: for each family and each of its networks, by name, its x and one value a seed.
+        families: the networks of each family, the shallowest first.
         title: of the panel.
-        x_label: such as "depth in layers"; empty where x is a mere place, which the names then label.
         top: end of the axis in percent, so that panels can be compared.
         name: see `inline_svg`.
     """
-    kept = {
-        family: {label: (x, values) for label, (x, values) in networks.items() if values}
-        for family, networks in members.items()
+    measured = {
+        family: [each for each in found if each.values] for family, found in families.items()
     }
+    looks = {family: family_look(place) for place, family in enumerate(families)}
+    shown = {family: found for family, found in measured.items() if found}
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_axes((0.115, 0.155, 0.575, 0.735))
+        axes = figure.add_axes(AREA)
         percent_axis(axes, title, top)
-        for place, networks in enumerate(kept.values()):
-            paint_family(axes, list(networks.values()), *family_look(place))
-        shown = {family: networks for family, networks in kept.items() if networks}
-        set_places(axes, shown, x_label)
-        ends = [mean(list(networks.values())[-1][1]) for networks in shown.values()]
-        labels = [f"{family}  {end:.1f} %" for family, end in zip(shown, ends, strict=True)]
-        roles = [family_look(list(kept).index(family))[0] for family in shown]
-        label_ends(axes, labels, ends, roles)
+        for family, found in shown.items():
+            paint_family(axes, found, *looks[family])
+        depths = sorted({each.x for found in shown.values() for each in found})
+        axes.set_xlabel("depth in layers")
+        axes.set_xticks(depths, [f"{depth:g}" for depth in depths])
+        margin = 0.06 * (depths[-1] - depths[0]) or 1 if depths else 1
+        axes.set_xlim(min(depths, default=0) - margin, max(depths, default=0) + margin)
+        ends = [found[-1].mean for found in shown.values()]
+        labels = [f"{family}  {end:.1f}{PERCENT}" for family, end in zip(shown, ends, strict=True)]
+        label_ends(axes, labels, ends, [looks[family][0] for family in shown])
 
-    means = [
-        f"{label} {mean(values):.1f} % (n = {len(values)})"
-        for networks in kept.values()
-        for label, (_, values) in networks.items()
-    ]
-    description = f"{title}. Means: " + ("; ".join(means) or "no training is finished yet") + "."
+    description = describe_endings([each for found in shown.values() for each in found], title)
     return inline_svg(paint, size=PANEL, name=name, description=description)
 
 
@@ -162,43 +170,47 @@ def family_look(place: int) -> tuple[str, str]:
     return f"series-{(place + 3) % 6 + 1}", MARKERS[place % 6]
 
 
-def mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def paint_family(axes: Axes, found: Sequence[Ending], role: str, marker: str) -> None:
+    """Draws one family of `errors_by_depth`."""
+    means = [each.mean for each in found]
+    axes.plot([each.x for each in found], means, color=color(role), linewidth=2.2)
+    for each in found:
+        paint_marks(axes, [each.x] * len(each.values), each.values, role, marker)
 
 
-def paint_family(
-    axes: Axes, networks: list[tuple[float, Sequence[float]]], role: str, marker: str
-) -> None:
-    """Draws one family of `final_errors`."""
-    places = [x for x, _ in networks]
-    axes.plot(places, [mean(values) for _, values in networks], color=color(role), linewidth=2.2)
-    dots = [(x, value) for x, values in networks for value in values]
-    axes.plot(
-        [x for x, _ in dots],
-        [value for _, value in dots],
-        color=color(role),
-        marker=marker,
-        markersize=6,
-        linestyle="none",
-        alpha=0.7,
-        clip_on=False,
-    )
+def paint_marks(axes: Axes, x: Sequence[float], y: Sequence[float], role: str, marker: str) -> None:
+    """Draws one mark a seed."""
+    look: dict[str, Any] = {"color": color(role), "marker": marker, "markersize": 6}
+    axes.plot(x, y, linestyle="none", alpha=0.7, clip_on=False, **look)
 
 
-def set_places(
-    axes: Axes, shown: Mapping[str, Mapping[str, tuple[float, Sequence[float]]]], x_label: str
-) -> None:
-    """Puts a tick at each network."""
-    names = {x: label for networks in shown.values() for label, (x, _) in networks.items()}
-    places = sorted(names)
-    axes.set_xlabel(x_label)
-    axes.set_xticks(places, [f"{x:g}" if x_label else names[x] for x in places])
-    margin = 0.06 * (max(places) - min(places)) if len(places) > 1 else 1
-    axes.set_xlim(min(places, default=0) - margin, max(places, default=1) + margin)
+def errors_by_network(endings: Sequence[Ending], *, title: str, top: float, name: str) -> str:
+    """Draws final errors of networks that do not differ in depth: a line each, each seed a mark."""
+    shown = [each for each in endings if each.values]
+    height = 90.0 + 30.0 * len(shown)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_axes((0.33, 50 / height, 0.62, 1 - 90 / height))
+        axes.set(title=title, xlim=(0, top), ylim=(max(len(shown), 1) - 0.5, -0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{PERCENT}"))
+        axes.set_yticks(range(len(shown)), [each.label for each in shown])
+        for place, each in enumerate(shown):
+            paint_marks(axes, each.values, [place] * len(each.values), "series-1", MARKERS[0])
+            axes.plot([each.mean] * 2, [place - 0.3, place + 0.3], color=color("ink"), linewidth=2)
+
+    description = describe_endings(shown, title)
+    return inline_svg(paint, size=(PANEL[0], height), name=name, description=description)
+
+
+def describe_endings(endings: Sequence[Ending], title: str) -> str:
+    """Returns the means in words."""
+    means = [f"{each.label} {each.mean:.1f} % (n = {len(each.values)})" for each in endings]
+    return f"{title}. Means: " + ("; ".join(means) or "no training is finished yet") + "."
 
 
 def lines(
-    series: Mapping[str, Band], *, title: str, x_label: str, unit: str = "", place: int = 0, name: str
+    series: Mapping[str, Band], *, title: str, x_label: str, unit: str = "", name: str
 ) -> str:
     """Draws quantities of one run, such as the learning rate against the step.
 
@@ -207,14 +219,16 @@ def lines(
         title: of the chart.
         x_label: what x counts.
         unit: written after each number, such as " %".
-        place: of the colour.
         name: see `inline_svg`.
     """
     shown = {label: band for label, band in series.items() if band.x}
-    role = f"series-{place % 6 + 1}"
+    role = "series-1"
+
+    def say(value: float) -> str:
+        return f"{value:.1f}{unit}" if unit == PERCENT else f"{value:.3g}{unit}"
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_axes((0.145, 0.155, 0.545 if len(shown) > 1 else 0.8, 0.735))
+        axes = figure.add_axes((0.15, 0.16, 0.525 if len(shown) > 1 else 0.8, 0.73))
         axes.set(title=title, xlabel=x_label)
         for label, band in shown.items():
             last = label == list(shown)[-1]
@@ -223,62 +237,16 @@ def lines(
         places = [x for band in shown.values() for x in band.x]
         axes.set_xlim(min(places, default=0), max(places, default=0) + (len(set(places)) < 2))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
         if len(shown) > 1:
             ends = [band.last for band in shown.values()]
-            labels = [f"{label}  {end:.3g}{unit}" for label, end in zip(shown, ends, strict=True)]
+            labels = [f"{label}  {say(end)}" for label, end in zip(shown, ends, strict=True)]
             label_ends(axes, labels, ends, [role] * len(ends))
 
     sentences = [
-        f"{label} from {band.mean[0]:.3g}{unit} to {band.last:.3g}{unit}, at most {band.highest:.3g}{unit}"
+        f"{label} from {say(band.mean[0])} to {say(band.last)}, at most {say(band.highest)}"
         for label, band in shown.items()
     ]
     description = f"{title} against {x_label}: {'; '.join(sentences) or 'nothing measured yet'}."
     return inline_svg(paint, size=PANEL, name=name, description=description)
-
-
-MOST_CLASSES = 100  # more would be too fine to see
-MOST_NUMBERS = 15  # beyond that, numbers would be too small to read
-
-
-def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str], *, name: str) -> str:
-    """Draws a confusion matrix: a row for each true class, a column for each prediction.
-
-    What is right stands on the diagonal; mistakes are tinted the stronger the more frequent they are.
-    """
-    count = len(matrix)
-    worst = max((n for row, line in enumerate(matrix) for col, n in enumerate(line) if row != col), default=0)
-
-    def paint(figure: Figure) -> None:
-        axes = figure.add_axes((0.15, 0.15, 0.83, 0.83))
-        axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), xlabel="predicted", ylabel="true")
-        axes.grid(visible=False)
-        for row, line in enumerate(matrix):
-            for col, number in enumerate(line):
-                if number:
-                    paint_cell(axes, row, col, number, number / max(sum(line) if row == col else worst, 1), count)
-        step = 1 if count <= 2 * MOST_NUMBERS else 10
-        ticks = range(0, count, step)
-        names = [class_names[tick] for tick in ticks]
-        short = [text if len(text) <= 9 else text[:8] + "\u2026" for text in names]
-        upright = max(map(len, short)) * count // step > 40
-        axes.set_xticks(ticks, short, rotation=90 if upright else 0)
-        axes.set_yticks(ticks, short)
-        axes.tick_params(length=0, labelsize=11.5 if count // step <= MOST_NUMBERS else 8)
-
-    right = sum(line[row] for row, line in enumerate(matrix))
-    description = (
-        f"Confusion matrix of {count} classes: {right} of {sum(map(sum, matrix))} images are on the"
-        f" diagonal, which means right; the most frequent mistake occurs {worst} times."
-    )
-    return inline_svg(paint, size=(400.0, 400.0), name=name, description=description)
-
-
-def paint_cell(axes: Axes, row: int, col: int, number: int, share: float, count: int) -> None:
-    """Draws one cell; the tint is weak enough for the number in it to read well."""
-    role = "series-1" if row == col else "series-2"
-    tint = 0.25 * share if row == col else 0.12 + 0.38 * share
-    axes.add_patch(Rectangle((col - 0.48, row - 0.48), 0.96, 0.96, facecolor=color(role), alpha=tint))
-    if count <= MOST_NUMBERS:
-        weight = "normal" if row == col else "bold"
-        axes.text(col, row, str(number), ha="center", va="center", fontsize=11.5, fontweight=weight)

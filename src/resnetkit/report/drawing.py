@@ -1,7 +1,8 @@
 """From a function that paints to SVG text that can stand beside others in one page.
 
-Text stays text: it is small, can be found and selected, and takes the font of the page. Inside a page the
-colours become CSS variables, so that one drawing serves light and dark; alone they stay as they are.
+Text stays text: it is small, can be found and selected, and takes the font of the page. Inside a
+page the colours become CSS variables, so that one drawing serves light and dark; in a file of its
+own they stay as they are.
 """
 
 import io
@@ -9,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable
 from html import escape
-from typing import Literal
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -42,15 +43,13 @@ COLORS: dict[str, tuple[str, str]] = {
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-Weight = Literal["normal", "bold"]
-
 
 def color(role: str) -> str:
     """Returns the light colour of a role, which a page replaces by its CSS variable."""
     return COLORS[role][0]
 
 
-STYLE: dict[str, object] = {
+STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # for measuring; comes with matplotlib, wider than most
     "font.size": 12,
@@ -98,7 +97,7 @@ def inline_svg(paint: Paint, *, size: tuple[float, float], name: str, descriptio
 
 
 def standalone_svg(paint: Paint, *, size: tuple[float, float], name: str, description: str) -> str:
-    """Returns a drawing for a file of its own, on a solid background; the arguments are as above."""
+    """Returns a drawing for a file of its own, on a solid background; see `inline_svg`."""
 
     def on_solid(figure: Figure) -> None:
         figure.set_facecolor(color("surface"))
@@ -116,11 +115,14 @@ def opening(size: tuple[float, float], description: str, more: str = "") -> str:
 
 
 def raw_svg(paint: Paint, size: tuple[float, float], name: str) -> str:
-    """Returns what matplotlib writes: the same text for the same arguments, whatever the user's settings."""
+    """Returns what matplotlib writes: always the same, whatever the settings of its user."""
     unset = {"backend", "backend_fallback", "interactive", "toolbar", "timezone", "date.epoch"}
-    settings = {key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParams if key not in unset}
+    settings: dict[Any, Any] = {
+        key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParams if key not in unset
+    }
+    settings |= {**STYLE, "svg.hashsalt": name}
     buffer = io.StringIO()
-    with matplotlib.rc_context({**settings, **STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's font has it
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), facecolor="none")
         paint(figure)
@@ -130,7 +132,7 @@ def raw_svg(paint: Paint, size: tuple[float, float], name: str) -> str:
 
 
 def tidy(drawing: str, name: str) -> str:
-    """Returns what follows the start tag, with ids unique to the drawing and none that nothing refers to."""
+    """Returns what follows the start tag, with no ids but those in use, unique to the drawing."""
     body = drawing[drawing.index(">", drawing.index("<svg")) + 1 :]
     referred = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", body))
 
@@ -147,7 +149,7 @@ def tidy(drawing: str, name: str) -> str:
 
 
 def spread_out(places: list[float], *, gap: float, low: float, high: float) -> list[float]:
-    """Moves places apart until neighbours are `gap` apart, in the same order and, if they fit, in bounds."""
+    """Moves places until neighbours are `gap` apart, in the same order, in bounds if they fit."""
     order = sorted(range(len(places)), key=places.__getitem__)
     moved, lowest, highest = list(places), low, high
     for index in order:
@@ -160,14 +162,25 @@ def spread_out(places: list[float], *, gap: float, low: float, high: float) -> l
 
 
 def label_ends(axes: Axes, labels: list[str], values: list[float], roles: list[str]) -> None:
-    """Writes each label right of the axes, beside the value where its line ends, none over another."""
+    """Writes each label right of the axes, beside the end of its line, none over another."""
     bottom, top = axes.get_ylim()
     ends = [(value - bottom) / (top - bottom) for value in values]
     places = spread_out(ends, gap=0.075, low=0.0, high=1.0)
     for text, end, place, role in zip(labels, ends, places, roles, strict=True):
         axes.plot(
-            [1.015, 1.05], [end, place], color=color(role), linewidth=1, clip_on=False, transform=axes.transAxes
+            [1.015, 1.05],
+            [end, place],
+            color=color(role),
+            linewidth=1,
+            clip_on=False,
+            transform=axes.transAxes,
         )
         axes.text(
-            1.06, place, text, color=color(role), fontweight="bold", va="center", transform=axes.transAxes
+            1.06,
+            place,
+            text,
+            color=color(role),
+            fontweight="bold",
+            va="center",
+            transform=axes.transAxes,
         )

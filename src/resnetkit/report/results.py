@@ -6,13 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from resnetkit.models.complexity import trace
+import torch
+
 from resnetkit.report.page import link, model_facts
 from resnetkit.report.series import final_values
-from resnetkit.studies.study import Outcome
+from resnetkit.studies.study import Outcome, PaperFigure, Study
 from resnetkit.training.run import Run, flat
 
-__all__ = ["Row", "differing_keys", "next_steps", "rows", "run_links", "seeds_in_words"]
+__all__ = [
+    "Row",
+    "differing_keys",
+    "next_steps",
+    "published",
+    "rows",
+    "run_links",
+    "seeds_in_words",
+]
 
 
 @dataclass(frozen=True)
@@ -56,13 +65,21 @@ def rows(outcome: Outcome) -> list[Row]:
 def parameters(run: Run) -> int:
     """Returns the number of learned values of a finished network."""
     facts = model_facts(run)
-    size = int(facts["image_size"][0])
     architecture = run.recipe.architecture(
-        num_classes=len(facts["class_names"]),
-        in_channels=int(facts["layers"]["in_channels"]),
-        input_size=size,
+        num_classes=len(facts["class_names"]), in_channels=int(facts["layers"]["in_channels"])
     )
-    return trace(architecture, size).parameters
+    with torch.device("meta"):  # shapes without values; the first forward there would cost a second
+        network = architecture.build()
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def published(study: Study) -> dict[str, list[PaperFigure]]:
+    """Returns the published numbers of a study by their source."""
+    sources = dict.fromkeys(figure.source for figure in study.paper_figures)
+    return {
+        source: [figure for figure in study.paper_figures if figure.source == source]
+        for source in sources
+    }
 
 
 def seeds_in_words(outcome: Outcome) -> str:
@@ -89,22 +106,24 @@ def run_links(outcome: Outcome) -> dict[str, list[tuple[int, str]]]:
 
 def next_steps(outcome: Outcome) -> list[tuple[str, str]]:
     """Returns what a reader could try, and the command for it."""
-    name = outcome.study.name
-    scales = [scale for scale in outcome.study.scales if scale != outcome.scale]
-    larger = [
-        (f"Ask the same question at the scale '{scale}'.", f"resnet study {name} --scale {scale}")
-        for scale in scales
+    name, scale = outcome.study.name, outcome.study.scales[outcome.scale]
+    others = [other for other in outcome.study.scales if other != outcome.scale]
+    steps = [
+        (f"Ask the same question at the scale '{other}'.", f"resnet study {name} --scale {other}")
+        for other in others
     ]
-    deepest = list(outcome.runs)[-1:]
-    alone = [
-        (f"Train one of the networks yourself, here {group}.", f"resnet train digits --set model.name={group}")
-        for group in deepest
-    ]
-    return [
-        *larger,
-        (
-            "Train longer: does the plain network catch up?",
-            f"resnet study {name} --scale {outcome.scale} --set length='24 epochs'",
-        ),
-        *alone,
-    ]
+    for run in list(chain.from_iterable(outcome.runs.values()))[-1:]:
+        length, network = run.recipe.length, run.recipe.model.name
+        longer = f"'length={2 * length.count} {length.unit}'"
+        steps += [
+            (
+                "Train twice as long: does the outcome stay the same?",
+                f"resnet study {name} --scale {outcome.scale} --set {longer}",
+            ),
+            (
+                f"Train one network alone, here {network}, with a learning rate of your own.",
+                f"resnet train {scale.recipe} --set model.name={network} --set optimizer.lr=0.02",
+            ),
+            ("See the layers of that network, and what each costs.", f"resnet models {network}"),
+        ]
+    return steps

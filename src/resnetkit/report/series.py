@@ -11,14 +11,13 @@ from resnetkit.training.run import Run
 __all__ = [
     "Band",
     "Curve",
-    "Mistake",
+    "Ending",
     "band",
     "curve",
     "families",
     "final_values",
     "heading",
     "label",
-    "mistakes",
 ]
 
 
@@ -45,8 +44,8 @@ class Band:
 
     @property
     def highest(self) -> float:
-        """Returns the highest finite value; 0 when there is none."""
-        return max((value for value in self.high if math.isfinite(value)), default=0.0)
+        """Returns the highest value; 0 when there is none."""
+        return max(self.high, default=0.0)
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,31 @@ class Curve:
         return max(self.train.highest, self.held_out.highest)
 
 
+@dataclass(frozen=True)
+class Ending:
+    """The final errors of one network, in percent.
+
+    Attributes:
+        label: name of the network, for people.
+        x: its depth, or its place where depth is not what is compared.
+        values: one a seed.
+    """
+
+    label: str
+    x: float
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+
 def band(runs: Iterable[Run], kind: str, x: str, y: str) -> Band:
-    """Returns the field `y` of the events of a kind against their field `x`; events without it are left out."""
+    """Returns the field `y` of the events of a kind that have it against their field `x`."""
     values: dict[float, list[float]] = {}
     for run in runs:
         for event in run.events(kind):
-            if event.get(y) is not None:
+            if event.get(y) is not None and math.isfinite(event[y]):
                 values.setdefault(event[x], []).append(float(event[y]))
     rows = [(at, statistics.fmean(v), min(v), max(v)) for at, v in sorted(values.items())]
     return Band(*zip(*rows, strict=True)) if rows else Band((), (), (), ())
@@ -90,7 +108,7 @@ def curve(label: str, runs: Sequence[Run]) -> Curve:
 
 
 def final_values(runs: Iterable[Run], split: str) -> tuple[float, ...]:
-    """Returns the final errors on a part of the data in percent, one a finished run that measured it."""
+    """Returns the final errors on a part of the data in percent, one a finished run."""
     finals = [run.final for run in runs]
     return tuple(float(final[split]["error"]) for final in finals if final and split in final)
 
@@ -102,18 +120,21 @@ def families(groups: Iterable[str]) -> dict[str, dict[str, int]]:
     """Sorts groups into families of networks that differ in depth.
 
     Returns:
-        For each family its groups with their depths, the shallowest first. When some family would have
-        only one member, depth is not what is compared: then all groups are one family, named "", and the
-        number of each is its place.
+        For each family its groups with their depths, the shallowest first. When some family would
+        have only one member, depth is not what is compared: then all groups are one family, named
+        "", and the number of each is its place.
     """
-    names, found = list(groups), {}
+    names = list(groups)
+    found: dict[str, dict[str, int]] = {}
     for name in names:
         if match := GROUP.fullmatch(name):
             found.setdefault(match[1] + match[3], {})[name] = int(match[2])
     complete = sum(map(len, found.values())) == len(names)
-    if not complete or min(map(len, found.values()), default=0) < 2:
+    if not found or not complete or any(len(members) < 2 for members in found.values()):
         return {"": {name: place for place, name in enumerate(names, start=1)}}
-    return {family: dict(sorted(m.items(), key=lambda item: item[1])) for family, m in found.items()}
+    return {
+        family: dict(sorted(m.items(), key=lambda item: item[1])) for family, m in found.items()
+    }
 
 
 def label(group: str) -> str:
@@ -126,31 +147,3 @@ def heading(family: str) -> str:
     """Returns what to call a family of networks."""
     known = {"": "All networks", "plain": "Plain networks", "resnet": "Residual networks"}
     return known.get(family, f"{family} networks")
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """How often images of one class were taken for another.
-
-    Attributes:
-        true: label of the class.
-        predicted: label of what it was taken for.
-        count: of images.
-        total: images of the true class.
-    """
-
-    true: int
-    predicted: int
-    count: int
-    total: int
-
-
-def mistakes(confusion: Sequence[Sequence[int]]) -> list[Mistake]:
-    """Returns the mistakes in a confusion matrix (true class, predicted class), the most frequent first."""
-    found = [
-        Mistake(true, predicted, count, sum(row))
-        for true, row in enumerate(confusion)
-        for predicted, count in enumerate(row)
-        if count and true != predicted
-    ]
-    return sorted(found, key=lambda mistake: -mistake.count)

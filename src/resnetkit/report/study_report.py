@@ -13,11 +13,12 @@ from resnetkit.report.page import render, surroundings
 from resnetkit.report.results import (
     differing_keys,
     next_steps,
+    published,
     rows,
     run_links,
     seeds_in_words,
 )
-from resnetkit.report.series import Curve, curve, families, final_values, heading, label
+from resnetkit.report.series import Curve, Ending, curve, families, final_values, heading, label
 from resnetkit.report.verdicts import cards, findings_for_machines, verdict_counts
 from resnetkit.studies.study import CONFIDENCE, Outcome
 from resnetkit.training.storage import storage_errors, write_file
@@ -92,6 +93,7 @@ def study_page(outcome: Outcome, panels: Panels) -> str:
         "study.html.j2",
         study=outcome.study,
         scale=outcome.scale,
+        changes=outcome.changes,
         data=runs[0].recipe.data.name if runs else "no data",
         seeds=seeds_in_words(outcome),
         part=panels.part,
@@ -101,13 +103,19 @@ def study_page(outcome: Outcome, panels: Panels) -> str:
         curve_charts=curve_charts(panels),
         final_charts=final_charts(outcome),
         rows=rows(outcome),
-        label=label,
+        published=published(outcome.study),
+        names={group: label(group) for group in named_groups(outcome)},
         next_steps=next_steps(outcome),
         recipe=runs[0].recipe.to_yaml() if runs else "",
         differing=differing_keys(runs),
         surroundings=surroundings(runs),
         run_links=run_links(outcome),
     )
+
+
+def named_groups(outcome: Outcome) -> Iterable[str]:
+    """Returns every group that the page may name."""
+    return chain(outcome.runs, (figure.group for figure in outcome.study.paper_figures))
 
 
 def curve_charts(panels: Panels) -> list[Markup]:
@@ -123,27 +131,27 @@ def curve_charts(panels: Panels) -> list[Markup]:
 
 
 def final_charts(outcome: Outcome) -> list[Markup]:
-    """Returns the charts of final training and test error against depth, on one scale."""
-    found = families(outcome.runs)
-    x_label = "" if "" in found else "depth in layers"
-    values = {
-        split: {
-            family or "mean": {
-                label(group): (x, final_values(outcome.runs[group], split))
-                for group, x in members.items()
-            }
-            for family, members in found.items()
-        }
-        for split in ("train", "test")
-    }
-    networks = [network for by_family in values.values() for network in by_family.values()]
-    top = axis_top(value for each in networks for _, measured in each.values() for value in measured)
-    titles = {"train": "Final training error", "test": "Final test error"}
+    """Returns the charts of final training and test error, on one scale."""
+    parts = {"train": "Final training error", "test": "Final test error"}
+    found = {part: endings(outcome, part) for part in parts}
+    networks = [each for members in found.values() for each in chain(*members.values())]
+    top = axis_top(value for each in networks for value in each.values)
     return [
         Markup(
-            charts.final_errors(
-                values[split], title=title, x_label=x_label, top=top, name=f"final-{split}"
-            )
+            charts.errors_by_network(found[part][""], title=title, top=top, name=f"final-{part}")
+            if "" in found[part]
+            else charts.errors_by_depth(found[part], title=title, top=top, name=f"final-{part}")
         )
-        for split, title in titles.items()
+        for part, title in parts.items()
     ]
+
+
+def endings(outcome: Outcome, part: str) -> dict[str, list[Ending]]:
+    """Returns the final errors on a part of the data, by family."""
+    return {
+        family: [
+            Ending(label(group), x, final_values(outcome.runs[group], part))
+            for group, x in members.items()
+        ]
+        for family, members in families(outcome.runs).items()
+    }

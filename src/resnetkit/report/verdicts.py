@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 from resnetkit.report.page import link, surroundings
@@ -83,6 +82,7 @@ def findings_for_machines(outcome: Outcome) -> dict[str, Any]:
         "question": outcome.study.question,
         "source": outcome.study.source,
         "scale": outcome.scale,
+        "changes": outcome.changes,
         "confidence": CONFIDENCE,
         "findings": [finding_values(finding) for finding in outcome.findings],
         "trainings": [

@@ -3,12 +3,12 @@
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from markupsafe import Markup
 
-__all__ = ["duration", "formulas", "mean_and_spread", "number", "percent", "thousands", "typographic"]
+__all__ = ["duration", "mean_and_spread", "number", "percent", "rich", "thousands", "typographic"]
 
 NONE = "\N{EN DASH}"  # stands where nothing was measured
 GAP = "\N{NO-BREAK SPACE}"
@@ -42,7 +42,7 @@ def duration(seconds: float) -> str:
     """Returns a time such as 42.5 s, 3 min 20 s or 2 h 5 min."""
     if not math.isfinite(seconds):
         return NONE
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f}{GAP}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -56,23 +56,35 @@ def typographic(text: str) -> str:
 
 
 # "y = F(x) + x", "F(x) = 0" or "F(x)"
-FORMULA = re.compile(r"(?:\b[a-z] = )?\b[A-Z]\([a-z]\)(?: [+=] (?:[a-z]|\d+)\b)?")
+FORMULA = r"(?:\b[a-z] = )?\b[A-Z]\([a-z]\)(?: [+=] (?:[a-z]|\d+)\b)?"
 
 
-def formulas(text: str) -> Markup:
-    """Returns text for a page in which the formulas are set as MathML."""
+def rich(text: str, names: Mapping[str, str] | None = None) -> Markup:
+    """Returns text for a page: formulas set as MathML, and some words replaced by unbroken names.
+
+    Args:
+        text: plain, such as "plain56 computes F(x)".
+        names: what to write for a word, such as plain-56 for plain56.
+    """
+    known = names or {}
+    words = "".join(rf"|\b{re.escape(word)}\b" for word in sorted(known, key=len, reverse=True))
+
+    def mark(found: str) -> str:
+        if found in known:
+            return f'<span class="name">{escape(known[found])}</span>'
+        return mathml(found)
+
     parts, end = [], 0
-    for match in FORMULA.finditer(text):
-        parts += [escape(text[end : match.start()]), mathml(match[0])]
+    for match in re.finditer(FORMULA + words, text):
+        parts += [escape(text[end : match.start()]), mark(match[0])]
         end = match.end()
     return Markup("".join([*parts, escape(text[end:])]))
 
 
 def mathml(formula: str) -> str:
     """Returns a formula of single letters, digits and signs as MathML."""
-    kinds = {True: "mi", False: "mo"}
-    marks = [
-        f"<mn>{sign}</mn>" if sign.isdigit() else f"<{kinds[sign.isalpha()]}>{sign}</{kinds[sign.isalpha()]}>"
-        for sign in formula.replace(" ", "")
-    ]
+    marks = []
+    for sign in formula.replace(" ", ""):
+        kind = "mi" if sign.isalpha() else "mn" if sign.isdigit() else "mo"
+        marks.append(f"<{kind}>{sign}</{kind}>")
     return f"<math><mrow>{''.join(marks)}</mrow></math>"

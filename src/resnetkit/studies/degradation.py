@@ -1,4 +1,4 @@
-"""Does depth make a plain network worse, even on its training data, and does a residual one escape?"""
+"""Does depth make plain networks worse, even on training data, and do residual ones escape?"""
 
 from resnetkit.studies.study import (
     Finding,
@@ -13,6 +13,7 @@ from resnetkit.training.run import Run
 
 __all__ = ["DEGRADATION"]
 
+PARTS = {"train": "training", "test": "test"}
 MARGIN = 1.0  # percentage points; fixed before any run was looked at
 
 
@@ -20,8 +21,7 @@ def sample(runs: dict[str, list[Run]], group: str, split: str) -> Sample:
     """Returns the final errors of a group on a part of the data, one a finished run."""
     finals = [run.final for run in runs[group]]
     values = tuple(float(final[split]["error"]) for final in finals if final)
-    part = {"train": "training", "test": "test"}[split]
-    return Sample(f"{part} error of {group}", values)
+    return Sample(f"{PARTS[split]} error of {group}", values)
 
 
 def findings(runs: dict[str, list[Run]]) -> list[Finding]:
@@ -43,48 +43,59 @@ def by_depth(runs: dict[str, list[Run]], family: str) -> list[str]:
 
 def plain_degrades(runs: dict[str, list[Run]], shallow: str, deep: str) -> Finding:
     """Judges: the deeper plain network has the higher training error."""
-    first, second = sample(runs, deep, "train"), sample(runs, shallow, "train")
-    verdict, bound, rule = judge_higher(first, second, margin=MARGIN)
-    meaning = {
-        "confirmed": f"{deep} contains {shallow}: its extra layers could copy their input and do no worse. Training"
-        " does not find that solution. Since the error is on the training images, this is not overfitting.",
-        "not confirmed": f"At this scale {deep} could be trained about as well as {shallow}: the network was not deep"
-        " enough, or trained long enough, for degradation to show.",
-        "not enough data": "Run more seeds: the spread between runs is not known.",
-    }[verdict]
-    claim = f"The deeper plain network ({deep}) has a higher training error than the shallower ({shallow})."
-    return Finding(claim, first, second, bound, rule, verdict, meaning)
+    return judge_higher(
+        f"The deeper plain network ({deep}) has a higher training error than the shallower"
+        f" ({shallow}).",
+        sample(runs, deep, "train"),
+        sample(runs, shallow, "train"),
+        margin=MARGIN,
+        confirmed=(
+            f"{deep} contains {shallow}: its extra layers could copy their input and do no worse."
+            " Training does not find that solution. Since the error is on the training images,"
+            " this is not overfitting."
+        ),
+        not_confirmed=(
+            f"At this scale {deep} could be trained about as well as {shallow}: the network was not"
+            " deep enough for degradation to show."
+        ),
+    )
 
 
 def residual_does_not(runs: dict[str, list[Run]], shallow: str, deep: str) -> Finding:
     """Judges: the deeper residual network does not have the higher training error."""
-    first, second = sample(runs, deep, "train"), sample(runs, shallow, "train")
-    verdict, bound, rule = judge_not_higher(first, second, margin=MARGIN)
-    meaning = {
-        "confirmed": "With shortcuts, a block that has nothing to add only has to push its F(x) towards zero. The same"
-        f" depth that ruins the plain network leaves {deep} as well trained as {shallow}.",
-        "not confirmed": f"At this scale {deep} did not reach the training error of {shallow}: it may need more steps.",
-        "not enough data": "Run more seeds: the spread between runs is not known.",
-    }[verdict]
-    claim = (
-        f"The deeper residual network ({deep}) does not have a higher training error than the shallower ({shallow})."
+    return judge_not_higher(
+        f"The deeper residual network ({deep}) does not have a higher training error than the"
+        f" shallower ({shallow}).",
+        sample(runs, deep, "train"),
+        sample(runs, shallow, "train"),
+        margin=MARGIN,
+        confirmed=(
+            "With shortcuts, a block that has nothing to add only has to push its F(x) towards"
+            f" zero. The depth that ruins the plain network leaves {deep} as well trained as"
+            f" {shallow}."
+        ),
+        not_confirmed=(
+            f"At this scale {deep} did not reach the training error of {shallow}: it may need more"
+            " steps."
+        ),
     )
-    return Finding(claim, first, second, bound, rule, verdict, meaning)
 
 
 def residual_wins(runs: dict[str, list[Run]], residual: str, plain: str, split: str) -> Finding:
     """Judges: at the greatest depth the plain network has the higher error."""
-    first, second = sample(runs, plain, split), sample(runs, residual, split)
-    verdict, bound, rule = judge_higher(first, second, margin=MARGIN)
-    part = {"train": "training", "test": "test"}[split]
-    meaning = {
-        "confirmed": f"Both networks have the same layers and the same number of parameters; only the shortcuts differ."
-        f" They decide the {part} error.",
-        "not confirmed": f"At this scale the shortcuts did not lower the {part} error by the margin.",
-        "not enough data": "Run more seeds: the spread between runs is not known.",
-    }[verdict]
-    claim = f"At the greatest depth the residual network ({residual}) has a lower {part} error than the plain one ({plain})."
-    return Finding(claim, first, second, bound, rule, verdict, meaning)
+    part = PARTS[split]
+    return judge_higher(
+        f"At the greatest depth the residual network ({residual}) has a lower {part} error than"
+        f" the plain one ({plain}).",
+        sample(runs, plain, split),
+        sample(runs, residual, split),
+        margin=MARGIN,
+        confirmed=(
+            "Both networks have the same layers and the same number of parameters; only the"
+            f" shortcuts differ, and they decide the {part} error."
+        ),
+        not_confirmed=f"At this scale the shortcuts did not lower the {part} error by the margin.",
+    )
 
 
 PAPER = "He et al. 2015, table 6"
@@ -94,16 +105,28 @@ NABLA = "nabla0001/resnet, 5 runs"
 DEGRADATION = Study(
     name="degradation",
     title="Degradation: plain networks get worse with depth, residual networks do not",
-    question="Does adding layers make a plain network worse even on its training data, and do shortcuts prevent it?",
-    source="He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, 2015, figures 1 and 6",
+    question=(
+        "Does adding layers make a plain network worse even on its training data, and do shortcuts"
+        " prevent it?"
+    ),
+    source=(
+        "He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, 2015, figures 1"
+        " and 6"
+    ),
     theory=(
-        "A deeper network can do everything a shallower one can: let the added layers copy their input. So its"
-        " training error should never be higher. In practice it is, once a plain stack of layers is deep enough."
-        " This is called degradation. It is not overfitting, which would lower the training error, and it is"
-        " not explained by vanishing gradients, because batch normalisation keeps them healthy.",
-        "A residual block computes y = F(x) + x. Its layers only have to learn what to change, F(x); copying the"
-        " input means F(x) = 0, which is easy to reach. The shortcut has no parameters here (option A), so a"
-        " plain network and its residual twin are equal in depth, width and number of parameters.",
+        (
+            "A deeper network can do everything a shallower one can: let the added layers copy"
+            " their input. So its training error should never be higher. In practice it is, once a"
+            " plain stack of layers is deep enough. This is called degradation. It is not"
+            " overfitting, which would lower the training error, and it is not explained by"
+            " vanishing gradients, because batch normalisation keeps them healthy."
+        ),
+        (
+            "A residual block computes y = F(x) + x. Its layers only have to learn what to change,"
+            " F(x); copying the input means F(x) = 0, which is easy to reach. The shortcut has no"
+            " parameters here (option A), so a plain network and its residual twin are equal in"
+            " depth, width and number of parameters."
+        ),
     ),
     scales={
         "quick": Scale(

@@ -29,6 +29,12 @@ Verdict = Literal["confirmed", "not confirmed", "not enough data"]
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
+RULE = (
+    f"Confirmed when, with {CONFIDENCE:.0%} confidence (one-sided Welch t over seeds), the difference"
+    f" of the means is {{side}} {{margin:g}} percentage points; fewer than {FEWEST_SEEDS} seeds are"
+    " not enough."
+)
+MORE_SEEDS = "The spread between trainings is not known yet: run more seeds."
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,8 @@ class Finding:
         claim: what the source says.
         first: the sample that the claim is about.
         second: the sample it is compared with.
-        bound: of `first - second`, in percentage points: the end of the one-sided confidence interval that the
-            rule looks at; nan without enough data.
+        bound: of `first - second`, in percentage points: the end of the one-sided confidence
+            interval that the rule looks at; nan without enough data.
         rule: how the verdict is reached, in words; fixed before any run.
         verdict: see `Verdict`.
         meaning: what the outcome says, for a learner.
@@ -82,33 +88,37 @@ class Finding:
         return self.first.mean - self.second.mean
 
 
-def judge_higher(first: Sample, second: Sample, *, margin: float) -> tuple[Verdict, float, str]:
-    """Judges the claim that the first quantity is higher than the second.
+def judge_higher(
+    claim: str, first: Sample, second: Sample, *, margin: float, confirmed: str, not_confirmed: str
+) -> Finding:
+    """Judges a claim that the first quantity is higher than the second.
 
     Args:
+        claim: in words.
         first: one value a seed.
         second: likewise.
         margin: in percentage points.
-
-    Returns:
-        The verdict, the lower bound of the difference, and the rule in words.
+        confirmed: what it means for a learner when the claim holds.
+        not_confirmed: what it means when it does not.
     """
-    rule = (
-        f"Confirmed when, with {CONFIDENCE:.0%} confidence (one-sided Welch t), the difference of the means is"
-        f" above {margin:g} percentage points; fewer than {FEWEST_SEEDS} seeds are not enough."
-    )
     bound = -upper_bound(second, first)
-    return verdict(bound > margin, bound), bound, rule
+    meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": not_confirmed}
+    reached = verdict(bound > margin, bound)
+    rule = RULE.format(side="above", margin=margin)
+    meaning = meanings.get(reached, MORE_SEEDS)
+    return Finding(claim, first, second, bound, rule, reached, meaning)
 
 
-def judge_not_higher(first: Sample, second: Sample, *, margin: float) -> tuple[Verdict, float, str]:
-    """Judges the claim that the first quantity is not higher than the second; as `judge_higher` otherwise."""
-    rule = (
-        f"Confirmed when, with {CONFIDENCE:.0%} confidence (one-sided Welch t), the difference of the means is"
-        f" below {margin:g} percentage points; fewer than {FEWEST_SEEDS} seeds are not enough."
-    )
+def judge_not_higher(
+    claim: str, first: Sample, second: Sample, *, margin: float, confirmed: str, not_confirmed: str
+) -> Finding:
+    """Judges a claim that the first quantity is not higher; otherwise as `judge_higher`."""
     bound = upper_bound(first, second)
-    return verdict(bound < margin, bound), bound, rule
+    meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": not_confirmed}
+    reached = verdict(bound < margin, bound)
+    rule = RULE.format(side="below", margin=margin)
+    meaning = meanings.get(reached, MORE_SEEDS)
+    return Finding(claim, first, second, bound, rule, reached, meaning)
 
 
 def verdict(holds: bool, bound: float) -> Verdict:
@@ -180,6 +190,7 @@ class Outcome:
     Attributes:
         study: what was asked.
         scale: name of the scale it was run at.
+        changes: values of every recipe that were replaced, by dotted key.
         folder: where its files are; the runs are below it.
         runs: of each group, in the order of seeds.
         findings: computed from the runs.
@@ -187,6 +198,7 @@ class Outcome:
 
     study: "Study"
     scale: str
+    changes: dict[str, Any]
     folder: Path
     runs: dict[str, list[Run]]
     findings: tuple[Finding, ...]

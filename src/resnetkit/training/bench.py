@@ -64,7 +64,7 @@ class Bench:
 
     @property
     def result(self) -> nn.Module:
-        """Returns the network that is measured and exported: the averaged one where there is one."""
+        """Returns the network that is measured and exported: the averaged one if there is one."""
         return self.model if self.averaged is None else self.averaged.module
 
     @property
@@ -185,14 +185,14 @@ def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
     """Raises RecipeError when the images cannot be augmented as asked."""
     if recipe.data.flip != "none" and not dataset.mirrored:
         raise RecipeError(
-            f"data.flip is '{recipe.data.flip}', but a mirrored image of '{dataset.name}' is not an image of"
-            " its class. Set data.flip=none."
+            f"data.flip is '{recipe.data.flip}', but a mirrored image of '{dataset.name}' is not an"
+            " image of its class. Set data.flip=none."
         )
     side = min(dataset.image_size)
     if recipe.data.crop_padding >= side:
         raise RecipeError(
-            f"data.crop_padding is {recipe.data.crop_padding}, but the images are {side} pixels wide:"
-            f" a crop could miss them. Use at most {side // 2}."
+            f"data.crop_padding is {recipe.data.crop_padding}, but the images are {side} pixels"
+            f" wide: a crop could miss them. Use at most {side // 2}."
         )
 
 
@@ -205,8 +205,8 @@ def check_batch_fit(recipe: Recipe, samples: int, world: World) -> None:
         )
     if min(recipe.batch_size, samples) // world.size < 2:
         raise RecipeError(
-            f"batch_size is {recipe.batch_size}: batch normalisation needs at least 2 images on each of"
-            f" {world.size} ranks. Use {2 * world.size} or more."
+            f"batch_size is {recipe.batch_size}: batch normalisation needs at least 2 images on"
+            f" each of {world.size} ranks. Use {2 * world.size} or more."
         )
 
 
@@ -216,6 +216,7 @@ def check_size_fit(recipe: Recipe, dataset: Dataset, model: ResNet) -> None:
     height, width = dataset.image_size
     if min(height, width) < stride:
         raise RecipeError(
-            f"'{recipe.model.name}' shrinks images by {stride}, but those of '{dataset.name}' are only"
-            f" {height}x{width} pixels. Use a network with the 3x3 stem, such as resnet20 or resnet18_3x3."
+            f"'{recipe.model.name}' shrinks images by {stride}, but those of '{dataset.name}' are"
+            f" only {height}x{width} pixels. Use a network with the 3x3 stem, such as resnet20 or"
+            " resnet18_3x3."
         )

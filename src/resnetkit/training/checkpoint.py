@@ -1,4 +1,4 @@
-"""Atomic, verified saving and loading: safetensors and JSON, each file with its SHA-256 in a manifest."""
+"""Atomic, verified saving and loading: safetensors and JSON, with the SHA-256 of each file."""
 
 import hashlib
 import json
@@ -108,6 +108,7 @@ def read_manifest(path: Path) -> dict[str, str]:
 def damaged(path: Path, reason: str) -> WeightsError:
     """Returns the error for a checkpoint that cannot be trusted."""
     return WeightsError(
-        f"the checkpoint {path} is damaged: {reason}. Nothing was changed. Move that folder away to go on"
-        " from an earlier checkpoint, or from the start where there is none; the result is the same."
+        f"the checkpoint {path} is damaged: {reason}. Nothing was changed. Move that folder away to"
+        " go on from an earlier checkpoint, or from the start where there is none; the result is"
+        " the same."
     )

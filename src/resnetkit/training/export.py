@@ -16,7 +16,7 @@ __all__ = ["export_model"]
 
 
 def export_model(bench: Bench, folder: Path, scores: dict[Split, Score]) -> None:
-    """Writes the folder at once: model.safetensors, preprocessing.safetensors, config.json, README.md."""
+    """Writes weights, preprocessing, configuration and card; the folder is there whole or not."""
     normalization = bench.feed.normalization
     contents = {
         "model.safetensors": tensors_to_bytes(bench.result.state_dict()),
@@ -54,9 +54,12 @@ def card(bench: Bench, scores: dict[Split, Score]) -> str:
     name, data = bench.recipe.model.name, bench.dataset.name
     return f"""# {name} trained on {data}
 
-{complexity.depth} layers, {complexity.parameters:,} parameters, {complexity.multiply_adds / 1e6:.1f} million
-multiply-adds for an image of {height}x{width} pixels with {bench.dataset.channels} channel(s). Trained by
-resnetkit from seed {bench.recipe.seed}; the recipe's SHA-256 is {bench.recipe.digest}.
+{complexity.depth} layers, {complexity.parameters:,} parameters, {
+        complexity.multiply_adds / 1e6:.1f} million multiply-adds for an image of {height}x{
+        width
+    } pixels with
+{bench.dataset.channels} channel(s). Trained by resnetkit from seed {bench.recipe.seed}; the
+recipe's SHA-256 is {bench.recipe.digest}.
 
 | part | top-1 error (%) | loss (nats) | images |
 |---|---|---|---|

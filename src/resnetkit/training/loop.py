@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -26,6 +26,7 @@ from resnetkit.training.recipe import Recipe, UntilErrorWarmup
 from resnetkit.training.run import Event, Journal, Run, locked_run
 from resnetkit.training.signals import StopRequest, caught_signals
 from resnetkit.training.storage import storage_errors, write_file
+from resnetkit.training.tally import count
 from resnetkit.training.world import World, open_world
 
 __all__ = ["Observer", "train"]
@@ -55,7 +56,8 @@ def train(
         observe: is given every event as it is written, with the time that an interval took.
 
     Raises:
-        RecipeError: when the recipe does not fit its data, or the folder holds another recipe's run.
+        RecipeError: when the recipe does not fit its data, or the folder holds another recipe's
+        run.
         DataError: when the data is not what it should be.
         WeightsError: when the checkpoint to go on from is damaged.
         StorageError: when the folder cannot be written; the last checkpoint is kept.
@@ -95,6 +97,7 @@ def session(bench: Bench, progress: Progress) -> Event:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "from_step": progress.step,
+        "total_steps": bench.total_steps,
         "versions": versions(),
         "hardware": hardware(bench.world),
         "precision": {"name": bench.precision.name, "reason": bench.precision.reason},
@@ -135,8 +138,8 @@ def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: Stop
             save(bench, run, progress)
         if stopped:
             raise Interrupted(
-                f"stopped after step {progress.step} of {total}; everything is saved in {run.folder}."
-                " The same command goes on from there.",
+                f"stopped after step {progress.step} of {total}; everything is saved in"
+                f" {run.folder}. The same command goes on from there.",
                 stop.signal_number,
             )
         if progress.reached:
@@ -152,8 +155,9 @@ def take_gradient(bench: Bench, batch: Batch) -> tuple[Tensor, Tensor]:
     loss = functional.cross_entropy(logits, labels, label_smoothing=bench.recipe.label_smoothing)
     bench.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    bench.epoch.add(logits, labels)
-    bench.interval.add(logits, labels)
+    counts = count(logits.detach(), labels)
+    bench.epoch.add(counts)
+    bench.interval.add(counts)
     gradients = [p.grad for p in bench.model.parameters() if p.grad is not None]
     return loss.detach(), get_total_norm(gradients)
 
@@ -218,7 +222,7 @@ def close_interval(
 
 
 def close_epoch(bench: Bench, progress: Progress, journal: Journal, epoch: int) -> None:
-    """Writes the training error of an epoch and, when due, the error on the part that is watched."""
+    """Writes the training error of an epoch and, when due, the error on the watched part."""
     trained = bench.epoch.score(bench.world)
     bench.epoch.clear()
     event: dict[str, Any] = {
@@ -232,7 +236,9 @@ def close_epoch(bench: Bench, progress: Progress, journal: Journal, epoch: int) 
     if epoch % evaluation.every_epochs == 0 or progress.step == bench.total_steps:
         score, _ = bench.score(evaluation.split)
         event |= {f"{evaluation.split}_loss": score.loss, f"{evaluation.split}_error": score.error}
-        progress.reached = score.error <= bench.recipe.target_error and bench.recipe.target_error > 0
+        progress.reached = (
+            score.error <= bench.recipe.target_error and bench.recipe.target_error > 0
+        )
     journal.write(event)
 
 
@@ -252,10 +258,10 @@ def divergence(
     if bench.world.is_main:
         write_file(path, json.dumps(details, indent=1))
     return TrainingDiverged(
-        f"training diverged: at step {batch.step} the loss is {details['loss']} and the gradient's norm"
-        f" {details['gradient_norm']}; that step was not taken. {path} names the samples."
-        f" {how_to_go_on(run).split('.')[0]}. Try a lower optimizer.lr (it was {lr:g}), a longer warm-up,"
-        " gradient_clip=1 or precision=float32."
+        f"training diverged: at step {batch.step} the loss is {details['loss']} and the gradient's"
+        f" norm {details['gradient_norm']}; that step was not taken. {path} names the samples."
+        f" {how_to_go_on(run).split('.')[0]}. Try a lower optimizer.lr (it was {lr:g}), a longer"
+        " warm-up, gradient_clip=1 or precision=float32."
     )
 
 

@@ -17,21 +17,23 @@ __all__ = [
 ]
 
 Decay = Literal["convolutions", "weights", "all"]
-"""What weight decay pulls on: convolution weights (the paper), those and the head's weights, or every
-parameter (fb.resnet.torch, torchvision)."""
+"""What weight decay pulls on: convolution weights (the paper), those and the head's weights, or
+every parameter (fb.resnet.torch, torchvision)."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay: Decay) -> list[dict[str, Any]]:
     """Returns the parameters in two groups, decayed and not, in the order of the model.
 
-    Source: the README of fb.resnet.torch names decay of every parameter as its deviation from the paper.
+    Source: the README of fb.resnet.torch names decay of every parameter as its deviation from the
+    paper.
     """
     decayed_types: tuple[type[nn.Module], ...] = {
         "convolutions": (nn.Conv2d,),
         "weights": (nn.Conv2d, nn.Linear),
         "all": (nn.Module,),
     }[decay]
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_weight = name == "weight" or decay == "all"
@@ -58,7 +60,7 @@ def linear(step: int, total: int, *, final: float) -> float:
 
 
 def cosine(step: int, total: int, *, final: float) -> float:
-    """Returns half a cosine wave from 1 at step 0 to `final` at step `total` (Loshchilov and Hutter 2017)."""
+    """Returns half a cosine wave from 1 to `final` at step `total` (Loshchilov and Hutter 2017)."""
     return final + (1 - final) * (1 + math.cos(math.pi * step / total)) / 2
 
 
@@ -79,5 +81,5 @@ def one_cycle(step: int, total: int, *, start: float, peak: float, final: float)
 
 
 def linear_warmup(step: int, steps: int) -> float:
-    """Returns a factor that rises to 1 in `steps` equal increments (Goyal et al. 2017, sec. 2.2)."""
+    """Returns a factor that rises to 1 in equal increments (Goyal et al. 2017, sec. 2.2)."""
     return min(1.0, (step + 1) / steps)

@@ -119,7 +119,10 @@ def load_tensors(bench: Bench, tensors: Tensors) -> None:
 def load_sums(bench: Bench, progress: Progress) -> None:
     """Gives this rank's tallies what they had counted."""
     rank = bench.world.rank
-    for tally, sums in ((bench.epoch, progress.epoch_sums), (bench.interval, progress.interval_sums)):
+    for tally, sums in (
+        (bench.epoch, progress.epoch_sums),
+        (bench.interval, progress.interval_sums),
+    ):
         tally.sums.copy_(torch.tensor(sums[rank], dtype=torch.float64))
 
 

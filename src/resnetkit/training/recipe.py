@@ -1,4 +1,4 @@
-"""The Recipe: everything that decides the outcome of a training, as one checked, printable value."""
+"""The Recipe: everything that decides the outcome of a training, as one checked value."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
 from resnetkit.models.zoo import Architecture, find_architecture
 from resnetkit.training import optim
 
-__all__ = ["Duration", "Precision", "Recipe", "load_recipe", "named_recipes"]
+__all__ = ["Duration", "Precision", "Recipe", "load_recipe", "named_recipes", "recipe_text"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -66,7 +66,7 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """Which network; the options are those of `create_model`, and classes and channels follow the data."""
+    """Which network; options as in `create_model`; classes and channels follow the data."""
 
     name: str = "resnet20"
     options: dict[str, Any] = {}
@@ -132,7 +132,7 @@ class CosineSchedule(Section):
 
 
 class OneCycleSchedule(Section):
-    """Up from `start` times the learning rate to its peak at the share `peak` of the run, then down."""
+    """Up from `start` times the learning rate to its peak at a share of the run, then down."""
 
     kind: Literal["one-cycle"]
     start: float = Field(default=0.04, ge=0, le=1)
@@ -170,8 +170,8 @@ class LinearWarmup(Section):
 class UntilErrorWarmup(Section):
     """The learning rate stays at `lr` until the training error is below `below` percent.
 
-    Source: He et al. 2015, sec. 4.2, for the network of 110 layers. The error is that of the batches since the
-    last logged interval.
+    Source: He et al. 2015, sec. 4.2, for the network of 110 layers. The error is that of the
+    batches since the last logged interval.
     """
 
     kind: Literal["until-error"]
@@ -202,8 +202,9 @@ class CheckpointSection(Section):
 class Recipe(Section):
     """Which training: architecture, data, augmentation, optimiser, schedule, precision, seed.
 
-    All errors are in percent. Zero switches off what it scales: `gradient_clip` (largest norm of the whole
-    gradient), `ema_decay` (averaging of weights), `target_error` (early end once the validation error is no higher).
+    All errors are in percent. Zero switches off what it scales: `gradient_clip` (largest norm of
+    the whole gradient), `ema_decay` (averaging of weights), `target_error` (early end once the
+    validation error is no higher).
     """
 
     model: ModelSection = ModelSection()
@@ -264,8 +265,8 @@ class Recipe(Section):
             asked = self.model.options.get(option, value)
             if asked != value:
                 raise RecipeError(
-                    f"model.options.{option} is {asked}, but the data set '{self.data.name}' has {value}:"
-                    f" leave the option out, it follows the data."
+                    f"model.options.{option} is {asked}, but the data set '{self.data.name}' has"
+                    f" {value}: leave the option out, it follows the data."
                 )
         return find_architecture(self.model.name).with_options(**{**self.model.options, **derived})
 
@@ -291,12 +292,23 @@ def load_recipe(name_or_path: str, changes: dict[str, Any] | None = None) -> Rec
         changes: values by dotted key, such as {"optimizer.lr": 0.05}.
 
     Raises:
-        RecipeError: for an unknown name, a file that is not YAML, an unknown key or an impossible value.
+        RecipeError: for an unknown name, a file that is not YAML, an unknown key or an impossible
+        value.
     """
     values = read_values(name_or_path)
     for key, value in (changes or {}).items():
         set_value(values, key, value)
     return checked_recipe(values)
+
+
+def recipe_text(name: str) -> str:
+    """Returns a named recipe as it is written, with the header that explains it.
+
+    Raises:
+        RecipeError: when there is none of that name.
+    """
+    read_values(name)
+    return named_recipes().get(name, Path(name)).read_text(encoding="utf-8")
 
 
 def read_values(name_or_path: str) -> dict[str, Any]:
@@ -313,9 +325,13 @@ def read_values(name_or_path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the recipe '{path}' cannot be read: {error}.") from error
     except yaml.YAMLError as error:
-        raise RecipeError(f"the recipe '{path}' is not YAML: {' '.join(str(error).split())}.") from error
+        raise RecipeError(
+            f"the recipe '{path}' is not YAML: {' '.join(str(error).split())}."
+        ) from error
     if not isinstance(values, dict):
-        raise RecipeError(f"the recipe '{path}' holds no keys: expected lines such as 'batch_size: 128'.")
+        raise RecipeError(
+            f"the recipe '{path}' holds no keys: expected lines such as 'batch_size: 128'."
+        )
     return values
 
 
@@ -361,7 +377,9 @@ def problem_sentence(problem: dict[str, Any]) -> str:
         return f"the recipe lacks '{missing}'."
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "union_tag_invalid":
-        message = f"kind is {problem['ctx']['tag']!r}, expected one of {problem['ctx']['expected_tags']}"
+        message = (
+            f"kind is {problem['ctx']['tag']!r}, expected one of {problem['ctx']['expected_tags']}"
+        )
     elif key:
         message = f"is {problem['input']!r}: {message[0].lower()}{message[1:]}"
     return f"{key} {message}".lstrip() + ("" if message[-1] in ".?" else ".")

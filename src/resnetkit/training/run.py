@@ -2,14 +2,15 @@
 
 recipe.yaml        the resolved recipe
 environment.json   for each time the run was started: versions, hardware, precision and why
-metrics.jsonl      one event a line; the same bytes for the same recipe, however often it was interrupted
-timing.jsonl       how fast it went, which is never the same twice
-checkpoints/       what a resumed run starts from
-model/             weights, configuration and card of the finished network
+metrics.jsonl      one event a line; the same bytes for the same recipe, however often it was
+interrupted timing.jsonl       how fast it went, which is never the same twice checkpoints/
+what a resumed run starts from model/             weights, configuration and card of the finished
+network
 """
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,12 +60,32 @@ class Run:
         """Returns the events of one kind, in order: interval, epoch or final.
 
         interval: step, epoch, lr, loss, error and gradient_norm since the last one, as trained.
-        epoch: epoch (from 1), step, train_loss and train_error as trained, and where the recipe asks for it
-            <split>_loss and <split>_error.
-        final: step, and for each split loss, error, top5_error and count; the test part's confusion matrix.
+        epoch: epoch (from 1), step, train_loss and train_error as trained, and where the recipe
+            asks for it <split>_loss and <split>_error.
+        final: step, and for each split loss, error, top5_error and count; the test part's
+            confusion matrix.
         Losses are in nats, errors in percent.
         """
         return [event for event in read_lines(self.metrics_path) if event["event"] == kind]
+
+    @property
+    def last_step(self) -> int:
+        """Returns the step of the last event; 0 before the first. It reads only the file's end."""
+        if not self.metrics_path.exists():
+            return 0
+        with self.metrics_path.open("rb") as file:
+            file.seek(max(0, self.metrics_path.stat().st_size - 4096))
+            lines = file.read().split(b"\n")[:-1]
+        steps = [match for line in lines if (match := re.search(rb'"step": (\d+)', line))]
+        return int(steps[-1][1]) if steps else 0
+
+    @property
+    def share_done(self) -> float:
+        """Returns the share of all steps that is done, from 0 to 1."""
+        if self.final is not None:
+            return 1.0
+        sessions = self.sessions
+        return self.last_step / sessions[-1]["total_steps"] if sessions else 0.0
 
     @property
     def final(self) -> Event | None:
@@ -120,8 +141,9 @@ class EventLog:
         """
         if self.size < size:
             raise WeightsError(
-                f"{self.path} is shorter than when the checkpoint was saved: {self.size} bytes, expected"
-                f" {size}. Nothing was changed. Put the file back, or start again in another folder."
+                f"{self.path} is shorter than when the checkpoint was saved: {self.size} bytes,"
+                f" expected {size}. Nothing was changed. Put the file back, or start again in"
+                " another folder."
             )
         self.file.truncate(size)
 
@@ -145,7 +167,8 @@ def read_run(folder: Path) -> Run:
     """
     if not (folder / "recipe.yaml").is_file():
         raise UsageError(
-            f"{folder} is not a run folder: it has no recipe.yaml. 'resnet runs' lists the runs here."
+            f"{folder} is not a run folder: it has no recipe.yaml. 'resnet runs' lists the runs"
+            " here."
         )
     return Run(folder, checked_recipe(read_values(str(folder / "recipe.yaml"))))
 
@@ -179,7 +202,8 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise StorageError(
-                f"another process is training in {folder}. Wait for it, or choose another folder with --out."
+                f"another process is training in {folder}. Wait for it, or choose another folder"
+                " with --out."
             ) from None
     try:
         if is_run:
@@ -232,6 +256,7 @@ class Journal:
     def open_session(self, session: Event, metrics_bytes: int) -> None:
         """Notes what this start runs on, and cuts the metrics back to where it goes on."""
         if self.writes:
+            self.observe({"event": "session", **session})
             self.metrics.cut(metrics_bytes)
             write_file(
                 self.run.environment_path, json.dumps([*self.run.sessions, session], indent=1)

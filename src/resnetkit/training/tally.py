@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from resnetkit.training.world import ChosenPrecision, World
 
-__all__ = ["Score", "Tally", "score"]
+__all__ = ["Score", "Tally", "count", "score"]
 
 TOP = 5
 
@@ -31,33 +31,40 @@ class Score:
     count: int
 
 
+def count(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the sums over a batch of loss, top-1 errors, top-5 errors and samples: float64 (4,).
+
+    Args:
+        logits: float32 (B, K).
+        labels: int64 (B,).
+    """
+    losses = functional.cross_entropy(logits, labels, reduction="sum")
+    hits = logits.topk(min(TOP, logits.shape[1])).indices == labels[:, None]
+    samples = len(labels)
+    wrong, wrong_of_five = samples - hits[:, 0].sum(), samples - hits.sum()
+    return torch.stack([losses, wrong, wrong_of_five, torch.full_like(losses, samples)]).double()
+
+
 class Tally:
-    """Sums of loss, top-1 errors, top-5 errors and samples.
+    """What a rank has counted: sums that stay exact, for counts up to 2**53, and on the device.
 
     Attributes:
-        sums: float64 (4,); counts in it are exact up to 2**53.
+        sums: float64 (4,), as `count` returns them.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Counts a batch.
-
-        Args:
-            logits: float32 (B, K).
-            labels: int64 (B,).
-        """
-        logits = logits.detach()
-        losses = functional.cross_entropy(logits, labels, reduction="sum")
-        hits = logits.topk(min(TOP, logits.shape[1])).indices == labels[:, None]
-        wrong, wrong5 = len(labels) - hits[:, 0].sum(), len(labels) - hits.sum()
-        self.sums += torch.stack([losses, wrong, wrong5, torch.full_like(losses, len(labels))])
+    def add(self, counts: Tensor) -> None:
+        """Adds what `count` returned for a batch."""
+        self.sums += counts
 
     def score(self, world: World) -> Score:
         """Returns the averages over the samples that all ranks have counted."""
-        loss, wrong, wrong5, count = world.sum(self.sums).tolist()
-        return Score(loss / count, 100 * wrong / count, 100 * wrong5 / count, int(count))
+        loss, wrong, wrong_of_five, samples = world.sum(self.sums).tolist()
+        return Score(
+            loss / samples, 100 * wrong / samples, 100 * wrong_of_five / samples, int(samples)
+        )
 
     def clear(self) -> None:
         """Forgets everything counted."""
@@ -83,7 +90,8 @@ def score(
         precision: of the forward pass.
 
     Returns:
-        The averages, and the confusion matrix: int64 (K, K), true classes in rows, predicted in columns.
+        The averages, and the confusion matrix: int64 (K, K), true classes in rows, predicted in
+        columns.
     """
     was_training = model.training
     model.eval()
@@ -92,7 +100,7 @@ def score(
     for images, labels in batches:
         with precision.autocast():
             logits = model(images)
-        tally.add(logits.float(), labels)
+        tally.add(count(logits.float(), labels))
         cells += torch.bincount(labels * num_classes + logits.argmax(1), minlength=len(cells))
     model.train(was_training)
     return tally.score(world), world.sum(cells).reshape(num_classes, num_classes)

@@ -1,10 +1,10 @@
-"""Who trains with whom, where and how precisely: rank, device, precision; the identity when alone."""
+"""Who trains with whom, where and how precisely; alone, it is the identity."""
 
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -79,7 +79,9 @@ def open_world(device: str = "auto") -> Iterator[World]:
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     joined = size > 1 and not distributed.is_initialized()
     threads_before = torch.get_num_threads()
-    torch.set_flush_denormal(True)  # numbers below 1e-38 cost a hundred times more and change nothing
+    torch.set_flush_denormal(
+        True
+    )  # numbers below 1e-38 cost a hundred times more and change nothing
     if joined:
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
@@ -97,7 +99,9 @@ def choose_device(device: str, local_rank: int) -> torch.device:
     try:
         chosen = torch.device(default_device() if device == "auto" else device)
     except RuntimeError:
-        raise UsageError(f"unknown device '{device}': expected auto, cpu, cuda or cuda:N.") from None
+        raise UsageError(
+            f"unknown device '{device}': expected auto, cpu, cuda or cuda:N."
+        ) from None
     if chosen.type not in ("cpu", "cuda"):
         raise UsageError(f"unknown device '{device}': expected auto, cpu, cuda or cuda:N.")
     if chosen.type == "cuda":
@@ -117,20 +121,20 @@ def default_device() -> str:
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Makes a GPU give the same bits each time, as a CPU with a fixed number of threads does anyway."""
+    """Makes a GPU give the same bits each time, as a CPU with as many threads does anyway."""
     if device.type == "cpu":
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory: Any = torch.utils.deterministic
+    fill, memory.fill_uninitialized_memory = memory.fill_uninitialized_memory, False
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,10 @@ class ChosenPrecision:
 
 
 def choose_precision(requested: str, device: torch.device) -> ChosenPrecision:
-    """Returns the precision asked for, or for `auto` bfloat16 where the processor has instructions for it.
+    """Returns the precision asked for; for `auto`, bfloat16 where there are instructions for it.
 
-    float16 is not offered: on CPUs its matrix products are up to a thousand times slower (pytorch 193951).
+    float16 is not offered: on CPUs its matrix products are up to a thousand times slower (pytorch
+    193951).
     """
     if requested == "float32":
         return ChosenPrecision("float32", "the recipe asks for it", device.type)

@@ -1,0 +1,69 @@
+"""The command `resnet`: its table of commands, and how errors end it."""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+
+from resnetkit.cli.models import models
+from resnetkit.cli.runs import report, runs
+from resnetkit.cli.study import study
+from resnetkit.cli.train import recipes, train
+from resnetkit.errors import ResnetkitError, UsageError
+
+__all__ = ["app", "main"]
+
+EXAMPLES: dict[Callable[..., object], str] = {
+    models: "resnet models resnet56 --set shortcut=C",
+    train: "resnet train digits --set model.name=plain56 --set optimizer.lr=0.02",
+    study: "resnet study degradation",
+    runs: "resnet runs studies",
+    report: "resnet report studies/degradation-quick",
+    recipes: "resnet recipes digits",
+}
+
+app = App(
+    name="resnet",
+    help=(
+        "Train, measure and explain residual networks, and see why they work where plain ones fail."
+    ),
+    help_epilogue="Begin with: resnet study degradation",
+    version=lambda: version("resnetkit"),
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+)
+for command, example in EXAMPLES.items():
+    app.command(command, help_epilogue=f"Example: {example}")
+
+
+def main(words: list[str] | None = None) -> None:
+    """Runs a command and ends the process with its exit code."""
+    # Waiting threads that spin take the core from those that work when a machine is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.exit(run(sys.argv[1:] if words is None else words))
+
+
+def run(words: list[str]) -> int:
+    """Runs a command and returns its exit code; errors go to stderr as sentences."""
+    try:
+        code = app(words)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return complain(f"{error} 'resnet --help' shows what there is.", UsageError.exit_code)
+    except ResnetkitError as error:
+        return complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return complain("interrupted.", 130)
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def complain(message: str, code: int) -> int:
+    """Tells a person what went wrong and returns the exit code."""
+    print(f"resnet: {message}", file=sys.stderr)
+    return code

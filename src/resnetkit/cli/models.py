@@ -1,0 +1,109 @@
+"""resnet models: the table of architectures, or the layers of one."""
+
+from typing import Any
+
+from resnetkit.cli.options import Changes, Json, parse_changes
+from resnetkit.cli.output import print_json, print_table
+
+__all__ = ["models"]
+
+
+def models(name: str = "", /, *, changes: Changes = (), json: Json = False) -> None:
+    """List the architectures, or show the layers of one.
+
+    Everything shown is traced by running the network on tensors that have shapes and no values.
+
+    Args:
+        name: An architecture, such as resnet56; without it, all are listed.
+    """
+    from resnetkit.errors import UsageError
+
+    if name:
+        show_layers(name, parse_changes(changes), json=json)
+    elif changes:
+        raise UsageError(
+            "--set changes one architecture: name it, such as 'resnet models resnet56'."
+        )
+    else:
+        list_models(json=json)
+
+
+def list_models(*, json: bool) -> None:
+    """Prints one line an architecture."""
+    from resnetkit.models.zoo import ARCHITECTURES
+
+    rows = [summary(name) for name in ARCHITECTURES]
+    if json:
+        print_json(rows)
+        return
+    print_table(
+        ["name", "layers", "parameters", "mult-adds", "input", "paper's error", "measured on"],
+        [
+            [
+                row["name"],
+                row["layers"],
+                f"{row['parameters']:,}",
+                millions(row["multiply_adds"]),
+                "x".join(map(str, row["input"])),
+                f"{row['paper_error']:.2f} %" if row["paper_error"] is not None else "",
+                row["paper_protocol"] or "",
+            ]
+            for row in rows
+        ],
+        numbers="lrrrlrl",
+    )
+
+
+def summary(name: str) -> dict[str, Any]:
+    """Returns what the table shows of an architecture."""
+    from resnetkit.models.complexity import trace
+    from resnetkit.models.zoo import ARCHITECTURES, PAPER_RESULTS
+
+    architecture = ARCHITECTURES[name]
+    complexity = trace(architecture)
+    paper = PAPER_RESULTS.get(name)
+    size = architecture.input_size
+    return {
+        "name": name,
+        "layers": complexity.depth,
+        "parameters": complexity.parameters,
+        "multiply_adds": complexity.multiply_adds,
+        "input": [architecture.in_channels, size, size],
+        "shortcut": architecture.shortcut,
+        "paper_error": paper.error if paper else None,
+        "paper_protocol": paper.protocol if paper else None,
+    }
+
+
+def show_layers(name: str, options: dict[str, Any], *, json: bool) -> None:
+    """Prints one line a layer, and the sums."""
+    from dataclasses import asdict
+
+    from resnetkit.models.complexity import trace
+    from resnetkit.models.zoo import find_architecture
+
+    architecture = find_architecture(name).with_options(**options)
+    complexity = trace(architecture)
+    if json:
+        print_json({"name": name, "architecture": asdict(architecture), **asdict(complexity)})
+        return
+    rows = [
+        [
+            layer.name,
+            layer.kind,
+            "x".join(map(str, layer.output_shape)),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            millions(layer.multiply_adds) if layer.multiply_adds else "",
+        ]
+        for layer in complexity.layers
+    ]
+    total = [f"{name}, {complexity.depth} layers", "", ""]
+    total += [f"{complexity.parameters:,}", millions(complexity.multiply_adds)]
+    print_table(
+        ["layer", "kind", "output", "parameters", "mult-adds"], [*rows, total], numbers="lllrr"
+    )
+
+
+def millions(count: int) -> str:
+    """Returns a count as millions, such as 40.6 M."""
+    return f"{count / 1e6:,.1f} M"

@@ -1,0 +1,52 @@
+"""Options that several commands share, with their help."""
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from resnetkit.errors import UsageError
+
+__all__ = ["Changes", "Device", "Json", "parse_changes"]
+
+Json = Annotated[bool, Parameter(negative=(), help="Print JSON for machines.")]
+
+Device = Annotated[
+    str, Parameter(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
+]
+
+Changes = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", negative=(), help="Replace a value, KEY=VALUE; may be repeated."),
+]
+
+
+def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
+    """Turns KEY=VALUE words into values by dotted key; a value is read as YAML.
+
+    Raises:
+        UsageError: when a word is not of that form.
+    """
+    import yaml
+
+    parsed = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or not key:
+            raise UsageError(
+                f"--set {change}: expected KEY=VALUE, such as --set optimizer.lr=0.05."
+            )
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {change}: '{value}' is not a YAML value; quote it.") from None
+        if isinstance(parsed[key], str):
+            parsed[key] = as_number(parsed[key])
+    return parsed
+
+
+def as_number(word: str) -> str | float:
+    """Returns a number that YAML 1.1 takes for a word, such as 1e-4, as a number."""
+    try:
+        return float(word)
+    except ValueError:
+        return word

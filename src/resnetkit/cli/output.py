@@ -1,0 +1,92 @@
+"""How commands speak: data on stdout, bars and remarks on stderr."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["Bar", "bar", "print_json", "print_table", "remark"]
+
+
+def print_json(value: Any) -> None:
+    """Prints a value for machines."""
+    print(json.dumps(value, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: str) -> None:
+    """Prints a table for people, or tab-separated lines where stdout is not a terminal.
+
+    Args:
+        columns: headings.
+        rows: one cell a column.
+        numbers: for each column, `r` for one of numbers, aligned right, else `l`.
+    """
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            print("\t".join(map(str, row)))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column, kind in zip(columns, numbers, strict=True):
+        table.add_column(column, justify="right" if kind == "r" else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console(highlight=False).print(table)
+
+
+def remark(text: str) -> None:
+    """Tells a person something that is not data."""
+    print(text, file=sys.stderr)
+
+
+class Bar:
+    """A progress bar on a terminal; elsewhere it is silent."""
+
+    def __init__(self, progress: "Progress | None", description: str, total: float) -> None:
+        self.progress = progress
+        self.task = progress.add_task(description, total=total, detail="") if progress else None
+
+    def update(self, completed: float, detail: str = "") -> None:
+        """Shows how much is done and a few words."""
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=completed, detail=detail)
+
+    @property
+    def is_shown(self) -> bool:
+        return self.progress is not None
+
+
+@contextmanager
+def bar(description: str, total: float = 1.0) -> Iterator[Bar]:
+    """Shows a bar with the share done, the time left and a detail, as long as the block runs."""
+    if not sys.stderr.isatty():
+        yield Bar(None, description, total)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield Bar(progress, description, total)

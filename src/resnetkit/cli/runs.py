@@ -1,0 +1,95 @@
+"""resnet runs and resnet report: what was trained, and what it looks like."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnetkit.cli.options import Json
+from resnetkit.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from resnetkit.training.run import Run
+
+__all__ = ["report", "runs"]
+
+
+def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
+    """List the runs below a folder.
+
+    Args:
+        folder: Where to look; 'studies' for those of studies.
+    """
+    from resnetkit.errors import UsageError
+    from resnetkit.training.run import find_runs
+
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}: 'resnet train' makes the first run.")
+    rows = [summary(run) for run in find_runs(folder)]
+    if json:
+        print_json(rows)
+        return
+    print_table(
+        ["folder", "network", "data", "seed", "done", "test error", "training time"],
+        [
+            [
+                row["folder"],
+                row["network"],
+                row["data"],
+                row["seed"],
+                f"{row['share_done']:.0%}",
+                f"{row['test_error']:.2f} %" if row["test_error"] is not None else "",
+                f"{row['seconds']:,.0f} s",
+            ]
+            for row in rows
+        ],
+        numbers="lllrrrr",
+    )
+
+
+def summary(run: "Run") -> dict[str, Any]:
+    """Returns what the table shows of a run."""
+    final = run.final
+    return {
+        "folder": str(run.folder),
+        "network": run.recipe.model.name,
+        "data": run.recipe.data.name,
+        "seed": run.recipe.seed,
+        "share_done": run.share_done,
+        "test_error": final["test"]["error"] if final else None,
+        "seconds": run.seconds,
+        "recipe_sha256": run.recipe.digest,
+    }
+
+
+def report(folder: Path, /, *, json: Json = False) -> None:
+    """Draw the report of a run or of a study again.
+
+    Args:
+        folder: Of a run, such as runs/NAME, or of a study, such as studies/degradation-quick.
+    """
+    path = write_report(folder)
+    if json:
+        print_json({"report": str(path.resolve())})
+    else:
+        print(path)
+
+
+def write_report(folder: Path) -> Path:
+    """Writes the report of whatever a folder holds.
+
+    Raises:
+        UsageError: when it holds neither a run nor a study.
+    """
+    from resnetkit.errors import UsageError
+    from resnetkit.report.run_report import write_run_report
+    from resnetkit.report.study_report import write_study_report
+    from resnetkit.studies.runner import read_outcome_again
+    from resnetkit.training.run import read_run
+
+    if (folder / "recipe.yaml").is_file():
+        return write_run_report(read_run(folder))
+    if (folder / "findings.json").is_file():
+        return write_study_report(read_outcome_again(folder))
+    raise UsageError(
+        f"{folder} holds neither a run (recipe.yaml) nor a study (findings.json)."
+        " 'resnet runs' lists the runs here."
+    )

@@ -1,0 +1,102 @@
+"""resnet study: a question, its trainings, its report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from resnetkit.cli.options import Changes, Device, Json, parse_changes
+from resnetkit.cli.output import bar, print_json, print_table, remark
+
+if TYPE_CHECKING:
+    from resnetkit.studies.study import Outcome
+
+__all__ = ["CLAIM_NOT_CONFIRMED", "study"]
+
+CLAIM_NOT_CONFIRMED = 4
+
+
+def study(
+    name: str = "list",
+    /,
+    *,
+    scale: Annotated[str, Parameter(help="How large; by default the study's first.")] = "",
+    out: Annotated[Path, Parameter(help="Folder of all studies.")] = Path("studies"),
+    jobs: Annotated[int, Parameter(help="Trainings at a time; 0 takes one a core.")] = 0,
+    backend: Annotated[str, Parameter(help="Of joblib; loky starts processes here.")] = "loky",
+    device: Device = "auto",
+    changes: Changes = (),
+    json: Json = False,
+) -> int:
+    """Run a study: train what is missing, judge its claims and write a report.
+
+    The exit code is 4 when a claim is not confirmed.
+
+    Args:
+        name: A study, such as degradation; 'list' shows them.
+    """
+    from resnetkit.errors import UsageError
+    from resnetkit.report.study_report import write_study_report
+    from resnetkit.studies.runner import run_study
+    from resnetkit.studies.table import find_study
+
+    if name == "list":
+        list_studies(json=json)
+        return 0
+    if jobs < 0:
+        raise UsageError(f"--jobs {jobs}: expected 0 or more.")
+    chosen = find_study(name)
+    with bar(f"study {name}") as progress:
+        outcome = run_study(
+            chosen,
+            scale or next(iter(chosen.scales)),
+            out,
+            changes=parse_changes(changes),
+            jobs=jobs,
+            backend=backend,
+            device=device,
+            observe=lambda share: progress.update(share),
+        )
+    report = write_study_report(outcome)
+    show_outcome(outcome, report, json=json)
+    holds = all(finding.verdict == "confirmed" for finding in outcome.findings)
+    return 0 if holds else CLAIM_NOT_CONFIRMED
+
+
+def list_studies(*, json: bool) -> None:
+    """Prints one line a study and scale."""
+    from resnetkit.studies.table import STUDIES
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": each.name,
+            "scale": scale,
+            "trainings": len(size.groups) * size.seeds,
+            "cost": size.cost,
+            "question": each.question,
+        }
+        for each in STUDIES.values()
+        for scale, size in each.scales.items()
+    ]
+    if json:
+        print_json(rows)
+        return
+    columns = ["name", "scale", "trainings", "cost", "question"]
+    print_table(columns, [[row[c] for c in columns] for row in rows], numbers="llrll")
+
+
+def show_outcome(outcome: "Outcome", report: Path, *, json: bool) -> None:
+    """Prints the verdicts, and where the report is."""
+    import json as json_module
+
+    if json:
+        print_json(json_module.loads((outcome.folder / "findings.json").read_text()))
+    else:
+        for finding in outcome.findings:
+            print(f"{finding.verdict}: {finding.claim}")
+            for sample in (finding.first, finding.second):
+                print(
+                    f"    {sample.label}: {sample.mean:.2f} % +- {sample.spread:.2f}"
+                    f" (n = {len(sample.values)})"
+                )
+    remark(f"report: {report.resolve()}")

@@ -1,0 +1,174 @@
+"""The report of one run: how it learned, how well it ended, and what it mistakes for what."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from resnetkit.report import charts
+from resnetkit.report.confusion import MOST_CLASSES, Mistake, confusion_chart, mistakes
+from resnetkit.report.page import link, model_facts, render, surroundings
+from resnetkit.report.series import Band, band, label
+from resnetkit.training.run import Run, read_lines
+from resnetkit.training.storage import storage_errors, write_file
+
+__all__ = ["write_run_report"]
+
+MOST_MISTAKES = 8  # in words
+
+
+def write_run_report(run: Run) -> Path:
+    """Writes report.html into the folder of a run, finished or not.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        StorageError: when the folder cannot be written; the run is untouched.
+    """
+    path = run.folder / "report.html"
+    page = run_page(run)
+    with storage_errors(path, "The run is untouched: make room or permit writing, then try again."):
+        write_file(path, page)
+    return path
+
+
+def run_page(run: Run) -> str:
+    """Returns the page."""
+    final = run.final
+    return render(
+        "run.html.j2",
+        run=run,
+        network=label(run.recipe.model.name),
+        final=final,
+        scores=scores(final or {}),
+        progress=progress(run),
+        curves=curve_charts(run),
+        confusion=confusion(run),
+        seconds=run.seconds,
+        images_per_second=images_per_second(run),
+        sessions=run.sessions,
+        surroundings=surroundings([run]),
+        files=[
+            (path.name, link(path, run.folder), meaning)
+            for path, meaning in {
+                run.folder / "recipe.yaml": "what was trained",
+                run.metrics_path: "every measured number, one event a line",
+                run.timing_path: "how fast it went",
+                run.folder / "environment.json": "what it ran on",
+            }.items()
+            if path.is_file()
+        ],
+    )
+
+
+def progress(run: Run) -> str:
+    """Returns how far the run is, in words."""
+    steps = [int(event["step"]) for kind in ("interval", "epoch") for event in run.events(kind)]
+    epochs = [int(event["epoch"]) for event in run.events("epoch")]
+    length = run.recipe.length
+    if length.unit == "epochs":
+        return f"{max(epochs, default=0)} of {length} done"
+    return f"{max(steps, default=0):,} of {length.count:,} steps done"
+
+
+@dataclass(frozen=True)
+class Score:
+    """The final result on one part of the data; errors in percent."""
+
+    part: str
+    error: float
+    top5_error: float
+    loss: float
+    count: int
+
+    @property
+    def wrong(self) -> int:
+        """Returns the number of images that were not recognised."""
+        return round(self.error * self.count / 100)
+
+
+def scores(final: dict[str, Any]) -> list[Score]:
+    """Returns the final results of each part of the data that was measured."""
+    names = {"train": "training", "validation": "validation", "test": "test"}
+    return [
+        Score(
+            names[part],
+            final[part]["error"],
+            final[part]["top5_error"],
+            final[part]["loss"],
+            final[part]["count"],
+        )
+        for part in names
+        if part in final
+    ]
+
+
+def images_per_second(run: Run) -> float | None:
+    """Returns the median over the logged intervals; None before the first."""
+    rates = [line["images_per_second"] for line in read_lines(run.timing_path)]
+    return statistics.median(rates) if rates else None
+
+
+def curve_charts(run: Run) -> list[Markup]:
+    """Returns the charts along training; none before anything was measured."""
+    watched = run.recipe.evaluation.split
+
+    def by_epoch(quantity: str) -> dict[str, Band]:
+        return {
+            "training": band([run], "epoch", "epoch", f"train_{quantity}"),
+            watched: band([run], "epoch", "epoch", f"{watched}_{quantity}"),
+        }
+
+    def by_step(quantity: str) -> dict[str, Band]:
+        return {quantity.replace("_", " "): band([run], "interval", "step", quantity)}
+
+    wanted = [
+        (by_epoch("error"), "Error", "epoch", " %"),
+        (by_epoch("loss"), "Loss (nats)", "epoch", ""),
+        (by_step("lr"), "Learning rate", "step", ""),
+        (by_step("gradient_norm"), "Gradient norm", "step", ""),
+    ]
+    return [
+        Markup(charts.lines(series, title=title, x_label=x, unit=unit, name=f"curve{n}"))
+        for n, (series, title, x, unit) in enumerate(wanted)
+        if any(measured.x for measured in series.values())
+    ]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What was mistaken for what on the test part.
+
+    Attributes:
+        chart: of the matrix; None for more classes than can be drawn.
+        mistakes: the most frequent ones.
+        class_names: one a label.
+        images: of the test part.
+        wrong: how many of them were mistaken.
+    """
+
+    chart: Markup | None
+    mistakes: list[Mistake]
+    class_names: list[str]
+    images: int
+    wrong: int
+
+
+def confusion(run: Run) -> Confusion | None:
+    """Returns what was mistaken for what; None before the run is finished."""
+    matrix = ((run.final or {}).get("test") or {}).get("confusion")
+    if matrix is None:
+        return None
+    names = model_facts(run).get("class_names") or [str(place) for place in range(len(matrix))]
+    found = mistakes(matrix)
+    drawable = len(matrix) <= MOST_CLASSES
+    return Confusion(
+        Markup(confusion_chart(matrix, names, name="confusion")) if drawable else None,
+        found[:MOST_MISTAKES],
+        names,
+        sum(map(sum, matrix)),
+        sum(mistake.count for mistake in found),
+    )

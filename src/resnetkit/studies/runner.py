@@ -1,0 +1,192 @@
+"""Trains what a study still misses, many at a time, and computes its findings."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import joblib
+
+from resnetkit.errors import Interrupted, UsageError
+from resnetkit.models.complexity import trace
+from resnetkit.models.zoo import find_architecture
+from resnetkit.studies.study import Outcome, Study, Trial
+from resnetkit.studies.table import find_study
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import Recipe
+from resnetkit.training.run import Run, read_run
+
+__all__ = ["read_outcome", "read_outcome_again", "run_study", "trial_folder"]
+
+ShareObserver = Callable[[float], None]
+"""Is given the share of all steps that is done, from 0 to 1."""
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def trial_folder(root: Path, recipe: Recipe) -> Path:
+    """Returns where a recipe is trained: equal recipes of all studies share one folder."""
+    return root / "runs" / f"{recipe.name}-{recipe.digest[:8]}"
+
+
+def outcome_folder(root: Path, study: Study, scale: str) -> Path:
+    """Returns where the report of a study lies."""
+    return root / f"{study.name}-{scale}"
+
+
+def run_study(
+    study: Study,
+    scale: str,
+    root: Path,
+    *,
+    changes: dict[str, Any] | None = None,
+    jobs: int = 0,
+    backend: str = "loky",
+    device: str = "auto",
+    observe: ShareObserver = lambda share: None,
+) -> Outcome:
+    """Trains every recipe of a study that is not finished yet, and judges its claims.
+
+    Args:
+        study: what is asked.
+        scale: a key of `study.scales`.
+        root: folder of all studies; runs go to `root/runs`, reports to `root/<study>-<scale>`.
+        changes: values of every recipe to replace, by dotted key.
+        jobs: trainings at a time, one thread each; 0 takes one a core.
+        backend: of joblib: loky, multiprocessing, threading, sequential, or one registered with it.
+        device: see `train`.
+        observe: is told now and then how much is done.
+
+    Raises:
+        UsageError: for an unknown scale or backend.
+        Interrupted: after SIGINT or SIGTERM; the same call goes on from there.
+        ResnetkitError: whatever a training raises.
+    """
+    check_scale(study, scale)
+    trials = study.trials(scale, changes)
+    jobs = jobs or joblib.cpu_count()
+    missing = [trial for trial in trials if not is_finished(trial_folder(root, trial.recipe))]
+    missing.sort(key=trial_cost, reverse=True)  # the longest first, so that none is left at the end
+    try:
+        pool = joblib.Parallel(n_jobs=jobs, backend=backend, return_as="generator_unordered")
+    except ValueError as error:
+        raise UsageError(
+            f"unknown joblib backend '{backend}': expected loky, multiprocessing, threading,"
+            " sequential or one that is registered with joblib."
+        ) from error
+    with interruptible(study), watched(trials, root, observe):
+        calls = (
+            joblib.delayed(train)(
+                trial.recipe,
+                trial_folder(root, trial.recipe),
+                device=device,
+                threads=1 if jobs > 1 else 0,
+            )
+            for trial in missing
+        )
+        for _ in pool(calls):
+            pass
+    return read_outcome(study, scale, root, changes=changes)
+
+
+def check_scale(study: Study, scale: str) -> None:
+    """Raises UsageError unless the study has this scale."""
+    if scale not in study.scales:
+        raise UsageError(
+            f"the study '{study.name}' has no scale '{scale}': expected {', '.join(study.scales)}."
+        )
+
+
+def read_outcome(
+    study: Study, scale: str, root: Path, *, changes: dict[str, Any] | None = None
+) -> Outcome:
+    """Computes the findings of a study from the finished runs below a folder.
+
+    Raises:
+        UsageError: when a run is missing or not finished.
+    """
+    check_scale(study, scale)
+    runs: dict[str, list[Run]] = {}
+    for trial in study.trials(scale, changes):
+        folder = trial_folder(root, trial.recipe)
+        if not is_finished(folder):
+            raise UsageError(
+                f"the study '{study.name}' is not complete: {folder} is not finished."
+                f" 'resnet study {study.name} --scale {scale} --out {root}' goes on with it."
+            )
+        runs.setdefault(trial.group, []).append(read_run(folder))
+    findings = tuple(study.findings(runs))
+    return Outcome(study, scale, changes or {}, outcome_folder(root, study, scale), runs, findings)
+
+
+def read_outcome_again(folder: Path) -> Outcome:
+    """Computes the findings of a study once more, from the folder of its report.
+
+    Raises:
+        UsageError: when the folder is not one, or its runs are not all there.
+    """
+    try:
+        facts = json.loads((folder / "findings.json").read_text())
+        study, scale, changes = facts["study"], facts["scale"], facts["changes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{folder}/findings.json cannot be read ({error}): 'resnet study' writes it again."
+        ) from error
+    return read_outcome(find_study(study), scale, folder.parent, changes=changes)
+
+
+def is_finished(folder: Path) -> bool:
+    """Returns whether a run folder holds a finished run."""
+    return (folder / "recipe.yaml").is_file() and read_run(folder).final is not None
+
+
+def trial_cost(trial: Trial) -> int:
+    """Returns a number that grows with the time a training takes: its network's multiply-adds."""
+    return trace(find_architecture(trial.recipe.model.name)).multiply_adds
+
+
+@contextmanager
+def interruptible(study: Study) -> Iterator[None]:
+    """Turns SIGINT and SIGTERM into Interrupted; the trainings save what they have."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise Interrupted(
+            f"the study '{study.name}' was interrupted; finished and saved trainings are kept."
+            " The same command goes on from there.",
+            number,
+        )
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def watched(trials: list[Trial], root: Path, observe: ShareObserver) -> Iterator[None]:
+    """Looks into the run folders now and then and tells the observer how much is done."""
+    costs = [(Run(trial_folder(root, t.recipe), t.recipe), trial_cost(t)) for t in trials]
+    done = threading.Event()
+
+    def look() -> None:
+        whole = sum(cost for _, cost in costs)
+        while not done.wait(SECONDS_BETWEEN_LOOKS):
+            observe(sum(cost * run.share_done for run, cost in costs) / whole)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
