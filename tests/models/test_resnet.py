@@ -176,8 +176,7 @@ def test_an_unknown_feature_map_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ArchitectureError) as refusal:
         model.features(torch.zeros(1, 3, 16, 16), ["stage2", "stag4"])
     assert str(refusal.value) == (
-        "unknown feature map 'stag4': this network has stem, stage2, stage3, stage4."
-        " Did you mean 'stage4'?"
+        "unknown feature map 'stag4': expected stem, stage2, stage3, stage4. Did you mean 'stage4'?"
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from resnetkit.errors import ArchitectureError
-from resnetkit.models.blocks import PadShortcut
+from resnetkit.models.blocks import PadShortcut, PreactivationBasicBlock
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import (
     ARCHITECTURES,
@@ -271,9 +271,11 @@ def refusal(request: Callable[[], object]) -> str:
 @pytest.mark.parametrize(
     ("name", "reason", "suggestion"),
     [
-        ("resnet57", "a CIFAR network has 6n+2 layers (20, 32, 44, 56, 110", "resnet56"),
-        ("plain57", "a CIFAR network has 6n+2 layers (20, 32, 44, 56, 110", "plain56"),
-        ("resnet151", "an ImageNet network 18, 34, 50, 101 or 152", "resnet152"),
+        ("resnet57", "resnet comes with 18, 20, 32, 34, 44, 50, 56, 101, 110, 152", "resnet56"),
+        ("plain57", "a CIFAR network may have any 6n+2.", "plain56"),
+        ("plain62", "cifar_resnet(62) builds one in Python", "plain56"),
+        ("preresnet44", "preresnet comes with 18, 20, 34, 50, 56", "preresnet50"),
+        ("resnet151", "resnet comes with 18, 20, 32", "resnet152"),
         ("ResNet50", "'resnet models' lists the names", "resnet50"),
         ("resnext50_32x8d", "'resnet models' lists the names", "resnext50_32x4d"),
     ],
@@ -404,3 +406,19 @@ def test_a_base_width_that_leaves_no_channels_is_refused() -> None:
     """16 * 1 / 64 channels would be none."""
     message = refusal(lambda: without_values(create_model, "preresnet164", base_width=1))
     assert "base_width" in message
+
+
+def test_zero_init_residual_is_refused_for_a_plain_network() -> None:
+    message = refusal(lambda: create_model("plain20", zero_init_residual=True))
+    assert message.startswith("zero_init_residual makes every block start at zero: a plain network")
+
+
+def test_a_generator_of_its_own_leaves_the_global_one_as_it_was() -> None:
+    before = torch.random.get_rng_state()
+    create_model("resnet20", generator=torch.Generator().manual_seed(3))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_preactivated_network_of_any_depth_can_be_built() -> None:
+    model = cifar_resnet(14, preactivation=True)
+    assert isinstance(model.get_submodule("layer1.0"), PreactivationBasicBlock)

@@ -13,7 +13,7 @@ __all__ = ["Complexity", "LayerCost", "trace"]
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer with weights, or one that changes the shape.
+    """One layer: a module without modules inside.
 
     Attributes:
         name: qualified name of the module.
@@ -70,7 +70,7 @@ def trace(architecture: Architecture, input_size: int | None = None) -> Complexi
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d | nn.ReLU):
             module.forward = keep_shape  # type: ignore  # its own is slow on the meta device
-        if not any(module.children()) and not isinstance(module, nn.Identity):
+        if next(module.children(), None) is None and not isinstance(module, nn.Identity):
             record(name)
     with torch.no_grad():
         model(images)

@@ -1,7 +1,7 @@
 """The residual network: stem, stages of blocks, head; logits or named feature maps."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -133,10 +133,11 @@ class ResNet(nn.Module):
         initialize(self, initialization, zero_init_residual=zero_init_residual, generator=generator)
 
     def forward(self, images: Tensor) -> Tensor:
-        *_, (_, last) = self.stages(images)
-        return self.fc(torch.flatten(self.avgpool(last), 1))
+        for _, feature in self.stages(images):  # noqa: B007  # only the last one is needed
+            pass
+        return self.fc(torch.flatten(self.avgpool(feature), 1))
 
-    def features(self, images: Tensor, names: Iterable[str] = ()) -> dict[str, Tensor]:
+    def features(self, images: Tensor, names: str | Iterable[str] = ()) -> dict[str, Tensor]:
         """Returns the named feature maps, all of them when no name is given.
 
         Names, channels and strides are those of `feature_maps`: stem, then stage2 (the paper's
@@ -145,13 +146,20 @@ class ResNet(nn.Module):
         Raises:
             ArchitectureError: for a name that this network does not have.
         """
-        wanted = set(names) or set(self.feature_maps)
-        for name in wanted - set(self.feature_maps):
-            raise ArchitectureError(
-                f"unknown feature map '{name}': this network has {', '.join(self.feature_maps)}."
-                + did_you_mean(name, self.feature_maps)
-            )
-        return {name: feature for name, feature in self.stages(images) if name in wanted}
+        wanted = [names] if isinstance(names, str) else list(names) or list(self.feature_maps)
+        for name in wanted:
+            if name not in self.feature_maps:
+                raise ArchitectureError(
+                    f"unknown feature map '{name}': expected {', '.join(self.feature_maps)}."
+                    + did_you_mean(name, self.feature_maps)
+                )
+        found: dict[str, Tensor] = {}
+        for name, feature in self.stages(images):
+            if name in wanted:
+                found[name] = feature
+            if len(found) == len(set(wanted)):
+                break
+        return found
 
     def stages(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yields the name and the feature map of the stem and of each stage, in order."""
@@ -179,22 +187,31 @@ def run_block(block: nn.Module, x: Tensor, *, recompute: bool) -> Tensor:
         x,
         use_reentrant=False,
         preserve_rng_state=False,  # nothing in a block is random
-        context_fn=lambda: (nullcontext(), running_statistics_kept(block)),
+        context_fn=lambda: (nullcontext(), RunningStatisticsKept(block)),
     )
     return output
 
 
-@contextmanager
-def running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Keeps a batch's second forward pass from updating the running statistics once more."""
-    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
+class RunningStatisticsKept:
+    """Lets the second forward pass of a batch update copies of the running statistics.
+
+    Turning the updates off would not do: checkpointing compares what both passes keep for backward.
+    It is entered anew for every backward pass, which a generator's context could not be.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+
+    def __enter__(self) -> None:
+        self.kept = [dict(norm.named_buffers(recurse=False)) for norm in self.norms]
+        for norm, buffers in zip(self.norms, self.kept, strict=True):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer.clone())
+
+    def __exit__(self, *_: object) -> None:
+        for norm, buffers in zip(self.norms, self.kept, strict=True):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)
 
 
 def initialize(

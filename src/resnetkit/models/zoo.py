@@ -76,18 +76,34 @@ class Architecture:
                     f" {', '.join(known)}." + did_you_mean(name, known)
                 )
             check_option(name, value)
+        if "replace_stride_with_dilation" in options:
+            options["replace_stride_with_dilation"] = tuple(options["replace_stride_with_dilation"])
         chosen = replace(self, **options)
-        dilations = len(chosen.replace_stride_with_dilation)
-        if dilations not in (0, len(self.depths) - 1):
+        chosen.check_combination()
+        return chosen
+
+    def check_combination(self) -> None:
+        """Raises ArchitectureError when options contradict each other."""
+        dilations, strides = len(self.replace_stride_with_dilation), len(self.depths) - 1
+        if dilations not in (0, strides):
             raise ArchitectureError(
-                f"replace_stride_with_dilation has {dilations} entries: this network has"
-                f" {len(self.depths) - 1} stages that stride. Give one true or false for each."
+                f"replace_stride_with_dilation has {dilations} entries: this network has {strides}"
+                " stages that stride. Give one true or false for each."
             )
-        if self.block == "basic" and (chosen.groups, chosen.base_width) != (1, 64):
+        if self.block == "basic" and (self.groups, self.base_width) != (1, 64):
             raise ArchitectureError(
                 "groups and base_width belong to bottleneck blocks: this network has basic ones."
             )
-        return chosen
+        if self.widths[0] * self.base_width < 64:
+            raise ArchitectureError(
+                f"base_width is {self.base_width}: the first stage, {self.widths[0]} wide, would"
+                f" have no channels. Use at least {64 // self.widths[0]}."
+            )
+        if self.zero_init_residual and self.shortcut == "none":
+            raise ArchitectureError(
+                "zero_init_residual makes every block start at zero: a plain network, which has no"
+                " shortcuts, would pass nothing on. Leave it out."
+            )
 
     def build(self, generator: torch.Generator | None = None) -> ResNet:
         """Returns the network with freshly drawn weights."""
@@ -97,7 +113,10 @@ class Architecture:
         if self.block == "basic":
             for unused in ("stride_in", "groups", "base_width"):
                 values.pop(unused)
-        return ResNet(BLOCKS[self.block, self.preactivation], **values, generator=generator)
+        block = BLOCKS[self.block, self.preactivation]
+        # The layers draw from torch's global generator before ours draws again: leave it as it was.
+        with torch.random.fork_rng(devices=[], enabled=generator is not None):
+            return ResNet(block, **values, generator=generator)
 
 
 BLOCKS: dict[tuple[str, bool], BlockType] = {
@@ -131,6 +150,9 @@ def check_option(name: str, value: object) -> None:
 
 def cifar(depth: int, *, block: BlockName = "basic", **options: Any) -> Architecture:
     """Returns the architecture of He et al. 2015, sec. 4.2: three stages of n blocks."""
+    check_option("block", block)
+    if isinstance(depth, bool) or not isinstance(depth, int):
+        raise ArchitectureError(f"depth is {depth!r}: expected a whole number, such as 56.")
     layers = {"basic": 6, "bottleneck": 9}[block]
     if depth < layers + 2 or (depth - 2) % layers:
         lower = max((depth - 2) // layers, 1) * layers + 2
@@ -232,15 +254,23 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    if re.fullmatch(r"(pre)?(resnet|plain)\d+", name):
-        reason = (
-            "a CIFAR network has 6n+2 layers (20, 32, 44, 56, 110, 1202), an ImageNet network 18,"
-            " 34, 50, 101 or 152."
+    match = re.fullmatch(r"(resnet|plain|preresnet)(\d+)", name)
+    if match is None:
+        raise ArchitectureError(
+            f"unknown architecture '{name}': 'resnet models' lists the names."
+            + did_you_mean(name, ARCHITECTURES)
         )
-    else:
-        reason = "'resnet models' lists the names."
+    family, depth = match[1], int(match[2])
+    depths = sorted(
+        int(n[len(family) :])
+        for n in ARCHITECTURES
+        if n[len(family) :].isdecimal() and n.startswith(family)
+    )
+    nearest = min(depths, key=lambda known: abs(known - depth))
+    custom = f" cifar_resnet({depth}) builds one in Python." if depth % 6 == 2 else ""
     raise ArchitectureError(
-        f"unknown architecture '{name}': {reason}" + did_you_mean(name, ARCHITECTURES)
+        f"unknown architecture '{name}': {family} comes with {', '.join(map(str, depths))} layers;"
+        f" a CIFAR network may have any 6n+2.{custom} Did you mean '{family}{nearest}'?"
     )
 
 
@@ -262,6 +292,7 @@ def cifar_resnet(
     depth: int,
     *,
     block: BlockName = "basic",
+    preactivation: bool = False,
     generator: torch.Generator | None = None,
     **options: Any,
 ) -> ResNet:
@@ -270,4 +301,5 @@ def cifar_resnet(
     Raises:
         ArchitectureError: for an impossible depth or option.
     """
-    return cifar(depth, block=block).with_options(**options).build(generator)
+    architecture = cifar(depth, block=block, preactivation=preactivation)
+    return architecture.with_options(**options).build(generator)

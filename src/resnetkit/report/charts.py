@@ -14,13 +14,9 @@ from resnetkit.report.series import Band, Curve, Ending
 __all__ = ["error_curves", "error_curves_sheet", "errors_by_depth", "errors_by_network", "lines"]
 
 PANEL = (380.0, 290.0)
-AREA = (
-    0.12,
-    0.16,
-    0.555,
-    0.73,
-)  # of the axes in a panel: left, bottom, width, height; labels stand to the right
+AREA = (0.12, 0.16, 0.55, 0.73)  # of the axes: left, bottom, width, height; labels to the right
 PERCENT = " %"
+DASHES = (0, (4, 2.2))
 MARKERS = "os^DvP"  # so that colour is not the only cue
 
 
@@ -54,46 +50,50 @@ def error_curves_sheet(
         for place, (title, curves) in enumerate(panels.items()):
             left, width = (place + AREA[0]) / len(panels), AREA[2] / len(panels)
             axes = figure.add_axes((left, 0.255, width, 0.645))
-            paint_curves(axes, curves, title, top)
+            paint_curves(axes, curves, title, top, right=(place + 1) / len(panels))
         paint_legend(figure, part)
 
     sentences = [describe_curves(curves, title, part) for title, curves in panels.items()]
     return standalone_svg(paint, size=size, name=name, description=" ".join(sentences))
 
 
-def paint_curves(axes: Axes, curves: Sequence[Curve], title: str, top: float) -> None:
+def paint_curves(
+    axes: Axes, curves: Sequence[Curve], title: str, top: float, *, right: float = 1.0
+) -> None:
     """Draws one panel of error curves."""
-    shown = [curve for curve in curves if curve.train.x or curve.held_out.x]
-    for place, curve in enumerate(curves):
-        paint_band(axes, curve.train, f"series-{place % 6 + 1}", bold=False)
-        paint_band(
-            axes, curve.held_out, f"series-{place % 6 + 1}", bold=True, marker=MARKERS[place % 6]
-        )
+    looks = [curve_look(place) for place in range(len(curves))]
+    shown = [
+        (curve, *look)
+        for curve, look in zip(curves, looks, strict=True)
+        if curve.train.x or curve.held_out.x
+    ]
+    for curve, role, marker in shown:
+        paint_band(axes, curve.train, role, bold=False)
+        paint_band(axes, curve.held_out, role, bold=True, marker=marker)
     percent_axis(axes, title, top)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    epochs = [x for curve in shown for x in (*curve.train.x, *curve.held_out.x)]
+    epochs = [x for curve, _, _ in shown for x in (*curve.train.x, *curve.held_out.x)]
     axes.set_xlim(min(epochs, default=1), max([2, *epochs]))
-    ends = [curve.held_out.last if curve.held_out.x else curve.train.last for curve in shown]
-    labels = [f"{curve.label}  {end:.1f} %" for curve, end in zip(shown, ends, strict=True)]
-    label_ends(axes, labels, ends, [f"series-{curves.index(curve) % 6 + 1}" for curve in shown])
+    ends = [curve.last for curve, _, _ in shown]
+    labels = [f"{curve.label} {curve.last:.1f}{PERCENT}" for curve, _, _ in shown]
+    label_ends(axes, labels, ends, [role for _, role, _ in shown], right=right)
+
+
+def curve_look(place: int) -> tuple[str, str]:
+    """Returns colour and marker of a network within its family."""
+    return f"series-{place % 6 + 1}", MARKERS[place % 6]
 
 
 def paint_band(axes: Axes, band: Band, role: str, *, bold: bool, marker: str = "") -> None:
     """Draws a mean and the range around it: bold with a marker at its end, or thin and dashed."""
     shade = 0.18 if bold else 0.10
     axes.fill_between(band.x, band.low, band.high, color=color(role), alpha=shade, linewidth=0)
-    width, dashes = (2.4, "solid") if bold else (1.2, (0, (4, 2.2)))
+    width, dashes = (2.4, "solid") if bold else (1.2, DASHES)
     axes.plot(band.x, band.mean, color=color(role), linewidth=width, linestyle=dashes)
     if marker:
-        axes.plot(
-            band.x[-1:],
-            band.mean[-1:],
-            color=color(role),
-            marker=marker,
-            markersize=6.5,
-            clip_on=False,
-        )
+        end: dict[str, Any] = {"marker": marker, "markersize": 6.5, "clip_on": False}
+        axes.plot(band.x[-1:], band.mean[-1:], color=color(role), **end)
 
 
 def percent_axis(axes: Axes, title: str, top: float) -> None:
@@ -110,7 +110,7 @@ def paint_legend(figure: Figure, part: str) -> None:
     axes.set_axis_off()
     axes.set(xlim=(0, 100), ylim=(0, 1))
     ink = color("muted")
-    axes.plot([6, 10], [0.5, 0.5], color=ink, linewidth=1.2, linestyle=(0, (4, 2.2)))
+    axes.plot([6, 10], [0.5, 0.5], color=ink, linewidth=1.2, linestyle=DASHES)
     axes.text(11, 0.5, "training error", va="center", color=ink)
     axes.plot([31, 35], [0.5, 0.5], color=ink, linewidth=2.4)
     axes.text(36, 0.5, f"{part} error", va="center", color=ink)
@@ -158,7 +158,7 @@ def errors_by_depth(
         margin = 0.06 * (depths[-1] - depths[0]) or 1 if depths else 1
         axes.set_xlim(min(depths, default=0) - margin, max(depths, default=0) + margin)
         ends = [found[-1].mean for found in shown.values()]
-        labels = [f"{family}  {end:.1f}{PERCENT}" for family, end in zip(shown, ends, strict=True)]
+        labels = [f"{family} {end:.1f}{PERCENT}" for family, end in zip(shown, ends, strict=True)]
         label_ends(axes, labels, ends, [looks[family][0] for family in shown])
 
     description = describe_endings([each for found in shown.values() for each in found], title)
@@ -228,7 +228,7 @@ def lines(
         return f"{value:.1f}{unit}" if unit == PERCENT else f"{value:.3g}{unit}"
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_axes((0.15, 0.16, 0.525 if len(shown) > 1 else 0.8, 0.73))
+        axes = figure.add_axes((0.15, 0.16, 0.52 if len(shown) > 1 else 0.8, 0.73))
         axes.set(title=title, xlabel=x_label)
         for label, band in shown.items():
             last = label == list(shown)[-1]
@@ -236,12 +236,14 @@ def lines(
         axes.set_ylim(0, 1.06 * max((band.highest for band in shown.values()), default=0) or 1)
         places = [x for band in shown.values() for x in band.x]
         axes.set_xlim(min(places, default=0), max(places, default=0) + (len(set(places)) < 2))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(
+            MaxNLocator(5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+        )
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
         if len(shown) > 1:
             ends = [band.last for band in shown.values()]
-            labels = [f"{label}  {say(end)}" for label, end in zip(shown, ends, strict=True)]
+            labels = [f"{label} {say(end)}" for label, end in zip(shown, ends, strict=True)]
             label_ends(axes, labels, ends, [role] * len(ends))
 
     sentences = [

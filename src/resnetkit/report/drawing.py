@@ -15,8 +15,10 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
-__all__ = ["COLORS", "color", "inline_svg", "spread_out", "standalone_svg"]
+__all__ = ["COLORS", "color", "inline_svg", "label_ends", "spread_out", "standalone_svg"]
 
 COLORS: dict[str, tuple[str, str]] = {
     # role: on light, on dark. The series are the hues of Okabe and Ito (colour-blind safe, 2008),
@@ -161,26 +163,35 @@ def spread_out(places: list[float], *, gap: float, low: float, high: float) -> l
     return moved
 
 
-def label_ends(axes: Axes, labels: list[str], values: list[float], roles: list[str]) -> None:
-    """Writes each label right of the axes, beside the end of its line, none over another."""
+def label_ends(
+    axes: Axes, labels: list[str], values: list[float], roles: list[str], *, right: float = 1.0
+) -> None:
+    """Writes each label right of the axes, beside the end of its line, none over another.
+
+    The axes become narrower where the labels would not end before `right`, a share of the figure.
+    """
     bottom, top = axes.get_ylim()
     ends = [(value - bottom) / (top - bottom) for value in values]
     places = spread_out(ends, gap=0.075, low=0.0, high=1.0)
+    make_room(axes, labels, right)
     for text, end, place, role in zip(labels, ends, places, roles, strict=True):
-        axes.plot(
-            [1.015, 1.05],
-            [end, place],
-            color=color(role),
-            linewidth=1,
-            clip_on=False,
-            transform=axes.transAxes,
-        )
-        axes.text(
-            1.06,
-            place,
-            text,
-            color=color(role),
-            fontweight="bold",
-            va="center",
-            transform=axes.transAxes,
-        )
+        look: dict[str, Any] = {"color": color(role), "transform": axes.transAxes}
+        axes.plot([1.015, 1.05], [end, place], linewidth=1, clip_on=False, **look)
+        axes.text(LABEL_START, place, text, fontweight="bold", va="center", **look)
+
+
+LABEL_START = 1.06  # in widths of the axes
+
+
+def make_room(axes: Axes, labels: list[str], right: float) -> None:
+    """Makes the axes so narrow that the labels end before `right`, a share of the figure."""
+    bold = FontProperties(family="DejaVu Sans", weight="bold")
+    widths = [
+        TextPath((0, 0), text, size=12, prop=bold).get_extents().width for text in labels if text
+    ]
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    left, bottom, width, height = axes.get_position().bounds
+    longest = (max(widths, default=0) + 4) / (72 * figure.get_figwidth())
+    narrow = (right - longest - left) / LABEL_START
+    axes.set_position((left, bottom, max(min(width, narrow), 0.1 * width), height))

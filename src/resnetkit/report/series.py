@@ -63,6 +63,11 @@ class Curve:
     held_out: Band
 
     @property
+    def last(self) -> float:
+        """Returns the last error on the held-out part, or in training where none is watched."""
+        return self.held_out.last if self.held_out.x else self.train.last
+
+    @property
     def highest(self) -> float:
         return max(self.train.highest, self.held_out.highest)
 

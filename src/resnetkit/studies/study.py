@@ -30,9 +30,9 @@ Verdict = Literal["confirmed", "not confirmed", "not enough data"]
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
 RULE = (
-    f"Confirmed when, with {CONFIDENCE:.0%} confidence (one-sided Welch t over seeds), the difference"
-    f" of the means is {{side}} {{margin:g}} percentage points; fewer than {FEWEST_SEEDS} seeds are"
-    " not enough."
+    f"Confirmed when, with {CONFIDENCE:.0%} confidence (one-sided Welch t over seeds), the"
+    " difference of the means is {side} {margin:g} percentage points; fewer than"
+    f" {FEWEST_SEEDS} seeds are not enough."
 )
 MORE_SEEDS = "The spread between trainings is not known yet: run more seeds."
 

@@ -1,0 +1,283 @@
+"""Charts: the numbers against numpy, the drawing against the numbers, and what a page needs."""
+
+import json
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+
+from resnetkit.report import charts
+from resnetkit.report.confusion import Mistake, confusion_chart, mistakes
+from resnetkit.report.drawing import COLORS, spread_out
+from resnetkit.report.series import (
+    Band,
+    Curve,
+    Ending,
+    band,
+    curve,
+    families,
+    final_values,
+    heading,
+    label,
+)
+from resnetkit.training.run import Run
+
+EMPTY = Band((), (), (), ())
+WAVE = Band((1, 2, 3), (50.0, 20.0, 10.0), (40.0, 15.0, 9.0), (60.0, 25.0, 11.0))
+CURVES = [Curve("plain-20", WAVE, WAVE), Curve("plain-56", WAVE, EMPTY)]
+NewRun = Callable[..., Run]
+
+
+def draw_everything(name: str = "chart") -> list[str]:
+    """Returns one drawing of each kind."""
+    endings = [Ending("plain-20", 20, (1.0, 2.0)), Ending("plain-56", 56, (40.0, 50.0))]
+    return [
+        charts.error_curves(CURVES, title="Plain", top=80, part="test", name=f"{name}-a"),
+        charts.errors_by_depth({"plain": endings}, title="Final", top=60, name=f"{name}-b"),
+        charts.errors_by_network(endings, title="Final", top=60, name=f"{name}-c"),
+        charts.lines({"loss": WAVE}, title="Loss", x_label="step", name=f"{name}-d"),
+        confusion_chart([[5, 1], [0, 6]], ["cat", "dog"], name=f"{name}-e"),
+    ]
+
+
+def test_a_band_is_mean_and_range_over_the_runs(new_run: NewRun) -> None:
+    runs = [new_run("plain56", seed) for seed in range(3)]
+    rows = [
+        [
+            event["test_error"]
+            for event in map(json.loads, run.metrics_path.read_text().splitlines())
+            if event["event"] == "epoch"
+        ]
+        for run in runs
+    ]
+    table = np.array(rows)
+    measured = band(runs, "epoch", "epoch", "test_error")
+    assert measured.x == tuple(range(1, 13))
+    np.testing.assert_allclose(measured.mean, table.mean(axis=0))
+    np.testing.assert_array_equal(measured.low, table.min(axis=0))
+    np.testing.assert_array_equal(measured.high, table.max(axis=0))
+    assert measured.last == pytest.approx(table[:, -1].mean())
+
+
+def test_epochs_without_a_measurement_are_left_out(new_run: NewRun) -> None:
+    run = new_run(epochs=0, finished=False)
+    events: list[dict[str, Any]] = [
+        {"event": "epoch", "epoch": 1, "train_error": 9.0},
+        {"event": "epoch", "epoch": 2, "train_error": 8.0, "test_error": 7.0},
+        {"event": "epoch", "epoch": 3, "train_error": 5.0, "test_error": None},
+        {"event": "epoch", "epoch": 4, "train_error": float("nan"), "test_error": float("nan")},
+    ]
+    run.metrics_path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    found = curve("resnet-20", [run])
+    assert found.held_out == Band((2,), (7.0,), (7.0,), (7.0,))
+    assert found.train.x == (1, 2, 3)
+
+
+def test_final_values_leave_out_unfinished_runs(new_run: NewRun) -> None:
+    runs = [new_run("plain20", 0), new_run("plain20", 1, epochs=2, finished=False)]
+    final = runs[0].final
+    assert final is not None
+    assert final_values(runs, "test") == (final["test"]["error"],)
+    assert final_values(runs, "validation") == ()
+
+
+def test_groups_are_families_of_depths() -> None:
+    assert families(["plain56", "plain20", "resnet20", "resnet56"]) == {
+        "plain": {"plain20": 20, "plain56": 56},
+        "resnet": {"resnet20": 20, "resnet56": 56},
+    }
+    assert families(["resnet20-A", "resnet20-B", "custom"]) == {
+        "": {"resnet20-A": 1, "resnet20-B": 2, "custom": 3}
+    }
+    assert families([]) == {"": {}}
+
+
+def test_names_for_people() -> None:
+    assert [label(group) for group in ("plain56", "resnet110", "odd one")] == [
+        "plain-56",
+        "resnet-110",
+        "odd one",
+    ]
+    assert heading("plain") == "Plain networks"
+    assert heading("preresnet") == "preresnet networks"
+
+
+@given(
+    st.lists(st.floats(0, 1), max_size=6),
+    st.sampled_from([0.05, 0.1, 0.15]),
+)
+def test_labels_are_spread_out_in_order_and_within_bounds(places: list[float], gap: float) -> None:
+    moved = spread_out(places, gap=gap, low=0, high=1)
+    order = sorted(range(len(places)), key=places.__getitem__)
+    assert all(moved[b] - moved[a] > gap - 1e-9 for a, b in pairwise(order))
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in moved)
+
+
+def test_places_that_are_far_apart_stay() -> None:
+    assert spread_out([0.9, 0.1, 0.5], gap=0.1, low=0, high=1) == [0.9, 0.1, 0.5]
+
+
+def bold_lines(drawing: str) -> list[list[tuple[float, float]]]:
+    """Returns the points of the bold lines of a drawing."""
+    paths = re.findall(r'<path d="([^"]+)"[^>]*stroke-width: 2\.4', drawing)
+    return [
+        [(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)]
+        for path in paths
+    ]
+
+
+def test_the_curve_is_drawn_where_the_numbers_are() -> None:
+    top = 80.0
+    drawing = charts.error_curves(CURVES[:1], title="Plain", top=top, part="test", name="c")
+    (points,) = bold_lines(drawing)
+    left, bottom, width, height = charts.AREA
+    across, down = charts.PANEL
+    for (x, y), epoch, error in zip(points, WAVE.x, WAVE.mean, strict=True):
+        assert x == pytest.approx(across * (left + width * (epoch - 1) / 2), abs=0.01)
+        assert y == pytest.approx(down * (1 - bottom - height * error / top), abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["x", "validation", "resnext-50_32x4d"])
+def test_labels_end_inside_the_drawing(name: str) -> None:
+    drawing = charts.lines({"training": WAVE, name: WAVE}, title="E", x_label="epoch", name="c")
+    bold = FontProperties(family="DejaVu Sans", weight="bold")
+    labels = re.findall(
+        r'font-weight: 700; font-size: 12px[^>]* x="([\d.]+)"[^>]*>([^<]+)<', drawing
+    )
+    assert len(labels) == 2
+    for x, text in labels:
+        width = TextPath((0, 0), text, size=12, prop=bold).get_extents().width
+        assert float(x) + width < charts.PANEL[0]
+
+
+def test_descriptions_say_what_is_seen() -> None:
+    curves, by_depth, by_network, line, confusion = draw_everything()
+    assert "plain-20 at 10.0 % training error and 10.0 % test error after epoch 3" in curves
+    assert "plain-56 at 10.0 % training error after epoch 3" in curves
+    assert "plain-20 1.5 % (n = 2); plain-56 45.0 % (n = 2)" in by_depth
+    assert "plain-20 1.5 % (n = 2); plain-56 45.0 % (n = 2)" in by_network
+    assert "loss from 50 to 10, at most 60" in line
+    assert "11 of 12 images are on the diagonal" in confusion
+
+
+def test_drawings_can_stand_in_one_page() -> None:
+    drawings = draw_everything()
+    assert draw_everything() == drawings
+    ids = [each for drawing in drawings for each in re.findall(r' id="([^"]+)"', drawing)]
+    assert len(ids) == len(set(ids))
+    for drawing in drawings:
+        assert drawing.startswith('<svg class="chart" role="img" aria-label="')
+        ElementTree.fromstring(drawing.replace("<svg", '<svg xmlns:xlink="x"', 1))
+        referred = re.findall(r"(?:href=\"#|url\(#)([^\")]+)", drawing)
+        assert set(referred) <= set(ids)
+        assert "<style" not in drawing
+        assert not re.search(r"#[0-9a-f]{6}", drawing)
+        assert "http" not in drawing
+
+
+def test_a_drawing_does_not_depend_on_the_users_settings() -> None:
+    expected = draw_everything()
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9}):
+        assert draw_everything() == expected
+
+
+def test_a_drawing_leaves_no_trace() -> None:
+    def settings() -> dict[str, Any]:
+        return {key: value for key, value in matplotlib.rcParams.copy().items() if key != "backend"}
+
+    before = settings()
+    draw_everything()
+    assert settings() == before
+
+
+def test_the_sheet_is_a_file_of_its_own(tmp_path: Path) -> None:
+    panels = {"Plain networks": CURVES, "Residual networks": CURVES[:1]}
+    sheet = charts.error_curves_sheet(panels, top=80, part="test", name="degradation")
+    root = ElementTree.fromstring(sheet)
+    assert root.get("width") == f"{2 * charts.PANEL[0]:g}"
+    assert "Plain networks" in str(root.get("aria-label"))
+    assert f"fill: {COLORS['surface'][0]}" in sheet
+    assert "var(" not in sheet
+    assert not re.findall(r"(?:href|src)=\"(?!#)", sheet)
+
+
+def test_nothing_measured_yet_is_drawn_as_that() -> None:
+    curves = charts.error_curves(
+        [Curve("x", EMPTY, EMPTY)], title="Plain", top=1, part="test", name="c"
+    )
+    assert "No epoch is finished yet." in curves
+    endings = {"plain": [Ending("x", 20, ())]}
+    by_depth = charts.errors_by_depth(endings, title="Final", top=1, name="c")
+    assert "no training is finished yet" in by_depth
+    by_network = charts.errors_by_network([], title="Final", top=1, name="c")
+    assert "no training is finished yet" in by_network
+
+
+def test_names_are_text_and_nothing_else() -> None:
+    names = ["<script>alert(1)</script>", "costs $5 & $6"]
+    drawing = confusion_chart([[5, 1], [0, 6]], names, name="c")
+    assert "<script" not in drawing
+    assert "$" in drawing
+    assert confusion_chart(
+        [[1]], ["\u732b"], name="c"
+    )  # no warning when the measuring font lacks it
+
+
+def test_mistakes_are_counted_and_ordered() -> None:
+    assert mistakes([[5, 1, 0], [0, 4, 3], [0, 0, 9]]) == [Mistake(1, 2, 3, 7), Mistake(0, 1, 1, 6)]
+
+
+@pytest.mark.parametrize("classes", [1, 10, 16, 40, 100])
+def test_matrices_of_all_sizes_can_be_drawn(classes: int) -> None:
+    matrix = [[int(row == col) * 5 for col in range(classes)] for row in range(classes)]
+    drawing = confusion_chart(matrix, [f"class {n}" for n in range(classes)], name="c")
+    assert f"{5 * classes} of {5 * classes} images" in drawing
+
+
+def luminance(shade: str) -> float:
+    """Returns the relative luminance of WCAG 2."""
+    parts = [int(shade[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(first: str, second: str) -> float:
+    low, high = sorted([luminance(first), luminance(second)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def mix(over: str, under: str, share: float) -> str:
+    """Returns a half transparent colour over another."""
+    pairs = [(int(over[n : n + 2], 16), int(under[n : n + 2], 16)) for n in (1, 3, 5)]
+    return "#" + "".join(f"{round(share * a + (1 - share) * b):02x}" for a, b in pairs)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_reads_well_on_what_is_behind_it(scheme: int) -> None:
+    shades = {role: shade[scheme] for role, shade in COLORS.items()}
+    series = [role for role in shades if role.startswith("series-")]
+    pairs = [(ink, behind) for ink in ("ink", "muted", "link") for behind in ("page", "surface")]
+    pairs += [(role, "surface") for role in series]
+    for tone in ("good", "bad", "open"):
+        pairs += [(tone, f"{tone}-soft"), (tone, "surface"), ("ink", f"{tone}-soft")]
+    weak = {pair: contrast(shades[pair[0]], shades[pair[1]]) for pair in pairs}
+    assert {pair: value for pair, value in weak.items() if value < 4.5} == {}
+    darkest = mix(shades["series-2"], shades["surface"], 0.5)  # the strongest tint of a mistake
+    assert contrast(shades["ink"], darkest) >= 4.5
+
+
+def test_each_light_colour_stands_for_one_role() -> None:
+    light = [shades[0] for shades in COLORS.values()]
+    assert len(set(light)) == len(light)

@@ -1,0 +1,274 @@
+"""The report of a study against its runs and findings."""
+
+import json
+import re
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from resnetkit.errors import StorageError
+from resnetkit.report.study_report import write_study_report
+from resnetkit.studies.degradation import DEGRADATION
+from resnetkit.studies.study import Finding, Outcome, Sample, Verdict
+from resnetkit.training.run import Run
+
+NewOutcome = Callable[..., Outcome]
+OpenPage = Callable[[Path], Any]
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def read_findings(outcome: Outcome) -> dict[str, Any]:
+    text = (outcome.folder / "findings.json").read_text()
+    return dict(json.loads(text, parse_constant=refuse))
+
+
+def as_shown(text: str) -> str:
+    """Returns text with the networks named as the page names them."""
+    return re.sub(r"\b(plain|resnet)(\d+)\b", r"\1-\2", text)
+
+
+def final_error(run: Run, split: str) -> float:
+    """Returns the final error straight from the file."""
+    events = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+    return float(next(event for event in events if event["event"] == "final")[split]["error"])
+
+
+def test_the_page_is_whole_and_holds_every_finding(
+    new_outcome: NewOutcome, open_page: OpenPage
+) -> None:
+    outcome = new_outcome()
+    page = open_page(write_study_report(outcome))
+    assert outcome.study.title in page.words
+    assert outcome.study.question in page.words
+    assert "4 of 4 claims confirmed here" in page.words
+    for finding in outcome.findings:
+        assert as_shown(finding.claim) in page.words
+        assert finding.rule in page.words
+        assert as_shown(finding.meaning) in page.words
+    assert page.words.count("Confirmed claim") == 4
+    assert page.count("math") == 4
+    assert len(page.values("aria-label")) == 5  # four charts and the diagram
+
+
+def test_the_parts_come_in_the_order_of_an_argument(
+    new_outcome: NewOutcome, open_page: OpenPage
+) -> None:
+    page = open_page(write_study_report(new_outcome()))
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page.source)
+    assert headings == [
+        "4 of 4 claims confirmed here",
+        "What happens during training",
+        "Where training ends",
+        "The claims, one by one",
+        "The theory behind it",
+        "All results",
+        "What to try next",
+        "How to check this",
+    ]
+
+
+def test_the_table_says_what_the_events_say(new_outcome: NewOutcome, open_page: OpenPage) -> None:
+    outcome = new_outcome()
+    page = open_page(write_study_report(outcome))
+    start = page.cells.index("Time for one") + 1
+    for place, (group, runs) in enumerate(outcome.runs.items()):
+        row = page.cells[start + 6 * place : start + 6 * (place + 1)]
+        expected = [
+            f"{statistics.mean(values):.2f} \xb1 {statistics.stdev(values):.2f} %"
+            for values in ([final_error(run, split) for run in runs] for split in ("train", "test"))
+        ]
+        seconds = [
+            sum(json.loads(line)["seconds"] for line in run.timing_path.read_text().splitlines())
+            for run in runs
+        ]
+        # Parameters of the networks of section 4.2 with one channel of input instead of three.
+        parameters = {"20": "269,434", "32": "463,866", "56": "852,730"}[group[-2:]]
+        name = as_shown(group)
+        assert row == [name, parameters, *expected, "3", f"{statistics.mean(seconds):.1f} s"]
+
+
+def test_cards_give_mean_spread_and_bound(new_outcome: NewOutcome, open_page: OpenPage) -> None:
+    outcome = new_outcome()
+    page = open_page(write_study_report(outcome))
+    for finding, side in zip(
+        outcome.findings, ["at least", "at most", "at least", "at least"], strict=True
+    ):
+        bound, difference = (
+            f"{value:.2f}".replace("-", "\u2212") for value in (finding.bound, finding.difference)
+        )
+        sentence = f"Difference {difference} percentage points; with 95% confidence {side} {bound}."
+        assert sentence in page.words
+        for sample in (finding.first, finding.second):
+            shown = f"{sample.mean:.2f} \xb1 {sample.spread:.2f} % n = 3"
+            assert f"{as_shown(sample.label)} {shown}" in page.words
+
+
+def test_findings_for_machines_equal_the_findings(new_outcome: NewOutcome) -> None:
+    outcome = new_outcome()
+    write_study_report(outcome)
+    facts = read_findings(outcome)
+    assert (facts["study"], facts["scale"], facts["changes"]) == ("degradation", "quick", {})
+    for said, finding in zip(facts["findings"], outcome.findings, strict=True):
+        assert said["claim"] == finding.claim
+        assert said["verdict"] == finding.verdict
+        assert said["rule"] == finding.rule
+        assert said["difference"] == pytest.approx(finding.difference)
+        assert said["bound"] == pytest.approx(finding.bound)
+        for key, sample in (("first", finding.first), ("second", finding.second)):
+            assert said[key]["label"] == sample.label
+            assert said[key]["values"] == list(sample.values)
+            assert said[key]["mean"] == pytest.approx(sample.mean)
+            assert said[key]["spread"] == pytest.approx(sample.spread)
+            assert said[key]["n"] == len(sample.values)
+    runs = [run for found in outcome.runs.values() for run in found]
+    assert [each["recipe_sha256"] for each in facts["trainings"]] == [r.recipe.digest for r in runs]
+    assert {each["environment"] for each in facts["trainings"]} == {0}
+    (environment,) = facts["environments"]
+    assert environment["versions"]["torch"] == "2.15.0"
+    assert environment["hardware"]["device"] == "cpu"
+    for training, run in zip(facts["trainings"], runs, strict=True):
+        assert (outcome.folder / training["folder"]).samefile(run.folder)
+
+
+def test_one_seed_is_not_enough_and_says_so(new_outcome: NewOutcome, open_page: OpenPage) -> None:
+    outcome = new_outcome(seeds=1)
+    page = open_page(write_study_report(outcome))
+    assert "0 of 4 claims confirmed here, 4 without enough data" in page.words
+    assert page.words.count("Not enough data claim") == 4
+    assert "nan" not in page.words
+    assert "% n = 1" in page.words
+    for said in read_findings(outcome)["findings"]:
+        assert said["bound"] is None
+        assert said["first"]["spread"] is None
+        assert said["first"]["n"] == 1
+
+
+def test_a_claim_that_fails_is_shown_as_failed(
+    new_outcome: NewOutcome, open_page: OpenPage
+) -> None:
+    outcome = new_outcome()
+    failed = replace(outcome.findings[1], verdict="not confirmed", bound=2.5)
+    outcome = replace(outcome, findings=(outcome.findings[0], failed))
+    page = open_page(write_study_report(outcome))
+    assert "1 of 2 claims confirmed here, 1 not confirmed" in page.words
+    assert "Not confirmed claim 2 of 2" in page.words
+
+
+@pytest.mark.parametrize("verdict", ["confirmed", "not confirmed", "not enough data"])
+def test_each_verdict_differs_in_more_than_colour(
+    verdict: Verdict, new_outcome: NewOutcome, open_page: OpenPage
+) -> None:
+    outcome = new_outcome(groups=("plain20", "plain56", "resnet20", "resnet56"))
+    outcome = replace(outcome, findings=(replace(outcome.findings[0], verdict=verdict),))
+    page = open_page(write_study_report(outcome))
+    badge = re.search(r'<span class="badge \w+">(<svg.*?</svg>) ([\w ]+)</span>', page.source)
+    assert badge is not None
+    assert badge[2] == verdict.capitalize()
+    assert badge[1].count("<path") == 1
+
+
+def test_a_sample_without_values_does_not_stop_the_report(
+    new_outcome: NewOutcome, open_page: OpenPage
+) -> None:
+    outcome = new_outcome(seeds=1)
+    empty = Sample("test error of nothing", ())
+    bound = float("nan")
+    finding = Finding("Nothing is known.", empty, empty, bound, "A rule.", "not enough data", "")
+    page = open_page(write_study_report(replace(outcome, findings=(finding,))))
+    assert "Difference \u2013 percentage points." in page.words
+    (said,) = read_findings(outcome)["findings"]
+    assert said["difference"] is said["first"]["mean"] is None
+
+
+def test_a_study_without_runs_has_a_page(tmp_path: Path, open_page: OpenPage) -> None:
+    page = open_page(write_study_report(Outcome(DEGRADATION, "quick", {}, tmp_path, {}, ())))
+    assert "0 of 0 claims confirmed here" in page.words
+
+
+def test_text_comes_through_as_text(new_outcome: NewOutcome, open_page: OpenPage) -> None:
+    outcome = new_outcome(seeds=1)
+    evil = "<script>alert('x')</script>"
+    runs = {**outcome.runs, f"{evil}$": outcome.runs["plain20"]}
+    finding = replace(outcome.findings[0], claim=f"{evil} & more", meaning=f"F(x) {evil}")
+    study = replace(outcome.study, title=evil, question=evil, theory=(evil,))
+    page = open_page(
+        write_study_report(
+            replace(outcome, runs=runs, study=study, findings=(finding,), changes={"seed": evil})
+        )
+    )
+    assert "<script" not in page.source
+    assert f"{evil} & more" in page.words
+    assert page.words.count(evil) >= 8
+    assert "&lt;script" not in page.words
+
+
+def test_changes_of_the_recipe_are_named(new_outcome: NewOutcome, open_page: OpenPage) -> None:
+    outcome = replace(new_outcome(seeds=1), changes={"length": "24 epochs"})
+    page = open_page(write_study_report(outcome))
+    assert "length changed to 24 epochs" in page.words
+    assert read_findings(outcome)["changes"] == {"length": "24 epochs"}
+
+
+def test_only_what_differs_between_trainings_is_named(
+    new_outcome: NewOutcome, open_page: OpenPage
+) -> None:
+    page = open_page(write_study_report(new_outcome()))
+    assert "they differ only in model.name and seed." in page.words
+    assert "train_on: train+validation" in page.text
+    assert "AMD EPYC 9654" in page.words
+
+
+def test_links_lead_to_the_measurements(new_outcome: NewOutcome, open_page: OpenPage) -> None:
+    outcome = new_outcome()
+    page = open_page(write_study_report(outcome))
+    targets = [target for target in page.values("href") if target.endswith(".jsonl")]
+    assert len(targets) == 18
+    assert all((outcome.folder / target).is_file() for target in targets)
+
+
+def test_the_main_chart_is_also_a_file(new_outcome: NewOutcome) -> None:
+    outcome = new_outcome()
+    write_study_report(outcome)
+    root = ElementTree.parse(outcome.folder / "degradation.svg").getroot()
+    last = [final for final in root.iter() if (final.text or "").startswith("plain-56")]
+    assert len(last) == 1
+    assert "Residual networks: error against epoch." in str(root.get("aria-label"))
+
+
+def test_networks_of_one_depth_are_drawn_by_name(
+    new_outcome: NewOutcome, open_page: OpenPage
+) -> None:
+    page = open_page(write_study_report(new_outcome(groups=("plain56", "resnet56"))))
+    assert "All networks" in page.words
+    assert "depth in layers" not in page.words
+
+
+def test_the_same_runs_give_the_same_files(new_outcome: NewOutcome) -> None:
+    outcome = new_outcome()
+
+    def contents() -> dict[str, str]:
+        write_study_report(outcome)
+        files = sorted(path for path in outcome.folder.iterdir() if path.is_file())
+        return {
+            path.name: re.sub(r"<time .*?</time>", "", path.read_text(encoding="utf-8"))
+            for path in files
+        }
+
+    first = contents()
+    assert set(first) == {"degradation.svg", "findings.json", "report.html"}
+    assert contents() == first
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(new_outcome: NewOutcome) -> None:
+    outcome = new_outcome(seeds=1)
+    (outcome.folder / "report.html").mkdir()
+    with pytest.raises(StorageError, match="The runs are untouched"):
+        write_study_report(outcome)
