@@ -1,0 +1,56 @@
+"""resnetkit trains, measures, explains and deploys residual networks.
+
+The names below are imported when they are first used, so that `import resnetkit` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resnetkit.models.complexity import trace
+    from resnetkit.models.zoo import ARCHITECTURES, cifar_resnet, create_model
+    from resnetkit.studies.runner import run_study
+    from resnetkit.studies.table import STUDIES
+    from resnetkit.training.loop import train
+    from resnetkit.training.recipe import Recipe, load_recipe
+    from resnetkit.training.run import Run, read_run
+
+__all__ = [
+    "ARCHITECTURES",
+    "STUDIES",
+    "Recipe",
+    "Run",
+    "cifar_resnet",
+    "create_model",
+    "load_recipe",
+    "read_run",
+    "run_study",
+    "trace",
+    "train",
+]
+
+HOMES = {
+    "ARCHITECTURES": "models.zoo",
+    "STUDIES": "studies.table",
+    "Recipe": "training.recipe",
+    "Run": "training.run",
+    "cifar_resnet": "models.zoo",
+    "create_model": "models.zoo",
+    "load_recipe": "training.recipe",
+    "read_run": "training.run",
+    "run_study": "studies.runner",
+    "trace": "models.complexity",
+    "train": "training.loop",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("resnetkit")
+    if name not in HOMES:
+        raise AttributeError(f"module 'resnetkit' has no attribute '{name}'")
+    return getattr(import_module(f"resnetkit.{HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

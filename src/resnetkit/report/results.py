@@ -114,6 +114,7 @@ def next_steps(outcome: Outcome) -> list[tuple[str, str]]:
     ]
     for run in list(chain.from_iterable(outcome.runs.values()))[-1:]:
         length, network = run.recipe.length, run.recipe.model.name
+        lr = run.recipe.optimizer.lr / 2
         longer = f"'length={2 * length.count} {length.unit}'"
         steps += [
             (
@@ -121,8 +122,8 @@ def next_steps(outcome: Outcome) -> list[tuple[str, str]]:
                 f"resnet study {name} --scale {outcome.scale} --set {longer}",
             ),
             (
-                f"Train one network alone, here {network}, with a learning rate of your own.",
-                f"resnet train {scale.recipe} --set model.name={network} --set optimizer.lr=0.02",
+                f"Train one network alone, here {network}, with half the learning rate.",
+                f"resnet train {scale.recipe} --set model.name={network} --set optimizer.lr={lr:g}",
             ),
             ("See the layers of that network, and what each costs.", f"resnet models {network}"),
         ]

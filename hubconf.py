@@ -1,0 +1,24 @@
+"""torch.hub entry points: torch.hub.load(REPOSITORY, "resnet56", shortcut="B"), one a named network."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+dependencies = ["torch"]
+
+try:
+    import resnetkit  # noqa: F401
+except ModuleNotFoundError:  # a hub clone that is not installed
+    sys.path.insert(0, str(Path(__file__).parent / "src"))
+
+from resnetkit.models.zoo import ARCHITECTURES, create_model
+
+
+def entry_point(name):
+    """Returns a function that builds the named network with fresh weights."""
+    build = partial(create_model, name)
+    build.__doc__ = f"Builds {name}; options are those of resnetkit.create_model."
+    return build
+
+
+globals().update({name: entry_point(name) for name in ARCHITECTURES})

@@ -1,0 +1,70 @@
+"""The house has floors: a module imports from its own package or from lower floors, never upwards."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import resnetkit
+
+SOURCE = Path(resnetkit.__file__).parent
+FLOORS = {
+    "errors": 0,
+    "models": 1,
+    "data": 1,
+    "training": 2,
+    "evaluation": 3,
+    "probes": 3,
+    "inference": 3,
+    "studies": 4,
+    "report": 5,
+    "serving": 5,
+    "cli": 6,
+    "__main__": 7,
+    "__init__": 7,
+}
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """Returns the package or top module a file belongs to."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(source: str) -> set[str]:
+    """Returns the rooms of resnetkit that a module imports from, anywhere in it."""
+    rooms = set()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the direction"
+            names = [node.module or ""]
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "resnetkit":
+                rooms.add(rest.partition(".")[0] or "__init__")
+    return rooms
+
+
+def upward(here: str, source: str) -> set[str]:
+    """Returns the rooms a module imports although they lie higher, or beside it on its floor."""
+    return {
+        there for there in imported_rooms(source) if there != here and FLOORS[there] >= FLOORS[here]
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_module_imports_upwards(path: Path) -> None:
+    assert upward(room(path), path.read_text()) == set()
+
+
+def test_an_upward_import_would_be_found() -> None:
+    assert upward("models", "from resnetkit.training.loop import train") == {"training"}
+    assert upward("models", "def f():\n    import resnetkit.data.feed") == {"data"}
+    assert upward("training", "from resnetkit.errors import DataError") == set()
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room(path) for path in MODULES} <= set(FLOORS)
