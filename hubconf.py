@@ -1,4 +1,4 @@
-"""torch.hub entry points: torch.hub.load(REPOSITORY, "resnet56", shortcut="B"), one a named network."""
+"""torch.hub entry points, one a named network, such as torch.hub.load(REPOSITORY, "resnet56")."""
 
 import sys
 from functools import partial
@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError:  # a hub clone that is not installed
     sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from resnetkit.models.zoo import ARCHITECTURES, create_model
+from resnetkit.models.zoo import ARCHITECTURES, create_model  # noqa: E402
 
 
 def entry_point(name):

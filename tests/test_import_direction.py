@@ -1,4 +1,4 @@
-"""The house has floors: a module imports from its own package or from lower floors, never upwards."""
+"""The house has floors: a module imports from its own package or from lower floors, never up."""
 
 import ast
 from pathlib import Path

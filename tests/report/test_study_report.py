@@ -68,7 +68,7 @@ def test_the_parts_come_in_the_order_of_an_argument(
         "What happens during training",
         "Where training ends",
         "The claims, one by one",
-        "The theory behind it",
+        "Why should depth hurt?",
         "All results",
         "What to try next",
         "How to check this",

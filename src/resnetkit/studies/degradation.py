@@ -113,6 +113,7 @@ DEGRADATION = Study(
         "He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, 2015, figures 1"
         " and 6"
     ),
+    theory_title="Why should depth hurt?",
     theory=(
         (
             "A deeper network can do everything a shallower one can: let the added layers copy"

@@ -51,7 +51,8 @@ class Sample:
 
     @property
     def mean(self) -> float:
-        return statistics.fmean(self.values)
+        """Returns the mean over seeds; nan without any."""
+        return statistics.fmean(self.values) if self.values else math.nan
 
     @property
     def spread(self) -> float:
@@ -213,7 +214,8 @@ class Study:
         title: of the report.
         question: in one sentence.
         source: paper, section and figures.
-        theory: paragraphs for a learner, before the results.
+        theory_title: heading of the theory.
+        theory: paragraphs for a learner.
         scales: by name; the first is the default.
         findings: from the runs of each group to the findings.
         paper_figures: published numbers to set beside ours.
@@ -224,6 +226,7 @@ class Study:
     title: str
     question: str
     source: str
+    theory_title: str
     theory: tuple[str, ...]
     scales: dict[str, Scale]
     findings: Callable[[dict[str, list[Run]]], Sequence[Finding]]

@@ -1,0 +1,212 @@
+"""Training throughput of resnetkit against the way the peers train, side by side in one run.
+
+Both train the same network on the same random images of the same size with the same batch. `ours`
+is the training step of `resnet train`: resident uint8 images, batched augmentation, channels-last,
+the precision `auto` chooses. `peer` is what the public CIFAR trainers do: a torchvision-style data
+set that hands out one PIL image at a time, transforms, a DataLoader with two workers, eager float32
+in NCHW. Each measurement is a fresh process and the two take turns, so that a machine whose speed
+drifts treats both alike.
+
+    python benchmarks/train_throughput.py --rounds 5
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+
+BATCH_SIZE = 128
+SAMPLES = 5_000
+WARM_UP_STEPS = 5
+
+
+def measure_ours(network: str, steps: int) -> dict[str, float]:
+    """Returns the throughput of our training step, pipeline included."""
+    from resnetkit.data.datasets import DATASETS
+    from resnetkit.training.bench import prepare
+    from resnetkit.training.loop import apply_gradient, take_gradient
+    from resnetkit.training.recipe import load_recipe
+    from resnetkit.training.world import open_world
+
+    DATASETS["random"] = random_dataset
+    changes = {"model.name": network, "data.name": "random", "data.crop_padding": 4}
+    changes |= {"data.flip": "random", "batch_size": BATCH_SIZE, "precision": "auto"}
+    with open_world("cpu") as world:
+        bench = prepare(load_recipe("digits", changes), world)
+        batches = bench.batches.between(0, WARM_UP_STEPS + steps)
+
+        def step() -> None:
+            batch = next(batches)
+            _, norm = take_gradient(bench, batch)
+            apply_gradient(bench, bench.lr_at(batch.step, below=True), norm)
+
+        return timed(step, steps)
+
+
+def random_dataset():
+    """Returns random images of CIFAR-10's size and number of classes."""
+    import torch
+
+    from resnetkit.data.datasets import Dataset, stratified_split
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 10, (SAMPLES,), generator=generator)
+    images = torch.randint(0, 256, (SAMPLES, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    split = stratified_split(labels, test_share=0.1, validation_share=0.1)
+    return Dataset("random", images, labels, tuple("0123456789"), split, mirrored=True)
+
+
+def measure_peer(network: str, steps: int) -> dict[str, float]:
+    """Returns the throughput of a training as the public CIFAR trainers write it."""
+    import torch
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+
+    from resnetkit.models.zoo import create_model
+
+    images = random_dataset().images.permute(0, 2, 3, 1).numpy()
+    labels = random_dataset().labels.tolist()
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(32, padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ]
+    )
+
+    class Pictures(Dataset):
+        def __len__(self) -> int:
+            return SAMPLES
+
+        def __getitem__(self, index: int):
+            return transform(Image.fromarray(images[index])), labels[index]
+
+    loader = DataLoader(Pictures(), BATCH_SIZE, shuffle=True, num_workers=2, drop_last=True)
+    model = create_model(network)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    criterion = torch.nn.CrossEntropyLoss()
+    batches = forever(loader)
+
+    def step() -> None:
+        inputs, targets = next(batches)
+        loss = criterion(model(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return timed(step, steps)
+
+
+def forever(loader) -> Iterator:
+    """Yields the batches of epoch after epoch."""
+    while True:
+        yield from loader
+
+
+def timed(step: Callable[[], None], steps: int) -> dict[str, float]:
+    """Returns images a second over some steps after a warm-up, and the peak memory in GiB."""
+    for _ in range(WARM_UP_STEPS):
+        step()
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    seconds = time.perf_counter() - began
+    peak = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return {"images_per_second": steps * BATCH_SIZE / seconds, "peak_gib": peak / 2**20}
+
+
+def measure_limit() -> dict[str, float]:
+    """Returns the rate of large matrix products in this process, in GFLOP/s."""
+    import torch
+
+    rates = {}
+    for name in ("float32", "bfloat16"):
+        left, right = (torch.randn(2048, 2048, dtype=getattr(torch, name)) for _ in range(2))
+        left @ right
+        began = time.perf_counter()
+        for _ in range(10):
+            left @ right
+        rates[name] = 10 * 2 * 2048**3 / (time.perf_counter() - began) / 1e9
+    return rates
+
+
+def in_fresh_process(what: str, network: str, steps: int) -> dict[str, float]:
+    """Runs one measurement in a process of its own."""
+    command = [sys.executable, __file__, "--measure", what, network, "--steps", str(steps)]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(output.stdout.splitlines()[-1])
+
+
+def compare(network: str, rounds: int, steps: int) -> None:
+    """Prints the comparison as Markdown."""
+    import torch
+
+    from resnetkit.models.complexity import trace
+    from resnetkit.models.zoo import find_architecture
+
+    results: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
+    limits = []
+    for number in range(rounds):
+        limits.append(in_fresh_process("limit", network, steps))
+        for who in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
+            results[who].append(in_fresh_process(who, network, steps))
+    speeds = {who: [r["images_per_second"] for r in rows] for who, rows in results.items()}
+    ratios = [ours / peer for ours, peer in zip(speeds["ours"], speeds["peer"], strict=True)]
+    limit = statistics.median(row["bfloat16"] for row in limits)
+    flops = 3 * 2 * trace(find_architecture(network)).multiply_adds
+    share = statistics.median(speeds["ours"]) * flops / (limit * 1e9)
+
+    print(f"# Training throughput of {network} at 32x32, batch {BATCH_SIZE}\n")
+    print(
+        f"{date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores,"
+        f" torch {torch.__version__}, Python {platform.python_version()}; n = {rounds} pairs of"
+        f" fresh processes taking turns, {steps} steps each after {WARM_UP_STEPS}.\n"
+    )
+    print("| | images/s, median | lowest to highest | peak memory of a process |")
+    print("|---|---|---|---|")
+    for who, rows in results.items():
+        low, high = min(speeds[who]), max(speeds[who])
+        peak = max(row["peak_gib"] for row in rows)
+        median = statistics.median(speeds[who])
+        print(f"| {who} | {median:,.0f} | {low:,.0f} to {high:,.0f} | {peak:.2f} GiB |")
+    print(
+        f"\nRatio ours / peer: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to"
+        f" {max(ratios):.2f}. Large bfloat16 matrix products ran at {limit:,.0f} GFLOP/s in the"
+        f" same run; our training step reaches {share:.0%} of that."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure is None:
+        compare(options.network, options.rounds, options.steps)
+        return
+    what, network = options.measure
+    if what == "limit":
+        print(json.dumps(measure_limit()))
+    else:
+        measure = {"ours": measure_ours, "peer": measure_peer}[what]
+        print(json.dumps(measure(network, options.steps)))
+
+
+if __name__ == "__main__":
+    main()
