@@ -1,14 +1,14 @@
 """The exceptions that resnetkit raises for a reason a person can act on.
 
-    ResnetkitError            exit code 1   something failed that the user should know about
-    |-- UsageError            exit code 2   a command, an architecture or a number that cannot be
-    |   |-- ArchitectureError               no such network, or options that do not fit together
-    |   `-- RecipeError                     a recipe that is malformed, or does not fit its data or
-    run |-- DataError             exit code 3   data that is missing, damaged or not what it claims
-    to be |-- WeightsError          exit code 3   weights or a checkpoint that cannot be trusted
-    |-- StorageError          exit code 1   a folder that cannot be written, a disk that is full
-    |-- TrainingDiverged      exit code 1   a loss or gradient that is no longer a number `--
-    Interrupted           exit code 130 or 143, after everything was saved
+    ResnetkitError           exit 1   something failed that the user should know about
+    |-- UsageError           exit 2   a command, an architecture or a number that cannot be
+    |   |-- ArchitectureError         no such network, or options that do not fit together
+    |   `-- RecipeError               a malformed recipe, or one that does not fit data or run
+    |-- DataError            exit 3   data that is missing, damaged or not what it claims to be
+    |-- WeightsError         exit 3   weights or a checkpoint that cannot be trusted
+    |-- StorageError         exit 1   a folder that cannot be written, a disk that is full
+    |-- TrainingDiverged     exit 1   a loss or gradient that is no longer a number
+    `-- Interrupted          exit 130 or 143, after everything was saved
 
 Each message says what happened, what was expected and how to go on. `assert` is for our own
 invariants.

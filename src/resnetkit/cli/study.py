@@ -46,10 +46,12 @@ def study(
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: expected 0 or more.")
     chosen = find_study(name)
+    scale = scale or next(iter(chosen.scales))
+    remark(f"study {name}, scale {scale}: its runs are in {out / 'runs'}")
     with bar(f"study {name}") as progress:
         outcome = run_study(
             chosen,
-            scale or next(iter(chosen.scales)),
+            scale,
             out,
             changes=parse_changes(changes),
             jobs=jobs,

@@ -61,8 +61,14 @@ class TrainingBatches:
     ranks: int = 1
 
     @property
+    def size(self) -> int:
+        """Returns the samples of a step, of all ranks together: as many on each."""
+        shared = min(self.batch_size, len(self.sample_ids)) // self.ranks * self.ranks
+        return max(1, shared)
+
+    @property
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.sample_ids) // self.batch_size)
+        return len(self.sample_ids) // self.size
 
     def between(self, start: int, stop: int) -> Iterator[Batch]:
         """Yields the batches of the steps from `start` up to, but without, `stop`."""
@@ -70,7 +76,7 @@ class TrainingBatches:
         while start < stop:
             order = epoch_order(self.sample_ids, seed=self.seed, epoch=epoch)
             for place in range(position, min(self.steps_per_epoch, position + stop - start)):
-                sample_ids = order[place * self.batch_size : (place + 1) * self.batch_size]
+                sample_ids = order[place * self.size : (place + 1) * self.size]
                 yield Batch(
                     step=start,
                     epoch=epoch,

@@ -62,7 +62,7 @@ class Architecture:
     in_channels: int = 3
     recompute: bool = False
 
-    def with_options(self, **options: Any) -> "Architecture":
+    def with_options(self, /, **options: Any) -> "Architecture":
         """Returns a copy with some options replaced.
 
         Raises:

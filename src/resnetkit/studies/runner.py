@@ -68,11 +68,13 @@ def run_study(
     """
     check_scale(study, scale)
     trials = study.trials(scale, changes)
-    jobs = jobs or joblib.cpu_count()
     missing = [trial for trial in trials if not is_finished(trial_folder(root, trial.recipe))]
     missing.sort(key=trial_cost, reverse=True)  # the longest first, so that none is left at the end
+    at_a_time = jobs or joblib.cpu_count()
+    threads = 1 if at_a_time > 1 else 0  # the same however many trainings are still missing
     try:
-        pool = joblib.Parallel(n_jobs=jobs, backend=backend, return_as="generator_unordered")
+        workers = max(1, min(at_a_time, len(missing)))
+        pool = joblib.Parallel(n_jobs=workers, backend=backend, return_as="generator_unordered")
     except ValueError as error:
         raise UsageError(
             f"unknown joblib backend '{backend}': expected loky, multiprocessing, threading,"
@@ -84,7 +86,7 @@ def run_study(
                 trial.recipe,
                 trial_folder(root, trial.recipe),
                 device=device,
-                threads=1 if jobs > 1 else 0,
+                threads=threads,
             )
             for trial in missing
         )

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 from torch import Tensor
 
@@ -86,11 +87,16 @@ def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:
             raise damaged(path, f"{name} is not what was written")
     if "state.json" not in contents:
         raise damaged(path, "state.json is not in its manifest")
-    state = json.loads(contents.pop("state.json"))
-    tensors = {
-        name.removesuffix(".safetensors"): safetensors.torch.load(content)
-        for name, content in contents.items()
-    }
+    state: dict[str, Any] = {}
+    tensors: Tensors = {}
+    for name, content in contents.items():
+        try:
+            if name == "state.json":
+                state = json.loads(content)
+            else:
+                tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(content)
+        except (ValueError, safetensors.SafetensorError) as error:
+            raise damaged(path, f"{name} is not what its name says ({error})") from error
     return tensors, state
 
 

@@ -1,6 +1,7 @@
 """train(recipe, folder) -> Run: step after step, and nothing lost on the way."""
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -18,14 +19,13 @@ from resnetkit.data.batches import Batch
 from resnetkit.data.datasets import Split
 from resnetkit.errors import Interrupted, TrainingDiverged
 from resnetkit.training.bench import Bench, prepare
-from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.environment import hardware, versions
 from resnetkit.training.export import export_model
 from resnetkit.training.progress import Progress, restore, save
 from resnetkit.training.recipe import Recipe, UntilErrorWarmup
 from resnetkit.training.run import Event, Journal, Run, locked_run
 from resnetkit.training.signals import StopRequest, caught_signals
-from resnetkit.training.storage import storage_errors, write_file
+from resnetkit.training.storage import write_file
 from resnetkit.training.tally import count
 from resnetkit.training.world import World, open_world
 
@@ -67,13 +67,14 @@ def train(
     with open_world(device) as world, caught_signals() as stop:
         bench = prepare(recipe, world)
         torch.set_num_threads(threads or bench.sensible_threads)
-        with opened_run(folder, recipe, world) as run, storage_errors(folder, how_to_go_on(run)):
+        with opened_run(folder, recipe, world) as run:
             if run.final is None:
                 with closing(Journal(run, observe, writes=world.is_main)) as journal:
                     progress = restore(bench, run)
                     journal.open_session(session(bench, progress), progress.metrics_bytes)
                     fit(bench, run, progress, journal, stop)
                     finish(bench, run, progress, journal)
+                world.any(False)  # nobody leaves before the run is finished
     return run
 
 
@@ -83,13 +84,6 @@ def opened_run(folder: Path, recipe: Recipe, world: World) -> Iterator[Run]:
     with locked_run(folder, recipe) if world.is_main else nullcontext(Run(folder, recipe)) as run:
         world.any(False)  # nobody reads before the folder is there
         yield run
-
-
-def how_to_go_on(run: Run) -> str:
-    """Returns what is safe when writing fails."""
-    steps = checkpoint_steps(run.checkpoints)
-    kept = f"The checkpoint of step {steps[-1]} is kept." if steps else "Nothing was saved yet."
-    return f"{kept} Make room or choose another folder with --out; the same command then goes on."
 
 
 def session(bench: Bench, progress: Progress) -> Event:
@@ -140,7 +134,7 @@ def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: Stop
             raise Interrupted(
                 f"stopped after step {progress.step} of {total}; everything is saved in"
                 f" {run.folder}. The same command goes on from there.",
-                stop.signal_number,
+                stop.signal_number or signal.SIGTERM,  # another rank was asked to stop
             )
         if progress.reached:
             break
@@ -189,13 +183,13 @@ class Stopwatch:
         self.step_seconds += time.perf_counter() - began
         self.steps += 1
 
-    def read(self, step: int, batch_size: int) -> Event:
+    def read(self, step: int, images_a_step: int) -> Event:
         """Returns the times since the last reading and begins anew."""
         now = time.perf_counter()
         timing = {
             "step": step,
             "seconds": round(now - self.began, 4),
-            "images_per_second": round(self.steps * batch_size / self.step_seconds, 1),
+            "images_per_second": round(self.steps * images_a_step / self.step_seconds, 1),
         }
         self.began, self.steps, self.step_seconds = now, 0, 0.0
         return timing
@@ -218,7 +212,7 @@ def close_interval(
         "error": score.error,
         "gradient_norm": norm.item(),
     }
-    journal.write(event, watch.read(progress.step, bench.recipe.batch_size))
+    journal.write(event, watch.read(progress.step, bench.batches.size))
 
 
 def close_epoch(bench: Bench, progress: Progress, journal: Journal, epoch: int) -> None:
@@ -256,11 +250,12 @@ def divergence(
     }
     path = run.folder / "failure.json"
     if bench.world.is_main:
-        write_file(path, json.dumps(details, indent=1))
+        with run.writing():
+            write_file(path, json.dumps(details, indent=1))
     return TrainingDiverged(
         f"training diverged: at step {batch.step} the loss is {details['loss']} and the gradient's"
         f" norm {details['gradient_norm']}; that step was not taken. {path} names the samples."
-        f" {how_to_go_on(run).split('.')[0]}. Try a lower optimizer.lr (it was {lr:g}), a longer"
+        f" {run.how_to_go_on().split('.')[0]}. Try a lower optimizer.lr (it was {lr:g}), a longer"
         " warm-up, gradient_clip=1 or precision=float32."
     )
 
@@ -274,6 +269,7 @@ def finish(bench: Bench, run: Run, progress: Progress, journal: Journal) -> None
     event |= {split: asdict(score) for split, (score, _) in results.items()}
     event["test"]["confusion"] = results["test"][1].tolist()
     if bench.world.is_main:
-        export_model(bench, run.model, {split: score for split, (score, _) in results.items()})
+        with run.writing():
+            export_model(bench, run.model, {split: score for split, (score, _) in results.items()})
     journal.write(event)
     journal.sync()

@@ -46,8 +46,9 @@ def save(bench: Bench, run: Run, progress: Progress) -> None:
     progress.epoch_sums = bench.world.gather(bench.epoch.sums).tolist()
     progress.interval_sums = bench.world.gather(bench.interval.sums).tolist()
     if bench.world.is_main:
-        save_checkpoint(run.checkpoints, progress.step, tensors_of(bench), asdict(progress))
-        remove_old_checkpoints(run.checkpoints, bench.recipe.checkpoint.keep)
+        with run.writing():
+            save_checkpoint(run.checkpoints, progress.step, tensors_of(bench), asdict(progress))
+            remove_old_checkpoints(run.checkpoints, bench.recipe.checkpoint.keep)
 
 
 def tensors_of(bench: Bench) -> Tensors:
@@ -85,6 +86,9 @@ def restore(bench: Bench, run: Run) -> Progress:
             f"the checkpoint {path} was not made for this training: {first_line(error)} Nothing was"
             " changed. Move it away to start again, or train in another folder."
         ) from error
+    if bench.world.is_main:  # a kill between saving and removing leaves one too many
+        with run.writing():
+            remove_old_checkpoints(run.checkpoints, bench.recipe.checkpoint.keep)
     return progress
 
 

@@ -59,6 +59,17 @@ def parse_duration(value: object) -> object:
 Length = Annotated[Duration, BeforeValidator(parse_duration), PlainSerializer(str)]
 
 
+def plain_number(value: object) -> object:
+    """Refuses true and false for a number, and writes zero without a sign."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value + 0.0 if isinstance(value, float) else value
+
+
+Whole = Annotated[int, BeforeValidator(plain_number)]
+Real = Annotated[float, BeforeValidator(plain_number)]
+
+
 class Section(BaseModel):
     """A part of a recipe: unknown keys are refused, values are finite, nothing changes later."""
 
@@ -78,7 +89,7 @@ class DataSection(Section):
     name: str = "digits"
     train_on: Literal["train", "train+validation"] = "train"
     normalize: NormalizationKind = "channel"
-    crop_padding: int = Field(default=0, ge=0)
+    crop_padding: Whole = Field(default=0, ge=0)
     padding: Padding = "zeros"
     flip: Flip = "none"
 
@@ -86,10 +97,10 @@ class DataSection(Section):
 class OptimizerSection(Section):
     """Stochastic gradient descent with momentum; `decay` says what weight decay pulls on."""
 
-    lr: float = Field(default=0.1, gt=0, le=100)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    lr: Real = Field(default=0.1, gt=0, le=100)
+    momentum: Real = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(default=1e-4, ge=0, lt=1)
+    weight_decay: Real = Field(default=1e-4, ge=0, lt=1)
     decay: optim.Decay = "convolutions"
 
     @model_validator(mode="after")
@@ -104,7 +115,7 @@ class StepSchedule(Section):
 
     kind: Literal["step"]
     milestones: tuple[Length, ...]
-    factor: float = Field(default=0.1, gt=0, lt=1)
+    factor: Real = Field(default=0.1, gt=0, lt=1)
 
     def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
         milestones = [milestone.steps(steps_per_epoch) for milestone in self.milestones]
@@ -115,7 +126,7 @@ class LinearSchedule(Section):
     """A straight line from the learning rate to `final` times it."""
 
     kind: Literal["linear"]
-    final: float = Field(default=0.0, ge=0, le=1)
+    final: Real = Field(default=0.0, ge=0, le=1)
 
     def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
         return optim.linear(step, total, final=self.final)
@@ -125,7 +136,7 @@ class CosineSchedule(Section):
     """Half a cosine wave from the learning rate to `final` times it."""
 
     kind: Literal["cosine"]
-    final: float = Field(default=0.0, ge=0, le=1)
+    final: Real = Field(default=0.0, ge=0, le=1)
 
     def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
         return optim.cosine(step, total, final=self.final)
@@ -135,9 +146,9 @@ class OneCycleSchedule(Section):
     """Up from `start` times the learning rate to its peak at a share of the run, then down."""
 
     kind: Literal["one-cycle"]
-    start: float = Field(default=0.04, ge=0, le=1)
-    peak: float = Field(default=0.3, gt=0, lt=1)
-    final: float = Field(default=0.0, ge=0, le=1)
+    start: Real = Field(default=0.04, ge=0, le=1)
+    peak: Real = Field(default=0.3, gt=0, lt=1)
+    final: Real = Field(default=0.0, ge=0, le=1)
 
     def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
         return optim.one_cycle(step, total, start=self.start, peak=self.peak, final=self.final)
@@ -175,8 +186,8 @@ class UntilErrorWarmup(Section):
     """
 
     kind: Literal["until-error"]
-    lr: float = Field(default=0.01, gt=0, le=100)
-    below: float = Field(default=80.0, gt=0, lt=100)
+    lr: Real = Field(default=0.01, gt=0, le=100)
+    below: Real = Field(default=80.0, gt=0, lt=100)
 
     def lr_at(self, step: int, scheduled: float, steps_per_epoch: int, *, below: bool) -> float:
         return scheduled if below else self.lr
@@ -188,7 +199,7 @@ Warmup = Annotated[NoWarmup | LinearWarmup | UntilErrorWarmup, Field(discriminat
 class EvaluationSection(Section):
     """How often, and on which part, the error is measured along training."""
 
-    every_epochs: int = Field(default=1, ge=1)
+    every_epochs: Whole = Field(default=1, ge=1)
     split: Literal["validation", "test"] = "validation"
 
 
@@ -196,7 +207,7 @@ class CheckpointSection(Section):
     """How often the state is saved, and how many saved states are kept."""
 
     every: Length = Duration(1, "epochs")
-    keep: int = Field(default=1, ge=1)
+    keep: Whole = Field(default=1, ge=1)
 
 
 class Recipe(Section):
@@ -213,14 +224,14 @@ class Recipe(Section):
     schedule: Schedule
     warmup: Warmup = NoWarmup()
     length: Length
-    batch_size: int = Field(default=128, ge=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    gradient_clip: float = Field(default=0.0, ge=0)
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    target_error: float = Field(default=0.0, ge=0, lt=100)
+    batch_size: Whole = Field(default=128, ge=1, le=2**20)
+    label_smoothing: Real = Field(default=0.0, ge=0, lt=1)
+    gradient_clip: Real = Field(default=0.0, ge=0)
+    ema_decay: Real = Field(default=0.0, ge=0, lt=1)
+    target_error: Real = Field(default=0.0, ge=0, lt=100)
     precision: Precision = "auto"
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    log_every: int = Field(default=50, ge=1)
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
+    log_every: Whole = Field(default=50, ge=1)
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
 
@@ -324,6 +335,8 @@ def read_values(name_or_path: str) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the recipe '{path}' cannot be read: {error}.") from error
+    except RecursionError:
+        raise RecipeError(f"the recipe '{path}' is nested too deeply.") from None
     except yaml.YAMLError as error:
         raise RecipeError(
             f"the recipe '{path}' is not YAML: {' '.join(str(error).split())}."
@@ -371,7 +384,10 @@ def problem_sentence(problem: dict[str, Any]) -> str:
         del place[1]  # pydantic's own name for the kind of section
     key = ".".join(place)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}' in the recipe.{did_you_mean(key, known_keys(place[:-1]))}"
+        known = known_keys(place[:-1])
+        if key in known:
+            return f"'{key}' belongs to another {place[0]}.kind than this recipe has."
+        return f"unknown key '{key}' in the recipe.{did_you_mean(key, known)}"
     if problem["type"] in ("missing", "union_tag_not_found"):
         missing = key if problem["type"] == "missing" else f"{key}.kind"
         return f"the recipe lacks '{missing}'."

@@ -1,18 +1,20 @@
 """The run folder: a training that explains itself and can be gone on with.
 
 recipe.yaml        the resolved recipe
-environment.json   for each time the run was started: versions, hardware, precision and why
-metrics.jsonl      one event a line; the same bytes for the same recipe, however often it was
-interrupted timing.jsonl       how fast it went, which is never the same twice checkpoints/
-what a resumed run starts from model/             weights, configuration and card of the finished
-network
+environment.json   for each start: versions, hardware, precision and why
+metrics.jsonl      one event a line; the same bytes for the same recipe, however interrupted
+timing.jsonl       how fast it went, which is never the same twice
+checkpoints/       what a resumed run starts from
+model/             weights, configuration and card of the finished network
 """
 
 import json
+import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,14 @@ from typing import Any
 import filelock
 
 from resnetkit.errors import RecipeError, StorageError, UsageError, WeightsError
+from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.recipe import Recipe, checked_recipe, read_values
 from resnetkit.training.storage import TEMPORARY_PREFIX, storage_errors, write_file
 
 __all__ = ["Event", "Journal", "Run", "find_runs", "locked_run", "read_run"]
 
 Event = dict[str, Any]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Run:
     def events(self, kind: str) -> list[Event]:
         """Returns the events of one kind, in order: interval, epoch or final.
 
-        interval: step, epoch, lr, loss, error and gradient_norm since the last one, as trained.
+        interval: step, lr and gradient_norm of its last step, and loss and error, as trained,
+            since the interval before.
         epoch: epoch (from 1), step, train_loss and train_error as trained, and where the recipe
             asks for it <split>_loss and <split>_error.
         final: step, and for each split loss, error, top5_error and count; the test part's
@@ -70,14 +75,25 @@ class Run:
 
     @property
     def last_step(self) -> int:
-        """Returns the step of the last event; 0 before the first. It reads only the file's end."""
-        if not self.metrics_path.exists():
+        """Returns the step of the last interval; 0 before the first. It reads only a file's end."""
+        if not self.timing_path.exists():
             return 0
-        with self.metrics_path.open("rb") as file:
-            file.seek(max(0, self.metrics_path.stat().st_size - 4096))
-            lines = file.read().split(b"\n")[:-1]
-        steps = [match for line in lines if (match := re.search(rb'"step": (\d+)', line))]
-        return int(steps[-1][1]) if steps else 0
+        with self.timing_path.open("rb") as file:
+            file.seek(max(0, self.timing_path.stat().st_size - 1024))
+            steps = re.findall(rb'"step": (\d+)[^\n]*\n', file.read())
+        return int(steps[-1]) if steps else 0
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Returns the context in which a refusal to write says what is safe and how to go on."""
+        return storage_errors(self.folder, self.how_to_go_on)
+
+    def how_to_go_on(self) -> str:
+        """Returns what is safe when writing fails."""
+        steps = checkpoint_steps(self.checkpoints)
+        kept = f"The checkpoint of step {steps[-1]} is kept." if steps else "Nothing was saved yet."
+        return (
+            f"{kept} Make room or choose another folder with --out; the same command then goes on."
+        )
 
     @property
     def share_done(self) -> float:
@@ -109,6 +125,13 @@ class Run:
         return float(sum(line["seconds"] for line in read_lines(self.timing_path)))
 
 
+def finite(value: Any) -> Any:
+    """Returns an event whose numbers JSON can write: null stands for what is not finite."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def read_lines(path: Path) -> list[Event]:
     """Returns the whole lines of a JSON lines file; a line that is being written is left out."""
     if not path.exists():
@@ -122,7 +145,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = path.open("ab", buffering=0)
+        self.file = path.open("ab")
 
     @property
     def size(self) -> int:
@@ -131,7 +154,8 @@ class EventLog:
 
     def write(self, event: Event) -> None:
         """Adds a line."""
-        self.file.write(json.dumps(event, separators=(", ", ": ")).encode() + b"\n")
+        self.file.write(json.dumps(finite(event), allow_nan=False).encode() + b"\n")
+        self.file.flush()  # complains when the disk is full
 
     def cut(self, size: int) -> None:
         """Removes what lies beyond a length, which a resumed run writes again.
@@ -174,8 +198,17 @@ def read_run(folder: Path) -> Run:
 
 
 def find_runs(root: Path) -> list[Run]:
-    """Returns the runs below a folder, in the order of their paths."""
-    return [read_run(path.parent) for path in sorted(root.rglob("recipe.yaml"))]
+    """Returns the runs below a folder, in the order of their paths.
+
+    A recipe that this version cannot read is left out, with a warning in the log.
+    """
+    runs = []
+    for path in sorted(root.rglob("recipe.yaml")):
+        try:
+            runs.append(read_run(path.parent))
+        except RecipeError as error:
+            logger.warning("%s is left out: %s", path.parent, error)
+    return runs
 
 
 @contextmanager
@@ -191,8 +224,8 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
     with storage_errors(folder, advice):
         folder.mkdir(parents=True, exist_ok=True)
         found = [path.name for path in folder.iterdir()]
-    is_run = "recipe.yaml" in found
-    if not is_run and not all(name.startswith((LOCK, TEMPORARY_PREFIX)) for name in found):
+    foreign = [name for name in found if not name.startswith((LOCK, TEMPORARY_PREFIX))]
+    if foreign and "recipe.yaml" not in found:
         raise UsageError(
             f"{folder} is not empty and holds no run; nothing in it was touched. {advice}"
         )
@@ -206,7 +239,7 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
                 " with --out."
             ) from None
     try:
-        if is_run:
+        if (folder / "recipe.yaml").exists():
             refuse_other_recipe(read_run(folder), recipe)
         else:
             with storage_errors(folder, advice):
@@ -250,31 +283,34 @@ class Journal:
     def __init__(self, run: Run, observe: Callable[[Event], None], *, writes: bool) -> None:
         self.run, self.observe, self.writes = run, observe, writes
         if writes:
-            self.metrics, self.timing = EventLog(run.metrics_path), EventLog(run.timing_path)
-            self.timing.cut_unfinished_line()
+            with run.writing():
+                self.metrics, self.timing = EventLog(run.metrics_path), EventLog(run.timing_path)
+                self.timing.cut_unfinished_line()
 
     def open_session(self, session: Event, metrics_bytes: int) -> None:
         """Notes what this start runs on, and cuts the metrics back to where it goes on."""
         if self.writes:
+            with self.run.writing():
+                self.metrics.cut(metrics_bytes)
+                sessions = [*self.run.sessions, session]
+                write_file(self.run.environment_path, json.dumps(sessions, indent=1))
             self.observe({"event": "session", **session})
-            self.metrics.cut(metrics_bytes)
-            write_file(
-                self.run.environment_path, json.dumps([*self.run.sessions, session], indent=1)
-            )
 
     def write(self, event: Event, timing: Event | None = None) -> None:
         """Writes an event and, apart from it, how long it took; the observer sees both."""
         if self.writes:
-            self.metrics.write(event)
-            if timing is not None:
-                self.timing.write(timing)
+            with self.run.writing():
+                self.metrics.write(event)
+                if timing is not None:
+                    self.timing.write(timing)
             self.observe({**event, **(timing or {})})
 
     def sync(self) -> int:
         """Waits until the metrics are on the disk and returns their length in bytes."""
         if not self.writes:
             return 0
-        self.metrics.sync()
+        with self.run.writing():
+            self.metrics.sync()
         return self.metrics.size
 
     def close(self) -> None:

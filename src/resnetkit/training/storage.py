@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,12 +15,12 @@ TEMPORARY_PREFIX = ".writing-"
 
 
 @contextmanager
-def storage_errors(path: Path, advice: str) -> Iterator[None]:
+def storage_errors(path: Path, advice: str | Callable[[], str]) -> Iterator[None]:
     """Turns the operating system's refusals into sentences.
 
     Args:
         path: what is being written.
-        advice: what is safe, and how to go on.
+        advice: what is safe, and how to go on; called when writing fails if that changes.
 
     Raises:
         StorageError: when the disk is full, the folder may not be written, or anything else fails.
@@ -39,7 +39,8 @@ def storage_errors(path: Path, advice: str) -> Iterator[None]:
             errno.EEXIST: "a file of that name is in the way",
         }
         reason = reasons.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(f"cannot write {path}: {reason}. {advice}") from error
+        words = advice if isinstance(advice, str) else advice()
+        raise StorageError(f"cannot write {path}: {reason}. {words}") from error
 
 
 def write_synced(path: Path, content: bytes) -> None:

@@ -1,0 +1,97 @@
+"""What all tests share: one thread, recipes of a few steps, and what a run folder holds."""
+
+import os
+
+# Before torch is imported: two threads that share a busy core are a hundred times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnetkit.data.datasets import DATASETS, Dataset, open_digits, stratified_split
+from resnetkit.training.recipe import Recipe, load_recipe
+
+torch.set_num_threads(1)
+
+TINY = {
+    "length": "6 steps",
+    "batch_size": 32,
+    "log_every": 2,
+    "checkpoint.every": "2 steps",
+}
+DIFFERS_BY_NATURE = {"environment.json", "timing.jsonl", ".lock"}
+
+
+def small_recipe(changes: dict[str, Any] | None = None) -> Recipe:
+    return load_recipe("digits", {**TINY, **(changes or {})})
+
+
+def few_digits() -> Dataset:
+    """Returns 150 digits: 100 to train on, which are 3 batches of 32 an epoch."""
+    digits = open_digits()
+    labels = digits.labels[:150]
+    splits = stratified_split(labels, test_share=0.2, validation_share=0.1)
+    return Dataset("few", digits.images[:150], labels, digits.class_names, splits, mirrored=False)
+
+
+def result_of(folder: Path) -> dict[str, bytes]:
+    """Returns the files of a run that are the same for the same recipe, by relative path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in DIFFERS_BY_NATURE
+    }
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"a folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Recipe]:
+    """Makes recipes of six steps on the digits; values by dotted key replace its own."""
+    return small_recipe
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
+    """Makes recipes of six steps on 150 digits, in two epochs; this process alone knows them."""
+    monkeypatch.setitem(DATASETS, "few", few_digits)
+    return lambda changes=None: small_recipe({"data.name": "few", **(changes or {})})
+
+
+@pytest.fixture(scope="session")
+def results() -> Callable[[Path], dict[str, bytes]]:
+    """Reads the files of a run that do not depend on time and machine."""
+    return result_of
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Reads everything in a folder, and what folders there are."""
+    return everything_in
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., "subprocess.Popen[str]"]:
+    """Starts `python` with some words, in a process of its own, which it may outlive."""
+
+    def start_python(*words: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start_python

@@ -1,0 +1,131 @@
+"""Named data sets: what they hold, how they are split for ever, and what is refused."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.datasets
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnetkit.data.datasets import Dataset, open_dataset, stratified_split
+from resnetkit.errors import DataError, UsageError
+
+# Published results depend on who is in which part: these may never change.
+SPLIT_SHA256 = {
+    "train": "058a15d89e680db0f4b8fbfface0e9987f330e6898bbaa15b9cd380c5d41e0b0",
+    "validation": "7c3d8fcce83969fa2a8c98c393a6e046b1ded64bdcaa52eb155c67d0daed5f56",
+    "test": "5ca23d3a475054c6fad95539abf595b770cf16daab241356cb41a6a9a37cad51",
+}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return open_dataset("digits")
+
+
+def test_digits_are_those_of_scikit_learn(digits: Dataset) -> None:
+    theirs = sklearn.datasets.load_digits()
+    assert digits.images.dtype == torch.uint8
+    assert digits.images.shape == (1797, 1, 8, 8)
+    assert digits.labels.dtype == torch.int64
+    np.testing.assert_array_equal(digits.labels.numpy(), theirs.target)
+    # 17 levels from 0 to 16 become 17 levels from 0 to 255, and back again.
+    brightness = digits.images[:, 0].numpy() / 255
+    np.testing.assert_array_equal(np.rint(brightness * 16), theirs.images)
+    np.testing.assert_allclose(brightness, theirs.images / 16, atol=0.5 / 255)
+    assert digits.images.max() == 255
+    assert digits.class_names == tuple("0123456789")
+    assert not digits.mirrored
+    assert (digits.channels, digits.image_size) == (1, (8, 8))
+
+
+def test_digits_are_split_into_parts_of_known_size(digits: Dataset) -> None:
+    sizes = {name: len(ids) for name, ids in digits.splits.items()}
+    assert sizes == {"train": 1259, "validation": 179, "test": 359}
+
+
+def test_every_digit_is_in_exactly_one_part(digits: Dataset) -> None:
+    together = torch.cat(list(digits.splits.values()))
+    assert together.sort().values.tolist() == list(range(1797))
+
+
+def test_every_class_has_its_share_of_every_part_within_one_sample(digits: Dataset) -> None:
+    members = digits.labels.bincount()
+    for part, share in {"test": 0.2, "validation": 0.1, "train": 0.7}.items():
+        counts = digits.labels[digits.splits[part]].bincount(minlength=10)
+        assert (counts - share * members).abs().max() < 1
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_the_split_of_digits_never_changes(digits: Dataset, part: Any) -> None:
+    ids = ",".join(map(str, digits.splits[part].tolist()))
+    assert hashlib.sha256(ids.encode()).hexdigest() == SPLIT_SHA256[part]
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=80),
+    tenths=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_a_split_takes_the_asked_share_of_each_class_once(
+    labels: list[int], tenths: tuple[int, int], seed: int
+) -> None:
+    test_share, validation_share = tenths[0] / 10, tenths[1] / 10
+    if sum(tenths) == 10:  # two roundings up would ask for more than there is
+        validation_share -= 0.1
+    parts = stratified_split(
+        torch.tensor(labels), test_share=test_share, validation_share=validation_share, seed=seed
+    )
+    assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(len(labels)))
+    for label in set(labels):
+        count = labels.count(label)
+        for part, share in (("test", test_share), ("validation", validation_share)):
+            taken = sum(labels[index] == label for index in parts[part].tolist())
+            assert abs(taken - share * count) <= 0.5 + 1e-9
+    assert all(ids.tolist() == sorted(ids.tolist()) for ids in parts.values())
+
+
+def test_another_seed_gives_another_split(digits: Dataset) -> None:
+    shares = {"test_share": 0.2, "validation_share": 0.1}
+    once, again, other = (
+        stratified_split(digits.labels, **shares, seed=seed)["test"].tolist() for seed in (1, 1, 2)
+    )
+    assert once == again
+    assert len(set(once) & set(other)) < 0.35 * len(once)  # a fifth by chance
+
+
+def spoil_image(digits: Any) -> None:
+    digits.images[1000, 3, 3] += 1 if digits.images[1000, 3, 3] < 16 else -1
+
+
+def spoil_label(digits: Any) -> None:
+    digits.target[1000] = (digits.target[1000] + 1) % 10
+
+
+def drop_last(digits: Any) -> None:
+    digits.images, digits.target = digits.images[:-1], digits.target[:-1]
+
+
+@pytest.mark.parametrize("spoil", [spoil_image, spoil_label, drop_last])
+def test_other_content_is_refused(
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Any], None]
+) -> None:
+    theirs = sklearn.datasets.load_digits()
+    spoil(theirs)
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: theirs)
+    with pytest.raises(
+        DataError, match=r"'digits' is not what it should be: .* expected 0b7e9c3202"
+    ):
+        open_dataset("digits")
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        open_dataset("digit")
+    assert str(caught.value) == (
+        "unknown data set 'digit': expected one of digits. Did you mean 'digits'?"
+    )

@@ -1,0 +1,254 @@
+"""Two processes that `torchrun` starts: every sample once, and the same bytes after a signal."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from sklearn.datasets import load_digits
+
+from resnetkit.data.batches import TrainingBatches
+from resnetkit.data.datasets import open_dataset
+from resnetkit.errors import WeightsError
+from resnetkit.models.zoo import create_model
+from resnetkit.training.checkpoint import checkpoint_steps
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import Recipe, load_recipe
+from resnetkit.training.run import Run, read_run
+
+Results = Callable[[Path], dict[str, bytes]]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+CHANGES: dict[str, Any] = {"length": "2 epochs", "batch_size": 64, "log_every": 1, "ema_decay": 0.5}
+STEPS, RANKS = 38, 2
+
+# The command itself on a slow disk, with a note of every sample that this rank was shown, and of
+# whether the run was finished when this rank left it.
+RECORDER = """
+import json, os, sys, time
+from pathlib import Path
+from resnetkit.cli.app import run
+from resnetkit.data.feed import Feed
+from resnetkit.training import loop
+
+notes, *words = sys.argv[1:]
+shown, real_training, real_export = [], Feed.training, loop.export_model
+
+def training(self, batch):
+    shown.append(batch.share.tolist())
+    return real_training(self, batch)
+
+def export_model(*args):
+    time.sleep(0.5)
+    real_export(*args)
+
+Feed.training, loop.export_model = training, export_model
+code = run(words)
+note = {"shown": shown, "finished": Path(notes, "run", "model").exists()}
+Path(notes, os.environ["RANK"] + ".json").write_text(json.dumps(note))
+sys.exit(code)
+"""
+
+
+def torchrun(*words: str) -> list[str]:
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", *words]
+
+
+def train_words(folder: Path) -> list[str]:
+    changes = [word for key, value in CHANGES.items() for word in ("--set", f"{key}={value}")]
+    return ["train", "digits", *changes, "--device", "cpu", "--out", str(folder)]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of two ranks that nothing interrupted.
+
+    Attributes:
+        run: its folder.
+        shown: for each rank, the samples of each step.
+        finished: for each rank, whether the model was written when it left.
+        returncode: of torchrun.
+        output: of all processes.
+    """
+
+    run: Run
+    shown: list[list[list[int]]]
+    finished: list[bool]
+    returncode: int
+    output: str
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "recorder.py").write_text(RECORDER)
+    words = [str(folder / "recorder.py"), str(folder), *train_words(folder / "run")]
+    with start(*torchrun(*words)) as process:
+        output, _ = process.communicate(timeout=120)
+    notes = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    return Trained(
+        read_run(folder / "run"),
+        [note["shown"] for note in notes],
+        [note["finished"] for note in notes],
+        process.returncode,
+        output,
+    )
+
+
+def test_no_rank_leaves_before_the_run_is_finished(trained: Trained) -> None:
+    assert trained.finished == [True, True]
+
+
+def test_torchrun_ends_well(trained: Trained) -> None:
+    assert trained.returncode == 0, trained.output
+
+
+def test_no_process_complains(trained: Trained) -> None:
+    assert "Traceback" not in trained.output.partition("torch/distributed/elastic")[0]
+    assert "Warning" not in trained.output
+
+
+def test_one_rank_alone_speaks(trained: Trained) -> None:
+    assert trained.output.count("test error") == 1
+    assert trained.output.count("epoch 1 ") == 1
+
+
+def test_a_finished_run_is_there(trained: Trained) -> None:
+    final = trained.run.final
+    assert final is not None
+    assert final["step"] == STEPS
+    (session,) = trained.run.sessions
+    assert session["hardware"]["ranks"] == RANKS
+
+
+def test_two_ranks_are_shown_the_samples_of_one_in_the_same_steps(trained: Trained) -> None:
+    alone = TrainingBatches(open_dataset("digits").splits["train"], 64, seed=0)
+    expected = [sorted(batch.sample_ids.tolist()) for batch in alone.between(0, STEPS)]
+    assert [len(share) for share in trained.shown[0] + trained.shown[1]] == [32] * 2 * STEPS
+    together = [sorted(one + two) for one, two in zip(*trained.shown, strict=True)]
+    assert together == expected
+
+
+def test_every_sample_is_counted_once(trained: Trained) -> None:
+    final = trained.run.final
+    assert final is not None
+    assert [final[split]["count"] for split in ("train", "validation", "test")] == [1259, 179, 359]
+    rows = np.array(final["test"]["confusion"]).sum(1)
+    test_ids = open_dataset("digits").splits["test"].numpy()
+    assert rows.tolist() == np.bincount(load_digits().target[test_ids]).tolist()
+    for event in trained.run.events("epoch"):
+        wrong = event["train_error"] / 100 * 19 * 64
+        assert wrong == pytest.approx(round(wrong), abs=1e-6)
+
+
+def test_one_process_measures_the_same_errors_of_the_exported_network(trained: Trained) -> None:
+    final = trained.run.final
+    assert final is not None
+    model = create_model("resnet20", num_classes=10, in_channels=1).eval()
+    model.load_state_dict(safetensors.torch.load_file(trained.run.model / "model.safetensors"))
+    scale = safetensors.torch.load_file(trained.run.model / "preprocessing.safetensors")
+    digits = load_digits()
+    pixels = torch.from_numpy(np.rint(digits.images * 255 / 16)).float()[:, None]
+    with torch.no_grad():
+        guessed = model((pixels - scale["mean"]) / scale["std"]).argmax(1).numpy()
+    for split, ids in open_dataset("digits").splits.items():
+        wrong = (guessed[ids] != digits.target[ids]).sum()
+        assert final[split]["error"] == pytest.approx(100 * wrong / len(ids), abs=1e-9)
+
+
+def test_two_ranks_learn_as_one_does(trained: Trained, tmp_path: Path) -> None:
+    """Batch normalisation sees 32 images a rank and not 64, so the losses are only close."""
+    alone = train(load_recipe("digits", CHANGES), tmp_path)
+    two, one = trained.run.events("interval"), alone.events("interval")
+    assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=0.1)
+    assert two[0]["lr"] == one[0]["lr"]
+    for a, b in zip(trained.run.events("epoch"), alone.events("epoch"), strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=0.15)
+    assert trained.run.final is not None
+    assert trained.run.final["test"]["error"] < 60  # 90 by chance
+
+
+def wait_for_lines(process: "subprocess.Popen[str]", path: Path, count: int) -> None:
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+@contextmanager
+def interrupted(start: Start, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Starts two ranks, hands them over in the first epoch and waits for their end."""
+    with start(*torchrun("-m", "resnetkit", *train_words(folder))) as process:
+        wait_for_lines(process, folder / "metrics.jsonl", 4)
+        yield process
+        output, _ = process.communicate(timeout=60)
+    assert "everything is saved" in output
+    (step,) = checkpoint_steps(folder / "checkpoints")
+    assert 4 <= step < STEPS
+
+
+def test_two_ranks_go_on_after_sigterm_to_the_same_bytes(
+    trained: Trained, start: Start, tmp_path: Path, results: Results
+) -> None:
+    folder = tmp_path / "run"
+    with interrupted(start, folder) as process:
+        process.send_signal(signal.SIGTERM)
+    with start(*torchrun("-m", "resnetkit", *train_words(folder))) as process:
+        process.communicate(timeout=60)
+    assert len(read_run(folder).sessions) == 2
+    assert results(folder) == results(trained.run.folder)
+
+
+def test_another_number_of_ranks_does_not_go_on(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.run.folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")
+    with pytest.raises(WeightsError, match="it was saved by 2 ranks, this training has 1"):
+        train(load_recipe("digits", CHANGES), tmp_path / "run")
+
+
+def test_the_finished_run_of_two_ranks_is_returned_to_one(trained: Trained) -> None:
+    recipe: Recipe = load_recipe("digits", CHANGES)
+    assert train(recipe, trained.run.folder).final == trained.run.final
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", range(RANKS))
+def test_a_signal_to_one_rank_alone_saves_everything(
+    trained: Trained, start: Start, tmp_path: Path, results: Results, rank: int
+) -> None:
+    folder = tmp_path / "run"
+    with interrupted(start, folder) as process:
+        os.kill(children_of(process.pid)[rank], signal.SIGTERM)
+    with start(*torchrun("-m", "resnetkit", *train_words(folder))) as process:
+        process.communicate(timeout=60)
+    assert results(folder) == results(trained.run.folder)
+
+
+def children_of(pid: int) -> list[int]:
+    words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return sorted(map(int, words))
+
+
+@pytest.mark.slow
+def test_a_refusal_of_the_first_rank_ends_all_of_them(
+    trained: Trained, start: Start, tmp_path: Path, contents: Results
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained.run.folder, folder)
+    before = contents(folder)
+    words = [*train_words(folder), "--set", "seed=1"]
+    with start(*torchrun("-m", "resnetkit", *words)) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "holds a run of another recipe: there seed is 0, here 1." in output
+    assert contents(folder) == before

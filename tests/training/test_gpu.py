@@ -1,0 +1,67 @@
+"""On a GPU: the same bits on repeat, the same random numbers, and losses close to the CPU's."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnetkit.data.augment import augment
+from resnetkit.data.randomness import random_bits
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import Recipe
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here"),
+]
+Recipes = Callable[..., Recipe]
+EPOCH = {"length": "1 epochs", "batch_size": 64, "log_every": 1, "data.crop_padding": 1}
+
+
+def test_random_numbers_are_those_of_the_cpu() -> None:
+    ids = torch.arange(10_000)
+    key = {"seed": 1, "epoch": 2, "stream": 3}
+    assert torch.equal(random_bits(ids.cuda(), **key).cpu(), random_bits(ids, **key))
+
+
+def test_augmented_images_are_those_of_the_cpu() -> None:
+    images, ids = torch.randn(64, 3, 32, 32), torch.arange(64)
+    key = {"seed": 1, "epoch": 2, "crop_padding": 4}
+    on_gpu = augment(images.cuda(), ids.cuda(), **key, flip="random")
+    assert torch.equal(on_gpu.cpu(), augment(images, ids, **key, flip="random"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_repeated_training_gives_the_same_bits(
+    tmp_path: Path, tiny: Recipes, results: Callable[[Path], dict[str, bytes]], precision: str
+) -> None:
+    recipe = tiny({**EPOCH, "precision": precision})
+    first, second = (train(recipe, tmp_path / name, device="cuda") for name in ("one", "two"))
+    assert results(first.folder) == results(second.folder)
+    assert first.sessions[0]["hardware"]["device"] == "cuda:0"
+
+
+def test_losses_are_close_to_those_of_the_cpu(tmp_path: Path, tiny: Recipes) -> None:
+    here, there = (train(tiny(EPOCH), tmp_path / name, device=name) for name in ("cuda", "cpu"))
+    pairs = list(zip(here.events("interval"), there.events("interval"), strict=True))
+    assert pairs[0][0]["loss"] == pytest.approx(pairs[0][1]["loss"], rel=1e-3)
+    for ours, theirs in pairs:
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.15)
+        assert ours["lr"] == theirs["lr"]
+
+
+def test_a_crash_and_a_resume_give_the_same_bits(
+    tmp_path: Path, tiny: Recipes, results: Callable[[Path], dict[str, bytes]]
+) -> None:
+    recipe = tiny({**EPOCH, "checkpoint.every": "5 steps"})
+
+    def crash(event: dict[str, object]) -> None:
+        if event["event"] == "interval" and event["step"] == 12:
+            raise KeyError("crash")
+
+    whole = train(recipe, tmp_path / "whole", device="cuda")
+    with pytest.raises(KeyError, match="crash"):
+        train(recipe, tmp_path / "run", device="cuda", observe=crash)
+    resumed = train(recipe, tmp_path / "run", device="cuda")
+    assert results(resumed.folder) == results(whole.folder)

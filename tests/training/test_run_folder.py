@@ -1,0 +1,366 @@
+"""The run folder: whose it is, who may write in it, and what can be read from it."""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+
+from resnetkit.errors import RecipeError, StorageError, UsageError, WeightsError
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import Recipe
+from resnetkit.training.run import EventLog, Run, find_runs, locked_run, read_run
+
+Contents = Callable[[Path], dict[str, bytes]]
+Recipes = Callable[..., Recipe]
+
+HOLD = """
+import fcntl, sys, time
+with open(sys.argv[1], "w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def held_by_another_process(folder: Path) -> Iterator[None]:
+    words = [sys.executable, "-c", HOLD, str(folder / ".lock")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        try:
+            yield
+        finally:
+            holder.kill()
+
+
+@contextmanager
+def files_no_longer_than(size: int) -> Iterator[None]:
+    """Lets the system refuse to make any file longer, as it does when a disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# Whose folder it is
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, "there seed is 0, here 1."),
+        ({"optimizer.lr": 0.5}, "there optimizer.lr is 0.02, here 0.5."),
+        ({"length": "7 steps"}, "there length is 6 steps, here 7 steps."),
+        (
+            {"model.options.shortcut": "B", "seed": 1},
+            "there model.options is {}, here None.",
+        ),
+        (
+            {"schedule": {"kind": "step", "milestones": ["1 epochs"]}},
+            "there schedule.kind is linear, here step.",
+        ),
+    ],
+)
+def test_another_recipe_is_refused_by_its_first_difference_and_nothing_is_touched(
+    tmp_path: Path, few: Recipes, contents: Contents, changes: dict[str, Any], words: str
+) -> None:
+    train(few({"length": "1 steps"} if "length" not in changes else {}), tmp_path / "run")
+    before = contents(tmp_path)
+    asked = few({"length": "1 steps", **changes})
+    with pytest.raises(RecipeError) as caught:
+        train(asked, tmp_path / "run")
+    assert words in str(caught.value)
+    assert "Nothing in it was touched." in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+def test_zeros_of_both_signs_are_one_recipe(tmp_path: Path, few: Recipes) -> None:
+    recipes = [few({"length": "1 steps", "optimizer.weight_decay": zero}) for zero in (0.0, -0.0)]
+    first, again = (train(recipe, tmp_path / "run") for recipe in recipes)
+    assert first.final == again.final
+
+
+def test_a_folder_of_something_else_is_refused_and_untouched(
+    tmp_path: Path, few: Recipes, contents: Contents
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"\xff\xd8")
+    before = contents(tmp_path)
+    for folder in (tmp_path, tmp_path / "photos"):
+        with pytest.raises(UsageError) as caught:
+            train(few(), folder)
+        assert str(caught.value) == (
+            f"{folder} is not empty and holds no run; nothing in it was touched."
+            " Choose another folder with --out."
+        )
+    assert contents(tmp_path) == before
+
+
+def test_an_empty_folder_can_be_used(tmp_path: Path, few: Recipes) -> None:
+    assert train(few(), tmp_path).final is not None
+
+
+def test_folders_are_made_as_deep_as_needed(tmp_path: Path, few: Recipes) -> None:
+    assert train(few(), tmp_path / "a" / "b" / "c").final is not None
+
+
+@pytest.mark.parametrize("leftovers", [[".lock"], [".lock", ".writing-recipe.yaml"]])
+def test_a_folder_whose_process_was_killed_before_the_recipe_was_written_can_be_used(
+    tmp_path: Path, few: Recipes, contents: Contents, leftovers: list[str]
+) -> None:
+    for name in leftovers:
+        (tmp_path / name).write_text("half")
+    assert train(few(), tmp_path).final is not None
+    assert not [name for name in contents(tmp_path) if ".writing-" in name]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("file", "a file of that name is in the way"),
+        ("file/run", "a part of the path is a file, not a folder"),
+    ],
+)
+def test_a_file_in_the_way_is_named(tmp_path: Path, few: Recipes, path: str, words: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError, match=words):
+        train(few(), tmp_path / path)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_damaged_recipe_in_the_folder_is_refused(tmp_path: Path, few: Recipes) -> None:
+    (tmp_path / "recipe.yaml").write_text("length: [")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        train(few(), tmp_path)
+    assert (tmp_path / "recipe.yaml").read_text() == "length: ["
+
+
+# One process at a time
+
+
+def test_a_second_process_is_refused(tmp_path: Path, few: Recipes, contents: Contents) -> None:
+    train(few(), tmp_path)
+    before = contents(tmp_path)
+    with (
+        held_by_another_process(tmp_path),
+        pytest.raises(StorageError, match=f"another process is training in {tmp_path}"),
+    ):
+        train(few(), tmp_path)
+    assert contents(tmp_path) == before
+    assert train(few(), tmp_path).final is not None  # a killed process holds nothing
+
+
+def test_the_lock_is_given_back_after_a_failure(tmp_path: Path, few: Recipes) -> None:
+    def fail(event: dict[str, Any]) -> None:
+        raise ValueError(event["event"])
+
+    with pytest.raises(ValueError, match="session"):
+        train(few(), tmp_path, observe=fail)
+    assert train(few(), tmp_path).final is not None
+
+
+def test_a_run_that_begins_and_ends_before_the_lock_is_taken_is_kept(
+    tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = few({"seed": 1}).to_yaml()
+    real = filelock.FileLock.acquire
+
+    def acquire(self: filelock.FileLock, *args: Any, **options: Any) -> Any:
+        (tmp_path / "recipe.yaml").write_text(theirs)  # another process was here meanwhile
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    with pytest.raises(RecipeError, match="there seed is 1, here 0"), locked_run(tmp_path, few()):
+        pass
+    assert (tmp_path / "recipe.yaml").read_text() == theirs
+
+
+# Reading
+
+
+def test_a_finished_run_is_returned_as_it_is(
+    tmp_path: Path, few: Recipes, contents: Contents
+) -> None:
+    first = train(few(), tmp_path)
+    before = contents(tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != ".lock"}
+    events: list[dict[str, Any]] = []
+    again = train(few(), tmp_path, observe=events.append)
+    assert again.final == first.final
+    assert events == []
+    assert contents(tmp_path) == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_run_can_be_read_again(tmp_path: Path, few: Recipes) -> None:
+    run = train(few(), tmp_path / "run")
+    again = read_run(tmp_path / "run")
+    assert again == run
+    assert again.final == run.final
+    assert again.last_step == 6
+    assert again.share_done == 1
+    assert again.seconds > 0
+    assert [session["from_step"] for session in again.sessions] == [0]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is not a run folder: it has no recipe\.yaml"):
+        read_run(tmp_path)
+
+
+def test_runs_are_found_below_a_folder(tmp_path: Path, few: Recipes) -> None:
+    for path in ("b", "a/deep"):
+        with locked_run(tmp_path / path, few()):
+            pass
+    assert [run.folder for run in find_runs(tmp_path)] == [tmp_path / "a" / "deep", tmp_path / "b"]
+
+
+def test_a_run_that_cannot_be_read_is_left_out_with_a_warning(
+    tmp_path: Path, few: Recipes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with locked_run(tmp_path / "good", few()):
+        pass
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "recipe.yaml").write_text("batch_size: 0\n")
+    assert [run.folder.name for run in find_runs(tmp_path)] == ["good"]
+    assert f"{tmp_path}/bad is left out: " in caplog.text
+
+
+def test_a_run_that_has_not_begun_has_done_nothing(tmp_path: Path, few: Recipes) -> None:
+    with locked_run(tmp_path, few()) as run:
+        assert (run.last_step, run.share_done, run.seconds, run.final) == (0, 0, 0, None)
+        assert run.events("interval") == []
+
+
+def test_a_line_that_is_being_written_is_not_read(tmp_path: Path, few: Recipes) -> None:
+    run = Run(tmp_path, few())
+    run.metrics_path.write_text('{"event": "epoch", "step": 3}\n{"event": "epoch", "st')
+    assert run.events("epoch") == [{"event": "epoch", "step": 3}]
+    run.timing_path.write_text('{"step": 3, "seconds": 0.1}\n{"step": 4, "sec')
+    assert run.last_step == 3
+
+
+def test_the_last_step_of_a_long_run_is_found(tmp_path: Path, few: Recipes) -> None:
+    run = Run(tmp_path, few())
+    lines = [{"step": step, "seconds": 0.1, "images_per_second": 1.0} for step in range(1000)]
+    run.timing_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run.last_step == 999
+
+
+# Writing line by line
+
+
+def test_lines_are_cut_back_to_an_earlier_length(tmp_path: Path) -> None:
+    with closing(EventLog(tmp_path / "log.jsonl")) as log:
+        log.write({"step": 1})
+        size = log.size
+        log.write({"step": 2})
+        log.cut(size)
+        log.write({"step": 3})
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
+def test_an_unfinished_line_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"st')
+    with closing(EventLog(path)) as log:
+        log.cut_unfinished_line()
+    assert path.read_text() == '{"step": 1}\n'
+
+
+def test_a_log_that_is_shorter_than_it_was_is_refused(tmp_path: Path, few: Recipes) -> None:
+    with pytest.raises(ValueError, match="stop"):
+        train(few(), tmp_path, observe=stop_at_the_last_epoch)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(WeightsError, match=r"metrics\.jsonl is shorter than when the checkpoint"):
+        train(few(), tmp_path)
+
+
+def stop_at_the_last_epoch(event: dict[str, Any]) -> None:
+    if event["event"] == "epoch" and event["epoch"] == 2:
+        raise ValueError("stop")
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_refused(tmp_path: Path) -> None:
+    with closing(EventLog(tmp_path / "log.jsonl")) as log:
+        log.write({"step": 1})
+        with files_no_longer_than(log.size + 5), pytest.raises(OSError, match="File too large"):
+            log.write({"step": 2})
+
+
+def test_a_file_too_large_for_the_system_is_a_storage_error_and_the_same_command_goes_on(
+    tmp_path: Path, few: Recipes, results: Contents
+) -> None:
+    with (
+        files_no_longer_than(500_000),  # the weights are twice as long
+        pytest.raises(StorageError, match="the file would be larger than this system allows"),
+    ):
+        train(few(), tmp_path / "run")
+    assert not [path for path in (tmp_path / "run").rglob("*") if ".writing-" in path.name]
+    expected = results(train(few(), tmp_path / "whole").folder)
+    assert results(train(few(), tmp_path / "run").folder) == expected
+
+
+# A real disk
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a disk in memory with some options, or changes them; only root can."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+
+
+def test_a_disk_that_is_really_full_keeps_the_last_checkpoint(
+    disk: Callable[[str], Path], tmp_path: Path, few: Recipes, results: Contents
+) -> None:
+    """A checkpoint takes 2.1 MiB: one fits on this disk, and a second one beside it does not."""
+    folder = disk("size=3m")
+    with pytest.raises(StorageError, match="the disk is full"):
+        train(few(), folder / "run")
+    assert [path.name for path in (folder / "run" / "checkpoints").iterdir()] == ["step-2"]
+    disk("remount,size=32m")
+    sessions: list[dict[str, Any]] = []
+    run = train(few(), folder / "run", observe=sessions.append)
+    assert sessions[0]["from_step"] == 2
+    assert results(run.folder) == results(train(few(), tmp_path / "whole").folder)
+
+
+def test_a_disk_that_is_read_only_is_named(disk: Callable[[str], Path], few: Recipes) -> None:
+    folder = disk("ro")
+    with pytest.raises(StorageError, match="the file system is read-only"):
+        train(few(), folder / "run")
+
+
+def test_a_folder_without_permission_is_named(tmp_path: Path, few: Recipes) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        try:
+            (tmp_path / "probe").touch()
+        except PermissionError:
+            with pytest.raises(StorageError, match="there is no permission to write there"):
+                train(few(), tmp_path / "run")
+        else:
+            pytest.skip("this user may write everywhere")
+    finally:
+        tmp_path.chmod(0o700)

@@ -1,0 +1,141 @@
+"""Files and folders that are replaced whole, and refusals of the system as sentences."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from resnetkit.errors import StorageError
+from resnetkit.training import storage
+from resnetkit.training.storage import replaced_folder, storage_errors, write_file, write_synced
+
+SENTENCES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this system allows",
+    errno.EACCES: "there is no permission to write there",
+    errno.EPERM: "there is no permission to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a file of that name is in the way",
+    errno.EIO: "Input/output error",
+}
+
+
+def refuse(number: int) -> None:
+    raise OSError(number, os.strerror(number))
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("number", SENTENCES)
+def test_a_refusal_becomes_a_sentence_with_advice(number: int) -> None:
+    with pytest.raises(StorageError) as caught, storage_errors(Path("runs/a"), "Make room."):
+        refuse(number)
+    assert str(caught.value) == f"cannot write runs/a: {SENTENCES[number]}. Make room."
+    assert caught.value.exit_code == 1
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_is_no_refusal_passes_as_it_is() -> None:
+    with pytest.raises(KeyError), storage_errors(Path("runs/a"), ""):
+        raise KeyError("step")
+
+
+@pytest.mark.parametrize("content", ["caf\u00e9\n", b"\x00\xff", ""])
+def test_a_file_holds_what_was_written(tmp_path: Path, content: str | bytes) -> None:
+    path = tmp_path / "file"
+    write_file(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert names_in(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("operation", ["fsync", "replace"])
+def test_a_file_keeps_its_old_content_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    path = tmp_path / "file"
+    write_file(path, "old")
+    owner = os if operation == "fsync" else Path
+    monkeypatch.setattr(owner, operation, lambda *_: refuse(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space"):
+        write_file(path, "new")
+    assert path.read_text() == "old"
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_readers_never_see_a_part_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the moment of its replacement, the old file and the whole new one are on the disk."""
+    path = tmp_path / "file"
+    write_file(path, "old")
+    seen: list[str] = []
+    real = Path.replace
+
+    def observed(self: Path, target: Path) -> Path:
+        seen.extend([path.read_text(), self.read_text()])
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", observed)
+    write_file(path, "new")
+    assert seen == ["old", "new"]
+    assert path.read_text() == "new"
+
+
+def test_content_is_synced_before_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    real_sync, real_replace = os.fsync, Path.replace
+
+    def sync(descriptor: int) -> None:
+        order.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        real_sync(descriptor)
+
+    def replace(self: Path, target: Path) -> Path:
+        order.append("rename")
+        return real_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write_file(tmp_path / "file", "new")
+    assert order == ["file", "rename", "folder"]
+
+
+def test_a_folder_is_there_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with replaced_folder(tmp_path / "model") as temporary:
+            write_synced(temporary / content, b"")
+            assert "new" not in names_in(tmp_path)
+    assert names_in(tmp_path) == ["model"]
+    assert names_in(tmp_path / "model") == ["new"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_folder_stays_as_it_was_when_the_block_fails(
+    tmp_path: Path, error: BaseException
+) -> None:
+    def fill(name: str) -> None:
+        with replaced_folder(tmp_path / "model") as temporary:
+            write_synced(temporary / name, b"")
+            if name == "new":
+                raise error
+
+    fill("old")
+    with pytest.raises(type(error)):
+        fill("new")
+    assert names_in(tmp_path) == ["model"]
+    assert names_in(tmp_path / "model") == ["old"]
+
+
+def test_what_a_killed_process_left_is_not_in_the_way(tmp_path: Path) -> None:
+    leftover = tmp_path / f"{storage.TEMPORARY_PREFIX}model"
+    leftover.mkdir()
+    (leftover / "half").write_text("half")
+    with replaced_folder(tmp_path / "model") as temporary:
+        assert names_in(temporary) == []
+    assert names_in(tmp_path) == ["model"]

@@ -1,0 +1,574 @@
+"""A whole training: its events, its numbers measured again by other code, and its failures."""
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from sklearn.datasets import load_digits
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
+from torch import Tensor
+
+from resnetkit.data.batches import Batch, epoch_order
+from resnetkit.data.datasets import open_dataset
+from resnetkit.data.feed import Feed
+from resnetkit.errors import Interrupted, TrainingDiverged
+from resnetkit.models.zoo import create_model
+from resnetkit.training import loop
+from resnetkit.training.checkpoint import checkpoint_steps, load_checkpoint
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import Recipe
+from resnetkit.training.run import Event, Run
+from resnetkit.training.tally import Score, Tally
+from resnetkit.training.world import World
+
+Recipes = Callable[..., Recipe]
+STEPS = 38  # two epochs of 19 batches of 64
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[Event]]:
+    """Trains two epochs on the digits; returns the run and what the observer saw."""
+    seen: list[Event] = []
+    changes = {"length": "2 epochs", "batch_size": 64, "log_every": 5}
+    run = train(tiny(changes), tmp_path_factory.mktemp("trained"), observe=seen.append)
+    return run, seen
+
+
+def lines_of(run: Run) -> list[Event]:
+    """Reads metrics.jsonl as strict JSON, in which NaN is no number."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    lines = run.metrics_path.read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+def weights_of(folder: Path, name: str = "model.safetensors") -> dict[str, Tensor]:
+    return safetensors.torch.load_file(folder / name)
+
+
+# Events
+
+
+def test_a_training_leaves_what_its_folder_promises(trained: tuple[Run, list[Event]]) -> None:
+    run, _ = trained
+    names = {path.name for path in run.folder.iterdir()} - {".lock"}
+    assert names == {
+        "recipe.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "timing.jsonl",
+        "checkpoints",
+        "model",
+    }
+    assert {path.suffix for path in run.folder.rglob("*") if path.is_file()} <= {
+        ".yaml",
+        ".json",
+        ".jsonl",
+        ".safetensors",
+        ".md",
+        "",
+    }
+
+
+def test_events_come_in_order_when_they_are_due(trained: tuple[Run, list[Event]]) -> None:
+    run, _ = trained
+    order = [(event["event"], event["step"]) for event in lines_of(run)]
+    assert order == [
+        *[("interval", step) for step in (5, 10, 15)],
+        ("epoch", 19),
+        *[("interval", step) for step in (20, 25, 30, 35, 38)],
+        ("epoch", 38),
+        ("final", 38),
+    ]
+
+
+def test_intervals_have_the_documented_keys(trained: tuple[Run, list[Event]]) -> None:
+    for event in trained[0].events("interval"):
+        assert set(event) == {"event", "step", "lr", "loss", "error", "gradient_norm"}
+
+
+def test_epochs_have_the_documented_keys(trained: tuple[Run, list[Event]]) -> None:
+    epochs = trained[0].events("epoch")
+    assert [event["epoch"] for event in epochs] == [1, 2]
+    for event in epochs:
+        measured = {"train_loss", "train_error", "validation_loss", "validation_error"}
+        assert set(event) == {"event", "step", "epoch"} | measured
+
+
+def test_the_final_event_has_the_documented_keys(trained: tuple[Run, list[Event]]) -> None:
+    final = trained[0].final
+    assert final is not None
+    assert set(final) - {"reached"} == {"event", "step", "train", "validation", "test"}
+    scores = {"loss", "error", "top5_error", "count"}
+    assert set(final["train"]) == set(final["validation"]) == scores
+    assert set(final["test"]) == scores | {"confusion"}
+    assert [final[split]["count"] for split in ("train", "validation", "test")] == [1259, 179, 359]
+
+
+def test_the_observer_sees_what_is_written_and_the_time_it_took(
+    trained: tuple[Run, list[Event]],
+) -> None:
+    run, (session, *seen) = trained
+    timing = {"seconds", "images_per_second"}
+    assert session["event"] == "session"
+    assert (session["from_step"], session["total_steps"]) == (0, STEPS)
+    assert [{k: v for k, v in event.items() if k not in timing} for event in seen] == lines_of(run)
+    assert all(timing <= set(event) for event in seen if event["event"] == "interval")
+
+
+def test_the_environment_says_what_it_ran_on(trained: tuple[Run, list[Event]]) -> None:
+    run, (seen, *_) = trained
+    (session,) = json.loads((run.folder / "environment.json").read_text())
+    assert {"event": "session", **session} == seen
+    assert session["versions"]["torch"] == importlib.metadata.version("torch")
+    assert session["hardware"]["device"] == "cpu"
+    assert (session["hardware"]["threads"], session["hardware"]["ranks"]) == (1, 1)
+    assert session["precision"] == {"name": "float32", "reason": "the recipe asks for it"}
+    assert session["data"]["sha256"] == open_dataset("digits").sha256
+
+
+def test_the_learning_rate_is_that_of_the_last_step(trained: tuple[Run, list[Event]]) -> None:
+    for event in trained[0].events("interval"):
+        step = event["step"] - 1
+        expected = 0.02 * (1 - step / STEPS) * min(1, (step + 1) / 19)
+        assert event["lr"] == pytest.approx(expected)
+
+
+def test_an_epoch_counts_each_of_its_samples_once(trained: tuple[Run, list[Event]]) -> None:
+    """19 batches of 64 are 1,216 samples, and an error is a whole number of them."""
+    for event in trained[0].events("epoch"):
+        wrong = event["train_error"] / 100 * 1216
+        assert wrong == pytest.approx(round(wrong), abs=1e-6)
+
+
+def test_it_learns(trained: tuple[Run, list[Event]]) -> None:
+    final = trained[0].final
+    assert final is not None
+    assert final["test"]["error"] < 60  # 90 by chance
+    assert trained[0].events("epoch")[1]["train_loss"] < trained[0].events("epoch")[0]["train_loss"]
+
+
+def test_evaluations_come_as_often_as_asked_and_at_the_end(tmp_path: Path, few: Recipes) -> None:
+    changes = {"length": "10 steps", "evaluation.every_epochs": 2, "evaluation.split": "test"}
+    run = train(few(changes), tmp_path)
+    measured = [(e["step"], "test_error" in e) for e in run.events("epoch")]
+    assert measured == [(3, False), (6, True), (9, False), (10, True)]
+
+
+def test_no_global_randomness_is_used_or_changed(
+    tmp_path: Path, few: Recipes, results: Callable[[Path], dict[str, bytes]]
+) -> None:
+    states = (torch.random.get_rng_state(), np.random.get_state()[1].tolist())
+    first = train(few(), tmp_path / "first")
+    assert torch.equal(torch.random.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]
+    torch.manual_seed(1)
+    second = train(few(), tmp_path / "second")
+    assert results(first.folder) == results(second.folder)
+
+
+def test_another_seed_gives_another_network(tmp_path: Path, few: Recipes) -> None:
+    first, second = (train(few({"seed": seed}), tmp_path / str(seed)) for seed in (0, 1))
+    assert not torch.equal(
+        weights_of(first.model)["fc.weight"], weights_of(second.model)["fc.weight"]
+    )
+
+
+def test_no_split_is_measured_that_was_trained_on_under_another_name(
+    tmp_path: Path, few: Recipes
+) -> None:
+    changes = {"data.train_on": "train+validation", "evaluation.split": "test"}
+    final = train(few(changes), tmp_path).final
+    assert final is not None
+    assert "validation" not in final
+    assert final["train"]["count"] + final["test"]["count"] == 150
+
+
+# The numbers, measured again
+
+
+def logits_of(model_folder: Path, images: np.ndarray) -> Tensor:
+    """Loads an exported network with plain tools and runs it on pixels from 0 to 255."""
+    config = json.loads((model_folder / "config.json").read_text())
+    model = create_model(
+        config["architecture"],
+        num_classes=len(config["class_names"]),
+        in_channels=config["layers"]["in_channels"],
+    )
+    model.load_state_dict(weights_of(model_folder))
+    preprocessing = weights_of(model_folder, "preprocessing.safetensors")
+    pixels = torch.from_numpy(images.astype(np.float32))[:, None]
+    with torch.no_grad():
+        return model.eval()((pixels - preprocessing["mean"]) / preprocessing["std"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ema_decay": 0.9},
+        {"data.normalize": "pixel-mean"},
+        {"model.name": "preresnet20", "evaluation.split": "test"},
+    ],
+    ids=str,
+)
+def test_final_numbers_are_those_of_the_exported_network(
+    tmp_path: Path, tiny: Recipes, changes: dict[str, Any]
+) -> None:
+    run = train(tiny({"optimizer.lr": 0.5, **changes}), tmp_path)
+    final = run.final
+    assert final is not None
+    digits = load_digits()
+    images = np.rint(digits.images * 255 / 16)
+    for split, ids in open_dataset("digits").splits.items():
+        logits = logits_of(run.model, images[ids.numpy()])
+        guessed, known = logits.argmax(1).numpy(), digits.target[ids.numpy()]
+        shares = logits.double().softmax(1).numpy()
+        wrong = 100 * (1 - accuracy_score(known, guessed))
+        assert final[split]["error"] == pytest.approx(wrong, abs=1e-9)
+        assert final[split]["loss"] == pytest.approx(log_loss(known, shares), rel=1e-4)
+        if split == "test":
+            table = confusion_matrix(known, guessed, labels=range(10)).tolist()
+            assert final["test"]["confusion"] == table
+    watched = "test" if changes.get("evaluation.split") == "test" else "validation"
+    assert run.events("epoch")[-1][f"{watched}_error"] == final[watched]["error"]
+
+
+def twin_of_three_steps(
+    recipe: Recipe, *, smoothing: float, clip: float, nesterov: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Trains resnet20 for three steps with every formula written out; returns its last state.
+
+    The first state is returned, too.
+
+    One float32 tensor a parameter, no channels-last memory, no fused optimiser, no autograd beyond
+    the loss.
+    """
+    data = open_dataset("digits")
+    train_ids = data.splits["train"]
+    pixels = data.images.double()
+    mean, std = pixels[train_ids].mean(), pixels[train_ids].std(correction=0)
+    images = ((pixels - mean) / std).float()
+    generator = torch.Generator().manual_seed(recipe.seed)
+    model = create_model("resnet20", generator=generator, num_classes=10, in_channels=1).train()
+    initial = {name: value.double().clone() for name, value in model.state_dict().items()}
+    velocities: dict[str, Tensor] = {}
+    order = epoch_order(train_ids, seed=recipe.seed, epoch=0)
+    for step in range(3):
+        ids = order[step * 32 : (step + 1) * 32]
+        log_shares = model(images[ids]).log_softmax(1)
+        right = log_shares[torch.arange(32), data.labels[ids]]
+        loss = -((1 - smoothing) * right + smoothing * log_shares.mean(1)).mean()
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        norm = torch.stack([(g.double() ** 2).sum() for g in gradients]).sum().sqrt().item()
+        factor = min(1.0, clip / norm) if clip else 1.0
+        lr = 0.002 * (1 - step / 3) * (step + 1) / 39  # 39 batches of 32 are an epoch of warm-up
+        with torch.no_grad():
+            for (name, weight), gradient in zip(model.named_parameters(), gradients, strict=True):
+                pull = gradient * factor + (0.1 * weight if weight.dim() == 4 else 0)
+                velocities[name] = 0.9 * velocities[name] + pull if step else pull
+                weight -= lr * (pull + 0.9 * velocities[name] if nesterov else velocities[name])
+    return {name: value.double() for name, value in model.state_dict().items()}, initial
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_three_steps_equal_those_of_formulas_written_out(
+    tmp_path: Path, tiny: Recipes, smoothing: float, clip: float, nesterov: bool
+) -> None:
+    recipe = tiny(
+        {
+            "length": "3 steps",
+            "data.crop_padding": 0,
+            "optimizer.lr": 0.002,
+            "optimizer.weight_decay": 0.1,
+            "optimizer.nesterov": nesterov,
+            "label_smoothing": smoothing,
+            "gradient_clip": clip,
+            "log_every": 1,
+        }
+    )
+    run = train(recipe, tmp_path)
+    assert all(event["gradient_norm"] > 0.5 for event in run.events("interval"))
+    ours = weights_of(run.model)
+    theirs, initial = twin_of_three_steps(recipe, smoothing=smoothing, clip=clip, nesterov=nesterov)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        way = (value - initial[name]).norm()
+        assert (ours[name] - value).norm() <= 0.01 * way + 1e-6, name  # float32 ends at 1e-7
+
+
+def test_reported_losses_are_without_smoothing(tmp_path: Path, few: Recipes) -> None:
+    """At the first step both runs have the same network, so the same loss is reported."""
+    runs = [
+        train(few({"label_smoothing": smoothing, "log_every": 1}), tmp_path / str(smoothing))
+        for smoothing in (0.0, 0.5)
+    ]
+    first, smoothed = (run.events("interval")[0] for run in runs)
+    assert first["loss"] == smoothed["loss"]
+    assert first["gradient_norm"] > smoothed["gradient_norm"]
+
+
+def test_averaged_weights_are_the_average_of_the_weights_of_every_step(
+    tmp_path: Path, few: Recipes
+) -> None:
+    changes = {"ema_decay": 0.6, "checkpoint.every": "1 steps", "checkpoint.keep": 9}
+    run = train(few(changes), tmp_path)
+    average: dict[str, Tensor] = {}
+    for step in range(1, 7):
+        tensors, _ = load_checkpoint(run.checkpoints, step)
+        for name, value in tensors["model"].items():
+            if value.is_floating_point():
+                weight = value.double()
+                average[name] = 0.6 * average[name] + 0.4 * weight if step > 1 else weight
+                kept = tensors["averaged"][f"module.{name}"]
+                torch.testing.assert_close(kept, average[name].float(), rtol=1e-5, atol=1e-7)
+    exported, last = weights_of(run.model), load_checkpoint(run.checkpoints, 6)[0]["model"]
+    for name, value in average.items():
+        torch.testing.assert_close(exported[name], value.float(), rtol=1e-5, atol=1e-7)
+    assert not torch.equal(exported["fc.weight"], last["fc.weight"])
+
+
+def test_bfloat16_trains_and_keeps_float32_weights(tmp_path: Path, few: Recipes) -> None:
+    sessions: list[Event] = []
+    run = train(few({"precision": "bfloat16"}), tmp_path / "half", observe=sessions.append)
+    whole = train(few(), tmp_path / "whole")
+    assert sessions[0]["precision"]["name"] == "bfloat16"
+    weights, exact = weights_of(run.model), weights_of(whole.model)
+    assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
+    assert not torch.equal(weights["conv1.weight"], exact["conv1.weight"])
+    for event, twin in zip(run.events("interval"), whole.events("interval"), strict=True):
+        assert event["loss"] == pytest.approx(twin["loss"], rel=0.05)
+        assert event["loss"] != twin["loss"]
+
+
+# Ends
+
+
+def test_a_reached_target_ends_the_training_early(tmp_path: Path, few: Recipes) -> None:
+    run = train(few({"length": "40 epochs", "target_error": 99.9}), tmp_path)
+    assert run.final is not None
+    assert (run.final["step"], run.final["reached"]) == (3, True)
+    assert run.events("epoch")[-1]["validation_error"] <= 99.9
+    assert checkpoint_steps(run.checkpoints) == [3]
+
+
+def test_a_target_is_reached_by_an_error_that_is_no_higher(tmp_path: Path, few: Recipes) -> None:
+    measured = train(few(), tmp_path / "measured").events("epoch")[0]["validation_error"]
+    final = train(few({"target_error": measured}), tmp_path / "run").final
+    assert final is not None
+    assert (final["step"], final["reached"]) == (3, True)
+
+
+def test_a_target_is_only_reached_where_it_is_measured(tmp_path: Path, few: Recipes) -> None:
+    changes = {"length": "40 epochs", "target_error": 99.9, "evaluation.every_epochs": 2}
+    final = train(few(changes), tmp_path).final
+    assert final is not None
+    assert final["step"] == 6
+
+
+def test_a_target_out_of_reach_does_not_end_the_training(tmp_path: Path, few: Recipes) -> None:
+    final = train(few({"target_error": 0.01}), tmp_path).final
+    assert final is not None
+    assert (final["step"], final["reached"]) == (6, False)
+
+
+def scripted_errors(monkeypatch: pytest.MonkeyPatch, errors: list[float]) -> None:
+    """Lets the intervals have these training errors, one a step; epochs keep their own."""
+    script: Iterator[float] = iter(errors)
+    real = Tally.score
+
+    def score(self: Tally, world: World) -> Score:
+        measured = real(self, world)
+        is_interval = measured.count == 32 and self.sums.dtype == torch.float64
+        return replace(measured, error=next(script)) if is_interval else measured
+
+    monkeypatch.setattr(Tally, "score", score)
+
+
+@pytest.mark.parametrize(
+    ("errors", "waiting"),
+    [
+        ([95, 90, 79, 95, 85, 99], 3),  # below once, and never back: the steps after are scheduled
+        ([79, 95, 95, 95, 95, 95], 1),
+        ([80, 80, 80, 80, 80, 79], 6),  # 80 is not below 80
+        ([95, 95, 95, 95, 95, 95], 6),
+    ],
+)
+def test_the_papers_warmup_ends_for_ever_once_the_error_was_below(
+    tmp_path: Path,
+    few: Recipes,
+    monkeypatch: pytest.MonkeyPatch,
+    errors: list[float],
+    waiting: int,
+) -> None:
+    scripted_errors(monkeypatch, errors)
+    warmup = {"kind": "until-error", "lr": 0.01, "below": 80}
+    run = train(few({"warmup": warmup, "optimizer.lr": 0.1, "log_every": 1}), tmp_path)
+    intervals = run.events("interval")
+    assert [event["error"] for event in intervals] == errors
+    scheduled = [0.1 * (1 - step / 6) for step in range(6)]
+    expected = [0.01] * waiting + scheduled[waiting:]
+    assert [event["lr"] for event in intervals] == pytest.approx(expected)
+
+
+def test_the_papers_warmup_looks_at_whole_intervals(
+    tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of two steps is below at the first reading: from the third step on, 0.1 rules."""
+    warmup = {"kind": "until-error", "lr": 0.01, "below": 99.9}
+    changes = {"warmup": warmup, "optimizer.lr": 0.1, "log_every": 2}
+    rates: list[float] = []
+    real = loop.apply_gradient
+
+    def apply(bench: Any, lr: float, norm: Tensor) -> None:
+        rates.append(lr)
+        real(bench, lr, norm)
+
+    monkeypatch.setattr(loop, "apply_gradient", apply)
+    train(few(changes), tmp_path)
+    assert rates == pytest.approx([0.01, 0.01, *(0.1 * (1 - step / 6) for step in range(2, 6))])
+
+
+def test_the_papers_warmup_stays_ended_after_a_resume(
+    tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted_errors(monkeypatch, [95, 79, 95, *[95, 95, 95, 95]])  # the third step is lost
+    warmup = {"kind": "until-error", "lr": 0.01, "below": 80}
+    recipe = few({"warmup": warmup, "optimizer.lr": 0.1, "log_every": 1})
+
+    def crash(event: Event) -> None:
+        if event["event"] == "interval" and event["step"] == 3:
+            raise KeyError("crash")
+
+    with pytest.raises(KeyError, match="crash"):
+        train(recipe, tmp_path, observe=crash)
+    run = train(recipe, tmp_path)
+    rates = [event["lr"] for event in run.events("interval")]
+    assert rates == pytest.approx([0.01, 0.01, *(0.1 * (1 - step / 6) for step in range(2, 6))])
+
+
+# Failures
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
+    """Makes one pixel of one image of a step not a number; returns where its samples will be."""
+    samples: list[int] = []
+    real = Feed.training
+
+    def training(self: Feed, batch: Batch) -> tuple[Tensor, Tensor]:
+        images, labels = real(self, batch)
+        if batch.step == step:
+            samples.extend(batch.sample_ids.tolist())
+            images[3, 0, 4, 4] = float("nan")
+        return images, labels
+
+    monkeypatch.setattr(Feed, "training", training)
+    return samples
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training_before_the_step(
+    tmp_path: Path,
+    few: Recipes,
+    monkeypatch: pytest.MonkeyPatch,
+    results: Callable[[Path], dict[str, bytes]],
+) -> None:
+    expected = results(train(few(), tmp_path / "whole").folder)
+    with monkeypatch.context() as patch:
+        samples = spoil(patch, 3)
+        with pytest.raises(TrainingDiverged) as caught:
+            train(few(), tmp_path / "run")
+    message = str(caught.value)
+    assert message.startswith("training diverged: at step 3 the loss is nan and the gradient's")
+    assert f"that step was not taken. {tmp_path}/run/failure.json names the samples." in message
+    assert "The checkpoint of step 2 is kept." in message
+    assert caught.value.exit_code == 1
+    failure = json.loads((tmp_path / "run" / "failure.json").read_text())
+    assert (failure["step"], failure["epoch"], failure["loss"]) == (3, 1, "nan")
+    assert failure["sample_ids"] == samples
+    assert len(samples) == 32
+    tensors, _ = load_checkpoint(tmp_path / "run" / "checkpoints", 2)
+    assert all(value.isfinite().all() for group in tensors.values() for value in group.values())
+    # Without the spoilt image, the same command goes on as if nothing had been.
+    again = results(train(few(), tmp_path / "run").folder)
+    again.pop("failure.json", None)
+    assert again == expected
+
+
+def test_a_gradient_that_is_not_finite_ends_the_training(
+    tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "get_total_norm", lambda gradients: torch.tensor(float("inf")))
+    with pytest.raises(TrainingDiverged, match=r"at step 0 the loss is 2.* norm inf; that step"):
+        train(few(), tmp_path)
+    assert checkpoint_steps(tmp_path / "checkpoints") == []
+
+
+ABSURD = {
+    "optimizer.lr": 100,
+    "optimizer.weight_decay": 0.9,
+    "optimizer.decay": "all",
+    "warmup": {"kind": "none"},
+    "length": "200 steps",
+}
+
+
+def test_an_absurd_learning_rate_diverges_and_says_what_to_try(
+    tmp_path: Path, few: Recipes
+) -> None:
+    with pytest.raises(TrainingDiverged, match=r"Try a lower optimizer\.lr \(it was "):
+        train(few(ABSURD), tmp_path)
+    newest = checkpoint_steps(tmp_path / "checkpoints")[-1]
+    tensors, _ = load_checkpoint(tmp_path / "checkpoints", newest)
+    weights = {name: v for name, v in tensors["model"].items() if "running_" not in name}
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_metrics_are_json_even_when_a_measured_loss_is_not_a_number(
+    tmp_path: Path, few: Recipes
+) -> None:
+    with pytest.raises(TrainingDiverged):
+        train(few(ABSURD), tmp_path)
+    assert lines_of(Run(tmp_path, few(ABSURD)))
+
+
+def test_a_failing_observer_is_not_taken_for_a_failing_disk(tmp_path: Path, few: Recipes) -> None:
+    def print_on_a_closed_terminal(event: Event) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        train(few(), tmp_path, observe=print_on_a_closed_terminal)
+
+
+def test_a_rank_that_stops_because_another_was_asked_to_has_that_exit_code(
+    tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(World, "any", lambda self, *flags: [True, *flags[1:]])
+    with pytest.raises(Interrupted) as caught:
+        train(few(), tmp_path)
+    assert caught.value.exit_code in (130, 143)
+
+
+def test_the_speed_counts_the_images_that_were_shown(
+    tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(clock)))
+    seen: list[Event] = []
+    train(
+        few({"batch_size": 1000, "length": "2 steps", "log_every": 1}),
+        tmp_path,
+        observe=seen.append,
+    )
+    speeds = [event["images_per_second"] for event in seen if event["event"] == "interval"]
+    assert speeds == [100, 100]  # a step takes one tick of this clock
