@@ -34,28 +34,38 @@ CHANGES: dict[str, Any] = {"length": "2 epochs", "batch_size": 64, "log_every": 
 STEPS, RANKS = 38, 2
 
 # The command itself on a slow disk, with a note of every sample that this rank was shown, and of
-# whether the run was finished when this rank left it.
+# what the main rank had written when this rank left.
 RECORDER = """
 import json, os, sys, time
 from pathlib import Path
 from resnetkit.cli.app import run
 from resnetkit.data.feed import Feed
-from resnetkit.training import loop
+from resnetkit.training import loop, progress
 
 notes, *words = sys.argv[1:]
-shown, real_training, real_export = [], Feed.training, loop.export_model
+shown, real = [], Feed.training
 
 def training(self, batch):
     shown.append(batch.share.tolist())
-    return real_training(self, batch)
+    return real(self, batch)
 
-def export_model(*args):
-    time.sleep(0.5)
-    real_export(*args)
+def slow(write):
+    def slowly(*args):
+        time.sleep(0.5)
+        return write(*args)
+    return slowly
 
-Feed.training, loop.export_model = training, export_model
+Feed.training = training
+loop.export_model = slow(loop.export_model)
+progress.save_checkpoint = slow(progress.save_checkpoint)
 code = run(words)
-note = {"shown": shown, "finished": Path(notes, "run", "model").exists()}
+folder = Path(notes, "run")
+note = {
+    "shown": shown,
+    "code": code,
+    "saved": bool(list(folder.glob("checkpoints/step-*"))),
+    "finished": (folder / "model").exists(),
+}
 Path(notes, os.environ["RANK"] + ".json").write_text(json.dumps(note))
 sys.exit(code)
 """
@@ -70,21 +80,30 @@ def train_words(folder: Path) -> list[str]:
     return ["train", "digits", *changes, "--device", "cpu", "--out", str(folder)]
 
 
+def recorder_words(folder: Path) -> list[str]:
+    """Returns the words that train below a folder and leave a note there for each rank."""
+    path = folder / "recorder.py"
+    path.write_text(RECORDER)
+    return torchrun(str(path), str(folder), *train_words(folder / "run"))
+
+
+def notes_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+
+
 @dataclass(frozen=True)
 class Trained:
     """A run of two ranks that nothing interrupted.
 
     Attributes:
         run: its folder.
-        shown: for each rank, the samples of each step.
-        finished: for each rank, whether the model was written when it left.
+        notes: of each rank, when it left.
         returncode: of torchrun.
         output: of all processes.
     """
 
     run: Run
-    shown: list[list[list[int]]]
-    finished: list[bool]
+    notes: list[dict[str, Any]]
     returncode: int
     output: str
 
@@ -92,22 +111,13 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "recorder.py").write_text(RECORDER)
-    words = [str(folder / "recorder.py"), str(folder), *train_words(folder / "run")]
-    with start(*torchrun(*words)) as process:
+    with start(*recorder_words(folder)) as process:
         output, _ = process.communicate(timeout=120)
-    notes = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
-    return Trained(
-        read_run(folder / "run"),
-        [note["shown"] for note in notes],
-        [note["finished"] for note in notes],
-        process.returncode,
-        output,
-    )
+    return Trained(read_run(folder / "run"), notes_of(folder), process.returncode, output)
 
 
 def test_no_rank_leaves_before_the_run_is_finished(trained: Trained) -> None:
-    assert trained.finished == [True, True]
+    assert [note["finished"] for note in trained.notes] == [True, True]
 
 
 def test_torchrun_ends_well(trained: Trained) -> None:
@@ -135,8 +145,9 @@ def test_a_finished_run_is_there(trained: Trained) -> None:
 def test_two_ranks_are_shown_the_samples_of_one_in_the_same_steps(trained: Trained) -> None:
     alone = TrainingBatches(open_dataset("digits").splits["train"], 64, seed=0)
     expected = [sorted(batch.sample_ids.tolist()) for batch in alone.between(0, STEPS)]
-    assert [len(share) for share in trained.shown[0] + trained.shown[1]] == [32] * 2 * STEPS
-    together = [sorted(one + two) for one, two in zip(*trained.shown, strict=True)]
+    shown = [note["shown"] for note in trained.notes]
+    assert [len(share) for share in shown[0] + shown[1]] == [32] * 2 * STEPS
+    together = [sorted(one + two) for one, two in zip(*shown, strict=True)]
     assert together == expected
 
 
@@ -188,25 +199,30 @@ def wait_for_lines(process: "subprocess.Popen[str]", path: Path, count: int) -> 
 @contextmanager
 def interrupted(start: Start, folder: Path) -> Iterator["subprocess.Popen[str]"]:
     """Starts two ranks, hands them over in the first epoch and waits for their end."""
-    with start(*torchrun("-m", "resnetkit", *train_words(folder))) as process:
-        wait_for_lines(process, folder / "metrics.jsonl", 4)
+    with start(*recorder_words(folder)) as process:
+        wait_for_lines(process, folder / "run" / "metrics.jsonl", 4)
         yield process
         output, _ = process.communicate(timeout=60)
-    assert "everything is saved" in output
-    (step,) = checkpoint_steps(folder / "checkpoints")
-    assert 4 <= step < STEPS
+    (step,) = checkpoint_steps(folder / "run" / "checkpoints")
+    assert 4 <= step < STEPS // 2
+    assert f"stopped after step {step} of {STEPS}; everything is saved" in output
 
 
+# BUG in src: no rank waits for rank 0 when a signal ends the training: rank 1 leaves while rank 0
+# still writes the checkpoint. `test_a_signal_to_one_rank_alone_saves_everything` shows the danger.
 def test_two_ranks_go_on_after_sigterm_to_the_same_bytes(
     trained: Trained, start: Start, tmp_path: Path, results: Results
 ) -> None:
     folder = tmp_path / "run"
-    with interrupted(start, folder) as process:
+    with interrupted(start, tmp_path) as process:
         process.send_signal(signal.SIGTERM)
+    notes = notes_of(tmp_path)
     with start(*torchrun("-m", "resnetkit", *train_words(folder))) as process:
         process.communicate(timeout=60)
     assert len(read_run(folder).sessions) == 2
     assert results(folder) == results(trained.run.folder)
+    assert [note["code"] for note in notes] == [143, 143]
+    assert [note["saved"] for note in notes] == [True, True]
 
 
 def test_another_number_of_ranks_does_not_go_on(trained: Trained, tmp_path: Path) -> None:
@@ -221,13 +237,15 @@ def test_the_finished_run_of_two_ranks_is_returned_to_one(trained: Trained) -> N
     assert train(recipe, trained.run.folder).final == trained.run.final
 
 
+# BUG in src: with the signal to rank 0 alone, rank 1 leaves at once, torchrun takes that for a
+# failure and sends SIGTERM to rank 0, whose second it is: it dies before its checkpoint is written.
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", range(RANKS))
 def test_a_signal_to_one_rank_alone_saves_everything(
     trained: Trained, start: Start, tmp_path: Path, results: Results, rank: int
 ) -> None:
     folder = tmp_path / "run"
-    with interrupted(start, folder) as process:
+    with interrupted(start, tmp_path) as process:
         os.kill(children_of(process.pid)[rank], signal.SIGTERM)
     with start(*torchrun("-m", "resnetkit", *train_words(folder))) as process:
         process.communicate(timeout=60)

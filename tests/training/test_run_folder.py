@@ -245,16 +245,21 @@ def test_a_run_that_has_not_begun_has_done_nothing(tmp_path: Path, few: Recipes)
 def test_a_line_that_is_being_written_is_not_read(tmp_path: Path, few: Recipes) -> None:
     run = Run(tmp_path, few())
     run.metrics_path.write_text('{"event": "epoch", "step": 3}\n{"event": "epoch", "st')
+    run.timing_path.write_text('{"step": 3, "seconds": 2}\n{"step": 5, "sec')
     assert run.events("epoch") == [{"event": "epoch", "step": 3}]
-    run.timing_path.write_text('{"step": 3, "seconds": 0.1}\n{"step": 4, "sec')
     assert run.last_step == 3
+    assert run.seconds == 2
 
 
-def test_the_last_step_of_a_long_run_is_found(tmp_path: Path, few: Recipes) -> None:
+def test_the_last_step_is_found_whatever_the_final_event_holds(
+    tmp_path: Path, few: Recipes
+) -> None:
+    """The confusion matrix of a hundred classes is a line of 40 KiB."""
     run = Run(tmp_path, few())
-    lines = [{"step": step, "seconds": 0.1, "images_per_second": 1.0} for step in range(1000)]
-    run.timing_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert run.last_step == 999
+    final = {"event": "final", "step": 500, "test": {"confusion": [[10] * 100] * 100}}
+    run.metrics_path.write_text(json.dumps(final) + "\n")
+    run.timing_path.write_text("".join(f'{{"step": {n}, "seconds": 1}}\n' for n in range(501)))
+    assert run.last_step == 500
 
 
 # Writing line by line
@@ -296,6 +301,16 @@ def test_a_line_that_does_not_fit_on_the_disk_is_refused(tmp_path: Path) -> None
         log.write({"step": 1})
         with files_no_longer_than(log.size + 5), pytest.raises(OSError, match="File too large"):
             log.write({"step": 2})
+
+
+# BUG in src: the line that does not fit stays in the buffer, and closing the log tries it again:
+# the OSError of that second attempt takes the place of the StorageError.
+def test_metrics_that_do_not_fit_on_the_disk_are_a_storage_error(
+    tmp_path: Path, few: Recipes
+) -> None:
+    with files_no_longer_than(1_000), pytest.raises(StorageError, match="cannot write"):
+        train(few({"log_every": 1, "length": "20 steps", "checkpoint.every": "20 steps"}), tmp_path)
+    assert (tmp_path / "metrics.jsonl").stat().st_size > 900  # that was the file that was full
 
 
 def test_a_file_too_large_for_the_system_is_a_storage_error_and_the_same_command_goes_on(

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
@@ -49,8 +50,9 @@ def main(words: list[str] | None = None) -> None:
 def run(words: list[str]) -> int:
     """Runs a command and returns its exit code; errors go to stderr as sentences."""
     try:
-        code = app(words)
-        sys.stdout.flush()
+        with open_streams():
+            code = app(words)
+            sys.stdout.flush()
     except CycloptsError as error:
         return complain(f"{error} 'resnet --help' shows what there is.", UsageError.exit_code)
     except ResnetkitError as error:
@@ -60,7 +62,20 @@ def run(words: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except SystemExit:  # how rich ends when the reader has left; nothing else raises it here
+        return 0
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def open_streams() -> Iterator[None]:
+    """Gives a process whose stdout or stderr was closed before it started a place to write to."""
+    with ExitStack() as stack:
+        nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        for name, redirect in (("stdout", redirect_stdout), ("stderr", redirect_stderr)):
+            if getattr(sys, name) is None:
+                stack.enter_context(redirect(nowhere))
+        yield
 
 
 def complain(message: str, code: int) -> int:

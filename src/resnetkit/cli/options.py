@@ -37,7 +37,7 @@ def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
             )
         try:
             parsed[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # ValueError: a date or a number that is none
             raise UsageError(f"--set {change}: '{value}' is not a YAML value; quote it.") from None
         if isinstance(parsed[key], str):
             parsed[key] = as_number(parsed[key])

@@ -35,7 +35,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
 
     table = Table(box=box.SIMPLE_HEAD)
     for column, kind in zip(columns, numbers, strict=True):
-        table.add_column(column, justify="right" if kind == "r" else "left")
+        is_name = column == columns[0]  # what a person copies: never shortened
+        table.add_column(column, justify="right" if kind == "r" else "left", no_wrap=is_name)
     for row in rows:
         table.add_row(*map(str, row))
     Console(highlight=False).print(table)

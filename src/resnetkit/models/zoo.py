@@ -127,6 +127,9 @@ BLOCKS: dict[tuple[str, bool], BlockType] = {
 }
 
 
+LARGEST_COUNT = 10**6
+
+
 def check_option(name: str, value: object) -> None:
     """Raises ArchitectureError when `value` is not of the type that the option has."""
     expected = get_type_hints(Architecture)[name]
@@ -144,8 +147,15 @@ def check_option(name: str, value: object) -> None:
             )
     elif expected is bool and not isinstance(value, bool):
         raise ArchitectureError(f"{name} is {value!r}: expected true or false.")
-    elif expected is int and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ArchitectureError(f"{name} is {value!r}: expected a whole number of at least 1.")
+    elif expected is int and not is_count(value):
+        raise ArchitectureError(
+            f"{name} is {value!r}: expected a whole number from 1 to {LARGEST_COUNT:,}."
+        )
+
+
+def is_count(value: object) -> bool:
+    """Returns whether a value is a number of classes, channels or groups."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_COUNT
 
 
 def cifar(depth: int, *, block: BlockName = "basic", **options: Any) -> Architecture:

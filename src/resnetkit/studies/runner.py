@@ -57,7 +57,7 @@ def run_study(
         root: folder of all studies; runs go to `root/runs`, reports to `root/<study>-<scale>`.
         changes: values of every recipe to replace, by dotted key.
         jobs: trainings at a time, one thread each; 0 takes one a core.
-        backend: of joblib: loky, multiprocessing, threading, sequential, or one registered with it.
+        backend: of joblib: loky, threading, sequential, or one registered with it.
         device: see `train`.
         observe: is told now and then how much is done.
 
@@ -77,8 +77,8 @@ def run_study(
         pool = joblib.Parallel(n_jobs=workers, backend=backend, return_as="generator_unordered")
     except ValueError as error:
         raise UsageError(
-            f"unknown joblib backend '{backend}': expected loky, multiprocessing, threading,"
-            " sequential or one that is registered with joblib."
+            f"unknown joblib backend '{backend}': expected loky, threading, sequential or one that"
+            " is registered with joblib and can return what is done first."
         ) from error
     with interruptible(study), watched(trials, root, observe):
         calls = (
@@ -92,6 +92,7 @@ def run_study(
         )
         for _ in pool(calls):
             pass
+    observe(1.0)
     return read_outcome(study, scale, root, changes=changes)
 
 
@@ -133,7 +134,7 @@ def read_outcome_again(folder: Path) -> Outcome:
     """
     try:
         facts = json.loads((folder / "findings.json").read_text())
-        study, scale, changes = facts["study"], facts["scale"], facts["changes"]
+        study, scale, changes = str(facts["study"]), str(facts["scale"]), dict(facts["changes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{folder}/findings.json cannot be read ({error}): 'resnet study' writes it again."

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from scipy import stats
 
+from resnetkit.errors import UsageError
 from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.training.run import Run
 
@@ -135,8 +137,10 @@ def upper_bound(first: Sample, second: Sample) -> float:
         return math.nan
     if first.spread == second.spread == 0:
         return first.mean - second.mean
-    test = stats.ttest_ind(first.values, second.values, equal_var=False, alternative="less")
-    return float(test.confidence_interval(CONFIDENCE).high)
+    with warnings.catch_warnings():  # scipy warns where one sample has no spread
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = stats.ttest_ind(first.values, second.values, equal_var=False, alternative="less")
+        return float(test.confidence_interval(CONFIDENCE).high)
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,11 @@ class Study:
             scale: a key of `scales`.
             changes: values of the recipe to replace, by dotted key.
         """
+        for key in ("model.name", "seed"):
+            if key in (changes or {}):
+                raise UsageError(
+                    f"a study varies {key} itself: it cannot be set. 'resnet train' trains one."
+                )
         chosen = self.scales[scale]
         return [
             Trial(

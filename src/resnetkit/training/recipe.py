@@ -307,7 +307,10 @@ def load_recipe(name_or_path: str, changes: dict[str, Any] | None = None) -> Rec
         value.
     """
     values = read_values(name_or_path)
-    for key, value in (changes or {}).items():
+    kinds_first = sorted(
+        (changes or {}).items(), key=lambda change: not change[0].endswith(".kind")
+    )
+    for key, value in kinds_first:
         set_value(values, key, value)
     return checked_recipe(values)
 
@@ -337,7 +340,7 @@ def read_values(name_or_path: str) -> dict[str, Any]:
         raise RecipeError(f"the recipe '{path}' cannot be read: {error}.") from error
     except RecursionError:
         raise RecipeError(f"the recipe '{path}' is nested too deeply.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise RecipeError(
             f"the recipe '{path}' is not YAML: {' '.join(str(error).split())}."
         ) from error
@@ -356,6 +359,8 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"'{key}' cannot be set: '{parent}' is a value, not a group of keys.")
         values = inner
+    if last == "kind" and values.get("kind") != value:
+        values.clear()  # the keys of another kind
     values[last] = value
 
 

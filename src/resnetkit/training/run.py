@@ -21,7 +21,7 @@ from typing import Any
 
 import filelock
 
-from resnetkit.errors import RecipeError, StorageError, UsageError, WeightsError
+from resnetkit.errors import DataError, RecipeError, StorageError, UsageError, WeightsError
 from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.recipe import Recipe, checked_recipe, read_values
 from resnetkit.training.storage import TEMPORARY_PREFIX, storage_errors, write_file
@@ -71,7 +71,7 @@ class Run:
             confusion matrix.
         Losses are in nats, errors in percent.
         """
-        return [event for event in read_lines(self.metrics_path) if event["event"] == kind]
+        return [event for event in read_lines(self.metrics_path) if event.get("event") == kind]
 
     @property
     def last_step(self) -> int:
@@ -107,7 +107,11 @@ class Run:
     def final(self) -> Event | None:
         """Returns the last event of a finished run, else None."""
         finals = self.events("final")
-        return finals[-1] if finals and self.model.exists() else None
+        if not finals or not self.model.exists():
+            return None
+        if not {"step", "train", "test"} <= set(finals[-1]):
+            raise damaged(self.metrics_path, "its last event lacks results")
+        return finals[-1]
 
     @property
     def environment_path(self) -> Path:
@@ -137,7 +141,27 @@ def read_lines(path: Path) -> list[Event]:
     if not path.exists():
         return []
     whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in whole.splitlines()]
+    return [parse_line(path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
+
+
+def parse_line(path: Path, number: int, line: bytes) -> Event:
+    """Returns one line of a JSON lines file.
+
+    Raises:
+        DataError: when it is not a JSON object.
+    """
+    try:
+        event = json.loads(line)
+        if not isinstance(event, dict):
+            raise ValueError("it is not an object")
+    except ValueError as error:
+        raise damaged(path, f"line {number} cannot be read ({error})") from error
+    return event
+
+
+def damaged(path: Path, reason: str) -> DataError:
+    """Returns the error for a file of a run that is not what was written."""
+    return DataError(f"{path} is damaged: {reason}. Put the file back, or train the recipe again.")
 
 
 class EventLog:

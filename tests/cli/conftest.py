@@ -1,0 +1,140 @@
+"""The command line, called in this process, and runs that were never trained."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetkit.cli.app import run
+from resnetkit.studies.degradation import DEGRADATION
+from resnetkit.studies.runner import trial_folder
+from resnetkit.training.recipe import Recipe, load_recipe
+
+AS_IN_THE_PAPER = {
+    "plain20": (9.0, 12.0),
+    "plain32": (15.0, 18.0),
+    "plain56": (40.0, 42.0),
+    "resnet20": (0.4, 2.0),
+    "resnet32": (0.3, 1.8),
+    "resnet56": (0.2, 1.6),
+}
+FEW_STEPS = ("--set", "length=2 epochs", "--set", "batch_size=360", "--set", "log_every=1")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def values(self) -> Any:
+        """Returns the JSON on stdout, which must hold nothing else."""
+        return json.loads(self.out)
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Returns the cells of a table, headings first."""
+        return [line.split("\t") for line in self.out.splitlines()]
+
+
+class Terminal(io.StringIO):
+    """A stream that says that a person reads it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def write_run(folder: Path, recipe: Recipe, *, train: float = 5.0, test: float = 6.0) -> Path:
+    """Writes a finished run with these final errors."""
+    (folder / "model").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(recipe.to_yaml())
+    errors = {"train": train, "validation": test, "test": test}
+    final: dict[str, Any] = {
+        split: {"loss": 1.0, "error": error, "top5_error": 0.0, "count": 100}
+        for split, error in errors.items()
+    }
+    final["test"]["confusion"] = [[10] * 10] * 10
+    event = {"event": "final", "step": 4, "reached": False, **final}
+    (folder / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+    timing = {"step": 4, "seconds": 61.5, "images_per_second": 1000.0}
+    (folder / "timing.jsonl").write_text(json.dumps(timing) + "\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_a_fresh_folder_without_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and studies are made where a command is called; 'auto' is the same everywhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+@pytest.fixture
+def resnet(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Calls the command with some words."""
+
+    def call(*words: str) -> Answer:
+        capsys.readouterr()
+        code = run(list(words))
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Calls the command as if in a terminal, and returns what a person sees."""
+
+    def call(*words: str, columns: int = 80) -> str:
+        screen = Terminal()
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setattr("sys.stdout", screen)
+        monkeypatch.setattr("sys.stderr", screen)
+        run(list(words))
+        return screen.getvalue()
+
+    return call
+
+
+@pytest.fixture
+def few_steps() -> tuple[str, ...]:
+    """Returns the words that make a training of the digits one of six steps."""
+    return FEW_STEPS
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the folder of a finished run; values by dotted key replace those of its recipe."""
+
+    def build(
+        folder: str = "runs/one", changes: dict[str, Any] | None = None, **errors: float
+    ) -> Path:
+        return write_run(tmp_path / folder, load_recipe("digits", changes), **errors)
+
+    return build
+
+
+@pytest.fixture
+def finished_study(tmp_path: Path) -> Callable[..., Path]:
+    """Writes every run of the quick study of degradation below 'studies'.
+
+    Its errors are those of the paper's claims, (train, test) by network, unless others are given.
+    """
+
+    def build(errors: dict[str, tuple[float, float]] | None = None) -> Path:
+        for trial in DEGRADATION.trials("quick"):
+            train, test = {**AS_IN_THE_PAPER, **(errors or {})}[trial.group]
+            spread = trial.recipe.seed / 10
+            folder = trial_folder(tmp_path / "studies", trial.recipe)
+            write_run(folder, trial.recipe, train=train + spread, test=test + spread)
+        return tmp_path / "studies"
+
+    return build

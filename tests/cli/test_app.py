@@ -1,0 +1,199 @@
+"""The command as a whole: its help, how fast it is there, what it says to machines and to pipes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetkit.cli.app import EXAMPLES, app, main
+
+COMMANDS = [command.__name__ for command in EXAMPLES]
+HEAVY = {"torch", "numpy", "pydantic", "scipy", "matplotlib", "yaml", "joblib", "sklearn"}
+Resnet = Callable[..., Any]
+
+
+def python(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_no_words_show_the_commands(resnet: Resnet) -> None:
+    answer = resnet()
+    assert answer == resnet("--help") == resnet("-h")
+    assert (answer.code, answer.err) == (0, "")
+    assert "resnet study degradation" in answer.out
+    for name in COMMANDS:
+        assert f" {name} " in answer.out
+
+
+@pytest.mark.parametrize(("command", "example"), EXAMPLES.items(), ids=COMMANDS)
+def test_help_of_every_command_has_an_example(
+    resnet: Resnet, command: Callable[..., object], example: str
+) -> None:
+    answer = resnet(command.__name__, "--help")
+    assert (answer.code, answer.err) == (0, "")
+    assert f"Usage: resnet {command.__name__}" in answer.out
+    assert "--json" in answer.out
+    assert f"Example: {example}" in " ".join(answer.out.split())
+
+
+@pytest.mark.parametrize(("command", "example"), EXAMPLES.items(), ids=COMMANDS)
+def test_every_example_can_be_typed(command: Callable[..., object], example: str) -> None:
+    first, *words = example.split()
+    assert first == "resnet"
+    assert words[0] == command.__name__
+    called, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert called is command
+    assert bound.args or bound.kwargs
+
+
+def test_the_version_is_that_of_the_package(resnet: Resnet) -> None:
+    assert resnet("--version").out == f"{version('resnetkit')}\n"
+
+
+def heavy_modules(before: str) -> str:
+    """Returns what is imported when the help is shown, after some statement."""
+    script = (
+        f"import sys; {before}; from resnetkit.cli.app import run; run(['--help']);"
+        f" print(sorted({HEAVY} & set(sys.modules)))"
+    )
+    return python("-c", script).stdout.splitlines()[-1]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert heavy_modules("pass") == "[]"
+    assert heavy_modules("import yaml") == "['yaml']"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["modles"], ["train", "--thread"]])
+def test_the_module_is_the_command(words: list[str]) -> None:
+    command = subprocess.run(
+        [str(Path(sys.executable).with_name("resnet")), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    module = python("-m", "resnetkit", *words)
+    assert (module.returncode, module.stdout, module.stderr) == (
+        command.returncode,
+        command.stdout,
+        command.stderr,
+    )
+    assert module.stdout or module.stderr
+
+
+def test_the_process_ends_with_the_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    with pytest.raises(SystemExit) as end:
+        main(["modles"])
+    assert end.value.code == 2
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setattr("sys.argv", ["resnet", "--version"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert capsys.readouterr().out
+
+
+def test_every_command_speaks_json_and_nothing_else_on_stdout(
+    resnet: Resnet,
+    finished_run: Callable[..., Path],
+    finished_study: Callable[..., Path],
+    few_steps: tuple[str, ...],
+) -> None:
+    finished_run()
+    finished_study()
+    called = [
+        ("models",),
+        ("models", "plain20"),
+        ("recipes",),
+        ("recipes", "digits"),
+        ("train", "digits", "--out", "runs/one"),
+        ("train", "digits", "--dry-run", *few_steps),
+        ("train", "digits", "--out", "runs/two", *few_steps),
+        ("study",),
+        ("study", "degradation"),
+        ("runs",),
+        ("report", "runs/one"),
+        ("report", "studies/degradation-quick"),
+    ]
+    assert {words[0] for words in called} == set(COMMANDS)
+    for words in called:
+        answer = resnet(*words, "--json")
+        assert answer.code == 0, words
+        assert isinstance(json.loads(answer.out, parse_constant=pytest.fail), dict | list), words
+        assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["modles"], "models"),
+        (["tarin", "digits"], "train"),
+        (["models", "--jsn"], "--json"),
+        (["train", "--devise", "cpu"], "--device"),
+        (["study", "--job", "2"], "--jobs"),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_understood(resnet: Resnet, words: list[str], meant: str) -> None:
+    answer = resnet(*words)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("resnet: Unknown ")
+    assert meant in answer.err.split("Did you mean ")[1].split("?")[0]
+    assert "'resnet --help'" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["models", "resnet20", "resnet32"],
+        ["models", "--set"],
+        ["train", "--threads", "many"],
+        ["study", "--jobs", "two"],
+        ["report"],
+        ["recipes", "--json=perhaps"],
+        ["--", "models"],
+    ],
+    ids=" ".join,
+)
+def test_words_that_do_not_fit_are_refused_in_one_line(resnet: Resnet, words: list[str]) -> None:
+    answer = resnet(*words)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("resnet: ")
+    assert answer.err.count("\n") == 1
+
+
+def into_a_closed_pipe(*words: str) -> tuple[int, bytes]:
+    """Runs the command with a reader that has left, as `head` does; returns code and stderr."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resnetkit", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=120)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("words", [["recipes", "digits"], ["models", "resnet110", "--json"]])
+def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
+    assert into_a_closed_pipe(*words) == (0, b"")
+
+
+def test_a_reader_may_leave_the_help() -> None:
+    assert into_a_closed_pipe("--help") == (0, b"")
+
+
+def test_narrow_terminals_still_get_help(terminal: Callable[..., str]) -> None:
+    shown = terminal("--help", columns=40)
+    assert max(map(len, shown.splitlines())) < 80  # with the codes that make it bold
+    assert "degradation" in shown
