@@ -60,7 +60,7 @@ def random_dataset():
     labels = torch.randint(0, 10, (SAMPLES,), generator=generator)
     images = torch.randint(0, 256, (SAMPLES, 3, 32, 32), generator=generator, dtype=torch.uint8)
     split = stratified_split(labels, test_share=0.1, validation_share=0.1)
-    return Dataset("random", images, labels, tuple("0123456789"), split, mirrored=True)
+    return Dataset("random", images, labels, tuple("0123456789"), split, True, "")
 
 
 def measure_peer(network: str, steps: int) -> dict[str, float]:

@@ -38,7 +38,9 @@ def few_digits() -> Dataset:
     digits = open_digits()
     labels = digits.labels[:150]
     splits = stratified_split(labels, test_share=0.2, validation_share=0.1)
-    return Dataset("few", digits.images[:150], labels, digits.class_names, splits, mirrored=False)
+    return Dataset(
+        "few", digits.images[:150], labels, digits.class_names, splits, mirrored=False, sha256=""
+    )
 
 
 def result_of(folder: Path) -> dict[str, bytes]:

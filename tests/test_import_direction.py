@@ -10,18 +10,19 @@ import resnetkit
 SOURCE = Path(resnetkit.__file__).parent
 FLOORS = {
     "errors": 0,
-    "models": 1,
-    "data": 1,
-    "training": 2,
-    "evaluation": 3,
-    "probes": 3,
-    "inference": 3,
-    "studies": 4,
-    "report": 5,
-    "serving": 5,
-    "cli": 6,
-    "__main__": 7,
-    "__init__": 7,
+    "storage": 1,
+    "models": 2,
+    "data": 2,
+    "training": 3,
+    "evaluation": 4,
+    "probes": 4,
+    "inference": 4,
+    "studies": 5,
+    "report": 6,
+    "serving": 6,
+    "cli": 7,
+    "__main__": 8,
+    "__init__": 8,
 }
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -127,5 +127,6 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
         open_dataset("digit")
     assert str(caught.value) == (
-        "unknown data set 'digit': expected one of digits. Did you mean 'digits'?"
+        "unknown data set 'digit': expected one of digits, cifar10, cifar100, fashion-mnist,"
+        " mnist. Did you mean 'digits'?"
     )

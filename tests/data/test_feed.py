@@ -101,6 +101,7 @@ def test_zero_padding_is_the_mean_and_not_black() -> None:
         ("black",),
         {"train": torch.arange(200), "validation": torch.arange(0), "test": torch.arange(0)},
         mirrored=True,
+        sha256="",
     )
     feed = Feed.of(
         black,
@@ -138,6 +139,7 @@ def test_images_have_their_channels_last_in_memory() -> None:
         ("one",),
         {"train": torch.arange(50), "validation": torch.arange(0), "test": torch.arange(0)},
         mirrored=True,
+        sha256="",
     )
     feed = feed_of(dataset)
     (evaluated, _), *_ = feed.evaluation(torch.arange(8), 8, rank=0, ranks=1)

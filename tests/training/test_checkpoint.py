@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from resnetkit.errors import StorageError, WeightsError
+from resnetkit.storage import write_synced
 from resnetkit.training import checkpoint
 from resnetkit.training.checkpoint import (
     checkpoint_steps,
@@ -24,7 +25,6 @@ from resnetkit.training.checkpoint import (
 )
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.storage import write_synced
 
 TENSORS = {
     "model": {

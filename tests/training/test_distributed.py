@@ -42,7 +42,7 @@ from resnetkit.cli.app import run
 from resnetkit.data.feed import Feed
 from resnetkit.training import loop, progress
 
-notes, *words = sys.argv[1:]
+notes, seconds, *words = sys.argv[1:]
 shown, real = [], Feed.training
 
 def training(self, batch):
@@ -51,7 +51,7 @@ def training(self, batch):
 
 def slow(write):
     def slowly(*args):
-        time.sleep(0.5)
+        time.sleep(float(seconds))
         return write(*args)
     return slowly
 
@@ -80,11 +80,14 @@ def train_words(folder: Path) -> list[str]:
     return ["train", "digits", *changes, "--device", "cpu", "--out", str(folder)]
 
 
-def recorder_words(folder: Path) -> list[str]:
-    """Returns the words that train below a folder and leave a note there for each rank."""
+def recorder_words(folder: Path, seconds: float = 0.3) -> list[str]:
+    """Returns the words that train below a folder and leave a note there for each rank.
+
+    Every checkpoint and the model take so many seconds more than they would.
+    """
     path = folder / "recorder.py"
     path.write_text(RECORDER)
-    return torchrun(str(path), str(folder), *train_words(folder / "run"))
+    return torchrun(str(path), str(folder), str(seconds), *train_words(folder / "run"))
 
 
 def notes_of(folder: Path) -> list[dict[str, Any]]:
@@ -197,9 +200,11 @@ def wait_for_lines(process: "subprocess.Popen[str]", path: Path, count: int) -> 
 
 
 @contextmanager
-def interrupted(start: Start, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+def interrupted(
+    start: Start, folder: Path, seconds: float = 0.3
+) -> Iterator["subprocess.Popen[str]"]:
     """Starts two ranks, hands them over in the first epoch and waits for their end."""
-    with start(*recorder_words(folder)) as process:
+    with start(*recorder_words(folder, seconds)) as process:
         wait_for_lines(process, folder / "run" / "metrics.jsonl", 4)
         yield process
         output, _ = process.communicate(timeout=60)
@@ -245,7 +250,7 @@ def test_a_signal_to_one_rank_alone_saves_everything(
     trained: Trained, start: Start, tmp_path: Path, results: Results, rank: int
 ) -> None:
     folder = tmp_path / "run"
-    with interrupted(start, tmp_path) as process:
+    with interrupted(start, tmp_path, seconds=4) as process:
         os.kill(children_of(process.pid)[rank], signal.SIGTERM)
     with start(*torchrun("-m", "resnetkit", *train_words(folder))) as process:
         process.communicate(timeout=60)

@@ -384,7 +384,8 @@ def test_what_is_trained_on_is_not_validated_on() -> None:
 
 def test_an_unknown_data_set_is_refused_with_the_nearest() -> None:
     assert refusal({"data.name": "digit"}) == (
-        "unknown data set 'digit': expected one of digits. Did you mean 'digits'?"
+        "unknown data set 'digit': expected one of digits, cifar10, cifar100, fashion-mnist,"
+        " mnist. Did you mean 'digits'?"
     )
 
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
+from resnetkit.cli.data import data
 from resnetkit.cli.models import models
 from resnetkit.cli.runs import report, runs
 from resnetkit.cli.study import study
@@ -38,6 +39,7 @@ app = App(
 )
 for command, example in EXAMPLES.items():
     app.command(command, help_epilogue=f"Example: {example}")
+app.command(data)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from resnetkit.data.datasets import Dataset
+from resnetkit.data.dataset import Dataset
 from resnetkit.storage import storage_errors, write_file
 
 __all__ = ["contact_sheet", "write_contact_sheet"]

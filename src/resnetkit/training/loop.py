@@ -18,6 +18,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from resnetkit.data.batches import Batch
 from resnetkit.data.datasets import Split
 from resnetkit.errors import Interrupted, TrainingDiverged
+from resnetkit.storage import write_file
 from resnetkit.training.bench import Bench, prepare
 from resnetkit.training.environment import hardware, versions
 from resnetkit.training.export import export_model
@@ -25,7 +26,6 @@ from resnetkit.training.progress import Progress, restore, save
 from resnetkit.training.recipe import Recipe, UntilErrorWarmup
 from resnetkit.training.run import Event, Journal, Run, locked_run
 from resnetkit.training.signals import StopRequest, caught_signals
-from resnetkit.training.storage import write_file
 from resnetkit.training.tally import count
 from resnetkit.training.world import World, open_world
 

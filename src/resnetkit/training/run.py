@@ -22,9 +22,9 @@ from typing import Any
 import filelock
 
 from resnetkit.errors import DataError, RecipeError, StorageError, UsageError, WeightsError
+from resnetkit.storage import TEMPORARY_PREFIX, storage_errors, write_file
 from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.recipe import Recipe, checked_recipe, read_values
-from resnetkit.training.storage import TEMPORARY_PREFIX, storage_errors, write_file
 
 __all__ = ["Event", "Journal", "Run", "find_runs", "locked_run", "read_run"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from resnetkit import storage
 from resnetkit.errors import StorageError
-from resnetkit.training import storage
-from resnetkit.training.storage import replaced_folder, storage_errors, write_file, write_synced
+from resnetkit.storage import replaced_folder, storage_errors, write_file, write_synced
 
 SENTENCES = {
     errno.ENOSPC: "the disk is full",
