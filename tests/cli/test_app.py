@@ -2,20 +2,35 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclopts import App, CycloptsError
 
-from resnetkit.cli.app import EXAMPLES, app, main
+from resnetkit.cli.app import app, main
 
-COMMANDS = [command.__name__ for command in EXAMPLES]
 HEAVY = {"torch", "numpy", "pydantic", "scipy", "matplotlib", "yaml", "joblib", "sklearn"}
+RESNET = str(Path(sys.executable).with_name("resnet"))
 Resnet = Callable[..., Any]
+
+
+def leaves(node: App, *path: str) -> Iterator[tuple[str, ...]]:
+    """Yields the words of every command that does something."""
+    names = [name for name in node if not name.startswith("-")]
+    if not names:
+        yield path
+    for name in names:
+        yield from leaves(node[name], *path, name)
+
+
+COMMANDS = list(leaves(app))
+every_command = pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 
 
 def python(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -29,29 +44,37 @@ def test_no_words_show_the_commands(resnet: Resnet) -> None:
     assert answer == resnet("--help") == resnet("-h")
     assert (answer.code, answer.err) == (0, "")
     assert "resnet study degradation" in answer.out
-    for name in COMMANDS:
-        assert f" {name} " in answer.out
+    for first, *_ in COMMANDS:
+        assert f" {first} " in answer.out
 
 
-@pytest.mark.parametrize(("command", "example"), EXAMPLES.items(), ids=COMMANDS)
-def test_help_of_every_command_has_an_example(
-    resnet: Resnet, command: Callable[..., object], example: str
-) -> None:
-    answer = resnet(command.__name__, "--help")
+def example_of(resnet: Resnet, command: tuple[str, ...]) -> list[str]:
+    """Returns the words of the example in the help of a command."""
+    answer = resnet(*command, "--help")
     assert (answer.code, answer.err) == (0, "")
-    assert f"Usage: resnet {command.__name__}" in answer.out
+    assert f"Usage: resnet {' '.join(command)}" in answer.out
     assert "--json" in answer.out
-    assert f"Example: {example}" in " ".join(answer.out.split())
+    (_, example) = " ".join(answer.out.split()).split("Example: ")
+    return list(example.split())
 
 
-@pytest.mark.parametrize(("command", "example"), EXAMPLES.items(), ids=COMMANDS)
-def test_every_example_can_be_typed(command: Callable[..., object], example: str) -> None:
-    first, *words = example.split()
+@every_command
+def test_help_of_every_command_has_an_example_that_can_be_typed(
+    resnet: Resnet, command: tuple[str, ...]
+) -> None:
+    first, *words = example_of(resnet, command)
     assert first == "resnet"
-    assert words[0] == command.__name__
-    called, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-    assert called is command
-    assert bound.args or bound.kwargs
+    assert tuple(words[: len(command)]) == command
+    called, _, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    node = app
+    for name in command:
+        node = node[name]
+    assert called is node.default_command
+
+
+def test_an_example_that_cannot_be_typed_would_be_found() -> None:
+    with pytest.raises(CycloptsError):
+        app.parse_args(["runs", "--folder", "x"], exit_on_error=False, print_error=False)
 
 
 def test_the_version_is_that_of_the_package(resnet: Resnet) -> None:
@@ -72,14 +95,21 @@ def test_help_imports_nothing_heavy() -> None:
     assert heavy_modules("import yaml") == "['yaml']"
 
 
+def processor_seconds(*command: str) -> float:
+    """Returns the time a process computes, which other processes do not lengthen much."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_is_there_in_a_blink() -> None:
+    assert min(processor_seconds(RESNET, "--help") for _ in range(5)) < 0.3
+
+
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["modles"], ["train", "--thread"]])
 def test_the_module_is_the_command(words: list[str]) -> None:
-    command = subprocess.run(
-        [str(Path(sys.executable).with_name("resnet")), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = subprocess.run([RESNET, *words], capture_output=True, text=True, check=False)
     module = python("-m", "resnetkit", *words)
     assert (module.returncode, module.stdout, module.stderr) == (
         command.returncode,
@@ -125,8 +155,15 @@ def test_every_command_speaks_json_and_nothing_else_on_stdout(
         ("runs",),
         ("report", "runs/one"),
         ("report", "studies/degradation-quick"),
+        ("data", "list"),
+        ("data", "check", "digits"),
+        ("data", "show", "digits"),
     ]
-    assert {words[0] for words in called} == set(COMMANDS)
+    needs_a_network = {("data", "fetch")}
+    spoken = {
+        command for command in COMMANDS for words in called if words[: len(command)] == command
+    }
+    assert spoken | needs_a_network == set(COMMANDS)
     for words in called:
         answer = resnet(*words, "--json")
         assert answer.code == 0, words

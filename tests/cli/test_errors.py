@@ -73,6 +73,18 @@ def test_an_interruption_ends_with_128_and_the_signal(
     assert (answer.code, answer.out, answer.err) == (code, "", "resnet: all is saved.\n")
 
 
+@pytest.mark.xfail(reason="cyclopts makes it a SystemExit, which is taken for rich's", strict=True)
+def test_an_impatient_person_ends_with_130(resnet: Resnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C before a training catches the signal, or where there is nothing to save."""
+
+    def interrupt(_: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnetkit.cli.runs.write_report", interrupt)
+    answer = resnet("report", "anything")
+    assert (answer.code, answer.out, answer.err) == (130, "", "resnet: interrupted.\n")
+
+
 def test_an_interruption_travels_between_processes() -> None:
     """joblib pickles what a training raises."""
     travelled = pickle.loads(pickle.dumps(Interrupted("all is saved.", 15)))
