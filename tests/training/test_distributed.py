@@ -213,8 +213,6 @@ def interrupted(
     assert f"stopped after step {step} of {STEPS}; everything is saved" in output
 
 
-# BUG in src: no rank waits for rank 0 when a signal ends the training: rank 1 leaves while rank 0
-# still writes the checkpoint. `test_a_signal_to_one_rank_alone_saves_everything` shows the danger.
 def test_two_ranks_go_on_after_sigterm_to_the_same_bytes(
     trained: Trained, start: Start, tmp_path: Path, results: Results
 ) -> None:
@@ -242,8 +240,6 @@ def test_the_finished_run_of_two_ranks_is_returned_to_one(trained: Trained) -> N
     assert train(recipe, trained.run.folder).final == trained.run.final
 
 
-# BUG in src: with the signal to rank 0 alone, rank 1 leaves at once, torchrun takes that for a
-# failure and sends SIGTERM to rank 0, whose second it is: it dies before its checkpoint is written.
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", range(RANKS))
 def test_a_signal_to_one_rank_alone_saves_everything(

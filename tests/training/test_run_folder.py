@@ -303,8 +303,6 @@ def test_a_line_that_does_not_fit_on_the_disk_is_refused(tmp_path: Path) -> None
             log.write({"step": 2})
 
 
-# BUG in src: the line that does not fit stays in the buffer, and closing the log tries it again:
-# the OSError of that second attempt takes the place of the StorageError.
 def test_metrics_that_do_not_fit_on_the_disk_are_a_storage_error(
     tmp_path: Path, few: Recipes
 ) -> None:

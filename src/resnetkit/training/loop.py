@@ -74,7 +74,7 @@ def train(
                     journal.open_session(session(bench, progress), progress.metrics_bytes)
                     fit(bench, run, progress, journal, stop)
                     finish(bench, run, progress, journal)
-                world.any(False)  # nobody leaves before the run is finished
+                world.wait()  # nobody leaves before the run is finished
     return run
 
 
@@ -82,7 +82,7 @@ def train(
 def opened_run(folder: Path, recipe: Recipe, world: World) -> Iterator[Run]:
     """Opens the run folder: the main rank makes and locks it, the others wait for that."""
     with locked_run(folder, recipe) if world.is_main else nullcontext(Run(folder, recipe)) as run:
-        world.any(False)  # nobody reads before the folder is there
+        world.wait()  # nobody reads before the folder is there
         yield run
 
 

@@ -49,6 +49,7 @@ def save(bench: Bench, run: Run, progress: Progress) -> None:
         with run.writing():
             save_checkpoint(run.checkpoints, progress.step, tensors_of(bench), asdict(progress))
             remove_old_checkpoints(run.checkpoints, bench.recipe.checkpoint.keep)
+    bench.world.wait()  # a rank that left now would take the others with it
 
 
 def tensors_of(bench: Bench) -> Tensors:

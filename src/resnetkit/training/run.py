@@ -169,7 +169,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = path.open("ab")
+        self.file = path.open("ab", buffering=0)  # nothing is left behind when the disk is full
 
     @property
     def size(self) -> int:
@@ -178,8 +178,9 @@ class EventLog:
 
     def write(self, event: Event) -> None:
         """Adds a line."""
-        self.file.write(json.dumps(finite(event), allow_nan=False).encode() + b"\n")
-        self.file.flush()  # complains when the disk is full
+        line = json.dumps(finite(event), allow_nan=False).encode() + b"\n"
+        while line:  # the last bytes before a disk is full are written without complaint
+            line = line[self.file.write(line) :]
 
     def cut(self, size: int) -> None:
         """Removes what lies beyond a length, which a resumed run writes again.

@@ -52,6 +52,10 @@ class World:
         votes = torch.tensor(flags, dtype=torch.int32, device=self.device)
         return [bool(vote) for vote in self.gather(votes).amax(0)]
 
+    def wait(self) -> None:
+        """Returns when every rank has come here."""
+        self.any(False)
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns a module whose backward pass averages the gradients over all ranks."""
         if self.size == 1:
