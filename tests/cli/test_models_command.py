@@ -109,9 +109,7 @@ def test_layers_are_those_of_the_network(resnet: Resnet) -> None:
     ],
     ids=" ".join,
 )
-def test_options_replace_values(
-    resnet: Resnet, words: list[str], options: dict[str, object]
-) -> None:
+def test_options_replace_values(resnet: Resnet, words: list[str], options: dict[str, Any]) -> None:
     values = resnet("models", "resnet56", *words, "--json").values
     network = create_model("resnet56", **options)
     assert values["parameters"] == sum(p.numel() for p in network.parameters())

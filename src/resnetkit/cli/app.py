@@ -36,6 +36,7 @@ app = App(
     result_action="return_value",
     exit_on_error=False,
     print_error=False,
+    suppress_keyboard_interrupt=False,
 )
 for command, example in EXAMPLES.items():
     app.command(command, help_epilogue=f"Example: {example}")
@@ -51,22 +52,24 @@ def main(words: list[str] | None = None) -> None:
 
 def run(words: list[str]) -> int:
     """Runs a command and returns its exit code; errors go to stderr as sentences."""
-    try:
-        with open_streams():
+    with open_streams():
+        try:
             code = app(words)
             sys.stdout.flush()
-    except CycloptsError as error:
-        return complain(f"{error} 'resnet --help' shows what there is.", UsageError.exit_code)
-    except ResnetkitError as error:
-        return complain(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return complain("interrupted.", 130)
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except SystemExit:  # how rich ends when the reader has left; nothing else raises it here
-        return 0
-    return code if isinstance(code, int) else 0
+        except CycloptsError as error:
+            return complain(f"{error} 'resnet --help' shows what there is.", UsageError.exit_code)
+        except ResnetkitError as error:
+            return complain(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            return complain("interrupted.", 130)
+        except BrokenPipeError:  # the reader of our output has left, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except OSError as error:
+            return complain(f"the system refuses: {error}.", ResnetkitError.exit_code)
+        except SystemExit as ended:  # how rich ends when the reader has left
+            return 0 if ended.code == 1 else int(ended.code or 0)
+        return code if isinstance(code, int) else 0
 
 
 @contextmanager

@@ -28,6 +28,8 @@ def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
     """
     import yaml
 
+    from resnetkit.training.recipe import YAML_ERRORS
+
     parsed = {}
     for change in changes:
         key, equals, value = change.partition("=")
@@ -37,7 +39,7 @@ def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
             )
         try:
             parsed[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):  # ValueError: a date or a number that is none
+        except YAML_ERRORS:
             raise UsageError(f"--set {change}: '{value}' is not a YAML value; quote it.") from None
         if isinstance(parsed[key], str):
             parsed[key] = as_number(parsed[key])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from resnetkit.cli.options import Changes, Device, Json, parse_changes
-from resnetkit.cli.output import bar, print_json, print_table, remark
+from resnetkit.cli.output import Bar, bar, print_json, print_table, remark
 
 if TYPE_CHECKING:
     from resnetkit.studies.study import Outcome
@@ -37,7 +37,7 @@ def study(
     """
     from resnetkit.errors import UsageError
     from resnetkit.report.study_report import write_study_report
-    from resnetkit.studies.runner import run_study
+    from resnetkit.studies.runner import run_study, trials_of
     from resnetkit.studies.table import find_study
 
     if name == "list":
@@ -47,22 +47,38 @@ def study(
         raise UsageError(f"--jobs {jobs}: expected 0 or more.")
     chosen = find_study(name)
     scale = scale or next(iter(chosen.scales))
-    remark(f"study {name}, scale {scale}: its runs are in {out / 'runs'}")
+    replaced = parse_changes(changes)
+    trials = trials_of(chosen, scale, replaced)
+    remark(f"study {name}, scale {scale}: {len(trials)} trainings in {out / 'runs'}")
     with bar(f"study {name}") as progress:
         outcome = run_study(
             chosen,
             scale,
             out,
-            changes=parse_changes(changes),
+            changes=replaced,
             jobs=jobs,
             backend=backend,
             device=device,
-            observe=lambda share: progress.update(share),
+            observe=Narrator(progress),
         )
     report = write_study_report(outcome)
     show_outcome(outcome, report, json=json)
     holds = all(finding.verdict == "confirmed" for finding in outcome.findings)
     return 0 if holds else CLAIM_NOT_CONFIRMED
+
+
+class Narrator:
+    """Tells a person how much of a study is done: on a bar, or in a line every quarter."""
+
+    def __init__(self, progress: Bar) -> None:
+        self.progress = progress
+        self.quarters = 0
+
+    def __call__(self, share: float) -> None:
+        self.progress.update(share)
+        if not self.progress.is_shown and int(share * 4) > self.quarters:
+            self.quarters = int(share * 4)
+            remark(f"{self.quarters * 25} % done")
 
 
 def list_studies(*, json: bool) -> None:

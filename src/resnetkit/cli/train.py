@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["recipes", "train"]
 
+MOST_THREADS = 1024
+
 
 def train(
     recipe: str = "digits",
@@ -33,23 +35,25 @@ def train(
     """Train a network, or go on with an interrupted training.
 
     Args:
-        recipe: A named recipe ('resnet recipes' lists them) or a YAML file.
+        recipe: A named recipe ('resnet recipes' lists them, and 'resnet recipes NAME' shows the
+            keys that --set replaces) or a YAML file.
     """
     from resnetkit.errors import UsageError
     from resnetkit.training.loop import train as train_recipe
     from resnetkit.training.recipe import load_recipe
 
-    if threads < 0:
-        raise UsageError(f"--threads {threads}: expected 0 or more.")
+    if not 0 <= threads <= MOST_THREADS:
+        raise UsageError(f"--threads {threads}: expected a number from 0 to {MOST_THREADS}.")
     chosen = load_recipe(recipe, parse_changes(changes))
     if dry_run:
         show_rehearsal(chosen, device=device, threads=threads, json=json)
         return
     folder = out or Path("runs") / f"{chosen.name}-{chosen.digest[:8]}"
     with bar(chosen.name) as progress:
-        run = train_recipe(
-            chosen, folder, device=device, threads=threads, observe=Narrator(progress)
-        )
+        narrator = Narrator(progress)
+        run = train_recipe(chosen, folder, device=device, threads=threads, observe=narrator)
+    if not narrator.total_steps:
+        remark(f"{folder} was finished before; nothing was trained.")
     show_result(run, json=json)
 
 
@@ -58,7 +62,7 @@ class Narrator:
 
     def __init__(self, progress: Bar) -> None:
         self.progress = progress
-        self.total_steps = 1
+        self.total_steps = 0
         self.interval: Event = {}
 
     def __call__(self, event: "Event") -> None:

@@ -20,7 +20,7 @@ from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run import Run, read_run
 
-__all__ = ["read_outcome", "read_outcome_again", "run_study", "trial_folder"]
+__all__ = ["read_outcome", "read_outcome_again", "run_study", "trial_folder", "trials_of"]
 
 ShareObserver = Callable[[float], None]
 """Is given the share of all steps that is done, from 0 to 1."""
@@ -66,8 +66,7 @@ def run_study(
         Interrupted: after SIGINT or SIGTERM; the same call goes on from there.
         ResnetkitError: whatever a training raises.
     """
-    check_scale(study, scale)
-    trials = study.trials(scale, changes)
+    trials = trials_of(study, scale, changes)
     missing = [trial for trial in trials if not is_finished(trial_folder(root, trial.recipe))]
     missing.sort(key=trial_cost, reverse=True)  # the longest first, so that none is left at the end
     at_a_time = jobs or joblib.cpu_count()
@@ -96,12 +95,18 @@ def run_study(
     return read_outcome(study, scale, root, changes=changes)
 
 
-def check_scale(study: Study, scale: str) -> None:
-    """Raises UsageError unless the study has this scale."""
+def trials_of(study: Study, scale: str, changes: dict[str, Any] | None) -> list[Trial]:
+    """Returns every training of a study.
+
+    Raises:
+        UsageError: when the study has no such scale, or varies itself what should be changed.
+        RecipeError: when a change makes an impossible recipe.
+    """
     if scale not in study.scales:
         raise UsageError(
             f"the study '{study.name}' has no scale '{scale}': expected {', '.join(study.scales)}."
         )
+    return study.trials(scale, changes)
 
 
 def read_outcome(
@@ -112,9 +117,8 @@ def read_outcome(
     Raises:
         UsageError: when a run is missing or not finished.
     """
-    check_scale(study, scale)
     runs: dict[str, list[Run]] = {}
-    for trial in study.trials(scale, changes):
+    for trial in trials_of(study, scale, changes):
         folder = trial_folder(root, trial.recipe)
         if not is_finished(folder):
             raise UsageError(
@@ -154,15 +158,15 @@ def trial_cost(trial: Trial) -> int:
 
 @contextmanager
 def interruptible(study: Study) -> Iterator[None]:
-    """Turns SIGINT and SIGTERM into Interrupted; the trainings save what they have."""
+    """Turns SIGINT and SIGTERM into Interrupted; running trainings keep their last checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, _: FrameType | None) -> None:
         raise Interrupted(
-            f"the study '{study.name}' was interrupted; finished and saved trainings are kept."
-            " The same command goes on from there.",
+            f"the study '{study.name}' was interrupted; finished trainings and checkpoints are"
+            " kept. The same command goes on from there.",
             number,
         )
 

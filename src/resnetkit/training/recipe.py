@@ -26,7 +26,18 @@ from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
 from resnetkit.models.zoo import Architecture, find_architecture
 from resnetkit.training import optim
 
-__all__ = ["Duration", "Precision", "Recipe", "load_recipe", "named_recipes", "recipe_text"]
+__all__ = [
+    "YAML_ERRORS",
+    "Duration",
+    "Precision",
+    "Recipe",
+    "load_recipe",
+    "named_recipes",
+    "recipe_text",
+]
+
+YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
+"""What PyYAML raises for a text that is none: its own, and what its constructors let through."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -338,9 +349,7 @@ def read_values(name_or_path: str) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the recipe '{path}' cannot be read: {error}.") from error
-    except RecursionError:
-        raise RecipeError(f"the recipe '{path}' is nested too deeply.") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+    except YAML_ERRORS as error:
         raise RecipeError(
             f"the recipe '{path}' is not YAML: {' '.join(str(error).split())}."
         ) from error

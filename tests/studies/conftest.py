@@ -1,0 +1,119 @@
+"""Studies of a few steps, and runs that were never trained."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetkit.studies.degradation import DEGRADATION
+from resnetkit.studies.study import Finding, Sample, Scale, Study, judge_higher
+from resnetkit.training.recipe import Recipe, load_recipe
+from resnetkit.training.run import Run
+
+FOUR_STEPS = """\
+optimizer: {lr: 0.02}
+schedule: {kind: linear}
+length: 4 steps
+batch_size: 64
+precision: float32
+log_every: 1
+evaluation: {split: test}
+checkpoint: {every: 1 steps}
+"""
+
+
+def plain_is_worse(runs: dict[str, list[Run]]) -> Sequence[Finding]:
+    """Judges one claim: the training error of plain20 is higher than that of resnet20."""
+    plain, residual = (
+        Sample(group, tuple(run.final["train"]["error"] for run in runs[group] if run.final))
+        for group in ("plain20", "resnet20")
+    )
+    return [judge_higher("worse", plain, residual, margin=1, confirmed="yes", not_confirmed="no")]
+
+
+def write_run(folder: Path, recipe: Recipe, *, train: float, test: float) -> Run:
+    """Writes a finished run with these final errors."""
+    (folder / "model").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(recipe.to_yaml())
+    errors = {"train": train, "validation": test, "test": test}
+    final: dict[str, Any] = {
+        split: {"loss": 1.0, "error": error, "top5_error": 0.0, "count": 100}
+        for split, error in errors.items()
+    }
+    final["test"]["confusion"] = [[10] * 10] * 10
+    event = {"event": "final", "step": 4, "reached": False, **final}
+    (folder / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+    return Run(folder, recipe)
+
+
+@pytest.fixture(scope="session")
+def four_steps(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Returns the path of a recipe that takes half a second."""
+    path = tmp_path_factory.mktemp("recipes") / "four-steps.yaml"
+    path.write_text(FOUR_STEPS)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def new_study(four_steps: str) -> Callable[..., Study]:
+    """Makes a study of networks with 20 layers at the scale 'tiny'; options replace its own."""
+
+    def build(
+        name: str = "tiny",
+        *,
+        groups: tuple[str, ...] = ("plain20", "resnet20"),
+        seeds: int = 3,
+        recipe: str = four_steps,
+        findings: Callable[[dict[str, list[Run]]], Sequence[Finding]] = plain_is_worse,
+    ) -> Study:
+        return Study(
+            name=name,
+            title="Tiny",
+            question="Is it worse?",
+            source="none",
+            theory_title="Why?",
+            theory=("Because.",),
+            scales={
+                "tiny": Scale(recipe, groups, seeds, "seconds"),
+                "none": Scale(recipe, (), 0, ""),
+            },
+            findings=findings,
+            paper_figures=(),
+            paper_data="none",
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def written_run() -> Callable[..., Run]:
+    """Returns `write_run`."""
+    return write_run
+
+
+@pytest.fixture
+def degradation_runs(tmp_path: Path) -> Callable[..., dict[str, list[Run]]]:
+    """Makes finished runs of networks from their errors in percent: {group: (train, test)}.
+
+    Each seed adds its own 0.1 to both, so that there is a spread.
+    """
+
+    def build(errors: dict[str, tuple[float, float]], *, seeds: int = 3) -> dict[str, list[Run]]:
+        return {
+            group: [
+                write_run(
+                    tmp_path / f"{group}-{seed}",
+                    load_recipe(
+                        DEGRADATION.scales["quick"].recipe, {"model.name": group, "seed": seed}
+                    ),
+                    train=train + seed / 10,
+                    test=test + seed / 10,
+                )
+                for seed in range(seeds)
+            ]
+            for group, (train, test) in errors.items()
+        }
+
+    return build
