@@ -159,7 +159,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["train", "--dry-run", "--device", "cuda:99"],
         "Use --device cpu",
     ),
-    "negative threads": (["train", "--threads", "-1"], "--threads -1: expected 0 or more."),
+    "negative threads": (
+        ["train", "--threads", "-1"],
+        "--threads -1: expected a number from 0 to 1024.",
+    ),
     # studies
     "no such study": (["study", "degredation"], "Did you mean 'degradation'?"),
     "negative jobs": (["study", "degradation", "--jobs", "-1"], "--jobs -1: expected 0 or more."),

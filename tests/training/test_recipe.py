@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resnetkit.data.datasets import DATASETS, Dataset, stratified_split
 from resnetkit.errors import RecipeError
 from resnetkit.training.bench import prepare
 from resnetkit.training.recipe import (
@@ -64,8 +65,37 @@ def test_a_named_recipe_round_trips_through_yaml(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", sorted(named_recipes()))
-def test_a_named_recipe_fits_its_data(name: str) -> None:
+def test_a_named_recipe_fits_its_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "cifar10", photographs)
     assert prepare(load_recipe(name), ALONE).total_steps > 0
+
+
+def photographs() -> Dataset:
+    """Returns 300 random images of the size and classes of CIFAR-10, which may not be here."""
+    labels = torch.arange(300) % 10
+    images = torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8)
+    splits = stratified_split(labels, test_share=0.1, validation_share=0.1)
+    return Dataset("cifar10", images, labels, tuple("0123456789"), splits, True, "")
+
+
+def test_the_recipe_of_the_paper_is_the_papers() -> None:
+    """He et al. 2015, sec. 4.2, value by value."""
+    recipe = load_recipe("paper-cifar10")
+    assert (recipe.batch_size, str(recipe.length)) == (128, "64000 steps")
+    assert (recipe.data.crop_padding, recipe.data.flip) == (4, "random")
+    assert (recipe.data.normalize, recipe.data.padding) == ("pixel-mean", "zeros")
+    assert (recipe.optimizer.momentum, recipe.optimizer.nesterov) == (0.9, False)
+    assert (recipe.optimizer.weight_decay, recipe.optimizer.decay) == (1e-4, "convolutions")
+    rates = [
+        recipe.optimizer.lr * recipe.schedule.factor_at(step, 64_000, 351)
+        for step in (0, 31_999, 32_000, 47_999, 48_000, 63_999)
+    ]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert recipe.warmup.kind == "none"
+    deep = {"model.name": "resnet110", "warmup.kind": "until-error", "warmup.lr": 0.01}
+    warmed = load_recipe("paper-cifar10", {**deep, "warmup.below": 80}).warmup
+    assert warmed.lr_at(500, 0.1, 351, below=False) == 0.01
+    assert warmed.lr_at(500, 0.1, 351, below=True) == 0.1
 
 
 @pytest.mark.parametrize("name", sorted(named_recipes()))
