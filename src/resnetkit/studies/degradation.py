@@ -134,7 +134,7 @@ DEGRADATION = Study(
             recipe="digits-study",
             groups=("plain20", "plain32", "plain56", "resnet20", "resnet32", "resnet56"),
             seeds=3,
-            cost="80 seconds on 2 cores (AMD EPYC)",
+            cost="70 seconds on 2 cores (AMD EPYC)",
         ),
     },
     findings=findings,
