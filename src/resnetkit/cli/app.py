@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from resnetkit.cli.data import data
 from resnetkit.cli.models import models
@@ -37,6 +37,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
     suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(show_default=False),  # the words of an option say its default
 )
 for command, example in EXAMPLES.items():
     app.command(command, help_epilogue=f"Example: {example}")

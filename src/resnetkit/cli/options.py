@@ -11,7 +11,7 @@ __all__ = ["Changes", "Device", "Json", "parse_changes"]
 Json = Annotated[bool, Parameter(negative=(), help="Print JSON for machines.")]
 
 Device = Annotated[
-    str, Parameter(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
+    str, Parameter(help="cpu, cuda, cuda:N or auto, the default: a GPU if there is one.")
 ]
 
 Changes = Annotated[

@@ -16,7 +16,7 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
     """List the runs below a folder.
 
     Args:
-        folder: Where to look; 'studies' for those of studies.
+        folder: Where to look, by default 'runs'; 'studies' for those of studies.
     """
     from resnetkit.errors import UsageError
     from resnetkit.training.run import find_runs

@@ -21,9 +21,13 @@ def study(
     /,
     *,
     scale: Annotated[str, Parameter(help="How large; by default the study's first.")] = "",
-    out: Annotated[Path, Parameter(help="Folder of all studies.")] = Path("studies"),
-    jobs: Annotated[int, Parameter(help="Trainings at a time; 0 takes one a core.")] = 0,
-    backend: Annotated[str, Parameter(help="Of joblib; loky starts processes here.")] = "loky",
+    out: Annotated[Path, Parameter(help="Folder of all studies, by default 'studies'.")] = Path(
+        "studies"
+    ),
+    jobs: Annotated[int, Parameter(help="Trainings at a time; by default one a core.")] = 0,
+    backend: Annotated[
+        str, Parameter(help="Of joblib; loky, the default, starts processes here.")
+    ] = "loky",
     device: Device = "auto",
     changes: Changes = (),
     json: Json = False,

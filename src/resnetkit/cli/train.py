@@ -26,7 +26,9 @@ def train(
     ] = None,
     changes: Changes = (),
     device: Device = "auto",
-    threads: Annotated[int, Parameter(help="CPU threads; 0 takes as many as a step is worth.")] = 0,
+    threads: Annotated[
+        int, Parameter(help="CPU threads; by default as many as a step is worth.")
+    ] = 0,
     dry_run: Annotated[
         bool, Parameter(negative=(), help="Build everything, take one step, and estimate.")
     ] = False,
@@ -36,7 +38,7 @@ def train(
 
     Args:
         recipe: A named recipe ('resnet recipes' lists them, and 'resnet recipes NAME' shows the
-            keys that --set replaces) or a YAML file.
+            keys that --set replaces) or a YAML file; digits by default.
     """
     from resnetkit.errors import UsageError
     from resnetkit.training.loop import train as train_recipe
