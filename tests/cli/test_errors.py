@@ -362,6 +362,15 @@ def test_damaged_metrics_are_a_fault_of_the_data(
         assert name in answer.err
 
 
+def test_a_damaged_environment_is_a_fault_of_the_data(
+    resnet: Resnet, finished_run: Callable[..., Path]
+) -> None:
+    (finished_run() / "environment.json").write_text("{")
+    answer = resnet("report", "runs/one")
+    assert (answer.code, answer.out) == (3, "")
+    assert "environment.json is damaged" in answer.err
+
+
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_closed_stream_is_no_fault_of_ours(
     resnet: Resnet, finished_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, stream: str

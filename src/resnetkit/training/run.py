@@ -121,12 +121,17 @@ class Run:
     def sessions(self) -> list[Event]:
         """Returns the environment of each start, the first one first."""
         path = self.environment_path
-        return list(json.loads(path.read_text())) if path.exists() else []
+        if not path.exists():
+            return []
+        try:
+            return list(json.loads(path.read_text()))
+        except ValueError as error:
+            raise damaged(path, str(error)) from error
 
     @property
     def seconds(self) -> float:
         """Returns the seconds spent training, over all sessions."""
-        return float(sum(line["seconds"] for line in read_lines(self.timing_path)))
+        return float(sum(line.get("seconds", 0) for line in read_lines(self.timing_path)))
 
 
 def finite(value: Any) -> Any:
