@@ -341,7 +341,7 @@ def test_an_impossible_value_of_a_warmup_is_refused(key: str, value: object) -> 
 @pytest.mark.parametrize("kind", ["sine", 5, None, ["linear"]])
 def test_an_unknown_kind_is_refused_with_the_known_ones(group: str, kind: object) -> None:
     message = refusal({group: {"kind": kind}})
-    assert message.startswith(f"{group} kind is ")
+    assert message.startswith(f"{group}.kind is ")
     assert "'linear'" in message
 
 
@@ -350,10 +350,27 @@ def test_a_group_without_its_kind_is_refused(group: str) -> None:
     assert refusal({group: {"length": "1 epochs"}}) == f"the recipe lacks '{group}.kind'."
 
 
-@pytest.mark.parametrize("group", ["model", "data", "optimizer", "schedule", "checkpoint"])
+@pytest.mark.parametrize(
+    ("group", "key"),
+    [
+        ("model", "model.name"),
+        ("data", "data.name"),
+        ("optimizer", "optimizer.lr"),
+        ("schedule", "schedule.kind"),
+    ],
+)
 @pytest.mark.parametrize("value", [None, 5, "resnet20", ["a"]])
-def test_a_value_where_a_group_of_keys_belongs_is_refused(group: str, value: object) -> None:
-    assert refusal({group: value}).startswith(f"{group} is {value!r}: ")
+def test_a_value_where_a_group_of_keys_belongs_is_refused(
+    group: str, key: str, value: object
+) -> None:
+    assert refusal({group: value}) == (
+        f"'{group}' is a group of keys, not a value: set one of them, such as '{key}'."
+    )
+
+
+@pytest.mark.parametrize("value", [None, 5, "resnet20", ["a"]])
+def test_a_value_for_a_group_that_the_file_leaves_out_is_refused(value: object) -> None:
+    assert refusal({"checkpoint": value}).startswith(f"checkpoint is {value!r}: ")
 
 
 @pytest.mark.parametrize(

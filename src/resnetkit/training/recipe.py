@@ -368,6 +368,12 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"'{key}' cannot be set: '{parent}' is a value, not a group of keys.")
         values = inner
+    there = values.get(last)
+    if isinstance(there, dict) and there and not isinstance(value, dict):
+        raise RecipeError(
+            f"'{key}' is a group of keys, not a value: set one of them, such as"
+            f" '{key}.{next(iter(there))}'."
+        )
     if last == "kind" and values.get("kind") != value:
         values.clear()  # the keys of another kind
     values[last] = value
@@ -407,9 +413,8 @@ def problem_sentence(problem: dict[str, Any]) -> str:
         return f"the recipe lacks '{missing}'."
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "union_tag_invalid":
-        message = (
-            f"kind is {problem['ctx']['tag']!r}, expected one of {problem['ctx']['expected_tags']}"
-        )
+        key, found = f"{key}.kind", problem["ctx"]
+        message = f"is {found['tag']!r}: expected one of {found['expected_tags']}"
     elif key:
         message = f"is {problem['input']!r}: {message[0].lower()}{message[1:]}"
     return f"{key} {message}".lstrip() + ("" if message[-1] in ".?" else ".")
