@@ -191,3 +191,13 @@ def test_formulas_are_set_and_text_is_escaped() -> None:
     assert rich("plain20s, plain20", {"plain20": "p<20"}) == (
         'plain20s, <span class="name">p&lt;20</span>'
     )
+
+
+def test_a_loss_that_is_not_a_number_is_a_dash(new_run: NewRun, open_page: OpenPage) -> None:
+    run = new_run()
+    text = run.metrics_path.read_text()
+    text = re.sub(r'"(test|train)_loss": [0-9.]+', r'"\1_loss": null', text)
+    run.metrics_path.write_text(re.sub(r'"loss": [0-9.]+', '"loss": null', text))
+    page = open_page(write_run_report(run))
+    row = page.cells[page.cells.index("test") :]
+    assert row[5] == "\N{EN DASH}"

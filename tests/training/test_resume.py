@@ -137,6 +137,18 @@ def test_half_written_lines_and_folders_are_forgotten(
     assert resumed.seconds > 0
 
 
+def test_zeros_that_a_power_failure_left_after_the_checkpoint_are_forgotten(
+    tmp_path: Path, few: Recipes, results: Results
+) -> None:
+    """File systems fill the end of a file that was not synced with zeros."""
+    expected = results(train(few(), tmp_path / "whole").folder)
+    with pytest.raises(Crash):
+        train(few(), tmp_path / "run", observe=events_until_crash(4))
+    with (tmp_path / "run" / "metrics.jsonl").open("ab") as file:
+        file.write(bytes(200) + b"\n" + bytes(10))
+    assert results(train(few(), tmp_path / "run").folder) == expected
+
+
 # A kill between any two requests to the disk
 
 

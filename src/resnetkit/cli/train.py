@@ -116,6 +116,8 @@ def epoch_words(event: "Event", interval: "Event") -> str:
 
 def show_result(run: "Run", *, json: bool) -> None:
     """Prints the final errors of a finished run."""
+    from resnetkit.training.run import finite
+
     final = run.final
     if final is None or os.environ.get("RANK", "0") != "0":
         return
@@ -124,7 +126,8 @@ def show_result(run: "Run", *, json: bool) -> None:
         errors: dict[str, Any] = {
             split: {k: v for k, v in final[split].items() if k != "confusion"} for split in splits
         }
-        print_json({"folder": str(run.folder), "recipe_sha256": run.recipe.digest, **errors})
+        facts = {"folder": str(run.folder), "recipe_sha256": run.recipe.digest, **errors}
+        print_json(finite(facts))
         return
     for split in splits:
         print(f"{split} error {final[split]['error']:.2f} % of {final[split]['count']:,} images")

@@ -106,8 +106,10 @@ class Run:
     @property
     def final(self) -> Event | None:
         """Returns the last event of a finished run, else None."""
+        if not self.model.exists():  # exported before the last event is written
+            return None
         finals = self.events("final")
-        if not finals or not self.model.exists():
+        if not finals:
             return None
         if not {"step", "train", "test"} <= set(finals[-1]):
             raise damaged(self.metrics_path, "its last event lacks results")
@@ -141,6 +143,13 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def measured(value: Any) -> Any:
+    """Returns an event as it was before `finite`: null is read as a number that is none."""
+    if isinstance(value, dict):
+        return {key: measured(inner) for key, inner in value.items()}
+    return math.nan if value is None else value
+
+
 def read_lines(path: Path) -> list[Event]:
     """Returns the whole lines of a JSON lines file; a line that is being written is left out."""
     if not path.exists():
@@ -161,7 +170,7 @@ def parse_line(path: Path, number: int, line: bytes) -> Event:
             raise ValueError("it is not an object")
     except ValueError as error:
         raise damaged(path, f"line {number} cannot be read ({error})") from error
-    return event
+    return {key: measured(value) for key, value in event.items()}
 
 
 def damaged(path: Path, reason: str) -> DataError:
