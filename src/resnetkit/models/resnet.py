@@ -65,7 +65,7 @@ class ResNet(nn.Module):
         replace_stride_with_dilation: for each stage after the first, whether it dilates instead of
             striding; empty: none does.
         recompute: keep only the inputs of blocks for the backward pass and compute the rest again;
-            far less memory, about a third more time, identical results.
+            less memory, one more forward pass, identical results.
         generator: where initial weights come from; torch's global generator when absent.
         **block_options: passed to every block.
 

@@ -14,7 +14,7 @@ from resnetkit.training.run import Run
 __all__ = ["DEGRADATION"]
 
 PARTS = {"train": "training", "test": "test"}
-MARGIN = 1.0  # percentage points; fixed before any run was looked at
+MARGIN = 1.0  # percentage points; not adjusted to the runs: docs/log.md, 2026-11-20
 
 
 def sample(runs: dict[str, list[Run]], group: str, split: str) -> Sample:

@@ -72,7 +72,7 @@ class Finding:
         second: the sample it is compared with.
         bound: of `first - second`, in percentage points: the end of the one-sided confidence
             interval that the rule looks at; nan without enough data.
-        rule: how the verdict is reached, in words; fixed before any run.
+        rule: how the verdict is reached, in words; it does not depend on the runs.
         verdict: see `Verdict`.
         meaning: what the outcome says, for a learner.
     """

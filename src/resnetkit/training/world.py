@@ -83,9 +83,7 @@ def open_world(device: str = "auto") -> Iterator[World]:
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     joined = size > 1 and not distributed.is_initialized()
     threads_before = torch.get_num_threads()
-    torch.set_flush_denormal(
-        True
-    )  # numbers below 1e-38 cost a hundred times more and change nothing
+    torch.set_flush_denormal(True)  # processors are slow at numbers below 1e-38
     if joined:
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
