@@ -122,11 +122,11 @@ def test_the_module_is_the_command(words: list[str]) -> None:
 def test_the_process_ends_with_the_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     with pytest.raises(SystemExit) as end:
         main(["modles"])
     assert end.value.code == 2
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
     monkeypatch.setattr("sys.argv", ["resnet", "--version"])
     with pytest.raises(SystemExit) as end:
         main()

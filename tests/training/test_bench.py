@@ -9,8 +9,10 @@ import torch
 
 from resnetkit.data.datasets import open_dataset
 from resnetkit.errors import RecipeError
-from resnetkit.models.zoo import create_model
-from resnetkit.training.bench import Bench, prepare
+from resnetkit.models.fused import build_error
+from resnetkit.models.zoo import ARCHITECTURES, create_model, find_architecture
+from resnetkit.training import bench as bench_module
+from resnetkit.training.bench import Bench, ChosenKernels, choose_kernels, prepare
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.world import World
@@ -185,3 +187,65 @@ def test_small_steps_are_worth_one_thread(tiny: Recipes, monkeypatch: pytest.Mon
     assert built(tiny({"batch_size": 64})).sensible_threads == 1
     assert built(tiny({"batch_size": 1000})).sensible_threads == 7
     assert built(tiny({"batch_size": 64, "model.name": "resnet18_3x3"})).sensible_threads == 7
+
+
+# Kernels
+
+LONG = 10**14
+
+
+def chosen(requested: str, name: str, multiply_adds: int = LONG, **options: Any) -> ChosenKernels:
+    architecture = find_architecture(name).with_options(**options)
+    return choose_kernels(requested, architecture, CPU, multiply_adds=multiply_adds)
+
+
+@pytest.fixture
+def compiles(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets compiling succeed (an empty text) or fail with a reason."""
+    return lambda reason: monkeypatch.setattr(bench_module, "build_error", lambda: reason)
+
+
+def test_fused_kernels_are_taken_where_they_gain(compiles: Callable[[str], None]) -> None:
+    compiles("")
+    fused = ChosenKernels("fused", "compiled for this processor")
+    no_gain = ChosenKernels("modules", "fused ones would gain nothing here")
+    assert chosen("auto", "resnet20") == chosen("auto", "plain110") == fused
+    assert chosen("auto", "resnet20", 10**12) == chosen("auto", "resnet50") == no_gain
+    assert chosen("fused", "resnet20", 10**3) == chosen("fused", "resnet50") == fused
+    gpu = torch.device("cuda")
+    assert choose_kernels("auto", ARCHITECTURES["resnet20"], gpu, multiply_adds=LONG) == no_gain
+
+
+def test_modules_can_be_asked_for(compiles: Callable[[str], None]) -> None:
+    compiles("")
+    assert chosen("modules", "resnet20") == ChosenKernels("modules", "the recipe asks for them")
+
+
+def test_modules_stand_in_where_nothing_compiles(compiles: Callable[[str], None]) -> None:
+    compiles("there is no C++ compiler")
+    assert chosen("auto", "resnet20") == ChosenKernels("modules", "there is no C++ compiler")
+    with pytest.raises(RecipeError) as caught:
+        chosen("fused", "resnet20")
+    assert str(caught.value) == (
+        "kernels is 'fused', but there is no C++ compiler. Set kernels=auto, which then takes the"
+        " modules."
+    )
+
+
+@pytest.mark.parametrize(("name", "options"), [("preresnet20", {}), ("plain20", {"norm": "none"})])
+def test_other_blocks_keep_their_modules(
+    name: str, options: dict[str, Any], compiles: Callable[[str], None]
+) -> None:
+    compiles("")
+    assert chosen("auto", name, **options).name == "modules"
+    with pytest.raises(RecipeError, match="they need blocks that end with batch normalisation"):
+        chosen("fused", name, **options)
+
+
+def test_a_recipe_trains_with_the_kernels_it_asks_for(tiny: Recipes, tmp_path: Path) -> None:
+    losses = {}
+    for kernels in ("modules", "fused") if not build_error() else ("modules",):
+        run = train(tiny({"kernels": kernels}), tmp_path / kernels)
+        assert run.sessions[0]["kernels"]["name"] == kernels
+        losses[kernels] = [event["loss"] for event in run.events("interval")]
+    assert losses["modules"] == pytest.approx(losses.get("fused", losses["modules"]), rel=0.02)

@@ -46,8 +46,9 @@ app.command(data)
 
 def main(words: list[str] | None = None) -> None:
     """Runs a command and ends the process with its exit code."""
-    # Waiting threads that spin take the core from those that work when a machine is shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait spin for some microseconds before they sleep: waking up costs more than
+    # most waits, and spinning for long takes the core from others (figures in docs/log.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(run(sys.argv[1:] if words is None else words))
 
 

@@ -80,11 +80,12 @@ class Narrator:
         """Says where the training starts and how precisely it computes."""
         self.total_steps = session["total_steps"]
         start = f"from step {session['from_step']}, " if session["from_step"] else ""
-        precision = session["precision"]
+        precision, kernels = session["precision"], session["kernels"]
         hardware = session["hardware"]
         remark(
             f"{start}{session['total_steps']} steps on {hardware['device']},"
-            f" {hardware['threads']} thread(s), {precision['name']} ({precision['reason']})"
+            f" {hardware['threads']} thread(s), {precision['name']} ({precision['reason']}),"
+            f" kernels: {kernels['name']} ({kernels['reason']})"
         )
 
 

@@ -135,8 +135,13 @@ class Block(nn.Module, ABC):
         """Returns F(x), what the block adds to its shortcut."""
 
     @abstractmethod
+    def layers(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Returns the convolutions of F with their normalisations, in order."""
+
     def last_layer(self) -> nn.Module:
         """Returns the layer whose weight, when zero, makes F(x) zero."""
+        convolution, norm = self.layers()[-1]
+        return norm if isinstance(norm, nn.BatchNorm2d) else convolution
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.residual(x)
@@ -173,8 +178,8 @@ class BasicBlock(Block):
     def residual(self, x: Tensor) -> Tensor:
         return self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
 
-    def last_layer(self) -> nn.Module:
-        return self.bn2 if isinstance(self.bn2, nn.BatchNorm2d) else self.conv2
+    def layers(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.conv1, self.bn1), (self.conv2, self.bn2)]
 
 
 class Bottleneck(Block):
@@ -232,8 +237,8 @@ class Bottleneck(Block):
         inner = self.relu2(self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x))))))
         return self.bn3(self.conv3(inner))
 
-    def last_layer(self) -> nn.Module:
-        return self.bn3 if isinstance(self.bn3, nn.BatchNorm2d) else self.conv3
+    def layers(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)]
 
 
 class PreactivationBlock(nn.Module, ABC):

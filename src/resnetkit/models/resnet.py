@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from resnetkit.models.blocks import (
     convolution,
     normalization,
 )
+from resnetkit.models.fused import fused_block, normalize_add_relu
 
 __all__ = ["BlockType", "FeatureMap", "Initialization", "ResNet", "Stem", "initialize"]
 
@@ -69,6 +71,10 @@ class ResNet(nn.Module):
         generator: where initial weights come from; torch's global generator when absent.
         **block_options: passed to every block.
 
+    Attributes:
+        fused: whether training computes normalisation, addition and relu as `fused.py` does: the
+            same up to rounding, without calling the modules, so that hooks on them stay silent.
+
     Shapes: images (B, in_channels, H, W) -> logits (B, num_classes).
     """
 
@@ -91,6 +97,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.recompute = recompute
+        self.fused = False
         small = stem == "3x3"
         preactivated = issubclass(block, PreactivationBlock)
         channels, stride, dilation = widths[0], 1 if small else 4, 1
@@ -164,11 +171,14 @@ class ResNet(nn.Module):
     def stages(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yields the name and the feature map of the stem and of each stage, in order."""
         *inner, last = self.feature_maps
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        recompute = self.recompute and torch.is_grad_enabled()
+        fused = self.fused and self.training
+        x = self.conv1(images)
+        x = self.maxpool(normalize_add_relu(self.bn1, x) if fused else self.relu(self.bn1(x)))
         yield inner[0], x
         for number, name in enumerate([*inner[1:], last], start=1):
             for block in self.get_submodule(f"layer{number}").children():
-                x = run_block(block, x, recompute=self.recompute and torch.is_grad_enabled())
+                x = run_block(block, x, recompute=recompute, fused=fused)
             yield name, self.relu_out(self.bn_out(x)) if name == last else x
 
     def blocks(self) -> Iterator[tuple[str, nn.Module]]:
@@ -178,12 +188,17 @@ class ResNet(nn.Module):
                 yield name, module
 
 
-def run_block(block: nn.Module, x: Tensor, *, recompute: bool) -> Tensor:
-    """Returns `block(x)`; with `recompute`, the inside is computed again in the backward pass."""
+def run_block(block: Any, x: Tensor, *, recompute: bool, fused: bool) -> Tensor:
+    """Returns `block(x)`.
+
+    With `recompute`, the inside is computed again in the backward pass; with `fused`, as
+    `fused_block` does it.
+    """
+    function = partial(fused_block, block) if fused else block
     if not recompute:
-        return block(x)
+        return function(x)
     output: Tensor = checkpoint(
-        block,
+        function,
         x,
         use_reentrant=False,
         preserve_rng_state=False,  # nothing in a block is random

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from resnetkit.data.datasets import Dataset, Split, open_dataset
 from resnetkit.data.feed import Feed, measure_normalization
 from resnetkit.errors import RecipeError
 from resnetkit.models.complexity import trace
+from resnetkit.models.fused import build_error
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import Architecture
 from resnetkit.training.optim import parameter_groups
@@ -19,9 +21,23 @@ from resnetkit.training.recipe import Recipe
 from resnetkit.training.tally import Score, Tally, score
 from resnetkit.training.world import ChosenPrecision, World, choose_precision
 
-__all__ = ["Bench", "prepare"]
+__all__ = ["Bench", "ChosenKernels", "choose_kernels", "prepare"]
 
 SMALL_STEP = 10**9  # multiply-adds of a forward pass
+SMALL_TRAINING = 10**13  # multiply-adds of all forward passes: about five epochs of ResNet-20
+
+
+@dataclass(frozen=True)
+class ChosenKernels:
+    """Who computes normalisation, addition and relu in training.
+
+    Attributes:
+        name: modules or fused.
+        reason: why, in words.
+    """
+
+    name: Literal["modules", "fused"]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,7 @@ class Bench:
         averaged: the running average of its weights, when the recipe asks for one.
         optimizer: over the model's parameters.
         precision: of the forward pass.
+        kernels: of normalisation, addition and relu in training.
         feed: the images on the device.
         batches: the order of the training.
         epoch: what this rank has counted since the epoch began.
@@ -53,6 +70,7 @@ class Bench:
     averaged: AveragedModel | None
     optimizer: torch.optim.SGD
     precision: ChosenPrecision
+    kernels: ChosenKernels
     feed: Feed
     batches: TrainingBatches
     epoch: Tally
@@ -141,6 +159,17 @@ def prepare(recipe: Recipe, world: World) -> Bench:
     check_size_fit(recipe, dataset, model)
     model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     settings = recipe.optimizer
+    batches = TrainingBatches(
+        trained_on, recipe.batch_size, recipe.seed, rank=world.rank, ranks=world.size
+    )
+    images = batches.size * recipe.length.steps(batches.steps_per_epoch)
+    kernels = choose_kernels(
+        recipe.kernels,
+        architecture,
+        world.device,
+        multiply_adds=images * trace(architecture, min(dataset.image_size)).multiply_adds,
+    )
+    model.fused = kernels.name == "fused"
     return Bench(
         recipe=recipe,
         world=world,
@@ -157,6 +186,7 @@ def prepare(recipe: Recipe, world: World) -> Bench:
             fused=True,
         ),
         precision=choose_precision(recipe.precision, world.device),
+        kernels=kernels,
         feed=Feed.of(
             dataset,
             measure_normalization(dataset.images[trained_on], recipe.data.normalize),
@@ -166,12 +196,47 @@ def prepare(recipe: Recipe, world: World) -> Bench:
             padding=recipe.data.padding,
             flip=recipe.data.flip,
         ),
-        batches=TrainingBatches(
-            trained_on, recipe.batch_size, recipe.seed, rank=world.rank, ranks=world.size
-        ),
+        batches=batches,
         epoch=Tally(world.device),
         interval=Tally(world.device),
     )
+
+
+def choose_kernels(
+    requested: str, architecture: Architecture, device: torch.device, *, multiply_adds: int
+) -> ChosenKernels:
+    """Returns the kernels asked for; for `auto`, the faster ones (figures in docs/log.md).
+
+    Args:
+        requested: auto, modules or fused.
+        architecture: of the network.
+        device: where it trains.
+        multiply_adds: of all forward passes of the training.
+
+    Raises:
+        RecipeError: when fused kernels are asked for and cannot be had.
+    """
+    if requested == "modules":
+        return ChosenKernels("modules", "the recipe asks for them")
+    if architecture.preactivation or architecture.norm == "none":
+        obstacle = "they need blocks that end with batch normalisation, addition and relu"
+    elif requested == "fused" or worth_fusing(architecture, device, multiply_adds):
+        obstacle = build_error()
+    else:
+        return ChosenKernels("modules", "fused ones would gain nothing here")
+    if obstacle and requested == "fused":
+        raise RecipeError(
+            f"kernels is 'fused', but {obstacle}. Set kernels=auto, which then takes the modules."
+        )
+    if obstacle:
+        return ChosenKernels("modules", obstacle)
+    return ChosenKernels("fused", "compiled for this processor")
+
+
+def worth_fusing(architecture: Architecture, device: torch.device, multiply_adds: int) -> bool:
+    """Returns whether fused kernels save more time than compiling them takes."""
+    small_blocks = architecture.block == "basic"  # bottlenecks are too wide to gain
+    return device.type == "cpu" and small_blocks and multiply_adds > SMALL_TRAINING
 
 
 def averaged_copy(model: nn.Module, decay: float) -> AveragedModel | None:

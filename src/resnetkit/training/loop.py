@@ -95,6 +95,7 @@ def session(bench: Bench, progress: Progress) -> Event:
         "versions": versions(),
         "hardware": hardware(bench.world),
         "precision": {"name": bench.precision.name, "reason": bench.precision.reason},
+        "kernels": asdict(bench.kernels),
         "data": {"name": bench.dataset.name, "sha256": bench.dataset.sha256},
     }
 

@@ -29,6 +29,7 @@ from resnetkit.training import optim
 __all__ = [
     "YAML_ERRORS",
     "Duration",
+    "Kernels",
     "Precision",
     "Recipe",
     "load_recipe",
@@ -40,6 +41,10 @@ YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionEr
 """What PyYAML raises for a text that is none: its own, and what its constructors let through."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+Kernels = Literal["auto", "modules", "fused"]
+"""Who computes normalisation, addition and relu in training: torch's modules one by one, or
+`models.fused`."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +246,7 @@ class Recipe(Section):
     ema_decay: Real = Field(default=0.0, ge=0, lt=1)
     target_error: Real = Field(default=0.0, ge=0, lt=100)
     precision: Precision = "auto"
+    kernels: Kernels = "auto"
     seed: Whole = Field(default=0, ge=0, lt=2**63)
     log_every: Whole = Field(default=50, ge=1)
     evaluation: EvaluationSection = EvaluationSection()

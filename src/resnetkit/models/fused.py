@@ -1,0 +1,205 @@
+"""Batch normalisation, the addition of the shortcut and relu, in two passes over memory.
+
+On a CPU a small convolution takes little longer than a walk through its output, and the modules
+walk through it about ten times a step: statistics, normalisation, addition, relu, and all of that
+backwards. Here each direction is one compiled function that reads twice and writes once. The
+modules keep their weights and statistics; only who computes is another.
+"""
+
+import logging
+import os
+import shutil
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from resnetkit.models.blocks import Block
+
+__all__ = ["build_error", "fused_block", "normalize_add_relu"]
+
+SHAPES = 64  # of activations that one process may compile for; torch's own limit is 8
+ROWS_A_GROUP = 64  # sums of so many rows are added up in registers, then the sums of the groups
+
+
+def fused_block(block: Block, x: Tensor) -> Tensor:
+    """Returns what a block in training returns, up to rounding.
+
+    Shapes: as for `Block`.
+    """
+    shortcut = None if block.downsample is None else block.downsample(x)
+    *inner, (convolution, norm) = block.layers()
+    for inner_convolution, inner_norm in inner:
+        x = normalize_add_relu(inner_norm, inner_convolution(x))
+    return normalize_add_relu(norm, convolution(x), shortcut)
+
+
+def normalize_add_relu(norm: Any, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    """Returns relu(norm(x) + shortcut), and moves the running statistics of `norm`.
+
+    Args:
+        norm: `nn.BatchNorm2d` in training.
+        x: (B, C, H, W), fastest in channels-last memory.
+        shortcut: likewise; None adds nothing.
+    """
+    means, variances = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    output, mean, variance = NormalizeAddRelu.apply(
+        x, shortcut, norm.weight, norm.bias, means.clone(), norm.eps
+    )
+    count = x.numel() / x.shape[1]
+    with torch.no_grad():
+        means.lerp_(mean, norm.momentum)
+        variances.lerp_(variance * (count / (count - 1)), norm.momentum)
+        norm.get_buffer("num_batches_tracked").add_(1)
+    return output
+
+
+class NormalizeAddRelu(Function):
+    """relu(weight * (x - mean) / sqrt(variance + eps) + bias + shortcut), and its gradient.
+
+    Source: Ioffe and Szegedy 2015, algorithm 1 and sec. 3.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        shortcut: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        shift: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the output (B, C, H, W), and the mean and variance of the batch (C,)."""
+        rows, added = as_rows(x), None if shortcut is None else as_rows(shortcut)
+        output, mean, variance = kernels().forward(
+            rows, added, weight.detach(), bias.detach(), shift, eps
+        )
+        kept = None if added is None else output
+        ctx.save_for_backward(rows, kept, weight, bias, mean, variance)
+        ctx.eps, ctx.shape = eps, x.shape
+        ctx.mark_non_differentiable(mean, variance)
+        return as_images(output, x.shape), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Returns the gradients of the arguments of `forward`."""
+        by_rows, by_added, by_weight, by_bias = kernels().backward(
+            as_rows(gradients[0]), *ctx.saved_tensors, ctx.eps
+        )
+        by_shortcut = None if by_added is None else as_images(by_added, ctx.shape)
+        return as_images(by_rows, ctx.shape), by_shortcut, by_weight, by_bias, None, None
+
+
+def as_rows(images: Tensor) -> Tensor:
+    """Returns (B, C, H, W) as (B * H * W, C): in channels-last memory, the same memory."""
+    return images.detach().permute(0, 2, 3, 1).reshape(-1, images.shape[1])
+
+
+def as_images(rows: Tensor, shape: torch.Size) -> Tensor:
+    """Returns (B * H * W, C) as (B, C, H, W) in channels-last memory."""
+    batch, channels, height, width = shape
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def forward(
+    rows: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, shift: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the output, and the mean and variance of each channel.
+
+    Args:
+        rows: (N, C).
+        added: (N, C) or None.
+        weight: (C,), as are bias and shift.
+        bias: of the normalisation.
+        shift: near the mean, so that the variance keeps its digits.
+        eps: of the normalisation.
+    """
+    wide = widened(rows)
+    shifted = wide - shift
+    shifted_mean = column_sums(shifted) / len(rows)
+    variance = (column_sums(shifted * shifted) / len(rows) - shifted_mean**2).clamp_min(0)
+    mean = shifted_mean + shift
+    factor = weight * torch.rsqrt(variance + eps)
+    output = wide * factor + (bias - mean * factor)
+    if added is not None:
+        output = output + widened(added)
+    return output.relu().to(rows.dtype), mean, variance
+
+
+def backward(
+    gradient: Tensor,
+    rows: Tensor,
+    output: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Returns the gradients of the rows, of what was added, of the weight and of the bias.
+
+    Args:
+        gradient: of the output, (N, C).
+        rows: as given to `forward`.
+        output: as returned by `forward`; None where nothing was added, and it is computed again.
+        weight: as given to `forward`, as are bias and eps.
+        bias: of the normalisation.
+        mean: as returned by `forward`, as is the variance.
+        variance: of each channel.
+        eps: of the normalisation.
+    """
+    inverse = torch.rsqrt(variance + eps)
+    factor = weight * inverse
+    centred = widened(rows) - mean
+    passed = output > 0 if output is not None else centred * factor + bias > 0
+    through = torch.where(passed, gradient, 0)
+    wide = widened(through)
+    by_bias = column_sums(wide)
+    by_weight = column_sums(wide * centred) * inverse
+    count = len(rows)
+    by_rows = factor * (wide - by_bias / count - centred * (inverse * by_weight / count))
+    return by_rows.to(rows.dtype), None if output is None else through, by_weight, by_bias
+
+
+def widened(values: Tensor) -> Tensor:
+    """Returns values in the precision in which they are added up: at least float32."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def column_sums(values: Tensor) -> Tensor:
+    """Returns the sum of each column of (N, C), group by group, which is fast and exact enough."""
+    group = min(len(values) & -len(values), ROWS_A_GROUP)  # a power of two that divides N
+    return values.unflatten(0, (-1, group)).sum(1).sum(0)
+
+
+@cache
+def kernels() -> SimpleNamespace:
+    """Returns `forward` and `backward`, compiled for each shape when it first comes."""
+    import torch._dynamo
+    import torch._inductor.config
+
+    torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
+    torch._inductor.config.compile_threads = 1  # a few small functions need no pool of processes
+    # It warns that a compiler for GPUs finds none, which these functions do not use.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    return SimpleNamespace(
+        forward=torch.compile(forward, dynamic=False),
+        backward=torch.compile(backward, dynamic=False),
+    )
+
+
+@cache
+def build_error() -> str:
+    """Returns why the functions cannot be compiled here; an empty text where they can."""
+    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        return "there is no C++ compiler"
+    rows, channels = torch.ones(ROWS_A_GROUP, 16), torch.ones(16)
+    try:
+        kernels().forward(rows, None, channels, channels, channels, 1e-5)
+    except Exception as error:  # whatever a compiler, its headers or a full disk may say
+        return f"compiling fails ({type(error).__name__})"
+    return ""
