@@ -7,7 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from resnetkit.data.datasets import open_dataset
+    from resnetkit.evaluation.evaluate import evaluate
     from resnetkit.models.complexity import trace
+    from resnetkit.models.weights.load import load_network
     from resnetkit.models.zoo import ARCHITECTURES, cifar_resnet, create_model
     from resnetkit.studies.runner import run_study
     from resnetkit.studies.table import STUDIES
@@ -22,7 +25,10 @@ __all__ = [
     "Run",
     "cifar_resnet",
     "create_model",
+    "evaluate",
+    "load_network",
     "load_recipe",
+    "open_dataset",
     "read_run",
     "run_study",
     "trace",
@@ -36,7 +42,10 @@ HOMES = {
     "Run": "training.run",
     "cifar_resnet": "models.zoo",
     "create_model": "models.zoo",
+    "evaluate": "evaluation.evaluate",
+    "load_network": "models.weights.load",
     "load_recipe": "training.recipe",
+    "open_dataset": "data.datasets",
     "read_run": "training.run",
     "run_study": "studies.runner",
     "trace": "models.complexity",

@@ -1,0 +1,119 @@
+"""Reading named tensors from a file, as data: nothing in a file is ever executed."""
+
+import pickle
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from resnetkit.errors import WeightsError
+
+__all__ = ["Tensors", "check_names", "read_file", "read_tensors"]
+
+Tensors = dict[str, Tensor]
+
+# What torch, pickle and zip raise for a file that is not what its name says.
+DAMAGED = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    UnicodeDecodeError,
+    struct.error,
+)
+
+
+def read_file(path: Path) -> Any:
+    """Returns what a file holds: tensors, numbers and texts in mappings and lists.
+
+    Args:
+        path: of a safetensors file, or of one written by `torch.save` in either of its formats,
+            whatever its name ends in.
+
+    Raises:
+        WeightsError: when it cannot be read, is damaged, or holds anything else, such as code.
+    """
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(9)
+        if beginning[8:9] == b"{":  # after the length of its header
+            return safetensors.torch.load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an old format, which is read all the same
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} is not a file of weights, or holds more than tensors, numbers and texts."
+            " Nothing in it was executed. Save only the state_dict, or convert it to safetensors"
+            " where it comes from."
+        ) from error
+    except (*DAMAGED, safetensors.SafetensorError) as error:
+        raise WeightsError(
+            f"{path} is damaged or not a file of weights: {first_line(error)} Fetch it again."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Returns the beginning of an error's words, as a sentence."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words[:150].rstrip(".") + "."
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Returns the named tensors of a file that holds nothing else.
+
+    Raises:
+        WeightsError: as `read_file`, or when there is something else.
+    """
+    content = read_file(path)
+    if not is_tensors(content):
+        raise WeightsError(f"{path} holds no table of named tensors, which weights are.")
+    return content
+
+
+def is_tensors(content: object) -> bool:
+    """Returns whether something is a mapping of names to tensors, and not empty."""
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    )
+
+
+def check_names(path: Path, found: Tensors, expected: Tensors) -> None:
+    """Checks that every tensor a network has is there in its shape, and that none is left over.
+
+    Args:
+        path: of the file.
+        found: what it holds, under the network's names.
+        expected: the network's own state.
+
+    Raises:
+        WeightsError: with the first names that are missing, unknown or of another shape.
+    """
+    problems = {
+        "lacks": [name for name in expected if name not in found],
+        "has no use for": [name for name in found if name not in expected],
+    }
+    for words, names in problems.items():
+        if names:
+            raise WeightsError(
+                f"{path} {words} {len(names)} tensor(s) of the network it was recognised as:"
+                f" {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}."
+            )
+    for name, tensor in found.items():
+        if tensor.shape != expected[name].shape:
+            raise WeightsError(
+                f"{path}: '{name}' has the shape {tuple(tensor.shape)}, expected"
+                f" {tuple(expected[name].shape)}."
+            )
