@@ -14,6 +14,7 @@ import pytest
 
 from resnetkit.cli.study import CLAIM_NOT_CONFIRMED
 from resnetkit.studies import runner
+from resnetkit.studies.degradation import DEGRADATION
 from resnetkit.studies.table import STUDIES
 
 Resnet = Callable[..., Any]
@@ -33,13 +34,42 @@ def test_studies_are_listed_with_their_scales(resnet: Resnet, words: tuple[str, 
     answer = resnet(*words)
     assert (answer.code, answer.err) == (0, "")
     heading, *rows = answer.rows
-    assert heading[:3] == ["name", "scale", "trainings"]
+    assert heading[:4] == ["name", "scale", "data", "trainings"]
     expected = [(s.name, scale) for s in STUDIES.values() for scale in s.scales]
     assert [(row[0], row[1]) for row in rows] == expected
-    assert ["degradation", "quick", "18"] in [row[:3] for row in rows]
+    assert ["degradation", "quick", "digits", "18"] in [row[:4] for row in rows]
     values = resnet(*words, "--json").values
     assert [(each["name"], each["scale"]) for each in values] == expected
     assert values[0]["question"].endswith("?")
+
+
+REFUSED_SCALES = {
+    "another scale's data": (
+        ("--scale", "quick", "--data", "cifar10"),
+        "the scale 'quick' of 'degradation' uses digits, not cifar10: leave --data or --scale out.",
+    ),
+    "data no scale has": (
+        ("--data", "mnist"),
+        "the study 'degradation' does not use 'mnist': expected digits, cifar10.",
+    ),
+    "no such scale": (("--scale", "huge"), "the study 'degradation' has no scale 'huge'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_SCALES)
+def test_scales_and_data_that_do_not_fit_are_refused(case: str, resnet: Resnet) -> None:
+    words, message = REFUSED_SCALES[case]
+    answer = resnet("study", "degradation", *words)
+    assert answer.code == 2
+    assert message in answer.err
+
+
+def test_data_chooses_the_scale() -> None:
+    assert DEGRADATION.choose_scale("", "") == "quick"
+    assert DEGRADATION.choose_scale("", "digits") == "quick"
+    assert DEGRADATION.choose_scale("", "cifar10") == "short"
+    assert DEGRADATION.choose_scale("paper", "cifar10") == "paper"
+    assert DEGRADATION.choose_scale("paper", "") == "paper"
 
 
 def test_confirmed_claims_end_with_0(resnet: Resnet, finished_study: Studies) -> None:

@@ -76,8 +76,8 @@ def new_study(four_steps: str) -> Callable[..., Study]:
             theory_title="Why?",
             theory=("Because.",),
             scales={
-                "tiny": Scale(recipe, groups, seeds, "seconds"),
-                "none": Scale(recipe, (), 0, ""),
+                "tiny": Scale(recipe, groups, seeds, "seconds", ""),
+                "none": Scale(recipe, (), 0, "", ""),
             },
             findings=findings,
             paper_figures=(),

@@ -21,6 +21,9 @@ def study(
     /,
     *,
     scale: Annotated[str, Parameter(help="How large; by default the study's first.")] = "",
+    data: Annotated[
+        str, Parameter(help="Data set; takes the study's first scale on it, unless one is named.")
+    ] = "",
     out: Annotated[Path, Parameter(help="Folder of all studies, by default 'studies'.")] = Path(
         "studies"
     ),
@@ -50,7 +53,7 @@ def study(
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: expected 0 or more.")
     chosen = find_study(name)
-    scale = scale or next(iter(chosen.scales))
+    scale = chosen.choose_scale(scale, data)
     replaced = parse_changes(changes)
     trials = trials_of(chosen, scale, replaced)
     remark(f"study {name}, scale {scale}: {len(trials)} trainings in {out / 'runs'}")
@@ -93,6 +96,7 @@ def list_studies(*, json: bool) -> None:
         {
             "name": each.name,
             "scale": scale,
+            "data": size.data,
             "trainings": len(size.groups) * size.seeds,
             "cost": size.cost,
             "question": each.question,
@@ -103,8 +107,8 @@ def list_studies(*, json: bool) -> None:
     if json:
         print_json(rows)
         return
-    columns = ["name", "scale", "trainings", "cost", "question"]
-    print_table(columns, [[row[c] for c in columns] for row in rows], numbers="llrll")
+    columns = ["name", "scale", "data", "trainings", "cost", "question"]
+    print_table(columns, [[row[c] for c in columns] for row in rows], numbers="lllrll")
 
 
 def show_outcome(outcome: "Outcome", report: Path, *, json: bool) -> None:

@@ -92,6 +92,7 @@ def study_page(outcome: Outcome, panels: Panels) -> str:
     return render(
         "study.html.j2",
         study=outcome.study,
+        beside_paper=outcome.study.scales[outcome.scale].beside_paper,
         scale=outcome.scale,
         changes=outcome.changes,
         data=runs[0].recipe.data.name if runs else "no data",

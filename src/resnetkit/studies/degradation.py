@@ -135,15 +135,44 @@ DEGRADATION = Study(
             groups=("plain20", "plain32", "plain56", "resnet20", "resnet32", "resnet56"),
             seeds=3,
             cost="70 seconds on 2 cores (AMD EPYC)",
+            beside_paper=(
+                "That is another task: compare the direction (which network is better, and does"
+                " depth help?), not the level."
+            ),
+        ),
+        "short": Scale(
+            recipe="cifar10-study",
+            groups=("plain20", "plain56", "resnet20", "resnet56"),
+            seeds=3,
+            cost="about 80 minutes on 2 cores (estimate)",
+            beside_paper=(
+                "The images are the same, but training here takes a thirtieth of the paper's steps:"
+                " compare the direction, not the level."
+            ),
+        ),
+        "paper": Scale(
+            recipe="paper-cifar10",
+            groups=(
+                *(f"plain{depth}" for depth in (20, 32, 44, 56)),
+                *(f"resnet{depth}" for depth in (20, 32, 44, 56)),
+            ),
+            seeds=3,
+            cost="about three days on 2 cores (estimate)",
+            beside_paper=(
+                "Images and recipe are the same; here 45,000 images are trained on, as in the"
+                " paper's choice of the recipe."
+            ),
         ),
     },
     findings=findings,
     paper_figures=(
         PaperFigure("plain20", "about 9.5", READ_OFF),
         PaperFigure("plain32", "about 10", READ_OFF),
+        PaperFigure("plain44", "about 12", READ_OFF),
         PaperFigure("plain56", "about 13.5", READ_OFF),
         PaperFigure("resnet20", "8.75", PAPER),
         PaperFigure("resnet32", "7.51", PAPER),
+        PaperFigure("resnet44", "7.17", PAPER),
         PaperFigure("resnet56", "6.97", PAPER),
         PaperFigure("plain20", "9.78 +- 0.13", NABLA),
         PaperFigure("plain56", "12.95 +- 0.22", NABLA),

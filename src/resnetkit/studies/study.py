@@ -179,13 +179,20 @@ class Scale:
         recipe: name of the recipe of every training.
         groups: architectures.
         seeds: how many trainings of each group, seeds counting from 0.
-        cost: measured, with hardware.
+        cost: measured, with hardware; an estimate says so.
+        beside_paper: how its numbers compare with the published ones, in a sentence.
     """
 
     recipe: str
     groups: tuple[str, ...]
     seeds: int
     cost: str
+    beside_paper: str
+
+    @property
+    def data(self) -> str:
+        """Returns the name of the data set."""
+        return load_recipe(self.recipe).data.name
 
 
 @dataclass(frozen=True)
@@ -236,6 +243,28 @@ class Study:
     findings: Callable[[dict[str, list[Run]]], Sequence[Finding]]
     paper_figures: tuple[PaperFigure, ...]
     paper_data: str
+
+    def choose_scale(self, scale: str, data: str) -> str:
+        """Returns the scale asked for, or the first one on the data asked for.
+
+        Args:
+            scale: a key of `scales`; empty for any.
+            data: name of a data set; empty for any.
+
+        Raises:
+            UsageError: when there is none.
+        """
+        on_data = [name for name, each in self.scales.items() if data in ("", each.data)]
+        chosen = scale or next(iter(on_data), "")
+        if chosen in self.scales and chosen not in on_data:
+            raise UsageError(
+                f"the scale '{chosen}' of '{self.name}' uses {self.scales[chosen].data}, not"
+                f" {data}: leave --data or --scale out."
+            )
+        if not chosen:
+            known = ", ".join(dict.fromkeys(each.data for each in self.scales.values()))
+            raise UsageError(f"the study '{self.name}' does not use '{data}': expected {known}.")
+        return chosen
 
     def trials(self, scale: str, changes: dict[str, Any] | None = None) -> list[Trial]:
         """Returns every training of a scale.
