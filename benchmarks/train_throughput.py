@@ -1,13 +1,15 @@
 """Training throughput of resnetkit against the way the peers train, side by side in one run.
 
-Both train the same network on the same random images of the same size with the same batch. `ours`
-is the training step of `resnet train`: resident uint8 images, batched augmentation, channels-last,
-the precision `auto` chooses. `peer` is what the public CIFAR trainers do: a torchvision-style data
-set that hands out one PIL image at a time, transforms, a DataLoader with two workers, eager float32
-in NCHW. Each measurement is a fresh process and the two take turns, so that a machine whose speed
-drifts treats both alike.
+Both train the same network on random images of the same size with the same batch. `ours` is the
+training step of `resnet train`: resident uint8 images, batched augmentation, channels-last, the
+precision and kernels that `auto` chooses for a long training, in the environment that the command
+sets. `peer` is what public trainers do: torchvision's network (for the CIFAR networks, which it
+lacks, ours), a data set that hands out one PIL image at a time, transforms, a DataLoader with two
+workers, eager float32 in NCHW. Each measurement is a fresh process and the two take turns, so that
+a machine whose speed drifts treats both alike.
 
-    python benchmarks/train_throughput.py --rounds 5
+    python benchmarks/train_throughput.py --network resnet20 --rounds 5
+    python benchmarks/train_throughput.py --network resnet50 --rounds 3 --steps 8
 """
 
 import argparse
@@ -20,11 +22,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
-BATCH_SIZE = 128
-SAMPLES = 5_000
 WARM_UP_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained.
+
+    Attributes:
+        size: of the images, in pixels.
+        batch_size: images a step.
+        samples: images in the data set.
+    """
+
+    size: int
+    batch_size: int
+    samples: int
+
+
+CASES = {
+    "resnet20": Case(size=32, batch_size=128, samples=5_000),
+    "resnet56": Case(size=32, batch_size=128, samples=5_000),
+    "resnet18": Case(size=224, batch_size=32, samples=500),
+    "resnet50": Case(size=224, batch_size=16, samples=500),
+}
 
 
 def measure_ours(network: str, steps: int) -> dict[str, float]:
@@ -35,9 +60,11 @@ def measure_ours(network: str, steps: int) -> dict[str, float]:
     from resnetkit.training.recipe import load_recipe
     from resnetkit.training.world import open_world
 
-    DATASETS["random"] = random_dataset
+    case = CASES[network]
+    DATASETS["random"] = lambda: random_dataset(case)
     changes = {"model.name": network, "data.name": "random", "data.crop_padding": 4}
-    changes |= {"data.flip": "random", "batch_size": BATCH_SIZE, "precision": "auto"}
+    changes |= {"data.flip": "random", "batch_size": case.batch_size, "precision": "auto"}
+    changes |= {"length": "64000 steps"}
     with open_world("cpu") as world:
         bench = prepare(load_recipe("digits", changes), world)
         batches = bench.batches.between(0, WARM_UP_STEPS + steps)
@@ -47,36 +74,39 @@ def measure_ours(network: str, steps: int) -> dict[str, float]:
             _, norm = take_gradient(bench, batch)
             apply_gradient(bench, bench.lr_at(batch.step, below=True), norm)
 
-        return timed(step, steps)
+        return timed(step, steps, case)
 
 
-def random_dataset():
-    """Returns random images of CIFAR-10's size and number of classes."""
+def random_dataset(case: Case):
+    """Returns random images in ten classes."""
     import torch
 
     from resnetkit.data.datasets import Dataset, stratified_split
 
     generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 10, (SAMPLES,), generator=generator)
-    images = torch.randint(0, 256, (SAMPLES, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 10, (case.samples,), generator=generator)
+    shape = (case.samples, 3, case.size, case.size)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     split = stratified_split(labels, test_share=0.1, validation_share=0.1)
     return Dataset("random", images, labels, tuple("0123456789"), split, True, "")
 
 
 def measure_peer(network: str, steps: int) -> dict[str, float]:
-    """Returns the throughput of a training as the public CIFAR trainers write it."""
+    """Returns the throughput of a training as public trainers write it."""
     import torch
+    import torchvision
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
     from resnetkit.models.zoo import create_model
 
-    images = random_dataset().images.permute(0, 2, 3, 1).numpy()
-    labels = random_dataset().labels.tolist()
+    case = CASES[network]
+    images = random_dataset(case).images.permute(0, 2, 3, 1).numpy()
+    labels = random_dataset(case).labels.tolist()
     transform = transforms.Compose(
         [
-            transforms.RandomCrop(32, padding=4),
+            transforms.RandomCrop(case.size, padding=4),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
             transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -85,13 +115,14 @@ def measure_peer(network: str, steps: int) -> dict[str, float]:
 
     class Pictures(Dataset):
         def __len__(self) -> int:
-            return SAMPLES
+            return len(labels)
 
         def __getitem__(self, index: int):
             return transform(Image.fromarray(images[index])), labels[index]
 
-    loader = DataLoader(Pictures(), BATCH_SIZE, shuffle=True, num_workers=2, drop_last=True)
-    model = create_model(network)
+    loader = DataLoader(Pictures(), case.batch_size, shuffle=True, num_workers=2, drop_last=True)
+    theirs = getattr(torchvision.models, network, None)
+    model = theirs(num_classes=10) if theirs else create_model(network)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     criterion = torch.nn.CrossEntropyLoss()
     batches = forever(loader)
@@ -104,7 +135,7 @@ def measure_peer(network: str, steps: int) -> dict[str, float]:
         optimizer.step()
         loss.item()
 
-    return timed(step, steps)
+    return timed(step, steps, case)
 
 
 def forever(loader) -> Iterator:
@@ -113,19 +144,24 @@ def forever(loader) -> Iterator:
         yield from loader
 
 
-def timed(step: Callable[[], None], steps: int) -> dict[str, float]:
-    """Returns images a second over some steps after a warm-up, and the peak memory in GiB."""
+def timed(step: Callable[[], None], steps: int, case: Case) -> dict[str, float]:
+    """Returns images a second after a warm-up, its seconds, and the peak memory in GiB."""
+    began = time.perf_counter()
     for _ in range(WARM_UP_STEPS):
         step()
-    began = time.perf_counter()
+    warm = time.perf_counter()
     for _ in range(steps):
         step()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - warm
     peak = max(
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return {"images_per_second": steps * BATCH_SIZE / seconds, "peak_gib": peak / 2**20}
+    return {
+        "images_per_second": steps * case.batch_size / seconds,
+        "warm_up_seconds": warm - began,
+        "peak_gib": peak / 2**20,
+    }
 
 
 def measure_limit() -> dict[str, float]:
@@ -146,18 +182,31 @@ def measure_limit() -> dict[str, float]:
 def in_fresh_process(what: str, network: str, steps: int) -> dict[str, float]:
     """Runs one measurement in a process of its own."""
     command = [sys.executable, __file__, "--measure", what, network, "--steps", str(steps)]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    command_sets = {} if what == "peer" else {"GOMP_SPINCOUNT": "1000"}
+    output = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, **command_sets}
+    )
     return json.loads(output.stdout.splitlines()[-1])
+
+
+def processor() -> str:
+    """Returns the name of the processor."""
+    lines = (
+        Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    )
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def compare(network: str, rounds: int, steps: int) -> None:
     """Prints the comparison as Markdown."""
     import torch
+    import torchvision
 
     from resnetkit.models.complexity import trace
     from resnetkit.models.zoo import find_architecture
 
+    case = CASES[network]
     results: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
     limits = []
     for number in range(rounds):
@@ -170,19 +219,23 @@ def compare(network: str, rounds: int, steps: int) -> None:
     flops = 3 * 2 * trace(find_architecture(network)).multiply_adds
     share = statistics.median(speeds["ours"]) * flops / (limit * 1e9)
 
-    print(f"# Training throughput of {network} at 32x32, batch {BATCH_SIZE}\n")
+    print(f"## {network} at {case.size}x{case.size}, batch {case.batch_size}\n")
     print(
-        f"{date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores,"
-        f" torch {torch.__version__}, Python {platform.python_version()}; n = {rounds} pairs of"
-        f" fresh processes taking turns, {steps} steps each after {WARM_UP_STEPS}.\n"
+        f"{date.today()}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__},"
+        f" torchvision {torchvision.__version__}, Python {platform.python_version()};"
+        f" n = {rounds} pairs of fresh processes taking turns, {steps} steps each after"
+        f" {WARM_UP_STEPS}.\n"
     )
-    print("| | images/s, median | lowest to highest | peak memory of a process |")
-    print("|---|---|---|---|")
+    print("| | images/s, median | lowest to highest | seconds of warm-up | peak memory |")
+    print("|---|---|---|---|---|")
     for who, rows in results.items():
         low, high = min(speeds[who]), max(speeds[who])
         peak = max(row["peak_gib"] for row in rows)
         median = statistics.median(speeds[who])
-        print(f"| {who} | {median:,.0f} | {low:,.0f} to {high:,.0f} | {peak:.2f} GiB |")
+        warm = statistics.median(row["warm_up_seconds"] for row in rows)
+        print(
+            f"| {who} | {median:,.1f} | {low:,.1f} to {high:,.1f} | {warm:.1f} | {peak:.2f} GiB |"
+        )
     print(
         f"\nRatio ours / peer: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to"
         f" {max(ratios):.2f}. Large bfloat16 matrix products ran at {limit:,.0f} GFLOP/s in the"
@@ -192,7 +245,7 @@ def compare(network: str, rounds: int, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--network", default="resnet20", choices=CASES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)

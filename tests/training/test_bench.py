@@ -149,7 +149,7 @@ def test_it_trains_on_the_parts_that_are_named(
 def test_the_optimizer_has_the_values_of_the_recipe(tiny: Recipes) -> None:
     optimizer = {"momentum": 0.8, "nesterov": True, "weight_decay": 0.01, "decay": "weights"}
     bench = built(tiny({f"optimizer.{key}": value for key, value in optimizer.items()}))
-    decayed, free = bench.optimizer.param_groups
+    decayed, free = bench.optimizers[0].param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
     assert all((group["momentum"], group["nesterov"]) == (0.8, True) for group in (decayed, free))
     assert sorted(parameter.dim() for parameter in decayed["params"])[0] == 2

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ from resnetkit.models.complexity import trace
 from resnetkit.models.fused import build_error
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import Architecture
+from resnetkit.training.muon import Muon
 from resnetkit.training.optim import parameter_groups
-from resnetkit.training.recipe import Recipe
+from resnetkit.training.recipe import OptimizerSection, Recipe
 from resnetkit.training.tally import Score, Tally, score
 from resnetkit.training.world import ChosenPrecision, World, choose_precision
 
@@ -52,7 +53,8 @@ class Bench:
         model: the network itself, in channels-last memory.
         parallel: the same, averaging gradients over ranks.
         averaged: the running average of its weights, when the recipe asks for one.
-        optimizer: over the model's parameters.
+        optimizers: each of some of the model's parameters; a group's `share` is its rate relative
+            to `recipe.optimizer.lr`.
         precision: of the forward pass.
         kernels: of normalisation, addition and relu in training.
         feed: the images on the device.
@@ -68,7 +70,7 @@ class Bench:
     model: ResNet
     parallel: nn.Module
     averaged: AveragedModel | None
-    optimizer: torch.optim.SGD
+    optimizers: tuple[torch.optim.Optimizer, ...]
     precision: ChosenPrecision
     kernels: ChosenKernels
     feed: Feed
@@ -84,6 +86,17 @@ class Bench:
     def result(self) -> nn.Module:
         """Returns the network that is measured and exported: the averaged one if there is one."""
         return self.model if self.averaged is None else self.averaged.module
+
+    @property
+    def memories(self) -> dict[str, dict[str, Any]]:
+        """Returns what the optimisers remember of each parameter, by its name."""
+        names = {parameter: name for name, parameter in self.parameters.items()}
+        return {
+            names[parameter]: optimizer.state[parameter]
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -152,13 +165,13 @@ def prepare(recipe: Recipe, world: World) -> Bench:
     if recipe.data.train_on == "train+validation":
         trained_on = torch.cat([trained_on, dataset.splits["validation"]]).sort().values
     check_data_fit(recipe, dataset)
+    check_network_fit(recipe, architecture)
     check_batch_fit(recipe, len(trained_on), world)
 
     generator = torch.Generator().manual_seed(recipe.seed)
     model = architecture.build(generator)
     check_size_fit(recipe, dataset, model)
     model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    settings = recipe.optimizer
     batches = TrainingBatches(
         trained_on, recipe.batch_size, recipe.seed, rank=world.rank, ranks=world.size
     )
@@ -178,13 +191,7 @@ def prepare(recipe: Recipe, world: World) -> Bench:
         model=model,
         parallel=world.wrap(model),
         averaged=averaged_copy(model, recipe.ema_decay),
-        optimizer=torch.optim.SGD(
-            parameter_groups(model, settings.weight_decay, settings.decay),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            fused=True,
-        ),
+        optimizers=make_optimizers(model, recipe.optimizer),
         precision=choose_precision(recipe.precision, world.device),
         kernels=kernels,
         feed=Feed.of(
@@ -200,6 +207,34 @@ def prepare(recipe: Recipe, world: World) -> Bench:
         epoch=Tally(world.device),
         interval=Tally(world.device),
     )
+
+
+def make_optimizers(model: ResNet, settings: OptimizerSection) -> tuple[torch.optim.Optimizer, ...]:
+    """Returns SGD for all parameters, or for all but those that Muon learns, and Muon."""
+    orthogonal = inner_convolutions(model) if settings.muon_lr else []
+    groups = parameter_groups(model, settings.weight_decay, settings.decay, leave_out=orthogonal)
+    descent = torch.optim.SGD(
+        [{**group, "share": 1.0} for group in groups],
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        fused=True,
+    )
+    if not orthogonal:
+        return (descent,)
+    muon = Muon(orthogonal, lr=settings.muon_lr, momentum=settings.muon_momentum)
+    muon.param_groups[0]["share"] = settings.muon_lr / settings.lr
+    return descent, muon
+
+
+def inner_convolutions(model: ResNet) -> list[Tensor]:
+    """Returns the weights of the convolutions inside blocks."""
+    return [
+        module.weight
+        for _, block in model.blocks()
+        for module in block.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
 
 
 def choose_kernels(
@@ -258,6 +293,15 @@ def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
         raise RecipeError(
             f"data.crop_padding is {recipe.data.crop_padding}, but the images are {side} pixels"
             f" wide: a crop could miss them. Use at most {side // 2}."
+        )
+
+
+def check_network_fit(recipe: Recipe, architecture: Architecture) -> None:
+    """Raises RecipeError when the network cannot be learned as asked."""
+    if recipe.optimizer.muon_lr and architecture.norm == "none":
+        raise RecipeError(
+            "optimizer.muon_lr needs batch normalisation after each convolution, whose weights it"
+            " keeps at a fixed norm. Set it to 0, or model.options.norm=batch."
         )
 
 

@@ -148,7 +148,7 @@ def take_gradient(bench: Bench, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = bench.parallel(images)
     logits = logits.float()
     loss = functional.cross_entropy(logits, labels, label_smoothing=bench.recipe.label_smoothing)
-    bench.optimizer.zero_grad(set_to_none=True)
+    bench.model.zero_grad(set_to_none=True)
     loss.backward()
     counts = count(logits.detach(), labels)
     bench.epoch.add(counts)
@@ -158,12 +158,13 @@ def take_gradient(bench: Bench, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def apply_gradient(bench: Bench, lr: float, norm: Tensor) -> None:
-    """Takes the optimiser's step with this learning rate."""
+    """Takes the optimisers' steps with this learning rate."""
     if bench.recipe.gradient_clip:
         clip_grads_with_norm_(bench.model.parameters(), bench.recipe.gradient_clip, norm)
-    for group in bench.optimizer.param_groups:
-        group["lr"] = lr
-    bench.optimizer.step()
+    for optimizer in bench.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["share"]
+        optimizer.step()
     if bench.averaged is not None:
         bench.averaged.update_parameters(bench.model)
 

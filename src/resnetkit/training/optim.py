@@ -1,10 +1,10 @@
 """Parameter groups, learning-rate schedules and warm-up, as plain functions of the step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = [
     "Decay",
@@ -21,8 +21,20 @@ Decay = Literal["convolutions", "weights", "all"]
 every parameter (fb.resnet.torch, torchvision)."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, decay: Decay) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module,
+    weight_decay: float,
+    decay: Decay,
+    *,
+    leave_out: Collection[Tensor] = (),
+) -> list[dict[str, Any]]:
     """Returns the parameters in two groups, decayed and not, in the order of the model.
+
+    Args:
+        model: whose parameters are learned.
+        weight_decay: of the first group.
+        decay: see `Decay`.
+        leave_out: parameters that another optimiser learns.
 
     Source: the README of fb.resnet.torch names decay of every parameter as its deviation from the
     paper.
@@ -34,8 +46,11 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: Decay) -> lis
     }[decay]
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
+    others = set(leave_out)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
+            if parameter in others:
+                continue
             is_weight = name == "weight" or decay == "all"
             chosen = decayed if is_weight and isinstance(module, decayed_types) else free
             chosen.append(parameter)

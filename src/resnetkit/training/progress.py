@@ -54,10 +54,9 @@ def save(bench: Bench, run: Run, progress: Progress) -> None:
 
 def tensors_of(bench: Bench) -> Tensors:
     """Returns the tensors of a checkpoint, by file and name."""
-    buffers = {name: bench.optimizer.state[p] for name, p in bench.parameters.items()}
     momentum = {
         name: state["momentum_buffer"]
-        for name, state in buffers.items()
+        for name, state in bench.memories.items()
         if state.get("momentum_buffer") is not None
     }
     tensors: Tensors = {"model": bench.model.state_dict(), "momentum": momentum}
@@ -116,9 +115,8 @@ def load_tensors(bench: Bench, tensors: Tensors) -> None:
     if bench.averaged is not None:
         bench.averaged.load_state_dict(tensors["averaged"], strict=True)
     for name, value in tensors["momentum"].items():
-        parameter = bench.parameters[name]
-        buffer = torch.empty_like(parameter)  # in the parameter's memory format
-        bench.optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(value)
+        buffer = torch.empty_like(bench.parameters[name])  # in the parameter's memory format
+        bench.memories[name]["momentum_buffer"] = buffer.copy_(value)
 
 
 def load_sums(bench: Bench, progress: Progress) -> None:

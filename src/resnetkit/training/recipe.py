@@ -30,6 +30,7 @@ __all__ = [
     "YAML_ERRORS",
     "Duration",
     "Kernels",
+    "OptimizerSection",
     "Precision",
     "Recipe",
     "load_recipe",
@@ -111,13 +112,19 @@ class DataSection(Section):
 
 
 class OptimizerSection(Section):
-    """Stochastic gradient descent with momentum; `decay` says what weight decay pulls on."""
+    """Stochastic gradient descent with momentum; `decay` says what weight decay pulls on.
+
+    With a `muon_lr`, Muon learns the convolutions inside blocks instead, without weight decay; its
+    rate follows the same schedule.
+    """
 
     lr: Real = Field(default=0.1, gt=0, le=100)
     momentum: Real = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: Real = Field(default=1e-4, ge=0, lt=1)
     decay: optim.Decay = "convolutions"
+    muon_lr: Real = Field(default=0.0, ge=0, le=10)
+    muon_momentum: Real = Field(default=0.6, ge=0, lt=1)
 
     @model_validator(mode="after")
     def nesterov_has_momentum(self) -> Self:
@@ -229,9 +236,9 @@ class CheckpointSection(Section):
 class Recipe(Section):
     """Which training: architecture, data, augmentation, optimiser, schedule, precision, seed.
 
-    All errors are in percent. Zero switches off what it scales: `gradient_clip` (largest norm of
-    the whole gradient), `ema_decay` (averaging of weights), `target_error` (early end once the
-    validation error is no higher).
+    All errors are in percent. Zero switches off what it scales: `optimizer.muon_lr`,
+    `gradient_clip` (largest norm of the whole gradient), `ema_decay` (averaging of weights),
+    `target_error` (early end once the validation error is no higher).
     """
 
     model: ModelSection = ModelSection()
@@ -278,8 +285,11 @@ class Recipe(Section):
 
     @property
     def digest(self) -> str:
-        """Returns 64 hexadecimal digits that are equal for equal recipes."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Returns 64 hexadecimal digits that are equal for equal recipes.
+
+        Defaults are left out: a key that a later version adds does not make old runs foreign.
+        """
+        canonical = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def architecture(self, *, num_classes: int, in_channels: int) -> Architecture:
