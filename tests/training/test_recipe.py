@@ -192,7 +192,7 @@ def test_equal_values_have_equal_digests_however_they_are_written() -> None:
 
 
 def test_the_digest_of_a_recipe_never_changes(tmp_path: Path) -> None:
-    """A finished run is found again by it: a new key or a new default changes every digest."""
+    """A finished run is found again by it: computing it in another way would orphan every run."""
     path = written(tmp_path / "r.yaml", "length: 3 epochs\nschedule: {kind: cosine}\nseed: 7\n")
     assert load_recipe(path).digest == (
         "85e3c384ca7eac57bf0d9b0eb2e123a551d096f036f087c1f17435a8ac3f3de6"
