@@ -1,0 +1,77 @@
+"""Gradient flow: how much of the loss gradient arrives at each layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resnetkit.probes.quiet import inputs_and_outputs, unchanged
+
+__all__ = ["LayerGradient", "gradient_flow", "slope_per_layer"]
+
+
+@dataclass(frozen=True)
+class LayerGradient:
+    """What arrives at one convolution, or at the head.
+
+    Attributes:
+        name: of the module.
+        weight: norm of the loss gradient with respect to its weight.
+        input: norm of the loss gradient with respect to its input.
+    """
+
+    name: str
+    weight: float
+    input: float
+
+
+def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> list[LayerGradient]:
+    """Measures the gradient of the mean cross entropy of a batch at every layer with weights.
+
+    Batch normalisation takes the statistics of the batch, as in training. It costs one step of
+    training without the optimiser, and the memory of all layers' inputs.
+
+    Args:
+        model: images -> logits.
+        images: float (B, C, H, W), normalised.
+        labels: int64 (B,).
+
+    Returns:
+        One entry a convolution and linear layer on the way from the input to the output;
+        projections, which lie beside it, are left out.
+    """
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and ".downsample." not in name
+    ]
+    weights = [model.get_submodule(name).get_parameter("weight") for name in names]
+    with unchanged(model, training=True), torch.enable_grad():
+        with inputs_and_outputs(model, names) as passed:
+            loss = functional.cross_entropy(model(images.detach().requires_grad_()), labels)
+        inputs = [passed[name][0] for name in names]
+        gradients = torch.autograd.grad(loss, [*weights, *inputs])
+    norms = [gradient.double().norm().item() for gradient in gradients]
+    return [
+        LayerGradient(name, weight, arriving)
+        for name, weight, arriving in zip(
+            names, norms[: len(names)], norms[len(names) :], strict=True
+        )
+    ]
+
+
+def slope_per_layer(norms: Sequence[float]) -> float:
+    """Returns the slope of log10(norm) over the layers, from the input on, by least squares.
+
+    Positive: gradients vanish on their way back to the input. Negative: they explode. Infinite:
+    somewhere nothing at all arrives (positive), or no finite number (negative).
+    """
+    values = np.asarray(norms, dtype=np.float64)
+    if not np.isfinite(values).all():
+        return -np.inf
+    if (values == 0).any():
+        return np.inf
+    return float(np.polyfit(np.arange(len(values)), np.log10(values), 1)[0])

@@ -1,0 +1,87 @@
+"""Lesions: what is left of a trained network when blocks are taken out or change places."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from resnetkit.errors import ArchitectureError, UsageError
+from resnetkit.models.blocks import Block
+from resnetkit.probes.quiet import blocks_of, put_in_place
+
+__all__ = ["removable_blocks", "swapped", "without_blocks"]
+
+
+class Bypass(nn.Module):
+    """What is left of a block without F: the shortcut alone, or nothing in a plain network."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.shortcut = block.downsample or nn.Identity()
+        self.relu_out = block.relu_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu_out(self.shortcut(x))  # type: ignore[no-any-return]
+
+
+def removable_blocks(model: nn.Module) -> list[str]:
+    """Returns the blocks that hand on as many channels and pixels as they get, in order.
+
+    These can be taken out of plain and residual networks alike.
+
+    Raises:
+        ArchitectureError: when the network is pre-activated or not a `ResNet`.
+    """
+    return [name for name, block in blocks_of(model).items() if keeps_shape(block)]
+
+
+def keeps_shape(block: Block) -> bool:
+    """Returns whether a block hands on as many channels and pixels as it gets."""
+    convolutions = [layer for layer, _ in block.layers() if isinstance(layer, nn.Conv2d)]
+    strides = {layer.stride for layer in convolutions}
+    return strides == {(1, 1)} and convolutions[0].in_channels == convolutions[-1].out_channels
+
+
+@contextmanager
+def without_blocks(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Takes blocks out for a while: what they get passes them unchanged.
+
+    Source: Veit, Wilber and Belongie 2016, sec. 4.1 and 4.2.
+
+    Raises:
+        ArchitectureError: for a block that does not exist or changes the shape.
+    """
+    blocks = chosen(model, names)
+    with put_in_place(model, {name: Bypass(block) for name, block in blocks.items()}):
+        yield
+
+
+@contextmanager
+def swapped(model: nn.Module, first: str, second: str) -> Iterator[None]:
+    """Lets two blocks change places for a while.
+
+    Source: Veit, Wilber and Belongie 2016, sec. 4.3.
+
+    Raises:
+        ArchitectureError: for a block that does not exist or changes the shape.
+        UsageError: when they are of different stages.
+    """
+    blocks = chosen(model, (first, second))
+    stages = {name.split(".")[0] for name in blocks}
+    if len(stages) > 1:
+        raise UsageError(
+            f"{first} and {second} are of different stages, whose shapes differ: choose two of one."
+        )
+    with put_in_place(model, {first: blocks[second], second: blocks[first]}):
+        yield
+
+
+def chosen(model: nn.Module, names: Sequence[str]) -> dict[str, Block]:
+    """Returns blocks that can be taken out, by name."""
+    blocks, removable = blocks_of(model), removable_blocks(model)
+    for name in names:
+        if name not in removable:
+            raise ArchitectureError(
+                f"the block '{name}' cannot be taken out: expected one of {', '.join(removable)}."
+            )
+    return {name: blocks[name] for name in names}

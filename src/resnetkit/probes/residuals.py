@@ -1,0 +1,59 @@
+"""Residual magnitude: how large F(x) is beside x, and how near each block is to the identity."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from resnetkit.probes.quiet import blocks_of, inputs_and_outputs, unchanged
+
+__all__ = ["BlockResidual", "residual_magnitudes"]
+
+
+@dataclass(frozen=True)
+class BlockResidual:
+    """What one block adds.
+
+    Attributes:
+        name: of the block.
+        ratio: ||F(x)|| / ||shortcut(x)||, the mean over images.
+        change: ||block(x) - x|| / ||x||, the mean over images: zero for the identity; not a number
+            where the block changes the shape.
+    """
+
+    name: str
+    ratio: float
+    change: float
+
+
+def residual_magnitudes(model: nn.Module, images: Tensor) -> list[BlockResidual]:
+    """Measures every block of a residual network in evaluation mode.
+
+    It costs a forward pass and a second one of the shortcuts, and the memory of all blocks' inputs.
+
+    Args:
+        model: a `ResNet` with shortcuts, whose blocks end with addition and relu.
+        images: float (B, C, H, W), normalised.
+
+    Raises:
+        ArchitectureError: when the network is plain or another one.
+    """
+    blocks = blocks_of(model, needing="shortcut")
+    found = []
+    with unchanged(model, training=False), torch.no_grad():
+        with inputs_and_outputs(model, list(blocks)) as passed:
+            model(images)
+        for name, block in blocks.items():
+            x, output = passed[name]
+            assert block.downsample is not None
+            residual, shortcut = block.residual(x), block.downsample(x)
+            change = relative(output - x, x) if output.shape == x.shape else float("nan")
+            found.append(BlockResidual(name, relative(residual, shortcut), change))
+    return found
+
+
+def relative(part: Tensor, whole: Tensor) -> float:
+    """Returns the mean over images of ||part|| / ||whole||."""
+    part_norms, whole_norms = (each.double().flatten(1).norm(dim=1) for each in (part, whole))
+    smallest = torch.finfo(torch.float64).tiny
+    return float((part_norms / whole_norms.clamp_min(smallest)).mean())
