@@ -151,6 +151,7 @@ def test_every_command_speaks_json_and_nothing_else_on_stdout(
         ("train", "digits", "--dry-run", *few_steps),
         ("train", "digits", "--out", "runs/two", *few_steps),
         ("evaluate", "runs/two"),
+        ("inspect", "runs/two"),
         ("study",),
         ("study", "degradation"),
         ("runs",),

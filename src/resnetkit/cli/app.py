@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from resnetkit.cli.data import data
 from resnetkit.cli.evaluate import evaluate
+from resnetkit.cli.inspect import inspect
 from resnetkit.cli.models import models
 from resnetkit.cli.runs import report, runs
 from resnetkit.cli.study import study
@@ -20,6 +21,7 @@ __all__ = ["app", "main"]
 
 EXAMPLES: dict[Callable[..., object], str] = {
     models: "resnet models resnet56 --set shortcut=C",
+    inspect: "resnet inspect plain56 --compare resnet56 --out networks.svg",
     train: "resnet train digits --set model.name=plain56 --set optimizer.lr=0.02",
     evaluate: "resnet evaluate runs/NAME --flip",
     study: "resnet study degradation",

@@ -1,0 +1,215 @@
+"""resnet inspect: what a network is made of, and what happens inside a trained one."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from resnetkit.cli.options import Changes, Json, parse_changes
+from resnetkit.cli.output import print_json, print_table, remark
+
+if TYPE_CHECKING:
+    from resnetkit.models.outline import BlockOutline, StageOutline
+    from resnetkit.models.weights.network import TrainedNetwork
+    from resnetkit.models.zoo import Architecture
+
+__all__ = ["inspect"]
+
+IMAGES = 64  # that probes look at
+
+
+def inspect(
+    network: str,
+    /,
+    *,
+    compare: Annotated[str, Parameter(help="A second architecture or run beside it.")] = "",
+    out: Annotated[Path | None, Parameter(help="Draw the network, or both, as SVG.")] = None,
+    changes: Changes = (),
+    json: Json = False,
+) -> None:
+    """Draw a network: stages, blocks, shortcuts, shapes and costs; of a run, look inside too.
+
+    For a run more tables follow: on 64 test images, how strong the gradient at each layer is, how
+    strongly it responds, how large each block's F(x) is beside its shortcut, and how many pixels a
+    cell of each feature map sees.
+
+    Args:
+        network: An architecture of 'resnet models', a run folder or a file of weights.
+    """
+    from resnetkit.models.outline import outline
+    from resnetkit.report.diagram import network_sheet
+    from resnetkit.storage import storage_errors, write_file
+
+    options = parse_changes(changes)
+    subjects = {name: subject(name, options) for name in (network, compare) if name}
+    stages = {name: outline(*found[:2]) for name, found in subjects.items()}
+    if out is not None:
+        with storage_errors(out, "Choose another place with --out."):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_file(out, network_sheet({Path(name).name: s for name, s in stages.items()}))
+        remark(f"drawn in {out}")
+    probed = {name: probe(found[2]) for name, found in subjects.items() if found[2]}
+    if json:
+        print_json({name: facts(stages[name], probed.get(name)) for name in subjects})
+        return
+    for name in subjects:
+        show_outline(name, stages[name])
+        if name in probed:
+            show_probes(probed[name])
+    if compare:
+        show_comparison(stages)
+
+
+def subject(
+    name: str, options: dict[str, Any]
+) -> "tuple[Architecture, int, TrainedNetwork | None]":
+    """Returns the architecture that a name or a path means, the image size, and the trained one."""
+    from resnetkit.errors import UsageError
+    from resnetkit.models.weights.load import load_network
+    from resnetkit.models.zoo import ARCHITECTURES, find_architecture
+
+    if name in ARCHITECTURES or not Path(name).exists():
+        architecture = find_architecture(name).with_options(**options)
+        return architecture, architecture.input_size, None
+    if options:
+        raise UsageError(f"--set changes an architecture: {name} is a trained network.")
+    loaded = load_network(Path(name))
+    return loaded.architecture, min(loaded.image_size), loaded
+
+
+def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
+    """Prints a line for every run of equal blocks."""
+    from itertools import groupby
+
+    from resnetkit.report.diagram import SHORTCUT_WORDS, short
+
+    rows = []
+    for stage in stages:
+        for (layers, shortcut), members in groupby(stage.blocks, key=look):
+            found = list(members)
+            rows.append(
+                [
+                    stage.name,
+                    "x".join(map(str, found[-1].output_shape)),
+                    str(len(found)),
+                    " > ".join(layers),
+                    SHORTCUT_WORDS[shortcut] if stage.name not in ("stem", "head") else "",
+                    short(sum(block.parameters for block in found)),
+                    short(sum(block.multiply_adds for block in found)),
+                ]
+            )
+    print(summary(name, stages))
+    print_table(
+        ["stage", "output", "blocks", "layers", "shortcut", "parameters", "mult-adds"],
+        rows,
+        numbers="llrllrr",
+    )
+
+
+def look(block: "BlockOutline") -> tuple[tuple[str, ...], Any]:
+    """Returns what makes neighbouring blocks equal for people: convolutions and shortcut."""
+    return tuple(layer for layer in block.layers if layer not in ("BN", "ReLU")), block.shortcut
+
+
+def summary(name: str, stages: "Sequence[StageOutline]") -> str:
+    """Returns one line on a network."""
+    parameters = sum(stage.parameters for stage in stages)
+    multiply_adds = sum(stage.multiply_adds for stage in stages)
+    return f"{name}: {parameters:,} parameters, {multiply_adds / 1e6:,.1f} M multiply-adds"
+
+
+def show_comparison(stages: "Mapping[str, Sequence[StageOutline]]") -> None:
+    """Prints what two networks have in common and what not."""
+    counted = [counts(found) for found in stages.values()]
+    rows = [
+        [what, *(f"{each[what]:,}" for each in counted), same([each[what] for each in counted])]
+        for what in counted[0]
+    ]
+    print()
+    print_table(["", *stages, ""], rows, numbers="l" + "r" * len(stages) + "l")
+
+
+def counts(stages: "Sequence[StageOutline]") -> dict[str, int]:
+    """Returns what is compared of a network."""
+    blocks = [block for stage in stages[1:-1] for block in stage.blocks]
+    return {
+        "parameters": sum(stage.parameters for stage in stages),
+        "multiply-adds": sum(stage.multiply_adds for stage in stages),
+        "blocks": len(blocks),
+        "shortcuts": sum(block.shortcut != "none" for block in blocks),
+        "projections": sum(block.shortcut == "projection" for block in blocks),
+    }
+
+
+def same(values: list[int]) -> str:
+    """Returns a word where all values are equal."""
+    return "equal" if len(set(values)) == 1 else ""
+
+
+def probe(network: "TrainedNetwork") -> dict[str, Any]:
+    """Returns what the probes see in a trained network, on images of its own data's test part."""
+    from dataclasses import asdict
+
+    import torch
+
+    from resnetkit.data.augment import normalize
+    from resnetkit.data.datasets import open_dataset
+    from resnetkit.errors import ArchitectureError
+    from resnetkit.probes.gradients import gradient_flow
+    from resnetkit.probes.receptive import receptive_fields
+    from resnetkit.probes.residuals import residual_magnitudes
+    from resnetkit.probes.responses import layer_responses
+
+    if not network.data:
+        remark("the file does not say which data it belongs to: nothing was probed")
+        return {}
+    dataset = open_dataset(network.data)
+    sample_ids = dataset.splits["test"][:IMAGES]
+    images = normalize(dataset.images[sample_ids], network.mean, network.std)
+    images = images.contiguous(memory_format=torch.channels_last)
+    found: dict[str, Any] = {
+        "gradients": gradient_flow(network.model, images, dataset.labels[sample_ids]),
+        "receptive_fields": receptive_fields(network.model),
+    }
+    try:
+        found["responses"] = layer_responses(network.model, images)
+        found["residuals"] = residual_magnitudes(network.model, images)
+    except ArchitectureError as error:
+        remark(str(error))
+    return {name: [asdict(each) for each in values] for name, values in found.items()}
+
+
+def show_probes(probed: dict[str, Any]) -> None:
+    """Prints a table a probe."""
+    headings = {
+        "gradients": ["layer", "gradient of weight", "gradient of input"],
+        "responses": ["response of", "deviation"],
+        "residuals": ["block", "|F(x)| / |shortcut|", "|block(x) - x| / |x|"],
+        "receptive_fields": ["feature map", "pixels seen", "stride"],
+    }
+    for name, columns in headings.items():
+        if name in probed:
+            print()
+            rows = [[figure(value) for value in each.values()] for each in probed[name]]
+            print_table(columns, rows, numbers="l" + "r" * (len(columns) - 1))
+
+
+def figure(value: object) -> str:
+    """Returns a value with four figures; a dash for what is not a number."""
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.4g}"
+    return str(value)
+
+
+def facts(stages: "Sequence[StageOutline]", probed: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns a network for machines."""
+    from dataclasses import asdict
+
+    from resnetkit.training.run import finite
+
+    drawn = [{**asdict(stage), "output_shape": stage.output_shape} for stage in stages]
+    return {
+        "stages": drawn,
+        **{name: [finite(each) for each in values] for name, values in (probed or {}).items()},
+    }

@@ -1,0 +1,98 @@
+"""resnet inspect: outlines, comparisons, drawings, and what probes see in a run."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resnetkit.cli.app import run as run_command
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import Recipe
+
+Recipes = Callable[..., Recipe]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inspect") / "run"
+    train(tiny(), folder)
+    return folder
+
+
+def test_an_architecture_is_outlined(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["inspect", "resnet20", "--set", "shortcut=B"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "resnet20: 272,474 parameters, 40.8 M multiply-adds"
+    rows = [line.split("\t") for line in lines[1:]]
+    assert rows[0][:5] == ["stage", "output", "blocks", "layers", "shortcut"]
+    assert ["stage3", "32x16x16", "1", "3x3, 32, /2 > 3x3, 32", "1x1 projection"] in [
+        r[:5] for r in rows
+    ]
+    assert sum(int(row[2]) for row in rows[1:]) == 11
+
+
+def test_two_networks_are_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    drawing = tmp_path / "new" / "both.svg"
+    words = ["inspect", "plain56", "--compare", "resnet56", "--out", str(drawing)]
+    assert run_command(words) == 0
+    printed = capsys.readouterr()
+    rows = [line.split("\t") for line in printed.out.splitlines()]
+    assert ["parameters", "853,018", "853,018", "equal"] in rows
+    assert ["shortcuts", "0", "27", ""] in rows
+    assert drawing.read_text().startswith("<svg")
+    assert f"drawn in {drawing}" in printed.err
+
+
+def test_a_run_is_probed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["inspect", str(folder)]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    for heading in ("gradient of weight", "deviation", "|F(x)| / |shortcut|", "pixels seen"):
+        assert any(heading in row for row in rows), heading
+    assert "layer3.0" in [row[0] for row in rows if len(row) == 3 and row[2] == "-"]
+
+
+def test_json_holds_outline_and_probes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["inspect", str(folder), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)[str(folder)]
+    assert [stage["name"] for stage in facts["stages"]][1:-1] == ["stage2", "stage3", "stage4"]
+    assert len(facts["gradients"]) == 20
+    assert all(math.isfinite(each["weight"]) for each in facts["gradients"])
+    assert [each["change"] is None for each in facts["residuals"]].count(True) == 2
+
+
+def test_a_plain_run_is_probed_as_far_as_it_goes(
+    tiny: Recipes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny({"model.name": "plain20"}), tmp_path / "plain")
+    assert run_command(["inspect", str(tmp_path / "plain"), "--json"]) == 0
+    printed = capsys.readouterr()
+    facts = json.loads(printed.out)[str(tmp_path / "plain")]
+    assert len(facts["responses"]) == 19
+    assert "residuals" not in facts
+    assert "a plain network has none" in printed.err
+
+
+REFUSED = {
+    "unknown": (["resnet57"], 2, "Did you mean 'resnet56'?"),
+    "unknown second": (["resnet56", "--compare", "plane56"], 2, "plane56"),
+    "unknown option": (["resnet56", "--set", "shortcut=D"], 2, "shortcut is 'D'"),
+    "options of a run": (["RUN", "--set", "shortcut=B"], 2, "is a trained network"),
+    "a folder without a network": (["."], 3, "holds no network"),
+    "a drawing where a folder is": (["resnet20", "--out", "RUN"], 1, "--out"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused(
+    case: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, code, message = REFUSED[case]
+    assert run_command(["inspect", *(str(folder) if w == "RUN" else w for w in words)]) == code
+    assert message in capsys.readouterr().err
