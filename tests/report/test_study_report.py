@@ -55,7 +55,7 @@ def test_the_page_is_whole_and_holds_every_finding(
         assert as_shown(finding.meaning) in page.words
     assert page.words.count("Confirmed claim") == 4
     assert page.count("math") == 4
-    assert len(page.values("aria-label")) == 5  # four charts and the diagram
+    assert len(page.values("aria-label")) == 6  # four charts and the two kinds of block
 
 
 def test_the_parts_come_in_the_order_of_an_argument(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from resnetkit.studies.degradation import DEGRADATION
-from resnetkit.studies.study import Finding, Sample, Scale, Study, judge_higher
+from resnetkit.studies.study import Finding, Sample, Scale, Study, judge_higher, networks
 from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.training.run import Run
 
@@ -76,8 +76,8 @@ def new_study(four_steps: str) -> Callable[..., Study]:
             theory_title="Why?",
             theory=("Because.",),
             scales={
-                "tiny": Scale(recipe, groups, seeds, "seconds", ""),
-                "none": Scale(recipe, (), 0, "", ""),
+                "tiny": Scale(recipe, networks(*groups), seeds, "seconds", ""),
+                "none": Scale(recipe, {}, 0, "", ""),
             },
             findings=findings,
             paper_figures=(),

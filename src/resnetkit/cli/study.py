@@ -121,8 +121,9 @@ def show_outcome(outcome: "Outcome", report: Path, *, json: bool) -> None:
         for finding in outcome.findings:
             print(f"{finding.verdict}: {finding.claim}")
             for sample in (finding.first, finding.second):
+                unit = f" {sample.unit}" if sample.unit else ""
                 print(
-                    f"    {sample.label}: {sample.mean:.2f} % +- {sample.spread:.2f}"
+                    f"    {sample.label}: {sample.mean:.2f}{unit} +- {sample.spread:.2f}"
                     f" (n = {len(sample.values)})"
                 )
     remark(f"report: {report.resolve()}")

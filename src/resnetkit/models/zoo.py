@@ -212,6 +212,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     # The authors' code projects in its deep pre-activated networks: KaimingHe/resnet-1k-layers.
     "preresnet164": cifar(164, block="bottleneck", preactivation=True, shortcut="B"),
     "preresnet1001": cifar(1001, block="bottleneck", preactivation=True, shortcut="B"),
+    # As many blocks as 20, 32, 56 and 110 layers of basic ones, at about equal cost.
+    **{
+        f"{family}{depth}_bottleneck": cifar(depth, block="bottleneck", shortcut=shortcut)
+        for family, shortcut in (("resnet", "B"), ("plain", "none"))
+        for depth in (29, 47, 83, 164)
+    },
     **{f"resnet{depth}": imagenet(depth) for depth in PAPER_DEPTHS},
     **{f"plain{depth}": imagenet(depth, shortcut="none") for depth in PAPER_DEPTHS},
     **{f"preresnet{depth}": imagenet(depth, preactivation=True) for depth in IMAGENET_STAGES},

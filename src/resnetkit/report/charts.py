@@ -9,9 +9,17 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from resnetkit.report.drawing import color, inline_svg, label_ends, standalone_svg
-from resnetkit.report.series import Band, Curve, Ending
+from resnetkit.report.series import Band, Curve, Ending, label
+from resnetkit.studies.study import Chart, Line
 
-__all__ = ["error_curves", "error_curves_sheet", "errors_by_depth", "errors_by_network", "lines"]
+__all__ = [
+    "error_curves",
+    "error_curves_sheet",
+    "errors_by_depth",
+    "errors_by_network",
+    "lines",
+    "measured_lines",
+]
 
 PANEL = (380.0, 290.0)
 AREA = (0.12, 0.16, 0.55, 0.73)  # of the axes: left, bottom, width, height; labels to the right
@@ -221,7 +229,7 @@ def lines(
         unit: written after each number, such as " %".
         name: see `inline_svg`.
     """
-    shown = {label: band for label, band in series.items() if band.x}
+    shown = {what: band for what, band in series.items() if band.x}
     role = "series-1"
 
     def say(value: float) -> str:
@@ -230,8 +238,8 @@ def lines(
     def paint(figure: Figure) -> None:
         axes = figure.add_axes((0.15, 0.16, 0.52 if len(shown) > 1 else 0.8, 0.73))
         axes.set(title=title, xlabel=x_label)
-        for label, band in shown.items():
-            last = label == list(shown)[-1]
+        for what, band in shown.items():
+            last = what == list(shown)[-1]
             paint_band(axes, band, role, bold=last, marker="o" if last else "")
         axes.set_ylim(0, 1.06 * max((band.highest for band in shown.values()), default=0) or 1)
         places = [x for band in shown.values() for x in band.x]
@@ -243,12 +251,62 @@ def lines(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
         if len(shown) > 1:
             ends = [band.last for band in shown.values()]
-            labels = [f"{label} {say(end)}" for label, end in zip(shown, ends, strict=True)]
+            labels = [f"{what} {say(end)}" for what, end in zip(shown, ends, strict=True)]
             label_ends(axes, labels, ends, [role] * len(ends))
 
     sentences = [
-        f"{label} from {say(band.mean[0])} to {say(band.last)}, at most {say(band.highest)}"
-        for label, band in shown.items()
+        f"{what} from {say(band.mean[0])} to {say(band.last)}, at most {say(band.highest)}"
+        for what, band in shown.items()
     ]
     description = f"{title} against {x_label}: {'; '.join(sentences) or 'nothing measured yet'}."
     return inline_svg(paint, size=PANEL, name=name, description=description)
+
+
+def measured_lines(chart: Chart, *, name: str) -> str:
+    """Draws what a study measured: a line for each group, with the range over seeds.
+
+    Args:
+        chart: what is drawn.
+        name: see `inline_svg`.
+    """
+    shown = [each for each in chart.lines if each.x]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_axes(AREA)
+        axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+        if chart.logarithmic:
+            axes.set_yscale("log")
+        for place, each in enumerate(shown):
+            role, marker = curve_look(place)
+            low, high = each.low, each.high
+            axes.fill_between(each.x, low, high, color=color(role), alpha=0.18, linewidth=0)
+            look: dict[str, Any] = {"marker": marker, "markersize": 4.5, "linewidth": 2}
+            axes.plot(each.x, each.mean, color=color(role), **look)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        roles = [curve_look(place)[0] for place in range(len(shown))]
+        label_lines(axes, [label(each.label) for each in shown], shown, roles)
+
+    description = describe_lines(chart, shown)
+    return inline_svg(paint, size=PANEL, name=name, description=description)
+
+
+def label_lines(
+    axes: Axes, labels: Sequence[str], shown: Sequence[Line], roles: Sequence[str]
+) -> None:
+    """Names the lines at their ends, on axes of either kind."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    axes.autoscale_view()
+    ends = [float(to_axes.transform((each.x[-1], each.mean[-1]))[1]) for each in shown]
+    bottom, top = axes.get_ylim()
+    if axes.get_yscale() == "log":
+        bottom, top = 0.0, 1.0
+        values = ends
+    else:
+        values = [bottom + end * (top - bottom) for end in ends]
+    label_ends(axes, list(labels), values, list(roles), span=(bottom, top))
+
+
+def describe_lines(chart: Chart, shown: Sequence[Line]) -> str:
+    """Returns in words where the lines of a chart begin and end."""
+    ends = [f"{label(each.label)} from {each.mean[0]:.3g} to {each.mean[-1]:.3g}" for each in shown]
+    return f"{chart.title}: {chart.y} against {chart.x}. " + ("; ".join(ends) or "No data") + "."

@@ -164,13 +164,20 @@ def spread_out(places: list[float], *, gap: float, low: float, high: float) -> l
 
 
 def label_ends(
-    axes: Axes, labels: list[str], values: list[float], roles: list[str], *, right: float = 1.0
+    axes: Axes,
+    labels: list[str],
+    values: list[float],
+    roles: list[str],
+    *,
+    right: float = 1.0,
+    span: tuple[float, float] | None = None,
 ) -> None:
     """Writes each label right of the axes, beside the end of its line, none over another.
 
     The axes become narrower where the labels would not end before `right`, a share of the figure.
+    `span` is what the values lie between, where it is not the axis.
     """
-    bottom, top = axes.get_ylim()
+    bottom, top = span or axes.get_ylim()
     ends = [(value - bottom) / (top - bottom) for value in values]
     places = spread_out(ends, gap=0.075, low=0.0, high=1.0)
     make_room(axes, labels, right)

@@ -5,10 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
+from resnetkit.data.datasets import open_dataset
+from resnetkit.models.outline import outline
 from resnetkit.report import charts
+from resnetkit.report.diagram import block_drawing
 from resnetkit.report.page import render, surroundings
 from resnetkit.report.results import (
     differing_keys,
@@ -45,7 +49,7 @@ def write_study_report(outcome: Outcome) -> Path:
             panels.curves, top=panels.top, part=panels.part, name=outcome.study.name
         ),
         "findings.json": machines + "\n",
-        "report.html": study_page(outcome, panels),
+        "report.html": render("study.html.j2", prefix="", **study_values(outcome, panels)),
     }
     advice = "The runs are untouched: make room or permit writing, then write the report again."
     with storage_errors(outcome.folder, advice):
@@ -86,32 +90,62 @@ def axis_top(values: Iterable[float]) -> float:
     return min(100.0, 1.06 * max(values, default=0.0)) or 1.0
 
 
-def study_page(outcome: Outcome, panels: Panels) -> str:
-    """Returns the page."""
+def study_values(outcome: Outcome, panels: Panels) -> dict[str, Any]:
+    """Returns what the template shows of a study."""
     runs = list(chain.from_iterable(outcome.runs.values()))
-    return render(
-        "study.html.j2",
-        study=outcome.study,
-        beside_paper=outcome.study.scales[outcome.scale].beside_paper,
-        scale=outcome.scale,
-        changes=outcome.changes,
-        data=runs[0].recipe.data.name if runs else "no data",
-        seeds=seeds_in_words(outcome),
-        part=panels.part,
-        verdicts=verdict_counts(outcome.findings),
-        cards=cards(outcome.findings),
-        confidence=f"{CONFIDENCE:.0%}",
-        curve_charts=curve_charts(panels),
-        final_charts=final_charts(outcome),
-        rows=rows(outcome),
-        published=published(outcome.study),
-        names={group: label(group) for group in named_groups(outcome)},
-        next_steps=next_steps(outcome),
-        recipe=runs[0].recipe.to_yaml() if runs else "",
-        differing=differing_keys(runs),
-        surroundings=surroundings(runs),
-        run_links=run_links(outcome),
-    )
+    return {
+        "study": outcome.study,
+        "measured_charts": measured_charts(outcome),
+        "block_drawings": block_drawings(outcome),
+        "beside_paper": outcome.study.scales[outcome.scale].beside_paper,
+        "scale": outcome.scale,
+        "changes": outcome.changes,
+        "data": runs[0].recipe.data.name if runs else "no data",
+        "seeds": seeds_in_words(outcome),
+        "part": panels.part,
+        "verdicts": verdict_counts(outcome.findings),
+        "cards": cards(outcome.findings),
+        "confidence": f"{CONFIDENCE:.0%}",
+        "curve_charts": curve_charts(panels, outcome.study.name),
+        "final_charts": final_charts(outcome),
+        "rows": rows(outcome),
+        "published": published(outcome.study),
+        "names": {group: label(group) for group in named_groups(outcome)},
+        "next_steps": next_steps(outcome),
+        "recipe": runs[0].recipe.to_yaml() if runs else "",
+        "differing": differing_keys(runs),
+        "surroundings": surroundings(runs),
+        "run_links": run_links(outcome),
+    }
+
+
+def measured_charts(outcome: Outcome) -> list[Markup]:
+    """Returns the charts of what the study measured inside the networks."""
+    if not any(outcome.runs.values()):
+        return []
+    return [
+        Markup(charts.measured_lines(chart, name=f"{outcome.study.name}-measured{place}"))
+        for place, chart in enumerate(outcome.study.charts(outcome.runs))
+    ]
+
+
+MOST_BLOCKS = 4
+
+
+def block_drawings(outcome: Outcome) -> list[Markup]:
+    """Returns the blocks that are compared, each kind once: the first that changes the size."""
+    kinds: dict[object, Markup] = {}
+    for group, runs in outcome.runs.items():
+        for run in runs[:1]:
+            dataset = open_dataset(run.recipe.data.name)
+            architecture = run.recipe.architecture(
+                num_classes=len(dataset.class_names), in_channels=dataset.channels
+            )
+            block = outline(architecture, min(dataset.image_size))[2].blocks[0]
+            if (block.layers, block.shortcut) not in kinds:
+                drawing = block_drawing(block, title=label(group))
+                kinds[block.layers, block.shortcut] = Markup(drawing)
+    return list(kinds.values())[:MOST_BLOCKS]
 
 
 def named_groups(outcome: Outcome) -> Iterable[str]:
@@ -119,12 +153,12 @@ def named_groups(outcome: Outcome) -> Iterable[str]:
     return chain(outcome.runs, (figure.group for figure in outcome.study.paper_figures))
 
 
-def curve_charts(panels: Panels) -> list[Markup]:
-    """Returns the charts of error against epoch, one a family."""
+def curve_charts(panels: Panels, name: str) -> list[Markup]:
+    """Returns the charts of error against epoch, one a family; `name` is the study's."""
     return [
         Markup(
             charts.error_curves(
-                curves, title=title, top=panels.top, part=panels.part, name=f"curves{place}"
+                curves, title=title, top=panels.top, part=panels.part, name=f"{name}-curves{place}"
             )
         )
         for place, (title, curves) in enumerate(panels.curves.items())
@@ -134,14 +168,19 @@ def curve_charts(panels: Panels) -> list[Markup]:
 def final_charts(outcome: Outcome) -> list[Markup]:
     """Returns the charts of final training and test error, on one scale."""
     parts = {"train": "Final training error", "test": "Final test error"}
+    name = outcome.study.name
     found = {part: endings(outcome, part) for part in parts}
     networks = [each for members in found.values() for each in chain(*members.values())]
     top = axis_top(value for each in networks for value in each.values)
     return [
         Markup(
-            charts.errors_by_network(found[part][""], title=title, top=top, name=f"final-{part}")
+            charts.errors_by_network(
+                found[part][""], title=title, top=top, name=f"{name}-final-{part}"
+            )
             if "" in found[part]
-            else charts.errors_by_depth(found[part], title=title, top=top, name=f"final-{part}")
+            else charts.errors_by_depth(
+                found[part], title=title, top=top, name=f"{name}-final-{part}"
+            )
         )
         for part, title in parts.items()
     ]

@@ -17,9 +17,9 @@ class Card:
 
     Attributes:
         finding: what is shown.
-        difference: of the means, first minus second, in percentage points; nan when one is missing.
+        difference: of the means, first minus second; nan when one is missing.
         side: how to read the bound: "at least", "at most" or "exactly".
-        bars: both samples with the length of their bar, in percent of the longest bar of all cards.
+        bars: both samples with the length of their bar, in percent of the longest of that unit.
     """
 
     finding: Finding
@@ -31,24 +31,27 @@ class Card:
 def cards(findings: Sequence[Finding]) -> list[Card]:
     """Returns the findings with what is needed to show them on one scale."""
     samples = [sample for finding in findings for sample in (finding.first, finding.second)]
-    longest = max(map(length, samples), default=0) or 1
+    longest: dict[str, float] = {}
+    for sample in samples:
+        longest[sample.unit] = max(longest.get(sample.unit, 0.0), length(sample))
+
+    def bar(sample: Sample) -> tuple[Sample, float]:
+        return sample, 100 * length(sample) / (longest[sample.unit] or 1)
+
     return [
         Card(
             finding,
             difference(finding),
             bound_side(finding),
-            (
-                (finding.first, 100 * length(finding.first) / longest),
-                (finding.second, 100 * length(finding.second) / longest),
-            ),
+            (bar(finding.first), bar(finding.second)),
         )
         for finding in findings
     ]
 
 
 def length(sample: Sample) -> float:
-    """Returns the mean, or 0 where there is none to draw."""
-    return finite(mean(sample)) or 0.0
+    """Returns the size of the mean, or 0 where there is none to draw."""
+    return abs(finite(mean(sample)) or 0.0)
 
 
 def mean(sample: Sample) -> float:
@@ -102,7 +105,7 @@ def findings_for_machines(outcome: Outcome) -> dict[str, Any]:
 
 
 def finding_values(finding: Finding) -> dict[str, Any]:
-    """Returns one finding; errors in percent, differences in percentage points."""
+    """Returns one finding; of errors in percent, differences are in percentage points."""
     return {
         "claim": finding.claim,
         "verdict": finding.verdict,
@@ -118,6 +121,7 @@ def finding_values(finding: Finding) -> dict[str, Any]:
 def sample_values(sample: Sample) -> dict[str, Any]:
     return {
         "label": sample.label,
+        "unit": sample.unit,
         "values": [finite(value) for value in sample.values],
         "mean": finite(mean(sample)),
         "spread": finite(sample.spread),

@@ -25,12 +25,20 @@ def percent(value: float) -> str:
     return f"{number(value)}{GAP}%" if math.isfinite(value) else NONE
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Returns the mean and the sample standard deviation, such as 6.61 +- 0.16 %."""
+def mean_and_spread(values: Sequence[float], unit: str = "%") -> str:
+    """Returns the mean and the sample standard deviation, such as 6.61 +- 0.16 %.
+
+    Args:
+        values: one a seed.
+        unit: of the values; a plain number, with one more digit, where it is empty.
+    """
+    digits, ending = (2, f"{GAP}{unit}") if unit else (3, "")
+    if not values:
+        return NONE
     if len(values) < 2:
-        return percent(values[0]) if values else NONE
-    spread = f"{GAP}\N{PLUS-MINUS SIGN}{GAP}{number(statistics.stdev(values))}"
-    return f"{number(statistics.fmean(values))}{spread}{GAP}%"
+        return f"{number(values[0], digits)}{ending}"
+    spread = f"{GAP}\N{PLUS-MINUS SIGN}{GAP}{number(statistics.stdev(values), digits)}"
+    return f"{number(statistics.fmean(values), digits)}{spread}{ending}"
 
 
 def thousands(value: int | None) -> str:

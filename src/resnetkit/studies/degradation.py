@@ -1,30 +1,22 @@
 """Does depth make plain networks worse, even on training data, and do residual ones escape?"""
 
+from resnetkit.studies.samples import PARTS, Runs, by_depth, error_sample
+from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import (
     Finding,
     PaperFigure,
-    Sample,
-    Scale,
     Study,
     judge_higher,
     judge_not_higher,
+    networks,
 )
-from resnetkit.training.run import Run
 
 __all__ = ["DEGRADATION"]
 
-PARTS = {"train": "training", "test": "test"}
 MARGIN = 1.0  # percentage points; not adjusted to the runs: docs/log.md, 2026-11-20
 
 
-def sample(runs: dict[str, list[Run]], group: str, split: str) -> Sample:
-    """Returns the final errors of a group on a part of the data, one a finished run."""
-    finals = [run.final for run in runs[group]]
-    values = tuple(float(final[split]["error"]) for final in finals if final)
-    return Sample(f"{PARTS[split]} error of {group}", values)
-
-
-def findings(runs: dict[str, list[Run]]) -> list[Finding]:
+def findings(runs: Runs) -> list[Finding]:
     """Judges the claims of the paper's sections 1 and 4.2 from the runs."""
     plain, residual = by_depth(runs, "plain"), by_depth(runs, "resnet")
     return [
@@ -35,19 +27,13 @@ def findings(runs: dict[str, list[Run]]) -> list[Finding]:
     ]
 
 
-def by_depth(runs: dict[str, list[Run]], family: str) -> list[str]:
-    """Returns the groups of a family, the shallowest network first."""
-    groups = [group for group in runs if group.startswith(family)]
-    return sorted(groups, key=lambda group: int(group.removeprefix(family)))
-
-
-def plain_degrades(runs: dict[str, list[Run]], shallow: str, deep: str) -> Finding:
+def plain_degrades(runs: Runs, shallow: str, deep: str) -> Finding:
     """Judges: the deeper plain network has the higher training error."""
     return judge_higher(
         f"The deeper plain network ({deep}) has a higher training error than the shallower"
         f" ({shallow}).",
-        sample(runs, deep, "train"),
-        sample(runs, shallow, "train"),
+        error_sample(runs, deep, "train"),
+        error_sample(runs, shallow, "train"),
         margin=MARGIN,
         confirmed=(
             f"{deep} contains {shallow}: its extra layers could copy their input and do no worse."
@@ -61,13 +47,13 @@ def plain_degrades(runs: dict[str, list[Run]], shallow: str, deep: str) -> Findi
     )
 
 
-def residual_does_not(runs: dict[str, list[Run]], shallow: str, deep: str) -> Finding:
+def residual_does_not(runs: Runs, shallow: str, deep: str) -> Finding:
     """Judges: the deeper residual network does not have the higher training error."""
     return judge_not_higher(
         f"The deeper residual network ({deep}) does not have a higher training error than the"
         f" shallower ({shallow}).",
-        sample(runs, deep, "train"),
-        sample(runs, shallow, "train"),
+        error_sample(runs, deep, "train"),
+        error_sample(runs, shallow, "train"),
         margin=MARGIN,
         confirmed=(
             "With shortcuts, a block that has nothing to add only has to push its F(x) towards"
@@ -81,14 +67,14 @@ def residual_does_not(runs: dict[str, list[Run]], shallow: str, deep: str) -> Fi
     )
 
 
-def residual_wins(runs: dict[str, list[Run]], residual: str, plain: str, split: str) -> Finding:
+def residual_wins(runs: Runs, residual: str, plain: str, split: str) -> Finding:
     """Judges: at the greatest depth the plain network has the higher error."""
     part = PARTS[split]
     return judge_higher(
         f"At the greatest depth the residual network ({residual}) has a lower {part} error than"
         f" the plain one ({plain}).",
-        sample(runs, plain, split),
-        sample(runs, residual, split),
+        error_sample(runs, plain, split),
+        error_sample(runs, residual, split),
         margin=MARGIN,
         confirmed=(
             "Both networks have the same layers and the same number of parameters; only the"
@@ -130,38 +116,20 @@ DEGRADATION = Study(
         ),
     ),
     scales={
-        "quick": Scale(
-            recipe="digits-study",
-            groups=("plain20", "plain32", "plain56", "resnet20", "resnet32", "resnet56"),
-            seeds=3,
+        "quick": digits(
+            networks("plain20", "plain32", "plain56", "resnet20", "resnet32", "resnet56"),
             cost="70 seconds on 2 cores (AMD EPYC)",
-            beside_paper=(
-                "That is another task: compare the direction (which network is better, and does"
-                " depth help?), not the level."
-            ),
         ),
-        "short": Scale(
-            recipe="cifar10-study",
-            groups=("plain20", "plain56", "resnet20", "resnet56"),
-            seeds=3,
+        "short": cifar10(
+            networks("plain20", "plain56", "resnet20", "resnet56"),
             cost="about 80 minutes on 2 cores (estimate)",
-            beside_paper=(
-                "The images are the same, but training here takes a thirtieth of the paper's steps:"
-                " compare the direction, not the level."
-            ),
         ),
-        "paper": Scale(
-            recipe="paper-cifar10",
-            groups=(
+        "paper": paper(
+            networks(
                 *(f"plain{depth}" for depth in (20, 32, 44, 56)),
                 *(f"resnet{depth}" for depth in (20, 32, 44, 56)),
             ),
-            seeds=3,
             cost="about three days on 2 cores (estimate)",
-            beside_paper=(
-                "Images and recipe are the same; here 45,000 images are trained on, as in the"
-                " paper's choice of the recipe."
-            ),
         ),
     },
     findings=findings,

@@ -11,9 +11,10 @@ from typing import Any
 
 import joblib
 
-from resnetkit.errors import Interrupted, UsageError
+from resnetkit.errors import Interrupted, TrainingDiverged, UsageError
 from resnetkit.models.complexity import trace
 from resnetkit.models.zoo import find_architecture
+from resnetkit.studies.measurements import is_measured, measure
 from resnetkit.studies.study import Outcome, Study, Trial
 from resnetkit.studies.table import find_study
 from resnetkit.training.loop import train
@@ -67,7 +68,7 @@ def run_study(
         ResnetkitError: whatever a training raises.
     """
     trials = trials_of(study, scale, changes)
-    missing = [trial for trial in trials if not is_finished(trial_folder(root, trial.recipe))]
+    missing = [trial for trial in trials if not is_done(study, trial_folder(root, trial.recipe))]
     missing.sort(key=trial_cost, reverse=True)  # the longest first, so that none is left at the end
     at_a_time = jobs or joblib.cpu_count()
     threads = 1 if at_a_time > 1 else 0  # the same however many trainings are still missing
@@ -81,7 +82,8 @@ def run_study(
         ) from error
     with interruptible(study), watched(trials, root, observe):
         calls = (
-            joblib.delayed(train)(
+            joblib.delayed(conduct)(
+                study,
                 trial.recipe,
                 trial_folder(root, trial.recipe),
                 device=device,
@@ -120,7 +122,7 @@ def read_outcome(
     runs: dict[str, list[Run]] = {}
     for trial in trials_of(study, scale, changes):
         folder = trial_folder(root, trial.recipe)
-        if not is_finished(folder):
+        if not is_done(study, folder):
             raise UsageError(
                 f"the study '{study.name}' is not complete: {folder} is not finished."
                 f" 'resnet study {study.name} --scale {scale} --out {root}' goes on with it."
@@ -146,9 +148,29 @@ def read_outcome_again(folder: Path) -> Outcome:
     return read_outcome(find_study(study), scale, folder.parent, changes=changes)
 
 
-def is_finished(folder: Path) -> bool:
-    """Returns whether a run folder holds a finished run."""
-    return (folder / "recipe.yaml").is_file() and read_run(folder).final is not None
+def is_done(study: Study, folder: Path) -> bool:
+    """Returns whether a run folder holds all that a study needs of it."""
+    if not (folder / "recipe.yaml").is_file():
+        return False
+    run = read_run(folder)
+    ended = run.final is not None or (study.divergence_counts and run.diverged)
+    return ended and all(is_measured(run, name) for name in study.measurements)
+
+
+def conduct(study: Study, recipe: Recipe, folder: Path, *, device: str, threads: int) -> None:
+    """Trains one recipe of a study and measures the network, as far as that is not done yet.
+
+    Raises:
+        ResnetkitError: whatever training raises; divergence only where it is not a result.
+    """
+    try:
+        run = train(recipe, folder, device=device, threads=threads)
+    except TrainingDiverged:
+        if not study.divergence_counts:
+            raise
+        run = read_run(folder)
+    for name in study.measurements:
+        measure(run, name)
 
 
 def trial_cost(trial: Trial) -> int:

@@ -5,6 +5,7 @@ import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.training.run import Run
 
 __all__ = [
+    "Chart",
     "Finding",
+    "Line",
     "Outcome",
     "PaperFigure",
     "Sample",
@@ -25,6 +28,8 @@ __all__ = [
     "Verdict",
     "judge_higher",
     "judge_not_higher",
+    "line",
+    "networks",
 ]
 
 Verdict = Literal["confirmed", "not confirmed", "not enough data"]
@@ -33,9 +38,10 @@ CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
 RULE = (
     f"Confirmed when, with {CONFIDENCE:.0%} confidence (one-sided Welch t over seeds), the"
-    " difference of the means is {side} {margin:g} percentage points; fewer than"
+    " difference of the means is {side} {margin:g}{unit}; fewer than"
     f" {FEWEST_SEEDS} seeds are not enough."
 )
+UNITS = {"%": " percentage points"}
 MORE_SEEDS = "The spread between trainings is not known yet: run more seeds."
 
 
@@ -45,11 +51,13 @@ class Sample:
 
     Attributes:
         label: what was measured, such as "training error of plain56".
-        values: in percent, one a seed.
+        values: one a seed.
+        unit: of the values; % for percent, empty for a plain number.
     """
 
     label: str
     values: tuple[float, ...]
+    unit: str = "%"
 
     @property
     def mean(self) -> float:
@@ -70,8 +78,8 @@ class Finding:
         claim: what the source says.
         first: the sample that the claim is about.
         second: the sample it is compared with.
-        bound: of `first - second`, in percentage points: the end of the one-sided confidence
-            interval that the rule looks at; nan without enough data.
+        bound: of `first - second`: the end of the one-sided confidence interval that the rule
+            looks at; nan without enough data.
         rule: how the verdict is reached, in words; it does not depend on the runs.
         verdict: see `Verdict`.
         meaning: what the outcome says, for a learner.
@@ -87,7 +95,7 @@ class Finding:
 
     @property
     def difference(self) -> float:
-        """Returns the difference of the means, first minus second, in percentage points."""
+        """Returns the difference of the means, first minus second."""
         return self.first.mean - self.second.mean
 
 
@@ -100,14 +108,14 @@ def judge_higher(
         claim: in words.
         first: one value a seed.
         second: likewise.
-        margin: in percentage points.
+        margin: in the unit of the quantities; percentage points for percent.
         confirmed: what it means for a learner when the claim holds.
         not_confirmed: what it means when it does not.
     """
     bound = -upper_bound(second, first)
     meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": not_confirmed}
     reached = verdict(bound > margin, bound)
-    rule = RULE.format(side="above", margin=margin)
+    rule = RULE.format(side="above", margin=margin, unit=UNITS.get(first.unit, ""))
     meaning = meanings.get(reached, MORE_SEEDS)
     return Finding(claim, first, second, bound, rule, reached, meaning)
 
@@ -119,7 +127,7 @@ def judge_not_higher(
     bound = upper_bound(first, second)
     meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": not_confirmed}
     reached = verdict(bound < margin, bound)
-    rule = RULE.format(side="below", margin=margin)
+    rule = RULE.format(side="below", margin=margin, unit=UNITS.get(first.unit, ""))
     meaning = meanings.get(reached, MORE_SEEDS)
     return Finding(claim, first, second, bound, rule, reached, meaning)
 
@@ -177,14 +185,14 @@ class Scale:
 
     Attributes:
         recipe: name of the recipe of every training.
-        groups: architectures.
+        groups: what of the recipe each group changes, by its name; see `networks`.
         seeds: how many trainings of each group, seeds counting from 0.
         cost: measured, with hardware; an estimate says so.
         beside_paper: how its numbers compare with the published ones, in a sentence.
     """
 
     recipe: str
-    groups: tuple[str, ...]
+    groups: dict[str, dict[str, Any]]
     seeds: int
     cost: str
     beside_paper: str
@@ -193,6 +201,70 @@ class Scale:
     def data(self) -> str:
         """Returns the name of the data set."""
         return load_recipe(self.recipe).data.name
+
+
+def networks(*names: str) -> dict[str, dict[str, Any]]:
+    """Returns groups that differ in their network alone."""
+    return {name: {"model.name": name} for name in names}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A quantity against another, over seeds.
+
+    Attributes:
+        label: what the line stands for.
+        x: ascending.
+        mean: one value an x.
+        low: of the lowest seed.
+        high: of the highest seed.
+    """
+
+    label: str
+    x: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines on common axes.
+
+    Attributes:
+        title: what is shown.
+        x: words at the axis.
+        y: likewise, with the unit.
+        lines: in the order of their colours.
+        logarithmic: whether y is.
+    """
+
+    title: str
+    x: str
+    y: str
+    lines: tuple[Line, ...]
+    logarithmic: bool = False
+
+
+def line(label: str, seeds: Sequence[Sequence[float]], x: Sequence[float] = ()) -> Line:
+    """Returns the line of a quantity that each seed measured at the same places.
+
+    Args:
+        label: what the line stands for.
+        seeds: for each seed its values; those that are not finite are left out.
+        x: of the places; 1, 2, ... by default.
+    """
+    columns = list(zip(*seeds, strict=True)) if seeds else []
+    finite = [[value for value in column if math.isfinite(value)] for column in columns]
+    places = x or range(1, len(columns) + 1)
+    found = [(at, each) for at, each in zip(places, finite, strict=True) if each]
+    return Line(
+        label,
+        tuple(float(at) for at, _ in found),
+        tuple(statistics.fmean(each) for _, each in found),
+        tuple(min(each) for _, each in found),
+        tuple(max(each) for _, each in found),
+    )
 
 
 @dataclass(frozen=True)
@@ -231,6 +303,10 @@ class Study:
         findings: from the runs of each group to the findings.
         paper_figures: published numbers to set beside ours.
         paper_data: what the published numbers were measured on.
+        measurements: keys of `MEASUREMENTS`, taken of every run.
+        charts: from the runs of each group to what is drawn of their measurements.
+        about_errors: whether the errors along training and at its end answer the question.
+        divergence_counts: whether a training that diverges is a result, not a failure.
     """
 
     name: str
@@ -243,6 +319,10 @@ class Study:
     findings: Callable[[dict[str, list[Run]]], Sequence[Finding]]
     paper_figures: tuple[PaperFigure, ...]
     paper_data: str
+    measurements: tuple[str, ...] = ()
+    charts: Callable[[dict[str, list[Run]]], Sequence[Chart]] = lambda runs: ()
+    about_errors: bool = True
+    divergence_counts: bool = False
 
     def choose_scale(self, scale: str, data: str) -> str:
         """Returns the scale asked for, or the first one on the data asked for.
@@ -273,17 +353,14 @@ class Study:
             scale: a key of `scales`.
             changes: values of the recipe to replace, by dotted key.
         """
-        for key in ("model.name", "seed"):
+        chosen = self.scales[scale]
+        for key in ("seed", *chain.from_iterable(chosen.groups.values())):
             if key in (changes or {}):
                 raise UsageError(
                     f"a study varies {key} itself: it cannot be set. 'resnet train' trains one."
                 )
-        chosen = self.scales[scale]
         return [
-            Trial(
-                group,
-                load_recipe(chosen.recipe, {**(changes or {}), "model.name": group, "seed": seed}),
-            )
-            for group in chosen.groups
+            Trial(group, load_recipe(chosen.recipe, {**(changes or {}), **own, "seed": seed}))
+            for group, own in chosen.groups.items()
             for seed in range(chosen.seeds)
         ]

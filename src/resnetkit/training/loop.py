@@ -250,7 +250,7 @@ def divergence(
         "gradient_norm": str(norm.item()),
         "sample_ids": batch.sample_ids.tolist(),
     }
-    path = run.folder / "failure.json"
+    path = run.failure_path
     if bench.world.is_main:
         with run.writing():
             write_file(path, json.dumps(details, indent=1))

@@ -5,6 +5,8 @@ environment.json   for each start: versions, hardware, precision and why
 metrics.jsonl      one event a line; the same bytes for the same recipe, however interrupted
 timing.jsonl       how fast it went, which is never the same twice
 checkpoints/       what a resumed run starts from
+failure.json       the step and samples at which training diverged, if it did
+probes/            what studies have measured in the network
 model/             weights, configuration and card of the finished network
 """
 
@@ -114,6 +116,19 @@ class Run:
         if not {"step", "train", "test"} <= set(finals[-1]):
             raise damaged(self.metrics_path, "its last event lacks results")
         return finals[-1]
+
+    @property
+    def diverged(self) -> bool:
+        """Returns whether training ended because loss or gradient was no number."""
+        return self.final is None and self.failure_path.exists()
+
+    @property
+    def failure_path(self) -> Path:
+        return self.folder / "failure.json"
+
+    def probe_path(self, name: str) -> Path:
+        """Returns where a measurement of the finished network is kept."""
+        return self.folder / "probes" / f"{name}.json"
 
     @property
     def environment_path(self) -> Path:

@@ -1,0 +1,189 @@
+"""Where do gradients vanish or explode before training, and is that why plain networks degrade?"""
+
+from typing import Any
+
+from resnetkit.studies.samples import Runs, error_sample, limit, measured_line, measured_sample
+from resnetkit.studies.scales import cifar10, digits, paper
+from resnetkit.studies.study import (
+    Chart,
+    Finding,
+    Sample,
+    Study,
+    judge_higher,
+    judge_not_higher,
+)
+
+__all__ = ["GRADIENTS"]
+
+INITIALIZATIONS = {"normal": "deviation 0.01", "xavier": "Xavier", "he": "He"}
+NORMS = {"batch": "with BN", "none": "without BN"}
+SLOPE_MARGIN = 0.05  # of log10 a layer: a factor of 560 over 55 layers
+HEALTHY = 0.05
+
+
+def group(network: str, norm: str, initialization: str) -> str:
+    """Returns the name of a group."""
+    return f"{network} {NORMS[norm]}, {INITIALIZATIONS[initialization]}"
+
+
+def variants(*depths: int, length: str) -> dict[str, dict[str, Any]]:
+    """Returns plain and residual networks with and without normalisation, from all weights."""
+    return {
+        group(f"{family}{depth}", norm, initialization): {
+            "model.name": f"{family}{depth}",
+            "model.options": {"norm": norm, "initialization": initialization},
+            "length": length,
+        }
+        for family in ("plain", "resnet")
+        for depth in depths
+        for norm in NORMS
+        for initialization in INITIALIZATIONS
+    }
+
+
+def slope(runs: Runs, norm: str, initialization: str, *, network: str) -> Sample:
+    """Returns how fast gradients shrink on their way back to the input."""
+    name = group(network, norm, initialization)
+    return measured_sample(runs, name, "gradients", "slope", "slope")
+
+
+def findings(runs: Runs) -> list[Finding]:
+    """Judges the claims from the gradients before training and from what training made of them."""
+    shallow, deep = depths(runs)
+    small, xavier, he = (
+        slope(runs, "none", each, network=f"plain{deep}") for each in INITIALIZATIONS
+    )
+    normalized = slope(runs, "batch", "he", network=f"plain{deep}")
+    return [
+        judge_higher(
+            "Without normalisation, small random weights let the gradient vanish on its way back"
+            f" through {deep} layers.",
+            small,
+            he,
+            margin=SLOPE_MARGIN,
+            confirmed=(
+                "Each layer multiplies the gradient by less than one, so it shrinks exponentially"
+                " with depth. The slope is the power of ten lost in each layer."
+            ),
+            not_confirmed="Here the gradient did not shrink faster than from He's weights.",
+        ),
+        judge_higher(
+            f"Without normalisation, Xavier's weights lose more of the gradient in {deep} layers"
+            " than He's.",
+            xavier,
+            he,
+            margin=SLOPE_MARGIN,
+            confirmed=(
+                "Xavier's variance is right for layers without relu. Relu sets half of the values"
+                " to zero; He's variance is twice as large and makes up for it."
+            ),
+            not_confirmed="Here the two initialisations kept about as much of the gradient.",
+        ),
+        judge_not_higher(
+            f"With batch normalisation the gradient of the plain network of {deep} layers does not"
+            " vanish.",
+            normalized,
+            limit("slope of a healthy gradient", HEALTHY, normalized),
+            margin=0.0,
+            confirmed=(
+                "Normalisation brings every layer's output back to one scale, and the gradient"
+                " arrives. So vanishing gradients are not what ruins this network."
+            ),
+            not_confirmed="Here the gradient shrank by more than the limit in spite of it.",
+        ),
+        judge_higher(
+            f"The plain network of {deep} layers degrades all the same: its training error is"
+            f" higher than that of {shallow} layers.",
+            error_sample(runs, group(f"plain{deep}", "batch", "he"), "train"),
+            error_sample(runs, group(f"plain{shallow}", "batch", "he"), "train"),
+            margin=1.0,
+            confirmed=(
+                "Its gradients arrive, and still it learns worse than the shallower one:"
+                " degradation is another problem than vanishing gradients, and shortcuts are made"
+                " for it."
+            ),
+            not_confirmed="At this scale the deeper network could be trained about as well.",
+        ),
+        judge_higher(
+            f"Where the gradient vanishes, training does not start: without normalisation and from"
+            f" small weights the plain network of {deep} layers learns nothing.",
+            error_sample(runs, group(f"plain{deep}", "none", "normal"), "train"),
+            error_sample(runs, group(f"resnet{deep}", "batch", "he"), "train"),
+            margin=10.0,
+            confirmed=(
+                "Its error stays at that of guessing, while the residual network of the same depth"
+                " has begun to learn in the same few steps."
+            ),
+            not_confirmed="Here it learned about as much as the residual network.",
+        ),
+    ]
+
+
+def depths(runs: Runs) -> tuple[int, int]:
+    """Returns the smallest and the largest depth among the plain networks."""
+    found = sorted(
+        int(name.split()[0].removeprefix("plain")) for name in runs if name.startswith("plain")
+    )
+    return found[0], found[-1]
+
+
+def charts(runs: Runs) -> list[Chart]:
+    """Returns the gradient at every layer of the deepest networks, before training."""
+    _, deep = depths(runs)
+    return [
+        Chart(
+            title=f"{family}-{deep} {NORMS[norm]}",
+            x="layer, from the input",
+            y="norm of the gradient",
+            lines=tuple(
+                measured_line(runs, group(f"{family}{deep}", norm, each), "gradients", "input")
+                for each in INITIALIZATIONS
+            ),
+            logarithmic=True,
+        )
+        for family in ("plain", "resnet")
+        for norm in NORMS
+    ]
+
+
+GRADIENTS = Study(
+    name="gradients",
+    title="Gradients: they vanish without normalisation, and degradation is something else",
+    question=(
+        "Where do gradients vanish or explode before training, does training start, and is that"
+        " why plain networks degrade?"
+    ),
+    source="He et al. 2015, sec. 1 and 4.1; Glorot and Bengio 2010; He et al. 2015 (ICCV)",
+    theory_title="What happens to a gradient on its way back?",
+    theory=(
+        (
+            "On its way back the gradient is multiplied by the weights of every layer. When each"
+            " product makes it a little smaller it vanishes exponentially with depth, and when each"
+            " makes it larger it explodes. Initial weights can be scaled so that sizes are kept on"
+            " average (Xavier; with relu, He), and batch normalisation sets the scale anew in every"
+            " layer."
+        ),
+        (
+            "A shortcut adds a second way: the gradient of y = F(x) + x reaches x unchanged, plus"
+            " what comes through F(x)."
+        ),
+    ),
+    scales={
+        "quick": digits(
+            variants(20, 56, length="3 epochs"), cost="about 80 seconds on 2 cores (estimate)"
+        ),
+        "short": cifar10(
+            variants(20, 56, length="1 epochs"), cost="about 5 hours on 2 cores (estimate)"
+        ),
+        "paper": paper(
+            variants(20, 56, 110, length="64000 steps"), cost="weeks on 2 cores: use a GPU"
+        ),
+    },
+    findings=findings,
+    paper_figures=(),
+    paper_data="",
+    measurements=("gradients",),
+    charts=charts,
+    about_errors=False,
+    divergence_counts=True,
+)

@@ -1,0 +1,119 @@
+"""What is left of a trained network when blocks are taken out?"""
+
+import statistics
+
+from resnetkit.studies.measurements import measured
+from resnetkit.studies.samples import Runs
+from resnetkit.studies.scales import cifar10, digits, paper
+from resnetkit.studies.study import (
+    Chart,
+    Finding,
+    Line,
+    Sample,
+    Study,
+    judge_higher,
+    line,
+    networks,
+)
+from resnetkit.training.run import Run
+
+__all__ = ["LESION"]
+
+MARGIN = 10.0  # percentage points
+
+
+def harm(run: Run, key: str) -> float:
+    """Returns by how many points the test error rises under a kind of lesion, on average."""
+    found = measured(run, "lesions")
+    return statistics.fmean(found[key]) - found["whole"][0]
+
+
+def harm_sample(runs: Runs, group: str, key: str, words: str) -> Sample:
+    """Returns the harm of a kind of lesion to the trainings of a group."""
+    values = tuple(harm(run, key) for run in runs[group])
+    return Sample(f"rise of the test error of {group} {words}", values)
+
+
+def findings(runs: Runs) -> list[Finding]:
+    """Judges the claims of Veit et al.: residual networks hardly depend on single blocks."""
+    plain, residual = runs
+    kinds = {
+        "one": ("when one block is taken out", "Taking out one block"),
+        "swapped": ("when two blocks change places", "Exchanging two neighbouring blocks"),
+    }
+    return [
+        judge_higher(
+            f"{beginning} harms the plain network ({plain}) more than the residual one"
+            f" ({residual}).",
+            harm_sample(runs, plain, key, words),
+            harm_sample(runs, residual, key, words),
+            margin=MARGIN,
+            confirmed=(
+                "In a plain network there is one path, and every layer is needed in its place. In a"
+                " residual network most paths pass any block by, and the others go on working."
+            ),
+            not_confirmed="Here the residual network depended on its blocks about as much.",
+        )
+        for key, (words, beginning) in kinds.items()
+    ]
+
+
+def charts(runs: Runs) -> list[Chart]:
+    """Returns the test error without each block, and without several at random."""
+    return [
+        Chart(
+            title="Without one block",
+            x="block that is taken out, from the input",
+            y="test error, %",
+            lines=tuple(
+                line(group, [measured(run, "lesions")["one"] for run in found])
+                for group, found in runs.items()
+            ),
+        ),
+        Chart(
+            title="Without several blocks at random",
+            x="blocks that are taken out",
+            y="test error, %",
+            lines=tuple(several(group, found) for group, found in runs.items()),
+        ),
+    ]
+
+
+def several(group: str, runs: list[Run]) -> Line:
+    """Returns the mean test error against the number of blocks taken out."""
+    found = [measured(run, "lesions") for run in runs]
+    counts = sorted(int(key.split()[1]) for key in found[0] if key.startswith("without "))
+    keys = ["whole", "one", *(f"without {count}" for count in counts)]
+    seeds = [[statistics.fmean(each[key]) for key in keys] for each in found]
+    return line(group, seeds, [0, 1, *counts])
+
+
+LESION = Study(
+    name="lesion",
+    title="Lesions: residual networks survive the loss of a block",
+    question="How much does a trained network depend on each of its blocks?",
+    source="Veit, Wilber and Belongie 2016, sec. 4",
+    theory_title="Why could a block be missing?",
+    theory=(
+        (
+            "If a network of residual blocks is a sum of many paths, taking one block out closes"
+            " half of them and leaves the other half as they are. In a plain network there is only"
+            " one path, and it goes through every block."
+        ),
+    ),
+    scales={
+        "quick": digits(
+            networks("plain20", "resnet20"), cost="shares the trainings of degradation"
+        ),
+        "short": cifar10(
+            networks("plain20", "resnet20"), cost="shares the trainings of degradation"
+        ),
+        "paper": paper(networks("plain20", "resnet20"), cost="hours on 2 cores"),
+    },
+    findings=findings,
+    paper_figures=(),
+    paper_data="",
+    measurements=("lesions",),
+    charts=charts,
+    about_errors=False,
+)

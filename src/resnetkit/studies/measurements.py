@@ -1,0 +1,217 @@
+"""What studies measure in finished networks, kept beside each run.
+
+A measurement is a function from a run to named lists of numbers. It is taken once, written to
+`probes/<name>.json` in the run's folder, and read from there.
+"""
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from resnetkit.data.augment import normalize
+from resnetkit.data.datasets import Dataset, Split, open_dataset
+from resnetkit.data.feed import Normalization, measure_normalization
+from resnetkit.errors import DataError
+from resnetkit.evaluation.evaluate import predict_probabilities
+from resnetkit.evaluation.metrics import top_k_wrong
+from resnetkit.models.resnet import ResNet
+from resnetkit.models.weights.load import load_network
+from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.probes.gradients import gradient_flow, slope_per_layer
+from resnetkit.probes.lesions import removable_blocks, swapped, without_blocks
+from resnetkit.probes.paths import path_gradients
+from resnetkit.probes.residuals import residual_magnitudes
+from resnetkit.probes.responses import layer_responses
+from resnetkit.storage import write_file
+from resnetkit.training.run import Run
+from resnetkit.training.world import choose_precision
+
+__all__ = ["MEASUREMENTS", "Measured", "is_measured", "measure", "measured"]
+
+Measured = dict[str, list[float]]
+
+IMAGES = 128  # that a probe looks at
+LESION_DRAWS = 10
+PATHS = 4  # of each length
+MOST_LESIONS = 4
+
+
+def measure(run: Run, name: str) -> None:
+    """Takes a measurement of a run, unless it was taken before.
+
+    Raises:
+        StorageError: when it cannot be written.
+    """
+    if is_measured(run, name):
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        values = MEASUREMENTS[name](run)
+    finally:
+        torch.set_num_threads(threads)
+    path = run.probe_path(name)
+    with run.writing():
+        path.parent.mkdir(exist_ok=True)
+        write_file(path, json.dumps(values))
+
+
+def is_measured(run: Run, name: str) -> bool:
+    """Returns whether a measurement of a run is there."""
+    return run.probe_path(name).is_file()
+
+
+def measured(run: Run, name: str) -> Measured:
+    """Returns a measurement of a run; numbers that are none come back as such.
+
+    Raises:
+        DataError: when it was not taken or its file is damaged.
+    """
+    path = run.probe_path(name)
+    try:
+        values = json.loads(path.read_text())
+        return {key: [float(each) for each in numbers] for key, numbers in values.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}). Remove it: the study measures the run again."
+        ) from error
+
+
+def at_start(run: Run) -> tuple[ResNet, Dataset, Normalization]:
+    """Returns the network of a run as it was before training, and the data it learned from."""
+    recipe = run.recipe
+    dataset = open_dataset(recipe.data.name)
+    architecture = recipe.architecture(
+        num_classes=len(dataset.class_names), in_channels=dataset.channels
+    )
+    model = architecture.build(torch.Generator().manual_seed(recipe.seed))
+    learned = dataset.images[dataset.splits["train"]]
+    return model, dataset, measure_normalization(learned, recipe.data.normalize)
+
+
+def some_images(
+    dataset: Dataset, split: Split, normalization: Normalization
+) -> tuple[Tensor, Tensor]:
+    """Returns the first images of a part as a network sees them (B, C, H, W), and their labels."""
+    sample_ids = dataset.splits[split][:IMAGES]
+    images = normalize(dataset.images[sample_ids], normalization.mean, normalization.std)
+    return images.contiguous(memory_format=torch.channels_last), dataset.labels[sample_ids]
+
+
+def gradients(run: Run) -> Measured:
+    """Measures the gradient at every layer before training, on images that are learned from."""
+    model, dataset, normalization = at_start(run)
+    images, labels = some_images(dataset, "train", normalization)
+    flow = gradient_flow(model.double(), images.double(), labels)  # down to 1e-308
+    arriving = [each.input for each in flow[1:]]  # that of the images themselves says little
+    return {
+        "input": arriving,
+        "weight": [each.weight for each in flow],
+        "slope": [slope_per_layer(arriving)],
+    }
+
+
+def trained(run: Run) -> tuple[TrainedNetwork, Dataset, Tensor, Tensor]:
+    """Returns the finished network of a run, its data, and some test images with their labels."""
+    network = load_network(run.folder)
+    dataset = open_dataset(run.recipe.data.name)
+    preprocessing = Normalization(network.mean, network.std)
+    return network, dataset, *some_images(dataset, "test", preprocessing)
+
+
+def responses(run: Run) -> Measured:
+    """Measures the response of every 3x3 layer of the finished network."""
+    network, _, images, _ = trained(run)
+    deviations = [each.deviation for each in layer_responses(network.model, images)]
+    return {"deviation": deviations, "mean": [sum(deviations) / len(deviations)]}
+
+
+def residuals(run: Run) -> Measured:
+    """Measures F beside the shortcut in every block, before training and after."""
+    network, dataset, images, _ = trained(run)
+    fresh, _, normalization = at_start(run)
+    warm_up(fresh, some_images(dataset, "train", normalization)[0])
+    found = {
+        "before": residual_magnitudes(fresh, images),
+        "after": residual_magnitudes(network.model, images),
+    }
+    ratios = {moment: [each.ratio for each in blocks] for moment, blocks in found.items()}
+    changes = [each.change for each in found["after"] if each.change == each.change]
+    return {
+        **ratios,
+        "mean": [sum(ratios["after"]) / len(ratios["after"])],
+        "change": changes,
+        "mean change": [sum(changes) / len(changes)],
+    }
+
+
+def warm_up(model: ResNet, images: Tensor) -> None:
+    """Lets the running statistics of an untrained network see images, as its first steps would."""
+    model.train()
+    with torch.no_grad():
+        for _ in range(50):
+            model(images)
+    model.eval()
+
+
+def lesions(run: Run) -> Measured:
+    """Measures the test error with blocks taken out, one or several, or exchanged."""
+    network, dataset, _, _ = trained(run)
+    blocks = removable_blocks(network.model)
+    generator = torch.Generator().manual_seed(0)
+
+    def some(count: int) -> list[str]:
+        order = torch.randperm(len(blocks), generator=generator)
+        return [blocks[place] for place in order[:count].tolist()]
+
+    def error() -> float:
+        return test_error(network, dataset)
+
+    found: Measured = {"whole": [error()], "one": [], "swapped": []}
+    for name in blocks:
+        with without_blocks(network.model, [name]):
+            found["one"].append(error())
+    for count in range(2, min(MOST_LESIONS, len(blocks)) + 1):
+        found[f"without {count}"] = []
+        for _ in range(LESION_DRAWS):
+            with without_blocks(network.model, some(count)):
+                found[f"without {count}"].append(error())
+    for first, second in pairwise(blocks):
+        if first.split(".")[0] == second.split(".")[0]:
+            with swapped(network.model, first, second):
+                found["swapped"].append(error())
+    return found
+
+
+def test_error(network: TrainedNetwork, dataset: Dataset) -> float:
+    """Returns the top-1 error on the test part, in percent."""
+    sample_ids = dataset.splits["test"]
+    precision = choose_precision("float32", torch.device("cpu"))
+    probabilities = predict_probabilities(
+        network, dataset, sample_ids, flip=False, precision=precision
+    )
+    labels = dataset.labels[sample_ids].numpy()
+    return 100 * top_k_wrong(probabilities, labels, 1) / len(labels)
+
+
+def paths(run: Run) -> Measured:
+    """Measures how many paths of each length there are, and the gradient each carries."""
+    network, _, images, labels = trained(run)
+    found = path_gradients(network.model, images, labels, draws=PATHS)
+    return {
+        "blocks": [each.blocks for each in found],
+        "gradient": [each.gradient for each in found],
+        "total": [each.total for each in found],
+    }
+
+
+MEASUREMENTS: dict[str, Callable[[Run], Measured]] = {
+    "gradients": gradients,
+    "responses": responses,
+    "residuals": residuals,
+    "lesions": lesions,
+    "paths": paths,
+}

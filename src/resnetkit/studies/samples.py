@@ -1,0 +1,72 @@
+"""From runs to samples: one value a training of a group."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+from resnetkit.studies.measurements import measured
+from resnetkit.studies.study import Line, Sample, line
+from resnetkit.training.run import Run
+
+__all__ = ["PARTS", "Runs", "by_depth", "error_sample", "limit", "measured_line", "measured_sample"]
+
+Runs = dict[str, list[Run]]
+
+PARTS = {"train": "training", "test": "test"}
+CHANCE = 90.0  # percent of wrong guesses among ten classes
+
+
+def error_sample(runs: Runs, group: str, split: str) -> Sample:
+    """Returns the final errors of a group on a part of the data; chance where training diverged."""
+    values = [final_error(run, split) for run in runs[group]]
+    known = tuple(value for value in values if math.isfinite(value))
+    return Sample(f"{PARTS[split]} error of {group}", known)
+
+
+def final_error(run: Run, split: str) -> float:
+    """Returns the final error of a run in percent; nan when it has none yet."""
+    if run.diverged:
+        return CHANCE
+    final = run.final
+    return float(final[split]["error"]) if final else math.nan
+
+
+def measured_sample(
+    runs: Runs,
+    group: str,
+    measurement: str,
+    key: str,
+    what: str,
+    *,
+    unit: str = "",
+    reduce: Callable[[Sequence[float]], float] = statistics.fmean,
+) -> Sample:
+    """Returns one number a training, out of a measurement.
+
+    Args:
+        runs: of the study.
+        group: whose.
+        measurement: key of `MEASUREMENTS`.
+        key: of its lists.
+        what: words for the number.
+        unit: of the number.
+        reduce: makes one number of a list.
+    """
+    values = [reduce(measured(run, measurement)[key]) for run in runs[group]]
+    return Sample(f"{what} of {group}", tuple(values), unit)
+
+
+def measured_line(runs: Runs, group: str, measurement: str, key: str) -> Line:
+    """Returns a measured list over its places, as a line with the range over seeds."""
+    return line(group, [measured(run, measurement)[key] for run in runs[group]])
+
+
+def limit(what: str, value: float, like: Sample) -> Sample:
+    """Returns a number to compare a sample with, as if every seed had measured it."""
+    return Sample(what, (value,) * len(like.values), like.unit)
+
+
+def by_depth(runs: Runs, family: str) -> list[str]:
+    """Returns the groups of a family, such as resnet, the shallowest network first."""
+    groups = [group for group in runs if group.removeprefix(family).isdecimal()]
+    return sorted(groups, key=lambda group: int(group.removeprefix(family)))
