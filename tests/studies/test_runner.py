@@ -16,7 +16,7 @@ import pytest
 from resnetkit.errors import Interrupted, RecipeError, UsageError
 from resnetkit.report.study_report import write_study_report
 from resnetkit.studies import runner
-from resnetkit.studies.runner import read_outcome, read_outcome_again, run_study, trial_folder
+from resnetkit.studies.runner import read_outcome, read_outcomes_again, run_study, trial_folder
 from resnetkit.studies.study import Outcome, Study
 from resnetkit.studies.table import STUDIES, find_study
 from resnetkit.training.loop import train
@@ -341,10 +341,10 @@ def reported(
 
 
 def test_a_study_is_read_again_from_its_report(reported: Outcome, tmp_path: Path) -> None:
-    assert read_outcome_again(reported.folder) == reported
+    assert read_outcomes_again(reported.folder)[0] == reported
     moved = tmp_path.parent / f"{tmp_path.name} moved"
     os.rename(tmp_path, moved)
-    again = read_outcome_again(moved / reported.folder.name)
+    again = read_outcomes_again(moved / reported.folder.name)[0]
     assert again.findings == reported.findings
     assert again.runs["plain20"][0].folder.parent == moved / "runs"
 
@@ -356,7 +356,7 @@ def test_a_study_is_read_again_from_its_report(reported: Outcome, tmp_path: Path
 def test_findings_that_cannot_be_read_are_refused(reported: Outcome, content: str) -> None:
     (reported.folder / "findings.json").write_text(content)
     with pytest.raises(UsageError, match=r"findings\.json cannot be read .*writes it again"):
-        read_outcome_again(reported.folder)
+        read_outcomes_again(reported.folder)
 
 
 @pytest.mark.parametrize(
@@ -375,4 +375,4 @@ def test_findings_of_something_else_are_refused(reported: Outcome, values: dict[
     path = reported.folder / "findings.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     with pytest.raises(UsageError):
-        read_outcome_again(reported.folder)
+        read_outcomes_again(reported.folder)

@@ -80,15 +80,17 @@ def write_report(folder: Path) -> Path:
         UsageError: when it holds neither a run nor a study.
     """
     from resnetkit.errors import UsageError
+    from resnetkit.report.overview import write_overview
     from resnetkit.report.run_report import write_run_report
     from resnetkit.report.study_report import write_study_report
-    from resnetkit.studies.runner import read_outcome_again
+    from resnetkit.studies.runner import read_outcomes_again
     from resnetkit.training.run import read_run
 
     if (folder / "recipe.yaml").is_file():
         return write_run_report(read_run(folder))
     if (folder / "findings.json").is_file():
-        return write_study_report(read_outcome_again(folder))
+        outcomes = read_outcomes_again(folder)
+        return write_study_report(outcomes[0]) if len(outcomes) == 1 else write_overview(outcomes)
     raise UsageError(
         f"{folder} holds neither a run (recipe.yaml) nor a study (findings.json)."
         " 'resnet runs' lists the runs here."

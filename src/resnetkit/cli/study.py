@@ -1,5 +1,6 @@
 """resnet study: a question, its trainings, its report."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,26 +41,27 @@ def study(
     The exit code is 4 when a claim is not confirmed.
 
     Args:
-        name: A study, such as degradation; 'list' shows them.
+        name: A study, such as degradation; 'list' shows them, 'all' runs them all into one report.
     """
     from resnetkit.errors import UsageError
+    from resnetkit.report.overview import write_overview
     from resnetkit.report.study_report import write_study_report
-    from resnetkit.studies.runner import run_study, trials_of
-    from resnetkit.studies.table import find_study
+    from resnetkit.studies.runner import ALL, run_studies, tasks_of
+    from resnetkit.studies.table import STUDIES, find_study
 
     if name == "list":
         list_studies(json=json)
         return 0
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: expected 0 or more.")
-    chosen = find_study(name)
-    scale = chosen.choose_scale(scale, data)
+    studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
+    scale = studies[0].choose_scale(scale, data)
     replaced = parse_changes(changes)
-    trials = trials_of(chosen, scale, replaced)
-    remark(f"study {name}, scale {scale}: {len(trials)} trainings in {out / 'runs'}")
+    trainings = len(tasks_of(studies, scale, out, replaced))
+    remark(f"study {name}, scale {scale}: {trainings} trainings in {out / 'runs'}")
     with bar(f"study {name}") as progress:
-        outcome = run_study(
-            chosen,
+        outcomes = run_studies(
+            studies,
             scale,
             out,
             changes=replaced,
@@ -68,9 +70,11 @@ def study(
             device=device,
             observe=Narrator(progress),
         )
-    report = write_study_report(outcome)
-    show_outcome(outcome, report, json=json)
-    holds = all(finding.verdict == "confirmed" for finding in outcome.findings)
+    reports = [write_study_report(outcome) for outcome in outcomes]
+    report = write_overview(outcomes) if name == ALL else reports[0]
+    show_outcomes(outcomes, report, json=json)
+    findings = [finding for outcome in outcomes for finding in outcome.findings]
+    holds = all(finding.verdict == "confirmed" for finding in findings)
     return 0 if holds else CLAIM_NOT_CONFIRMED
 
 
@@ -111,14 +115,14 @@ def list_studies(*, json: bool) -> None:
     print_table(columns, [[row[c] for c in columns] for row in rows], numbers="lllrll")
 
 
-def show_outcome(outcome: "Outcome", report: Path, *, json: bool) -> None:
+def show_outcomes(outcomes: "Sequence[Outcome]", report: Path, *, json: bool) -> None:
     """Prints the verdicts, and where the report is."""
     import json as json_module
 
     if json:
-        print_json(json_module.loads((outcome.folder / "findings.json").read_text()))
+        print_json(json_module.loads((report.parent / "findings.json").read_text()))
     else:
-        for finding in outcome.findings:
+        for finding in (finding for outcome in outcomes for finding in outcome.findings):
             print(f"{finding.verdict}: {finding.claim}")
             for sample in (finding.first, finding.second):
                 unit = f" {sample.unit}" if sample.unit else ""

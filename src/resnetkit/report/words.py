@@ -8,7 +8,16 @@ from html import escape
 
 from markupsafe import Markup
 
-__all__ = ["duration", "mean_and_spread", "number", "percent", "rich", "thousands", "typographic"]
+__all__ = [
+    "duration",
+    "mean_and_spread",
+    "number",
+    "percent",
+    "renamed",
+    "rich",
+    "thousands",
+    "typographic",
+]
 
 NONE = "\N{EN DASH}"  # stands where nothing was measured
 GAP = "\N{NO-BREAK SPACE}"
@@ -56,6 +65,11 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}{GAP}min {rest}{GAP}s"
     return f"{minutes // 60}{GAP}h {minutes % 60}{GAP}min"
+
+
+def renamed(drawing: str, prefix: str) -> Markup:
+    """Returns a drawing whose ids differ from those of the same drawing elsewhere on the page."""
+    return Markup(re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing))
 
 
 def typographic(text: str) -> str:

@@ -96,9 +96,9 @@ LESION = Study(
     theory_title="Why could a block be missing?",
     theory=(
         (
-            "If a network of residual blocks is a sum of many paths, taking one block out closes"
-            " half of them and leaves the other half as they are. In a plain network there is only"
-            " one path, and it goes through every block."
+            "A network of blocks y = F(x) + x is a sum of many paths. Taking one block out, F(x)"
+            " = 0, closes half of them and leaves the other half as they are. In a plain network"
+            " there is only one path, and it goes through every block."
         ),
     ),
     scales={

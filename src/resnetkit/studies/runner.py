@@ -3,8 +3,9 @@
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,17 +17,27 @@ from resnetkit.models.complexity import trace
 from resnetkit.models.zoo import find_architecture
 from resnetkit.studies.measurements import is_measured, measure
 from resnetkit.studies.study import Outcome, Study, Trial
-from resnetkit.studies.table import find_study
+from resnetkit.studies.table import STUDIES, find_study
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run import Run, read_run
 
-__all__ = ["read_outcome", "read_outcome_again", "run_study", "trial_folder", "trials_of"]
+__all__ = [
+    "ALL",
+    "read_outcome",
+    "read_outcomes_again",
+    "run_studies",
+    "run_study",
+    "tasks_of",
+    "trial_folder",
+    "trials_of",
+]
 
 ShareObserver = Callable[[float], None]
 """Is given the share of all steps that is done, from 0 to 1."""
 
 SECONDS_BETWEEN_LOOKS = 0.5
+ALL = "all"  # what to call every study together
 
 
 def trial_folder(root: Path, recipe: Recipe) -> Path:
@@ -39,8 +50,63 @@ def outcome_folder(root: Path, study: Study, scale: str) -> Path:
     return root / f"{study.name}-{scale}"
 
 
-def run_study(
-    study: Study,
+@dataclass(frozen=True)
+class Task:
+    """One training, with all that some studies need of it.
+
+    Attributes:
+        recipe: what is trained.
+        folder: of the run.
+        measurements: taken of the finished network.
+        divergence_counts: whether a training that diverges is a result.
+    """
+
+    recipe: Recipe
+    folder: Path
+    measurements: tuple[str, ...]
+    divergence_counts: bool
+
+    @property
+    def is_done(self) -> bool:
+        """Returns whether the run folder holds all of it."""
+        if not (self.folder / "recipe.yaml").is_file():
+            return False
+        run = read_run(self.folder)
+        ended = run.final is not None or (self.divergence_counts and run.diverged)
+        return ended and all(is_measured(run, name) for name in self.measurements)
+
+    @property
+    def cost(self) -> int:
+        """Returns a number that grows with the time it takes: its network's multiply-adds."""
+        return trace(find_architecture(self.recipe.model.name)).multiply_adds
+
+
+def tasks_of(
+    studies: Sequence[Study], scale: str, root: Path, changes: dict[str, Any] | None
+) -> list[Task]:
+    """Returns the trainings of some studies; what several of them need is trained once."""
+    tasks: dict[Path, Task] = {}
+    for study in studies:
+        for trial in trials_of(study, scale, changes):
+            folder = trial_folder(root, trial.recipe)
+            known = tasks.get(folder)
+            measurements = (*(known.measurements if known else ()), *study.measurements)
+            counts = study.divergence_counts or (known is not None and known.divergence_counts)
+            unique = tuple(dict.fromkeys(measurements))
+            tasks[folder] = Task(trial.recipe, folder, unique, counts)
+    return list(tasks.values())
+
+
+def run_study(study: Study, scale: str, root: Path, **options: Any) -> Outcome:
+    """Trains every recipe of a study that is not finished yet, and judges its claims.
+
+    Arguments and errors are those of `run_studies`.
+    """
+    return run_studies([study], scale, root, **options)[0]
+
+
+def run_studies(
+    studies: Sequence[Study],
     scale: str,
     root: Path,
     *,
@@ -49,12 +115,12 @@ def run_study(
     backend: str = "loky",
     device: str = "auto",
     observe: ShareObserver = lambda share: None,
-) -> Outcome:
-    """Trains every recipe of a study that is not finished yet, and judges its claims.
+) -> list[Outcome]:
+    """Trains every recipe of some studies that is not finished yet, and judges their claims.
 
     Args:
-        study: what is asked.
-        scale: a key of `study.scales`.
+        studies: what is asked.
+        scale: a key of the `scales` of each.
         root: folder of all studies; runs go to `root/runs`, reports to `root/<study>-<scale>`.
         changes: values of every recipe to replace, by dotted key.
         jobs: trainings at a time, one thread each; 0 takes one a core.
@@ -67,9 +133,9 @@ def run_study(
         Interrupted: after SIGINT or SIGTERM; the same call goes on from there.
         ResnetkitError: whatever a training raises.
     """
-    trials = trials_of(study, scale, changes)
-    missing = [trial for trial in trials if not is_done(study, trial_folder(root, trial.recipe))]
-    missing.sort(key=trial_cost, reverse=True)  # the longest first, so that none is left at the end
+    tasks = tasks_of(studies, scale, root, changes)
+    missing = [task for task in tasks if not task.is_done]
+    missing.sort(key=lambda task: task.cost, reverse=True)  # so that none is left at the end
     at_a_time = jobs or joblib.cpu_count()
     threads = 1 if at_a_time > 1 else 0  # the same however many trainings are still missing
     try:
@@ -80,21 +146,29 @@ def run_study(
             f"unknown joblib backend '{backend}': expected loky, threading, sequential or one that"
             " is registered with joblib and can return what is done first."
         ) from error
-    with interruptible(study), watched(trials, root, observe):
-        calls = (
-            joblib.delayed(conduct)(
-                study,
-                trial.recipe,
-                trial_folder(root, trial.recipe),
-                device=device,
-                threads=threads,
-            )
-            for trial in missing
-        )
+    name = studies[0].name if len(studies) == 1 else ALL
+    with interruptible(name), watched(tasks, observe):
+        calls = (joblib.delayed(conduct)(task, device=device, threads=threads) for task in missing)
         for _ in pool(calls):
             pass
     observe(1.0)
-    return read_outcome(study, scale, root, changes=changes)
+    return [read_outcome(study, scale, root, changes=changes) for study in studies]
+
+
+def conduct(task: Task, *, device: str, threads: int) -> None:
+    """Trains a recipe and measures the network, as far as that is not done yet.
+
+    Raises:
+        ResnetkitError: whatever training raises; divergence only where it is not a result.
+    """
+    try:
+        run = train(task.recipe, task.folder, device=device, threads=threads)
+    except TrainingDiverged:
+        if not task.divergence_counts:
+            raise
+        run = read_run(task.folder)
+    for name in task.measurements:
+        measure(run, name)
 
 
 def trials_of(study: Study, scale: str, changes: dict[str, Any] | None) -> list[Trial]:
@@ -119,21 +193,21 @@ def read_outcome(
     Raises:
         UsageError: when a run is missing or not finished.
     """
-    runs: dict[str, list[Run]] = {}
-    for trial in trials_of(study, scale, changes):
-        folder = trial_folder(root, trial.recipe)
-        if not is_done(study, folder):
+    for task in tasks_of([study], scale, root, changes):
+        if not task.is_done:
             raise UsageError(
-                f"the study '{study.name}' is not complete: {folder} is not finished."
+                f"the study '{study.name}' is not complete: {task.folder} is not finished."
                 f" 'resnet study {study.name} --scale {scale} --out {root}' goes on with it."
             )
-        runs.setdefault(trial.group, []).append(read_run(folder))
+    runs: dict[str, list[Run]] = {}
+    for trial in trials_of(study, scale, changes):
+        runs.setdefault(trial.group, []).append(read_run(trial_folder(root, trial.recipe)))
     findings = tuple(study.findings(runs))
     return Outcome(study, scale, changes or {}, outcome_folder(root, study, scale), runs, findings)
 
 
-def read_outcome_again(folder: Path) -> Outcome:
-    """Computes the findings of a study once more, from the folder of its report.
+def read_outcomes_again(folder: Path) -> list[Outcome]:
+    """Computes the findings of a study, or of all, once more, from the folder of its report.
 
     Raises:
         UsageError: when the folder is not one, or its runs are not all there.
@@ -145,41 +219,12 @@ def read_outcome_again(folder: Path) -> Outcome:
         raise UsageError(
             f"{folder}/findings.json cannot be read ({error}): 'resnet study' writes it again."
         ) from error
-    return read_outcome(find_study(study), scale, folder.parent, changes=changes)
-
-
-def is_done(study: Study, folder: Path) -> bool:
-    """Returns whether a run folder holds all that a study needs of it."""
-    if not (folder / "recipe.yaml").is_file():
-        return False
-    run = read_run(folder)
-    ended = run.final is not None or (study.divergence_counts and run.diverged)
-    return ended and all(is_measured(run, name) for name in study.measurements)
-
-
-def conduct(study: Study, recipe: Recipe, folder: Path, *, device: str, threads: int) -> None:
-    """Trains one recipe of a study and measures the network, as far as that is not done yet.
-
-    Raises:
-        ResnetkitError: whatever training raises; divergence only where it is not a result.
-    """
-    try:
-        run = train(recipe, folder, device=device, threads=threads)
-    except TrainingDiverged:
-        if not study.divergence_counts:
-            raise
-        run = read_run(folder)
-    for name in study.measurements:
-        measure(run, name)
-
-
-def trial_cost(trial: Trial) -> int:
-    """Returns a number that grows with the time a training takes: its network's multiply-adds."""
-    return trace(find_architecture(trial.recipe.model.name)).multiply_adds
+    studies = list(STUDIES.values()) if study == ALL else [find_study(study)]
+    return [read_outcome(each, scale, folder.parent, changes=changes) for each in studies]
 
 
 @contextmanager
-def interruptible(study: Study) -> Iterator[None]:
+def interruptible(name: str) -> Iterator[None]:
     """Turns SIGINT and SIGTERM into Interrupted; running trainings keep their last checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -187,7 +232,7 @@ def interruptible(study: Study) -> Iterator[None]:
 
     def interrupt(number: int, _: FrameType | None) -> None:
         raise Interrupted(
-            f"the study '{study.name}' was interrupted; finished trainings and checkpoints are"
+            f"the study '{name}' was interrupted; finished trainings and checkpoints are"
             " kept. The same command goes on from there.",
             number,
         )
@@ -202,9 +247,9 @@ def interruptible(study: Study) -> Iterator[None]:
 
 
 @contextmanager
-def watched(trials: list[Trial], root: Path, observe: ShareObserver) -> Iterator[None]:
+def watched(tasks: Sequence[Task], observe: ShareObserver) -> Iterator[None]:
     """Looks into the run folders now and then and tells the observer how much is done."""
-    costs = [(Run(trial_folder(root, t.recipe), t.recipe), trial_cost(t)) for t in trials]
+    costs = [(Run(task.folder, task.recipe), task.cost) for task in tasks]
     done = threading.Event()
 
     def look() -> None:

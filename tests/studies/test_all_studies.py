@@ -1,0 +1,248 @@
+"""Every study: its claims hold on runs that say so, and each falls alone when its numbers do."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetkit.studies.gradients import GRADIENTS
+from resnetkit.studies.samples import by_depth, error_sample, limit, measured_sample
+from resnetkit.studies.study import Sample, Study, line
+from resnetkit.studies.table import STUDIES
+from resnetkit.training.run import Run
+
+WrittenRun = Callable[..., Run]
+Numbers = dict[str, dict[str, Any]]  # by group: train, test, or lists by measurement and key
+NewRuns = Callable[[Study, Numbers], dict[str, list[Run]]]
+
+TRAINED = {"train": 5.0, "test": 8.0}
+
+
+@pytest.fixture
+def new_runs(written_run: WrittenRun, tmp_path: Path) -> NewRuns:
+    """Makes three finished runs of every group at the quick scale; seeds differ by a little."""
+
+    def build(study: Study, numbers: Numbers) -> dict[str, list[Run]]:
+        runs: dict[str, list[Run]] = {}
+        for trial in study.trials("quick"):
+            seed = trial.recipe.seed
+            own = {**TRAINED, **numbers.get(trial.group, {})}
+            folder = tmp_path / f"{trial.recipe.digest[:12]}"
+            errors = {part: own[part] + seed / 100 for part in ("train", "test")}
+            run = written_run(folder, trial.recipe, **errors)
+            for name in study.measurements:
+                run.probe_path(name).parent.mkdir(exist_ok=True)
+                values = {
+                    key: [each * (1 + seed / 1000) for each in numbers]
+                    for key, numbers in own[name].items()
+                }
+                run.probe_path(name).write_text(json.dumps(values))
+            runs.setdefault(trial.group, []).append(run)
+        return runs
+
+    return build
+
+
+def slopes(value: float) -> dict[str, Any]:
+    return {"gradients": {"slope": [value], "input": [1.0, 2.0], "weight": [1.0]}}
+
+
+def response(value: float) -> dict[str, Any]:
+    return {"responses": {"mean": [value], "deviation": [value + 0.1, value - 0.1]}}
+
+
+def residual(ratio: float, totals: list[float]) -> dict[str, Any]:
+    found = {"before": [1.0, 1.0], "after": [ratio, ratio], "mean": [ratio]}
+    places = [float(place) for place in range(len(totals))]
+    return {"residuals": found, "paths": {"blocks": places, "gradient": totals, "total": totals}}
+
+
+def lesion(one: float, swapped: float) -> dict[str, Any]:
+    harmed = {"whole": [5.0], "one": [one, one], "swapped": [swapped]}
+    return {"lesions": {**harmed, "without 2": [one], "without 3": [one]}}
+
+
+def gradient_numbers() -> Numbers:
+    found = {group: slopes(0.0) for group in GRADIENTS.scales["quick"].groups}
+    found["plain56 without BN, deviation 0.01"] |= {**slopes(1.0), "train": 89.0}
+    found["plain56 without BN, Xavier"] |= slopes(0.2)
+    found["plain56 without BN, He"] |= slopes(0.05)
+    found["plain56 with BN, He"] |= {**slopes(-0.05), "train": 70.0}
+    found["plain20 with BN, He"] |= {"train": 4.0}
+    return found
+
+
+SHORT, LONG = [10.0, 50.0, 30.0, 2.0, 1.0], [1.0, 2.0, 30.0, 50.0, 60.0]
+
+# The numbers on which every claim holds, and for each claim what makes it fall alone.
+CASES: dict[str, tuple[Numbers, list[Numbers]]] = {
+    "gradients": (
+        gradient_numbers(),
+        [
+            {"plain56 without BN, deviation 0.01": {**slopes(0.06), "train": 89.0}},
+            {"plain56 without BN, Xavier": slopes(0.06)},
+            {"plain56 with BN, He": {**slopes(0.3), "train": 70.0}},
+            {"plain56 with BN, He": {**slopes(-0.05), "train": 4.0}},
+            {"plain56 without BN, deviation 0.01": {**slopes(1.0), "train": 50.0}},
+        ],
+    ),
+    "responses": (
+        {
+            "plain20": response(1.0),
+            "plain56": response(0.9),
+            "resnet20": response(0.5),
+            "resnet56": response(0.3),
+        },
+        [{"plain56": response(0.3)}, {"resnet20": response(0.3)}],
+    ),
+    "residuals": (
+        {
+            "resnet20": residual(0.8, SHORT),
+            "resnet32": residual(0.6, SHORT),
+            "resnet56": residual(0.4, SHORT),
+        },
+        [
+            {"resnet20": residual(0.4, SHORT)},
+            {"resnet20": residual(3.0, SHORT), "resnet56": residual(1.2, SHORT)},
+            {"resnet56": residual(0.4, LONG)},
+        ],
+    ),
+    "shortcuts": (
+        {"plain32": {"train": 20.0}},
+        [
+            {"plain32": {"train": 5.5}},
+            {"resnet32": {"test": 8.0}, "resnet32-C": {"test": 5.0}},
+            {"resnet32": {"test": 8.0}, "resnet32-B": {"test": 5.0}},
+        ],
+    ),
+    "depth": (
+        {"resnet110": {"test": 6.0}},
+        [{"resnet110": {"test": 6.0, "train": 9.0}}, {"resnet110": {"test": 8.0}}],
+    ),
+    "lesion": (
+        {"plain20": lesion(80.0, 70.0), "resnet20": lesion(10.0, 9.0)},
+        [{"resnet20": lesion(75.0, 9.0)}, {"resnet20": lesion(10.0, 65.0)}],
+    ),
+    "initialisation": (
+        {"plain20 without BN, Xavier": {"train": 60.0}, "plain20 without BN": {"train": 30.0}},
+        [{"plain20 without BN, Xavier": {"train": 30.0}}, {"plain20 Xavier": {"train": 9.0}}],
+    ),
+    "bottleneck": (
+        {"plain83_bottleneck": {"train": 60.0}},
+        [{"resnet83_bottleneck": {"test": 12.0}}, {"plain83_bottleneck": {"train": 5.0}}],
+    ),
+}
+
+
+def verdicts(study: Study, runs: dict[str, list[Run]]) -> list[str]:
+    return [finding.verdict for finding in study.findings(runs)]
+
+
+def test_every_study_has_its_cases() -> None:
+    assert set(CASES) == set(STUDIES) - {"degradation"}  # which has a file of its own
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_numbers_that_say_so_confirm_every_claim(name: str, new_runs: NewRuns) -> None:
+    study = STUDIES[name]
+    found = verdicts(study, new_runs(study, CASES[name][0]))
+    assert found == ["confirmed"] * len(CASES[name][1])
+
+
+@pytest.mark.parametrize(
+    ("name", "claim"),
+    [(name, claim) for name, (_, faults) in CASES.items() for claim in range(len(faults))],
+)
+def test_each_claim_falls_alone(name: str, claim: int, new_runs: NewRuns) -> None:
+    study, (numbers, faults) = STUDIES[name], CASES[name]
+    found = verdicts(study, new_runs(study, {**numbers, **faults[claim]}))
+    expected = ["confirmed"] * len(faults)
+    expected[claim] = "not confirmed"
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_charts_are_drawn_of_every_group_measured(name: str, new_runs: NewRuns) -> None:
+    study = STUDIES[name]
+    charts = study.charts(new_runs(study, CASES[name][0]))
+    assert bool(charts) == bool(study.measurements)
+    for chart in charts:
+        assert chart.lines
+        for each in chart.lines:
+            assert len(each.x) == len(each.mean) == len(each.low) == len(each.high) > 0
+            assert all(
+                low <= mean <= high
+                for low, mean, high in zip(each.low, each.mean, each.high, strict=True)
+            )
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=list(STUDIES))
+def test_a_study_explains_itself(study: Study) -> None:
+    assert list(study.scales) == ["quick", "short", "paper"]
+    assert any("F(x)" in paragraph or study.name == "initialisation" for paragraph in study.theory)
+    for scale in study.scales.values():
+        assert scale.cost
+        assert scale.beside_paper
+
+
+def test_studies_share_their_trainings() -> None:
+    def digests(name: str) -> set[str]:
+        return {trial.recipe.digest for trial in STUDIES[name].trials("quick")}
+
+    whole = digests("degradation")
+    assert digests("responses") <= whole
+    assert digests("residuals") <= whole
+    assert digests("lesion") <= whole
+    for name in ("gradients", "shortcuts", "depth", "initialisation", "bottleneck"):
+        assert digests(name) & whole, name
+
+
+# Samples and lines
+
+
+def test_a_training_that_diverged_counts_as_guessing(
+    written_run: WrittenRun, new_runs: NewRuns
+) -> None:
+    runs = new_runs(STUDIES["initialisation"], {})
+    lost = runs["plain20"][0]
+    (lost.folder / "metrics.jsonl").write_text("")
+    (lost.folder / "failure.json").write_text("{}")
+    assert error_sample(runs, "plain20", "train").values == (90.0, 5.01, 5.02)
+
+
+def test_an_unfinished_training_counts_for_nothing(new_runs: NewRuns) -> None:
+    runs = new_runs(STUDIES["initialisation"], {})
+    (runs["plain20"][0].folder / "metrics.jsonl").write_text("")
+    assert error_sample(runs, "plain20", "train").values == (5.01, 5.02)
+
+
+def test_a_limit_is_as_many_values_as_it_is_compared_with() -> None:
+    sample = Sample("slope", (1.0, 2.0), "")
+    assert limit("the limit", 0.5, sample) == Sample("the limit", (0.5, 0.5), "")
+
+
+def test_measured_lists_become_one_number_a_training(new_runs: NewRuns) -> None:
+    runs = new_runs(STUDIES["lesion"], CASES["lesion"][0])
+    found = measured_sample(runs, "plain20", "lesions", "one", "error", unit="%")
+    assert found.values == pytest.approx((80.0, 80.08, 80.16))
+    assert (found.label, found.unit) == ("error of plain20", "%")
+
+
+def test_depths_are_numbers_and_families_are_whole_words() -> None:
+    runs: dict[str, list[Run]] = {
+        name: [] for name in ("resnet110", "resnet20", "plain20", "resnet32-B")
+    }
+    assert by_depth(runs, "resnet") == ["resnet20", "resnet110"]
+
+
+def test_a_line_is_the_mean_and_range_of_what_is_finite() -> None:
+    found = line("a", [[1.0, 2.0, math.nan], [3.0, math.inf, math.nan]], [0, 5, 7])
+    assert (found.x, found.mean, found.low, found.high) == (
+        (0, 5),
+        (2.0, 2.0),
+        (1.0, 2.0),
+        (3.0, 2.0),
+    )

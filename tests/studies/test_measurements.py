@@ -1,0 +1,100 @@
+"""Measurements of finished runs: taken once, kept beside the run, and what the probes say."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnetkit.errors import DataError
+from resnetkit.studies import measurements
+from resnetkit.studies.measurements import MEASUREMENTS, is_measured, measure, measured
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import Recipe
+from resnetkit.training.run import Run
+
+Recipes = Callable[..., Recipe]
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(tiny({"length": "2 epochs"}), tmp_path_factory.mktemp("measured") / "run")
+
+
+@pytest.fixture(scope="module")
+def everything(run: Run) -> dict[str, dict[str, list[float]]]:
+    for name in MEASUREMENTS:
+        measure(run, name)
+    return {name: measured(run, name) for name in MEASUREMENTS}
+
+
+def test_all_are_kept_and_finite(everything: dict[str, dict[str, list[float]]]) -> None:
+    for name, found in everything.items():
+        for key, values in found.items():
+            assert values, (name, key)
+            assert all(math.isfinite(v) or key in ("before", "after") for v in values), (name, key)
+
+
+def test_a_measurement_is_taken_once(
+    run: Run, everything: dict[str, dict[str, list[float]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run: Run) -> dict[str, list[float]]:
+        raise AssertionError("measured again")
+
+    monkeypatch.setitem(measurements.MEASUREMENTS, "responses", refuse)
+    assert is_measured(run, "responses")
+    measure(run, "responses")
+    run.probe_path("responses").unlink()
+    with pytest.raises(AssertionError, match="measured again"):
+        measure(run, "responses")
+    monkeypatch.undo()
+    threads = torch.get_num_threads()
+    measure(run, "responses")
+    assert measured(run, "responses") == everything["responses"]  # the same again
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 3}', '{"a": ["x"]}'])
+def test_a_damaged_measurement_is_refused_with_advice(
+    content: str, run: Run, tmp_path: Path
+) -> None:
+    other = Run(tmp_path, run.recipe)
+    other.probe_path("responses").parent.mkdir()
+    other.probe_path("responses").write_text(content)
+    with pytest.raises(DataError, match="the study measures the run again"):
+        measured(other, "responses")
+
+
+def test_gradients_are_those_before_training(
+    run: Run, everything: dict[str, dict[str, list[float]]], tiny: Recipes, tmp_path: Path
+) -> None:
+    other = train(tiny({"length": "1 steps"}), tmp_path / "other")  # the same seed, hardly trained
+    measure(other, "gradients")
+    assert measured(other, "gradients") == everything["gradients"]
+    assert len(everything["gradients"]["weight"]) == 20
+    assert len(everything["gradients"]["input"]) == 19
+
+
+def test_numbers_are_of_the_whole_network(everything: dict[str, dict[str, list[float]]]) -> None:
+    assert len(everything["responses"]["deviation"]) == 19
+    assert len(everything["residuals"]["after"]) == len(everything["residuals"]["before"]) == 9
+    assert len(everything["residuals"]["change"]) == 7
+    assert len(everything["lesions"]["one"]) == 7
+    assert set(everything["lesions"]) == {
+        "whole",
+        "one",
+        "swapped",
+        "without 2",
+        "without 3",
+        "without 4",
+    }
+    assert len(everything["lesions"]["swapped"]) == 4  # neighbours of one stage
+    assert everything["paths"]["blocks"] == list(range(10))
+
+
+def test_the_whole_networks_error_is_that_of_the_run(
+    run: Run, everything: dict[str, dict[str, list[float]]]
+) -> None:
+    assert run.final is not None
+    assert everything["lesions"]["whole"] == [pytest.approx(run.final["test"]["error"])]
