@@ -33,7 +33,25 @@ IMAGENET: dict[int, tuple[int, int, int, float, float]] = {
     152: (57_416_232, 60_192_808, 107_335_720, 11.282, 11.514),
 }
 
+
+def bottleneck_parameters(depth: int, *, projects: bool) -> int:
+    """Returns the count by hand: 1x1, 3x3 and 1x1 layers, each with two numbers a channel."""
+    total, inputs = 3 * 16 * 9 + 2 * 16, 16
+    for width in (16, 32, 64):
+        for block in range((depth - 2) // 9):
+            total += inputs * width + 9 * width**2 + 4 * width**2 + 2 * (width + width + 4 * width)
+            if projects and block == 0:
+                total += 4 * inputs * width + 2 * 4 * width
+            inputs = 4 * width
+    return total + inputs * 10 + 10
+
+
 OTHERS: dict[str, int] = {
+    **{
+        f"{family}{depth}_bottleneck": bottleneck_parameters(depth, projects=family == "resnet")
+        for family in ("resnet", "plain")
+        for depth in (29, 47, 83, 164)
+    },
     # Every block normalises its input: what the stem loses, the last normalisation gains.
     "preresnet20": 269_722,
     "preresnet56": 853_018,

@@ -1,5 +1,6 @@
 """Charts: functions from numbers to SVG text that comes with a description of what is seen."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -196,9 +197,11 @@ def errors_by_network(endings: Sequence[Ending], *, title: str, top: float, name
     """Draws final errors of networks that do not differ in depth: a line each, each seed a mark."""
     shown = [each for each in endings if each.values]
     height = 90.0 + 30.0 * len(shown)
+    longest = max((len(each.label) for each in shown), default=0)
+    left = min(0.6, max(0.2, 0.04 + 6.3 * longest / PANEL[0]))  # of the figure, for the names
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_axes((0.33, 50 / height, 0.62, 1 - 90 / height))
+        axes = figure.add_axes((left, 50 / height, 0.95 - left, 1 - 90 / height))
         axes.set(title=title, xlim=(0, top), ylim=(max(len(shown), 1) - 0.5, -0.5))
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{PERCENT}"))
@@ -272,10 +275,11 @@ def measured_lines(chart: Chart, *, name: str) -> str:
     shown = [each for each in chart.lines if each.x]
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_axes(AREA)
+        axes = figure.add_axes((0.19, AREA[1], AREA[2] - 0.07, AREA[3]))
         axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
         if chart.logarithmic:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
         for place, each in enumerate(shown):
             role, marker = curve_look(place)
             low, high = each.low, each.high
@@ -288,6 +292,14 @@ def measured_lines(chart: Chart, *, name: str) -> str:
 
     description = describe_lines(chart, shown)
     return inline_svg(paint, size=PANEL, name=name, description=description)
+
+
+def power_of_ten(value: float) -> str:
+    """Returns a power of ten with its exponent raised."""
+    superscripts = str.maketrans(
+        "-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
+    )
+    return "10" + str(round(math.log10(value))).translate(superscripts)
 
 
 def label_lines(

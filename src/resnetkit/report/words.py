@@ -69,7 +69,7 @@ def duration(seconds: float) -> str:
 
 def renamed(drawing: str, prefix: str) -> Markup:
     """Returns a drawing whose ids differ from those of the same drawing elsewhere on the page."""
-    return Markup(re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing))
+    return Markup(re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", str(drawing)))
 
 
 def typographic(text: str) -> str:

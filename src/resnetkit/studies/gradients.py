@@ -16,7 +16,7 @@ from resnetkit.studies.study import (
 __all__ = ["GRADIENTS"]
 
 INITIALIZATIONS = {"normal": "deviation 0.01", "xavier": "Xavier", "he": "He"}
-NORMS = {"batch": "with BN", "none": "without BN"}
+NORMS = {"none": "without BN", "batch": "with BN"}
 SLOPE_MARGIN = 0.05  # of log10 a layer: a factor of 560 over 55 layers
 HEALTHY = 0.05
 NEARLY_CHANCE = 85.0  # percent of wrong answers
@@ -140,8 +140,10 @@ def charts(runs: Runs) -> list[Chart]:
             x="layer, from the input",
             y="norm of the gradient",
             lines=tuple(
-                measured_line(runs, group(f"{family}{deep}", norm, each), "gradients", "input")
-                for each in INITIALIZATIONS
+                measured_line(
+                    runs, group(f"{family}{deep}", norm, each), "gradients", "input", label=words
+                )
+                for each, words in INITIALIZATIONS.items()
             ),
             logarithmic=True,
         )

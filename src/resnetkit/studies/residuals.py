@@ -103,7 +103,7 @@ def charts(runs: Runs) -> list[Chart]:
             y="|F(x)| / |shortcut|",
             lines=(
                 line("before", before),
-                measured_line({"after": runs[deep]}, "after", "residuals", "after"),
+                measured_line(runs, deep, "residuals", "after", label="after"),
             ),
         ),
         Chart(

@@ -56,9 +56,17 @@ def measured_sample(
     return Sample(f"{what} of {group}", tuple(values), unit)
 
 
-def measured_line(runs: Runs, group: str, measurement: str, key: str) -> Line:
-    """Returns a measured list over its places, as a line with the range over seeds."""
-    return line(group, [measured(run, measurement)[key] for run in runs[group]])
+def measured_line(runs: Runs, group: str, measurement: str, key: str, *, label: str = "") -> Line:
+    """Returns a measured list over its places, as a line with the range over seeds.
+
+    Args:
+        runs: of the study.
+        group: whose.
+        measurement: key of `MEASUREMENTS`.
+        key: of its lists.
+        label: what to call the line; the group by default.
+    """
+    return line(label or group, [measured(run, measurement)[key] for run in runs[group]])
 
 
 def limit(what: str, value: float, like: Sample) -> Sample:
