@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from resnetkit.cli.app import run as run_command
 from resnetkit.training.loop import train
@@ -96,3 +97,45 @@ def test_what_cannot_be_is_refused(
     words, code, message = REFUSED[case]
     assert run_command(["inspect", *(str(folder) if w == "RUN" else w for w in words)]) == code
     assert message in capsys.readouterr().err
+
+
+# Saliency
+
+
+def test_saliency_is_drawn_of_a_test_image_and_of_a_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "digit.png"
+    Image.new("RGB", (30, 40), (200, 10, 10)).save(picture)
+    for which in ("3", str(picture)):
+        drawing = tmp_path / "new" / "saliency.png"
+        words = ["inspect", str(folder), "--saliency", which, "--out", str(drawing), "--json"]
+        assert run_command(words) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["answer"] in "0123456789"
+        assert 0.1 <= facts["probability"] <= 1
+        with Image.open(drawing) as drawn:
+            assert drawn.size == (1080, 408)
+
+
+SALIENCY_REFUSED = {
+    "no such image": ("99999", 2, "has 359 test images, from 0"),
+    "no such file": ("none.png", 3, "it is not an image that can be read"),
+    "not an image": (__file__, 3, "it is not an image that can be read"),
+}
+
+
+@pytest.mark.parametrize("case", SALIENCY_REFUSED)
+def test_images_that_cannot_be_are_refused(
+    case: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    which, code, message = SALIENCY_REFUSED[case]
+    assert run_command(["inspect", str(folder), "--saliency", which]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_an_architecture_has_nothing_to_say_of_an_image(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_command(["inspect", "resnet20", "--saliency", "3"]) == 3
+    assert "there is no resnet20" in capsys.readouterr().err

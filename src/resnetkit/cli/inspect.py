@@ -10,6 +10,8 @@ from resnetkit.cli.options import Changes, Json, parse_changes
 from resnetkit.cli.output import print_json, print_table, remark
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from resnetkit.models.outline import BlockOutline, StageOutline
     from resnetkit.models.weights.network import TrainedNetwork
     from resnetkit.models.zoo import Architecture
@@ -25,6 +27,10 @@ def inspect(
     *,
     compare: Annotated[str, Parameter(help="A second architecture or run beside it.")] = "",
     out: Annotated[Path | None, Parameter(help="Draw the network, or both, as SVG.")] = None,
+    saliency: Annotated[
+        str,
+        Parameter(help="An image file, or the number of a test image: draw what speaks for it."),
+    ] = "",
     changes: Changes = (),
     json: Json = False,
 ) -> None:
@@ -41,6 +47,9 @@ def inspect(
     from resnetkit.report.diagram import network_sheet
     from resnetkit.storage import storage_errors, write_file
 
+    if saliency:
+        show_saliency(network, saliency, out or Path("saliency.png"), json=json)
+        return
     options = parse_changes(changes)
     subjects = {name: subject(name, options) for name in (network, compare) if name}
     stages = {name: outline(*found[:2]) for name, found in subjects.items()}
@@ -178,6 +187,68 @@ def probe(network: "TrainedNetwork") -> dict[str, Any]:
     except ArchitectureError as error:
         remark(str(error))
     return {name: [asdict(each) for each in values] for name, values in found.items()}
+
+
+def show_saliency(name: str, which: str, out: Path, *, json: bool) -> None:
+    """Draws the pixels that speak for a network's answer to one image, and prints the answer."""
+    import torch
+
+    from resnetkit.data.augment import normalize
+    from resnetkit.models.weights.load import load_network
+    from resnetkit.probes.saliency import grad_cam, integrated_gradients
+    from resnetkit.report.saliency_sheet import write_saliency_sheet
+    from resnetkit.storage import storage_errors
+
+    loaded = load_network(Path(name))
+    image = chosen_image(loaded, which)
+    normalized = normalize(image[None], loaded.mean, loaded.std)[0]
+    with torch.inference_mode():
+        probabilities = loaded.model(normalized[None]).double().softmax(1)[0]
+    label = int(probabilities.argmax())
+    answer = loaded.class_names[label] if loaded.class_names else f"class {label}"
+    share = float(probabilities[label])
+    maps = {
+        "Grad-CAM": grad_cam(loaded.model, normalized, label),
+        "integrated gradients": integrated_gradients(loaded.model, normalized, label),
+    }
+    with storage_errors(out, "Choose another place with --out."):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_saliency_sheet(out, image, maps, answer=f"{answer}, {share:.0%}")
+    if json:
+        print_json({"answer": answer, "probability": share, "drawing": str(out)})
+    else:
+        print(f"{answer}, probability {share:.4f}")
+    remark(f"drawn in {out}")
+
+
+def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
+    """Returns a test image by its number, or a file's content in the network's size: uint8."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from resnetkit.data.datasets import open_dataset
+    from resnetkit.errors import DataError, UsageError
+
+    if which.isdecimal():
+        if not network.data:
+            raise UsageError("the file does not say which data it belongs to: name an image file.")
+        dataset = open_dataset(network.data)
+        tests = dataset.splits["test"]
+        if int(which) >= len(tests):
+            raise UsageError(
+                f"--saliency {which}: '{network.data}' has {len(tests):,} test images, from 0."
+            )
+        return dataset.images[tests[int(which)]]
+    height, width = network.image_size
+    try:
+        with Image.open(which) as file:
+            mode = "L" if network.architecture.in_channels == 1 else "RGB"
+            resized = file.convert(mode).resize((width, height), Image.Resampling.BICUBIC)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"--saliency {which}: it is not an image that can be read.") from error
+    pixels = torch.from_numpy(np.array(resized))
+    return pixels.reshape(height, width, -1).permute(2, 0, 1)
 
 
 def show_probes(probed: dict[str, Any]) -> None:
