@@ -1,5 +1,6 @@
 """Two 3x3 layers, or a bottleneck of three at about equal cost?"""
 
+from resnetkit.studies.phrase import phrase
 from resnetkit.studies.samples import Runs, error_sample
 from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import Finding, Study, judge_higher, judge_not_higher, networks
@@ -14,8 +15,12 @@ def findings(runs: Runs) -> list[Finding]:
     basic, bottleneck, plain_shallow, plain_deep = runs
     return [
         judge_not_higher(
-            f"At about equal cost bottlenecks are no worse: {bottleneck} has no higher test error"
-            f" than {basic}.",
+            phrase(
+                "At about equal cost bottlenecks are no worse: {bottleneck} has no higher test"
+                " error than {basic}.",
+                bottleneck=bottleneck,
+                basic=basic,
+            ),
             error_sample(runs, bottleneck, "test"),
             error_sample(runs, basic, "test"),
             margin=MARGIN,
@@ -28,8 +33,12 @@ def findings(runs: Runs) -> list[Finding]:
             ),
         ),
         judge_higher(
-            f"Plain networks of bottlenecks degrade too: {plain_deep} has a higher training error"
-            f" than {plain_shallow}.",
+            phrase(
+                "Plain networks of bottlenecks degrade too: {plain_deep} has a higher training"
+                " error than {plain_shallow}.",
+                plain_deep=plain_deep,
+                plain_shallow=plain_shallow,
+            ),
             error_sample(runs, plain_deep, "train"),
             error_sample(runs, plain_shallow, "train"),
             margin=MARGIN,

@@ -1,5 +1,6 @@
 """Does depth make plain networks worse, even on training data, and do residual ones escape?"""
 
+from resnetkit.studies.phrase import phrase
 from resnetkit.studies.samples import PARTS, Runs, by_depth, error_sample
 from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import (
@@ -30,19 +31,27 @@ def findings(runs: Runs) -> list[Finding]:
 def plain_degrades(runs: Runs, shallow: str, deep: str) -> Finding:
     """Judges: the deeper plain network has the higher training error."""
     return judge_higher(
-        f"The deeper plain network ({deep}) has a higher training error than the shallower"
-        f" ({shallow}).",
+        phrase(
+            "The deeper plain network ({deep}) has a higher training error than the shallower"
+            " ({shallow}).",
+            deep=deep,
+            shallow=shallow,
+        ),
         error_sample(runs, deep, "train"),
         error_sample(runs, shallow, "train"),
         margin=MARGIN,
-        confirmed=(
-            f"{deep} contains {shallow}: its extra layers could copy their input and do no worse."
-            " Training does not find that solution. Since the error is on the training images,"
-            " this is not overfitting."
+        confirmed=phrase(
+            "{deep} contains {shallow}: its extra layers could copy their input and do no"
+            " worse. Training does not find that solution. Since the error is on the training"
+            " images, this is not overfitting.",
+            deep=deep,
+            shallow=shallow,
         ),
-        not_confirmed=(
-            f"At this scale {deep} could be trained about as well as {shallow}: the network was not"
-            " deep enough for degradation to show."
+        not_confirmed=phrase(
+            "At this scale {deep} could be trained about as well as {shallow}: the network was"
+            " not deep enough for degradation to show.",
+            deep=deep,
+            shallow=shallow,
         ),
     )
 
@@ -50,19 +59,27 @@ def plain_degrades(runs: Runs, shallow: str, deep: str) -> Finding:
 def residual_does_not(runs: Runs, shallow: str, deep: str) -> Finding:
     """Judges: the deeper residual network does not have the higher training error."""
     return judge_not_higher(
-        f"The deeper residual network ({deep}) does not have a higher training error than the"
-        f" shallower ({shallow}).",
+        phrase(
+            "The deeper residual network ({deep}) does not have a higher training error than the"
+            " shallower ({shallow}).",
+            deep=deep,
+            shallow=shallow,
+        ),
         error_sample(runs, deep, "train"),
         error_sample(runs, shallow, "train"),
         margin=MARGIN,
-        confirmed=(
+        confirmed=phrase(
             "With shortcuts, a block that has nothing to add only has to push its F(x) towards"
-            f" zero. The depth that ruins the plain network leaves {deep} as well trained as"
-            f" {shallow}."
+            " zero. The depth that ruins the plain network leaves {deep} as well trained as"
+            " {shallow}.",
+            deep=deep,
+            shallow=shallow,
         ),
-        not_confirmed=(
-            f"At this scale {deep} did not reach the training error of {shallow}: it may need more"
-            " steps."
+        not_confirmed=phrase(
+            "At this scale {deep} did not reach the training error of {shallow}: it may need"
+            " more steps.",
+            deep=deep,
+            shallow=shallow,
         ),
     )
 
@@ -71,16 +88,24 @@ def residual_wins(runs: Runs, residual: str, plain: str, split: str) -> Finding:
     """Judges: at the greatest depth the plain network has the higher error."""
     part = PARTS[split]
     return judge_higher(
-        f"At the greatest depth the residual network ({residual}) has a lower {part} error than"
-        f" the plain one ({plain}).",
+        phrase(
+            "At the greatest depth the residual network ({residual}) has a lower {part} error than"
+            " the plain one ({plain}).",
+            residual=residual,
+            part=part,
+            plain=plain,
+        ),
         error_sample(runs, plain, split),
         error_sample(runs, residual, split),
         margin=MARGIN,
-        confirmed=(
+        confirmed=phrase(
             "Both networks have the same layers and the same number of parameters; only the"
-            f" shortcuts differ, and they decide the {part} error."
+            " shortcuts differ, and they decide the {part} error.",
+            part=part,
         ),
-        not_confirmed=f"At this scale the shortcuts did not lower the {part} error by the margin.",
+        not_confirmed=phrase(
+            "At this scale the shortcuts did not lower the {part} error by the margin.", part=part
+        ),
     )
 
 

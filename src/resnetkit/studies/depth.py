@@ -1,5 +1,6 @@
 """Does depth keep helping residual networks, beyond a hundred layers (table 6)?"""
 
+from resnetkit.studies.phrase import phrase
 from resnetkit.studies.samples import Runs, by_depth, error_sample
 from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import (
@@ -24,19 +25,29 @@ def findings(runs: Runs) -> list[Finding]:
     shallow, deep = groups[0], groups[-1]
     return [
         judge_not_higher(
-            f"Very deep residual networks can be trained: {deep} has no higher training error than"
-            f" {shallow}.",
+            phrase(
+                "Very deep residual networks can be trained: {deep} has no higher training error"
+                " than {shallow}.",
+                deep=deep,
+                shallow=shallow,
+            ),
             error_sample(runs, deep, "train"),
             error_sample(runs, shallow, "train"),
             margin=MARGIN,
             confirmed="The shortcuts make the added layers harmless at worst.",
-            not_confirmed=(
-                f"In so few steps {deep} did not catch up with {shallow}: deeper networks need more"
-                " of them, and the paper warms up its network of 110 layers."
+            not_confirmed=phrase(
+                "In so few steps {deep} did not catch up with {shallow}: deeper networks need"
+                " more of them, and the paper warms up its network of 110 layers.",
+                deep=deep,
+                shallow=shallow,
             ),
         ),
         judge_higher(
-            f"Depth helps: {deep} has a lower test error than {shallow}.",
+            phrase(
+                "Depth helps: {deep} has a lower test error than {shallow}.",
+                deep=deep,
+                shallow=shallow,
+            ),
             error_sample(runs, shallow, "test"),
             error_sample(runs, deep, "test"),
             margin=0.0,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from resnetkit.studies.phrase import phrase
 from resnetkit.studies.samples import Runs, error_sample, limit, measured_line, measured_sample
 from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import (
@@ -50,7 +51,7 @@ def variants(*depths: int, length: str) -> dict[str, dict[str, Any]]:
 def slope(runs: Runs, norm: str, initialization: str, *, network: str) -> Sample:
     """Returns how fast gradients shrink on their way back to the input."""
     name = group(network, norm, initialization)
-    return measured_sample(runs, name, "gradients", "slope", "slope")
+    return measured_sample(runs, name, "gradients", "slope", "slope of {group}")
 
 
 def findings(runs: Runs) -> list[Finding]:
@@ -63,8 +64,11 @@ def findings(runs: Runs) -> list[Finding]:
     untrained = error_sample(runs, group(f"plain{deep}", "none", "normal"), "train")
     return [
         judge_higher(
-            "Without normalisation, small random weights let the gradient vanish on its way back"
-            f" through {deep} layers.",
+            phrase(
+                "Without normalisation, small random weights let the gradient vanish on its way"
+                " back through {deep} layers.",
+                deep=deep,
+            ),
             small,
             he,
             margin=SLOPE_MARGIN,
@@ -75,8 +79,11 @@ def findings(runs: Runs) -> list[Finding]:
             not_confirmed="Here the gradient did not shrink faster than from He's weights.",
         ),
         judge_higher(
-            f"Without normalisation, Xavier's weights lose more of the gradient in {deep} layers"
-            " than He's.",
+            phrase(
+                "Without normalisation, Xavier's weights lose more of the gradient in {deep} layers"
+                " than He's.",
+                deep=deep,
+            ),
             xavier,
             he,
             margin=SLOPE_MARGIN,
@@ -87,8 +94,11 @@ def findings(runs: Runs) -> list[Finding]:
             not_confirmed="Here the two initialisations kept about as much of the gradient.",
         ),
         judge_not_higher(
-            f"With batch normalisation the gradient of the plain network of {deep} layers does not"
-            " vanish.",
+            phrase(
+                "With batch normalisation the gradient of the plain network of {deep} layers does"
+                " not vanish.",
+                deep=deep,
+            ),
             normalized,
             limit("slope of a healthy gradient", HEALTHY, normalized),
             margin=0.0,
@@ -99,8 +109,12 @@ def findings(runs: Runs) -> list[Finding]:
             not_confirmed="Here the gradient shrank by more than the limit in spite of it.",
         ),
         judge_higher(
-            f"The plain network of {deep} layers degrades all the same: its training error is"
-            f" higher than that of {shallow} layers.",
+            phrase(
+                "The plain network of {deep} layers degrades all the same: its training error is"
+                " higher than that of {shallow} layers.",
+                deep=deep,
+                shallow=shallow,
+            ),
             error_sample(runs, group(f"plain{deep}", "batch", "he"), "train"),
             error_sample(runs, group(f"plain{shallow}", "batch", "he"), "train"),
             margin=1.0,
@@ -112,8 +126,11 @@ def findings(runs: Runs) -> list[Finding]:
             not_confirmed="At this scale the deeper network could be trained about as well.",
         ),
         judge_higher(
-            f"Where the gradient vanishes, training does not start: without normalisation and from"
-            f" small weights the plain network of {deep} layers learns nothing.",
+            phrase(
+                "Where the gradient vanishes, training does not start: without normalisation and"
+                " from small weights the plain network of {deep} layers learns nothing.",
+                deep=deep,
+            ),
             untrained,
             limit("nearly as wrong as guessing", NEARLY_CHANCE, untrained),
             margin=0.0,

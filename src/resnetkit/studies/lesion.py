@@ -3,6 +3,7 @@
 import statistics
 
 from resnetkit.studies.measurements import measured
+from resnetkit.studies.phrase import phrase
 from resnetkit.studies.samples import Runs
 from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import (
@@ -28,25 +29,35 @@ def harm(run: Run, key: str) -> float:
     return statistics.fmean(found[key]) - found["whole"][0]
 
 
-def harm_sample(runs: Runs, group: str, key: str, words: str) -> Sample:
+def harm_sample(runs: Runs, group: str, key: str) -> Sample:
     """Returns the harm of a kind of lesion to the trainings of a group."""
-    values = tuple(harm(run, key) for run in runs[group])
-    return Sample(f"rise of the test error of {group} {words}", values)
+    return Sample(phrase(RISES[key], group=group), tuple(harm(run, key) for run in runs[group]))
+
+
+RISES = {
+    "one": "rise of the test error of {group} when one block is taken out",
+    "swapped": "rise of the test error of {group} when two blocks change places",
+}
+CLAIMS = {
+    "one": (
+        "Taking out one block harms the plain network ({plain}) more than the residual one"
+        " ({residual})."
+    ),
+    "swapped": (
+        "Exchanging two neighbouring blocks harms the plain network ({plain}) more than the"
+        " residual one ({residual})."
+    ),
+}
 
 
 def findings(runs: Runs) -> list[Finding]:
     """Judges the claims of Veit et al.: residual networks hardly depend on single blocks."""
     plain, residual = runs
-    kinds = {
-        "one": ("when one block is taken out", "Taking out one block"),
-        "swapped": ("when two blocks change places", "Exchanging two neighbouring blocks"),
-    }
     return [
         judge_higher(
-            f"{beginning} harms the plain network ({plain}) more than the residual one"
-            f" ({residual}).",
-            harm_sample(runs, plain, key, words),
-            harm_sample(runs, residual, key, words),
+            phrase(claim, plain=plain, residual=residual),
+            harm_sample(runs, plain, key),
+            harm_sample(runs, residual, key),
             margin=MARGIN,
             confirmed=(
                 "In a plain network there is one path, and every layer is needed in its place. In a"
@@ -54,7 +65,7 @@ def findings(runs: Runs) -> list[Finding]:
             ),
             not_confirmed="Here the residual network depended on its blocks about as much.",
         )
-        for key, (words, beginning) in kinds.items()
+        for key, claim in CLAIMS.items()
     ]
 
 

@@ -3,6 +3,7 @@
 import statistics
 
 from resnetkit.studies.measurements import measured
+from resnetkit.studies.phrase import phrase
 from resnetkit.studies.samples import Runs, by_depth, limit, measured_line, measured_sample
 from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import (
@@ -23,8 +24,11 @@ MARGIN = 0.02
 
 def ratio(runs: Runs, group: str, key: str) -> Sample:
     """Returns how large F is beside the shortcut, the mean over blocks, one a training."""
-    moment = {"before": "before training", "after": "after training"}[key]
-    return measured_sample(runs, group, "residuals", key, f"F beside its shortcut {moment}")
+    words = {
+        "before": "F beside its shortcut before training of {group}",
+        "after": "F beside its shortcut after training of {group}",
+    }
+    return measured_sample(runs, group, "residuals", key, words[key])
 
 
 def findings(runs: Runs) -> list[Finding]:
@@ -33,13 +37,19 @@ def findings(runs: Runs) -> list[Finding]:
     shallow, deep = groups[0], groups[-1]
     after = ratio(runs, deep, "after")
     through_half = Sample(
-        f"share of the gradient of {deep} on paths through at most half of its blocks",
+        phrase(
+            "share of the gradient of {deep} on paths through at most half of its blocks", deep=deep
+        ),
         tuple(share_of_short_paths(measured(run, "paths")["total"]) for run in runs[deep]),
     )
     return [
         judge_higher(
-            f"In the deeper network the blocks are nearer to the identity: F is smaller beside its"
-            f" shortcut in {deep} than in {shallow}.",
+            phrase(
+                "In the deeper network the blocks are nearer to the identity: F is smaller beside"
+                " its shortcut in {deep} than in {shallow}.",
+                deep=deep,
+                shallow=shallow,
+            ),
             ratio(runs, shallow, "after"),
             after,
             margin=MARGIN,
@@ -50,7 +60,10 @@ def findings(runs: Runs) -> list[Finding]:
             not_confirmed="At this scale the blocks of both networks change about as much.",
         ),
         judge_not_higher(
-            f"F is smaller than what it is added to, on average over the blocks of {deep}.",
+            phrase(
+                "F is smaller than what it is added to, on average over the blocks of {deep}.",
+                deep=deep,
+            ),
             after,
             limit("as large as the shortcut", 1.0, after),
             margin=0.0,
@@ -61,8 +74,11 @@ def findings(runs: Runs) -> list[Finding]:
             not_confirmed="Here the blocks add more than they let pass.",
         ),
         judge_higher(
-            f"Most of the gradient of {deep} comes by short paths, through at most half of its"
-            " blocks.",
+            phrase(
+                "Most of the gradient of {deep} comes by short paths, through at most half of its"
+                " blocks.",
+                deep=deep,
+            ),
             through_half,
             limit("half of the gradient", 50.0, through_half),
             margin=0.0,
@@ -98,7 +114,7 @@ def charts(runs: Runs) -> list[Chart]:
             lines=tuple(measured_line(runs, group, "residuals", "after") for group in runs),
         ),
         Chart(
-            title=f"The same in {deep}, before and after training",
+            title=phrase("The same in {deep}, before and after training", deep=deep),
             x="block, from the input",
             y="|F(x)| / |shortcut|",
             lines=(
@@ -107,7 +123,7 @@ def charts(runs: Runs) -> list[Chart]:
             ),
         ),
         Chart(
-            title=f"The gradient that paths carry in {deep}",
+            title=phrase("The gradient that paths carry in {deep}", deep=deep),
             x="blocks that a path passes through",
             y="share of the gradient, %",
             lines=(line("all of that length", [shares(p["total"]) for p in paths], places(paths)),),

@@ -1,6 +1,7 @@
 """Are the outputs of residual layers smaller than those of plain ones (figure 7)?"""
 
 from resnetkit.studies.measurements import measured
+from resnetkit.studies.phrase import phrase
 from resnetkit.studies.samples import Runs, by_depth, measured_line, measured_sample
 from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import Chart, Finding, Sample, Study, judge_higher, line, networks
@@ -12,7 +13,7 @@ MARGIN = 0.02  # of the deviation of normalised outputs, which starts at 1
 
 def response(runs: Runs, group: str) -> Sample:
     """Returns the mean response of a group's layers, one a training."""
-    return measured_sample(runs, group, "responses", "mean", "mean response")
+    return measured_sample(runs, group, "responses", "mean", "mean response of {group}")
 
 
 def findings(runs: Runs) -> list[Finding]:
@@ -20,8 +21,12 @@ def findings(runs: Runs) -> list[Finding]:
     plain, residual = by_depth(runs, "plain"), by_depth(runs, "resnet")
     return [
         judge_higher(
-            f"The layers of the residual network ({residual[-1]}) respond less strongly than those"
-            f" of its plain counterpart ({plain[-1]}).",
+            phrase(
+                "The layers of the residual network ({residual_deep}) respond less strongly than"
+                " those of its plain counterpart ({plain_deep}).",
+                residual_deep=residual[-1],
+                plain_deep=plain[-1],
+            ),
             response(runs, plain[-1]),
             response(runs, residual[-1]),
             margin=MARGIN,
@@ -35,8 +40,12 @@ def findings(runs: Runs) -> list[Finding]:
             ),
         ),
         judge_higher(
-            f"The deeper the residual network, the less each layer changes: responses in"
-            f" {residual[-1]} are smaller than in {residual[0]}.",
+            phrase(
+                "The deeper the residual network, the less each layer changes: responses in"
+                " {residual_deep} are smaller than in {residual_shallow}.",
+                residual_deep=residual[-1],
+                residual_shallow=residual[0],
+            ),
             response(runs, residual[0]),
             response(runs, residual[-1]),
             margin=MARGIN,

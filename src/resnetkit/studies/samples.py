@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from resnetkit.studies.measurements import measured
+from resnetkit.studies.phrase import phrase
 from resnetkit.studies.study import Line, Sample, line
 from resnetkit.training.run import Run
 
@@ -13,6 +14,7 @@ __all__ = ["PARTS", "Runs", "by_depth", "error_sample", "limit", "measured_line"
 Runs = dict[str, list[Run]]
 
 PARTS = {"train": "training", "test": "test"}
+ERRORS = {"train": "training error of {group}", "test": "test error of {group}"}
 CHANCE = 90.0  # percent of wrong guesses among ten classes
 
 
@@ -20,7 +22,7 @@ def error_sample(runs: Runs, group: str, split: str) -> Sample:
     """Returns the final errors of a group on a part of the data; chance where training diverged."""
     values = [final_error(run, split) for run in runs[group]]
     known = tuple(value for value in values if math.isfinite(value))
-    return Sample(f"{PARTS[split]} error of {group}", known)
+    return Sample(phrase(ERRORS[split], group=group), known)
 
 
 def final_error(run: Run, split: str) -> float:
@@ -48,12 +50,12 @@ def measured_sample(
         group: whose.
         measurement: key of `MEASUREMENTS`.
         key: of its lists.
-        what: words for the number.
+        what: words for the number, with {group} for the group's name.
         unit: of the number.
         reduce: makes one number of a list.
     """
     values = [reduce(measured(run, measurement)[key]) for run in runs[group]]
-    return Sample(f"{what} of {group}", tuple(values), unit)
+    return Sample(phrase(what, group=group), tuple(values), unit)
 
 
 def measured_line(runs: Runs, group: str, measurement: str, key: str, *, label: str = "") -> Line:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from scipy import stats
 
 from resnetkit.errors import UsageError
+from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.training.run import Run
 
@@ -36,11 +37,14 @@ Verdict = Literal["confirmed", "not confirmed", "not enough data"]
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
-RULE = (
-    f"Confirmed when, with {CONFIDENCE:.0%} confidence (one-sided Welch t over seeds), the"
-    " difference of the means is {side} {margin:g}{unit}; fewer than"
-    f" {FEWEST_SEEDS} seeds are not enough."
-)
+RULES = {
+    side: (
+        "Confirmed when, with {confidence} confidence (one-sided Welch t over seeds), the"
+        f" difference of the means is {side} {{margin}}{{unit}}; fewer than {{seeds}} seeds are not"
+        " enough."
+    )
+    for side in ("above", "below")
+}
 UNITS = {"%": " percentage points"}
 MORE_SEEDS = "The spread between trainings is not known yet: run more seeds."
 
@@ -115,7 +119,7 @@ def judge_higher(
     bound = -upper_bound(second, first)
     meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": not_confirmed}
     reached = verdict(bound > margin, bound)
-    rule = RULE.format(side="above", margin=margin, unit=UNITS.get(first.unit, ""))
+    rule = rule_in_words("above", margin, first.unit)
     meaning = meanings.get(reached, MORE_SEEDS)
     return Finding(claim, first, second, bound, rule, reached, meaning)
 
@@ -127,9 +131,20 @@ def judge_not_higher(
     bound = upper_bound(first, second)
     meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": not_confirmed}
     reached = verdict(bound < margin, bound)
-    rule = RULE.format(side="below", margin=margin, unit=UNITS.get(first.unit, ""))
+    rule = rule_in_words("below", margin, first.unit)
     meaning = meanings.get(reached, MORE_SEEDS)
     return Finding(claim, first, second, bound, rule, reached, meaning)
+
+
+def rule_in_words(side: str, margin: float, unit: str) -> Phrase:
+    """Returns how a verdict is reached."""
+    return phrase(
+        RULES[side],
+        confidence=f"{CONFIDENCE:.0%}",
+        margin=f"{margin:g}",
+        unit=UNITS.get(unit, ""),
+        seeds=str(FEWEST_SEEDS),
+    )
 
 
 def verdict(holds: bool, bound: float) -> Verdict:
