@@ -162,7 +162,7 @@ def test_labels_end_inside_the_drawing(name: str) -> None:
 
 def test_descriptions_say_what_is_seen() -> None:
     curves, by_depth, by_network, line, confusion = draw_everything()
-    assert "plain-20 at 10.0 % training error and 10.0 % test error after epoch 3" in curves
+    assert "plain-20 at 10.0 % training error after epoch 3, 10.0 % test error" in curves
     assert "plain-56 at 10.0 % training error after epoch 3" in curves
     assert "plain-20 1.5 % (n = 2); plain-56 45.0 % (n = 2)" in by_depth
     assert "plain-20 1.5 % (n = 2); plain-56 45.0 % (n = 2)" in by_network

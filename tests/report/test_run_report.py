@@ -144,8 +144,7 @@ def test_an_interrupted_run_says_how_often_it_was_started(
     again = {**session, "from_step": 95}
     (run.folder / "environment.json").write_text(json.dumps([session, again]))
     page = open_page(write_run_report(run))
-    assert "in 2 sessions" in page.words
-    assert "last from step 95" in page.words
+    assert "gone on with after an interruption: 2 sessions, the last from step 95." in page.words
 
 
 def test_links_lead_to_the_files(new_run: NewRun, open_page: OpenPage) -> None:

@@ -80,7 +80,7 @@ def test_the_table_says_what_the_events_say(new_outcome: NewOutcome, open_page: 
     page = open_page(write_study_report(outcome))
     start = page.cells.index("Time for one") + 1
     for place, (group, runs) in enumerate(outcome.runs.items()):
-        row = page.cells[start + 6 * place : start + 6 * (place + 1)]
+        row = page.cells[start + 7 * place : start + 7 * (place + 1)]
         expected = [
             f"{statistics.mean(values):.2f} \xb1 {statistics.stdev(values):.2f} %"
             for values in ([final_error(run, split) for run in runs] for split in ("train", "test"))
@@ -91,8 +91,10 @@ def test_the_table_says_what_the_events_say(new_outcome: NewOutcome, open_page: 
         ]
         # Parameters of the networks of section 4.2 with one channel of input instead of three.
         parameters = {"20": "269,434", "32": "463,866", "56": "852,730"}[group[-2:]]
-        name = as_shown(group)
-        assert row == [name, parameters, *expected, "3", f"{statistics.mean(seconds):.1f} s"]
+        # Those of section 4.2 on an image of a sixteenth of the size and one channel.
+        costs = {"20": "2.5 M", "32": "4.3 M", "56": "7.8 M"}[group[-2:]]
+        cells = [as_shown(group), parameters, costs, *expected, "3"]
+        assert row == [*cells, f"{statistics.mean(seconds):.1f} s"]
 
 
 def test_cards_give_mean_spread_and_bound(new_outcome: NewOutcome, open_page: OpenPage) -> None:
@@ -104,7 +106,9 @@ def test_cards_give_mean_spread_and_bound(new_outcome: NewOutcome, open_page: Op
         bound, difference = (
             f"{value:.2f}".replace("-", "\u2212") for value in (finding.bound, finding.difference)
         )
-        sentence = f"Difference {difference} percentage points; with 95% confidence {side} {bound}."
+        sentence = (
+            f"Difference in percentage points: {difference}; with 95% confidence {side} {bound}"
+        )
         assert sentence in page.words
         for sample in (finding.first, finding.second):
             shown = f"{sample.mean:.2f} \xb1 {sample.spread:.2f} % n = 3"
@@ -183,7 +187,7 @@ def test_a_sample_without_values_does_not_stop_the_report(
     bound = float("nan")
     finding = Finding("Nothing is known.", empty, empty, bound, "A rule.", "not enough data", "")
     page = open_page(write_study_report(replace(outcome, findings=(finding,))))
-    assert "Difference \u2013 percentage points." in page.words
+    assert "Difference in percentage points: \u2013" in page.words
     (said,) = read_findings(outcome)["findings"]
     assert said["difference"] is said["first"]["mean"] is None
 
@@ -221,7 +225,7 @@ def test_only_what_differs_between_trainings_is_named(
     new_outcome: NewOutcome, open_page: OpenPage
 ) -> None:
     page = open_page(write_study_report(new_outcome()))
-    assert "they differ only in model.name and seed." in page.words
+    assert "They differ only in: model.name, seed" in page.words
     assert "train_on: train+validation" in page.text
     assert "AMD EPYC 9654" in page.words
 

@@ -226,7 +226,7 @@ def test_a_limit_is_as_many_values_as_it_is_compared_with() -> None:
 
 def test_measured_lists_become_one_number_a_training(new_runs: NewRuns) -> None:
     runs = new_runs(STUDIES["lesion"], CASES["lesion"][0])
-    found = measured_sample(runs, "plain20", "lesions", "one", "error", unit="%")
+    found = measured_sample(runs, "plain20", "lesions", "one", "error of {group}", unit="%")
     assert found.values == pytest.approx((80.0, 80.08, 80.16))
     assert (found.label, found.unit) == ("error of plain20", "%")
 

@@ -6,13 +6,15 @@ from cyclopts import Parameter
 
 from resnetkit.errors import UsageError
 
-__all__ = ["Changes", "Device", "Json", "parse_changes"]
+__all__ = ["Changes", "Device", "Json", "Lang", "parse_changes"]
 
 Json = Annotated[bool, Parameter(negative=(), help="Print JSON for machines.")]
 
 Device = Annotated[
     str, Parameter(help="cpu, cuda, cuda:N or auto, the default: a GPU if there is one.")
 ]
+
+Lang = Annotated[str, Parameter(help="Of the report: en, the default, or ko.")]
 
 Changes = Annotated[
     tuple[str, ...],

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetkit.cli.options import Json
+from resnetkit.cli.options import Json, Lang
 from resnetkit.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -60,37 +60,41 @@ def summary(run: "Run") -> dict[str, Any]:
     }
 
 
-def report(folder: Path, /, *, json: Json = False) -> None:
+def report(folder: Path, /, *, lang: Lang = "en", json: Json = False) -> None:
     """Draw the report of a run or of a study again.
 
     Args:
         folder: Of a run, such as runs/NAME, or of a study, such as studies/degradation-quick.
     """
-    path = write_report(folder)
+    path = write_report(folder, lang)
     if json:
         print_json({"report": str(path.resolve())})
     else:
         print(path)
 
 
-def write_report(folder: Path) -> Path:
-    """Writes the report of whatever a folder holds.
+def write_report(folder: Path, lang: str) -> Path:
+    """Writes the report of whatever a folder holds, in a language.
 
     Raises:
-        UsageError: when it holds neither a run nor a study.
+        UsageError: when it holds neither a run nor a study, or there is no such language.
     """
     from resnetkit.errors import UsageError
+    from resnetkit.report.language import find_language
     from resnetkit.report.overview import write_overview
     from resnetkit.report.run_report import write_run_report
     from resnetkit.report.study_report import write_study_report
     from resnetkit.studies.runner import read_outcomes_again
     from resnetkit.training.run import read_run
 
+    language = find_language(lang)
     if (folder / "recipe.yaml").is_file():
-        return write_run_report(read_run(folder))
+        return write_run_report(read_run(folder), language)
     if (folder / "findings.json").is_file():
         outcomes = read_outcomes_again(folder)
-        return write_study_report(outcomes[0]) if len(outcomes) == 1 else write_overview(outcomes)
+        if len(outcomes) == 1:
+            return write_study_report(outcomes[0], language)
+        return write_overview(outcomes, language)
     raise UsageError(
         f"{folder} holds neither a run (recipe.yaml) nor a study (findings.json)."
         " 'resnet runs' lists the runs here."

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Changes, Device, Json, parse_changes
+from resnetkit.cli.options import Changes, Device, Json, Lang, parse_changes
 from resnetkit.cli.output import Bar, bar, print_json, print_table, remark
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def study(
     ] = "loky",
     device: Device = "auto",
     changes: Changes = (),
+    lang: Lang = "en",
     json: Json = False,
 ) -> int:
     """Run a study: train what is missing, judge its claims and write a report.
@@ -44,6 +45,7 @@ def study(
         name: A study, such as degradation; 'list' shows them, 'all' runs them all into one report.
     """
     from resnetkit.errors import UsageError
+    from resnetkit.report.language import find_language
     from resnetkit.report.overview import write_overview
     from resnetkit.report.study_report import write_study_report
     from resnetkit.studies.runner import ALL, run_studies, tasks_of
@@ -54,6 +56,7 @@ def study(
         return 0
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: expected 0 or more.")
+    language = find_language(lang)
     studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
     scale = studies[0].choose_scale(scale, data)
     replaced = parse_changes(changes)
@@ -70,8 +73,8 @@ def study(
             device=device,
             observe=Narrator(progress),
         )
-    reports = [write_study_report(outcome) for outcome in outcomes]
-    report = write_overview(outcomes) if name == ALL else reports[0]
+    reports = [write_study_report(outcome, language) for outcome in outcomes]
+    report = write_overview(outcomes, language) if name == ALL else reports[0]
     show_outcomes(outcomes, report, json=json)
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     holds = all(finding.verdict == "confirmed" for finding in findings)

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from resnetkit.report.drawing import color, inline_svg, label_ends, standalone_svg
+from resnetkit.report.language import ENGLISH, Language
 from resnetkit.report.series import Band, Curve, Ending, label
 from resnetkit.studies.study import Chart, Line
 
@@ -29,7 +30,15 @@ DASHES = (0, (4, 2.2))
 MARKERS = "os^DvP"  # so that colour is not the only cue
 
 
-def error_curves(curves: Sequence[Curve], *, title: str, top: float, part: str, name: str) -> str:
+def error_curves(
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    top: float,
+    part: str,
+    name: str,
+    t: Language = ENGLISH,
+) -> str:
     """Draws errors against the epoch: training thin and dashed, the held-out part bold.
 
     The band around a line goes from the lowest to the highest seed.
@@ -40,12 +49,13 @@ def error_curves(curves: Sequence[Curve], *, title: str, top: float, part: str, 
         top: end of the axis in percent, so that panels can be compared.
         part: name of the held-out part, such as test.
         name: see `inline_svg`.
+        t: of the words.
     """
 
     def paint(figure: Figure) -> None:
-        paint_curves(figure.add_axes(AREA), curves, title, top)
+        paint_curves(figure.add_axes(AREA), curves, t(title), top, t=t)
 
-    description = describe_curves(curves, title, part)
+    description = describe_curves(curves, t(title), part, t)
     return inline_svg(paint, size=PANEL, name=name, description=description)
 
 
@@ -67,7 +77,13 @@ def error_curves_sheet(
 
 
 def paint_curves(
-    axes: Axes, curves: Sequence[Curve], title: str, top: float, *, right: float = 1.0
+    axes: Axes,
+    curves: Sequence[Curve],
+    title: str,
+    top: float,
+    *,
+    right: float = 1.0,
+    t: Language = ENGLISH,
 ) -> None:
     """Draws one panel of error curves."""
     looks = [curve_look(place) for place in range(len(curves))]
@@ -80,7 +96,7 @@ def paint_curves(
         paint_band(axes, curve.train, role, bold=False)
         paint_band(axes, curve.held_out, role, bold=True, marker=marker)
     percent_axis(axes, title, top)
-    axes.set_xlabel("epoch")
+    axes.set_xlabel(t("epoch"))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     epochs = [x for curve, _, _ in shown for x in (*curve.train.x, *curve.held_out.x)]
     axes.set_xlim(min(epochs, default=1), max([2, *epochs]))
@@ -127,20 +143,34 @@ def paint_legend(figure: Figure, part: str) -> None:
     axes.text(57, 0.5, "lowest to highest seed; the line is their mean", va="center", color=ink)
 
 
-def describe_curves(curves: Sequence[Curve], title: str, part: str) -> str:
+def describe_curves(curves: Sequence[Curve], title: str, part: str, t: Language = ENGLISH) -> str:
     """Returns in words where the curves of a panel end."""
-    ends = [
-        f"{curve.label} at {curve.train.last:.1f} % training error"
-        + (f" and {curve.held_out.last:.1f} % {part} error" if curve.held_out.x else "")
-        + f" after epoch {curve.train.x[-1]:g}"
-        for curve in curves
-        if curve.train.x
-    ]
-    return f"{title}: error against epoch. " + ("; ".join(ends) or "No epoch is finished yet") + "."
+    ends = [describe_curve(curve, part, t) for curve in curves if curve.train.x]
+    begin = t("{title}: error against epoch.", title=title)
+    return f"{begin} " + ("; ".join(ends) or t("No epoch is finished yet")) + "."
+
+
+def describe_curve(curve: Curve, part: str, t: Language) -> str:
+    """Returns in words where one curve ends."""
+    trained = t(
+        "{network} at {error} % training error after epoch {epoch}",
+        network=curve.label,
+        error=f"{curve.train.last:.1f}",
+        epoch=f"{curve.train.x[-1]:g}",
+    )
+    if not curve.held_out.x:
+        return trained
+    held_out = t("{error} % {part} error", error=f"{curve.held_out.last:.1f}", part=part)
+    return f"{trained}, {held_out}"
 
 
 def errors_by_depth(
-    families: Mapping[str, Sequence[Ending]], *, title: str, top: float, name: str
+    families: Mapping[str, Sequence[Ending]],
+    *,
+    title: str,
+    top: float,
+    name: str,
+    t: Language = ENGLISH,
 ) -> str:
     """Draws final errors against depth: each seed a mark, the means of a family connected.
 
@@ -149,6 +179,7 @@ def errors_by_depth(
         title: of the panel.
         top: end of the axis in percent, so that panels can be compared.
         name: see `inline_svg`.
+        t: of the words.
     """
     measured = {
         family: [each for each in found if each.values] for family, found in families.items()
@@ -158,11 +189,11 @@ def errors_by_depth(
 
     def paint(figure: Figure) -> None:
         axes = figure.add_axes(AREA)
-        percent_axis(axes, title, top)
+        percent_axis(axes, t(title), top)
         for family, found in shown.items():
             paint_family(axes, found, *looks[family])
         depths = sorted({each.x for found in shown.values() for each in found})
-        axes.set_xlabel("depth in layers")
+        axes.set_xlabel(t("depth in layers"))
         axes.set_xticks(depths, [f"{depth:g}" for depth in depths])
         margin = 0.06 * (depths[-1] - depths[0]) or 1 if depths else 1
         axes.set_xlim(min(depths, default=0) - margin, max(depths, default=0) + margin)
@@ -170,7 +201,9 @@ def errors_by_depth(
         labels = [f"{family} {end:.1f}{PERCENT}" for family, end in zip(shown, ends, strict=True)]
         label_ends(axes, labels, ends, [looks[family][0] for family in shown])
 
-    description = describe_endings([each for found in shown.values() for each in found], title)
+    description = describe_endings(
+        [each for found in shown.values() for each in found], t(title), t
+    )
     return inline_svg(paint, size=PANEL, name=name, description=description)
 
 
@@ -193,7 +226,9 @@ def paint_marks(axes: Axes, x: Sequence[float], y: Sequence[float], role: str, m
     axes.plot(x, y, linestyle="none", alpha=0.7, clip_on=False, **look)
 
 
-def errors_by_network(endings: Sequence[Ending], *, title: str, top: float, name: str) -> str:
+def errors_by_network(
+    endings: Sequence[Ending], *, title: str, top: float, name: str, t: Language = ENGLISH
+) -> str:
     """Draws final errors of networks that do not differ in depth: a line each, each seed a mark."""
     shown = [each for each in endings if each.values]
     height = 90.0 + 30.0 * len(shown)
@@ -202,7 +237,7 @@ def errors_by_network(endings: Sequence[Ending], *, title: str, top: float, name
 
     def paint(figure: Figure) -> None:
         axes = figure.add_axes((left, 50 / height, 0.95 - left, 1 - 90 / height))
-        axes.set(title=title, xlim=(0, top), ylim=(max(len(shown), 1) - 0.5, -0.5))
+        axes.set(title=t(title), xlim=(0, top), ylim=(max(len(shown), 1) - 0.5, -0.5))
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{PERCENT}"))
         axes.set_yticks(range(len(shown)), [each.label for each in shown])
@@ -210,18 +245,25 @@ def errors_by_network(endings: Sequence[Ending], *, title: str, top: float, name
             paint_marks(axes, each.values, [place] * len(each.values), "series-1", MARKERS[0])
             axes.plot([each.mean] * 2, [place - 0.3, place + 0.3], color=color("ink"), linewidth=2)
 
-    description = describe_endings(shown, title)
+    description = describe_endings(shown, t(title), t)
     return inline_svg(paint, size=(PANEL[0], height), name=name, description=description)
 
 
-def describe_endings(endings: Sequence[Ending], title: str) -> str:
+def describe_endings(endings: Sequence[Ending], title: str, t: Language = ENGLISH) -> str:
     """Returns the means in words."""
     means = [f"{each.label} {each.mean:.1f} % (n = {len(each.values)})" for each in endings]
-    return f"{title}. Means: " + ("; ".join(means) or "no training is finished yet") + "."
+    found = "; ".join(means) or t("no training is finished yet")
+    return f"{title}. {t('Means:')} {found}."
 
 
 def lines(
-    series: Mapping[str, Band], *, title: str, x_label: str, unit: str = "", name: str
+    series: Mapping[str, Band],
+    *,
+    title: str,
+    x_label: str,
+    unit: str = "",
+    name: str,
+    t: Language = ENGLISH,
 ) -> str:
     """Draws quantities of one run, such as the learning rate against the step.
 
@@ -231,8 +273,10 @@ def lines(
         x_label: what x counts.
         unit: written after each number, such as " %".
         name: see `inline_svg`.
+        t: of the words.
     """
-    shown = {what: band for what, band in series.items() if band.x}
+    shown = {t(what): band for what, band in series.items() if band.x}
+    title, x_label = t(title), t(x_label)
     role = "series-1"
 
     def say(value: float) -> str:
@@ -258,25 +302,33 @@ def lines(
             label_ends(axes, labels, ends, [role] * len(ends))
 
     sentences = [
-        f"{what} from {say(band.mean[0])} to {say(band.last)}, at most {say(band.highest)}"
+        t(
+            "{what} from {first} to {last}, at most {highest}",
+            what=what,
+            first=say(band.mean[0]),
+            last=say(band.last),
+            highest=say(band.highest),
+        )
         for what, band in shown.items()
     ]
-    description = f"{title} against {x_label}: {'; '.join(sentences) or 'nothing measured yet'}."
+    begin = t("{y} against {x}:", y=title, x=x_label)
+    description = f"{begin} {'; '.join(sentences) or t('nothing measured yet')}."
     return inline_svg(paint, size=PANEL, name=name, description=description)
 
 
-def measured_lines(chart: Chart, *, name: str) -> str:
+def measured_lines(chart: Chart, *, name: str, t: Language = ENGLISH) -> str:
     """Draws what a study measured: a line for each group, with the range over seeds.
 
     Args:
         chart: what is drawn.
         name: see `inline_svg`.
+        t: of the words.
     """
     shown = [each for each in chart.lines if each.x]
 
     def paint(figure: Figure) -> None:
         axes = figure.add_axes((0.19, AREA[1], AREA[2] - 0.07, AREA[3]))
-        axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+        axes.set(title=t(chart.title), xlabel=t(chart.x), ylabel=t(chart.y))
         if chart.logarithmic:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
@@ -288,9 +340,9 @@ def measured_lines(chart: Chart, *, name: str) -> str:
             axes.plot(each.x, each.mean, color=color(role), **look)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         roles = [curve_look(place)[0] for place in range(len(shown))]
-        label_lines(axes, [label(each.label) for each in shown], shown, roles)
+        label_lines(axes, [label(t(each.label)) for each in shown], shown, roles)
 
-    description = describe_lines(chart, shown)
+    description = describe_lines(chart, shown, t)
     return inline_svg(paint, size=PANEL, name=name, description=description)
 
 
@@ -318,7 +370,16 @@ def label_lines(
     label_ends(axes, list(labels), values, list(roles), span=(bottom, top))
 
 
-def describe_lines(chart: Chart, shown: Sequence[Line]) -> str:
+def describe_lines(chart: Chart, shown: Sequence[Line], t: Language = ENGLISH) -> str:
     """Returns in words where the lines of a chart begin and end."""
-    ends = [f"{label(each.label)} from {each.mean[0]:.3g} to {each.mean[-1]:.3g}" for each in shown]
-    return f"{chart.title}: {chart.y} against {chart.x}. " + ("; ".join(ends) or "No data") + "."
+    ends = [
+        t(
+            "{line} from {first} to {last}",
+            line=label(t(each.label)),
+            first=f"{each.mean[0]:.3g}",
+            last=f"{each.mean[-1]:.3g}",
+        )
+        for each in shown
+    ]
+    begin = t("{y} against {x}:", y=chart.y, x=chart.x)
+    return f"{t(chart.title)}: {begin} " + ("; ".join(ends) or t("nothing measured yet")) + "."

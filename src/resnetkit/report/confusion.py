@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from resnetkit.report.drawing import color, inline_svg
+from resnetkit.report.language import ENGLISH, Language
 
 __all__ = ["MOST_CLASSES", "Mistake", "confusion_chart", "mistakes"]
 
@@ -45,7 +46,11 @@ MOST_NUMBERS = 15  # beyond that, numbers would be too small to read
 
 
 def confusion_chart(
-    matrix: Sequence[Sequence[int]], class_names: Sequence[str], *, name: str
+    matrix: Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    *,
+    name: str,
+    t: Language = ENGLISH,
 ) -> str:
     """Draws a confusion matrix: a row for each true class, a column for each prediction.
 
@@ -60,7 +65,10 @@ def confusion_chart(
     def paint(figure: Figure) -> None:
         axes = figure.add_axes((0.15, 0.15, 0.83, 0.83))
         axes.set(
-            xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), xlabel="predicted", ylabel="true"
+            xlim=(-0.5, count - 0.5),
+            ylim=(count - 0.5, -0.5),
+            xlabel=t("predicted"),
+            ylabel=t("true"),
         )
         axes.grid(visible=False)
         for row, line in enumerate(matrix):
@@ -84,9 +92,13 @@ def confusion_chart(
         axes.tick_params(length=0, labelsize=11.5 if count // step <= MOST_NUMBERS else 8)
 
     right = sum(line[row] for row, line in enumerate(matrix))
-    description = (
-        f"Confusion matrix of {count} classes: {right} of {sum(map(sum, matrix))} images are on the"
-        f" diagonal, which means right; the most frequent mistake occurs {worst} times."
+    description = t(
+        "Confusion matrix of {classes} classes: {right} of {images} images are on the diagonal,"
+        " which means right; the most frequent mistake occurs {worst} times.",
+        classes=count,
+        right=right,
+        images=sum(map(sum, matrix)),
+        worst=worst,
     )
     return inline_svg(paint, size=(380.0, 380.0), name=name, description=description)
 

@@ -6,6 +6,7 @@ from html import escape
 
 from resnetkit.models.outline import BlockOutline, ShortcutKind, StageOutline
 from resnetkit.report.drawing import COLORS, FONT, color, opening
+from resnetkit.report.language import ENGLISH, Language
 
 __all__ = ["SHORTCUT_WORDS", "block_drawing", "network_drawing", "network_sheet"]
 
@@ -137,7 +138,7 @@ def arc(kind: ShortcutKind, x: float, y: float, height: float) -> str:
     return f'<path d="{path}" {look}/>' + (words if label else "")
 
 
-def block_drawing(block: BlockOutline, *, title: str) -> str:
+def block_drawing(block: BlockOutline, *, title: str, t: Language = ENGLISH) -> str:
     """Draws one block layer by layer, for use inside a page."""
     steps = list(block.layers)
     top, step = 58.0, 38.0
@@ -153,7 +154,7 @@ def block_drawing(block: BlockOutline, *, title: str) -> str:
         parts.append(line(middle, y + 30, middle, y + step + 4))
         y += step
     if block.shortcut != "none":
-        parts.append(joined(block.shortcut, middle, right, top, y + 14))
+        parts.append(joined(block.shortcut, middle, right, top, y + 14, t))
         y += 32
         parts.append(line(middle, y - 8, middle, y + 4))
     if block.ends_with_relu:
@@ -162,7 +163,8 @@ def block_drawing(block: BlockOutline, *, title: str) -> str:
         y += step
     parts.append(text(middle, y + 20, formula(block), anchor="middle", style="italic"))
     body = with_variables("".join(parts))
-    description = f"{title}: x goes through {', '.join(steps)}; {SHORTCUT_WORDS[block.shortcut]}."
+    begin = t("{network}: x goes through {layers};", network=title, layers=", ".join(steps))
+    description = f"{begin} {t(SHORTCUT_WORDS[block.shortcut])}."
     return opening((WIDTH, y + 34), description) + body + "</svg>"
 
 
@@ -187,7 +189,9 @@ def layer_box(layer: str, middle: float, y: float) -> str:
     return rect + text(middle, y + 17, layer, anchor="middle", fit=122)
 
 
-def joined(kind: ShortcutKind, middle: float, right: float, top: float, y: float) -> str:
+def joined(
+    kind: ShortcutKind, middle: float, right: float, top: float, y: float, t: Language
+) -> str:
     """Returns the shortcut beside a block's layers and the sum at their end."""
     dashes = f' stroke-dasharray="{DASHES[kind]}"' if DASHES[kind] else ""
     look = f'fill="none" stroke="{color("series-1")}" stroke-width="2.4"{dashes}'
@@ -200,7 +204,7 @@ def joined(kind: ShortcutKind, middle: float, right: float, top: float, y: float
     words = text(
         right + 14,
         (top + y) / 2,
-        SHORTCUT_WORDS[kind],
+        t(SHORTCUT_WORDS[kind]),
         role="series-1",
         anchor="middle",
         rotated=True,

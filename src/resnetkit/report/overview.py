@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from resnetkit.report.language import ENGLISH, Language
 from resnetkit.report.page import render
 from resnetkit.report.study_report import error_panels, study_values
 from resnetkit.report.verdicts import findings_for_machines, verdict_counts
@@ -15,7 +16,7 @@ from resnetkit.studies.study import Outcome
 __all__ = ["write_overview"]
 
 
-def write_overview(outcomes: Sequence[Outcome]) -> Path:
+def write_overview(outcomes: Sequence[Outcome], t: Language = ENGLISH) -> Path:
     """Writes the report on several finished studies of one scale, beside those of each.
 
     Returns:
@@ -34,7 +35,7 @@ def write_overview(outcomes: Sequence[Outcome]) -> Path:
     }
     contents = {
         "findings.json": json.dumps(machines, indent=1, allow_nan=False) + "\n",
-        "report.html": overview_page(outcomes),
+        "report.html": overview_page(outcomes, t),
     }
     advice = "The runs are untouched: make room or permit writing, then write the report again."
     with storage_errors(folder, advice):
@@ -44,13 +45,14 @@ def write_overview(outcomes: Sequence[Outcome]) -> Path:
     return folder / "report.html"
 
 
-def overview_page(outcomes: Sequence[Outcome]) -> str:
+def overview_page(outcomes: Sequence[Outcome], t: Language) -> str:
     """Returns the page."""
     return render(
         "overview.html.j2",
+        t,
         scale=outcomes[0].scale,
         changes=outcomes[0].changes,
         verdicts=verdict_counts(chain.from_iterable(each.findings for each in outcomes)),
         trainings=len({run.folder for each in outcomes for run in chain(*each.runs.values())}),
-        sections=[study_values(outcome, error_panels(outcome)) for outcome in outcomes],
+        sections=[study_values(outcome, error_panels(outcome), t) for outcome in outcomes],
     )

@@ -15,13 +15,14 @@ from markupsafe import Markup
 
 from resnetkit.report import words
 from resnetkit.report.drawing import COLORS
+from resnetkit.report.language import ENGLISH, Language
 from resnetkit.training.run import Event, Run
 
 __all__ = ["Surroundings", "link", "model_facts", "render", "surroundings"]
 
 
-def render(template: str, **values: Any) -> str:
-    """Returns the page that a template makes of some values."""
+def render(template: str, t: Language = ENGLISH, /, **values: Any) -> str:
+    """Returns the page that a template makes of some values, in a language."""
     environment = Environment(
         loader=PackageLoader("resnetkit.report"),
         autoescape=True,
@@ -31,6 +32,7 @@ def render(template: str, **values: Any) -> str:
     )
     for name in words.__all__:
         environment.filters[name] = getattr(words, name)
+    environment.globals["t"] = t
     made = datetime.now(UTC)
     style = Markup(color_variables() + style_sheet())
     return environment.get_template(template).render(style=style, made=made, **values)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-import torch
-
+from resnetkit.models.complexity import Complexity, trace
 from resnetkit.report.page import link, model_facts
 from resnetkit.report.series import final_values
+from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.studies.study import Outcome, PaperFigure, Study
 from resnetkit.training.run import Run, flat
 
@@ -31,6 +31,7 @@ class Row:
     Attributes:
         group: name of the network.
         parameters: learned values; None when no training of it is finished.
+        multiply_adds: for one image; likewise.
         train: final training errors in percent, one a seed.
         test: final test errors in percent, one a seed.
         seconds: of one training, the mean over seeds.
@@ -38,6 +39,7 @@ class Row:
 
     group: str
     parameters: int | None
+    multiply_adds: int | None
     train: tuple[float, ...]
     test: tuple[float, ...]
     seconds: float
@@ -50,27 +52,29 @@ class Row:
 
 def rows(outcome: Outcome) -> list[Row]:
     """Returns the table of results."""
-    return [
-        Row(
-            group,
-            next((parameters(run) for run in runs if model_facts(run)), None),
-            final_values(runs, "train"),
-            final_values(runs, "test"),
-            math.fsum(run.seconds for run in runs) / len(runs) if runs else math.nan,
-        )
-        for group, runs in outcome.runs.items()
-    ]
+    return [row(group, runs) for group, runs in outcome.runs.items()]
 
 
-def parameters(run: Run) -> int:
-    """Returns the number of learned values of a finished network."""
+def row(group: str, runs: Sequence[Run]) -> Row:
+    """Returns one line of the table of results."""
+    cost = next((complexity(run) for run in runs if model_facts(run)), None)
+    return Row(
+        group,
+        cost.parameters if cost else None,
+        cost.multiply_adds if cost else None,
+        final_values(runs, "train"),
+        final_values(runs, "test"),
+        math.fsum(run.seconds for run in runs) / len(runs) if runs else math.nan,
+    )
+
+
+def complexity(run: Run) -> Complexity:
+    """Returns what a finished network costs for one of its images."""
     facts = model_facts(run)
     architecture = run.recipe.architecture(
         num_classes=len(facts["class_names"]), in_channels=int(facts["layers"]["in_channels"])
     )
-    with torch.device("meta"):  # shapes without values; the first forward there would cost a second
-        network = architecture.build()
-    return sum(parameter.numel() for parameter in network.parameters())
+    return trace(architecture, min(facts.get("image_size", [architecture.input_size])))
 
 
 def published(study: Study) -> dict[str, list[PaperFigure]]:
@@ -82,11 +86,13 @@ def published(study: Study) -> dict[str, list[PaperFigure]]:
     }
 
 
-def seeds_in_words(outcome: Outcome) -> str:
-    """Returns how often each network was trained, such as 3 seeds."""
+def seeds_in_words(outcome: Outcome) -> Phrase:
+    """Returns how often each network was trained, such as 3 seeds each."""
     counts = sorted({len(runs) for runs in outcome.runs.values()}) or [0]
     spelled = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    return f"{spelled} seed" + ("" if counts[-1] == 1 else "s")
+    return phrase(
+        "{number} seed each" if counts[-1] == 1 else "{number} seeds each", number=spelled
+    )
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
@@ -108,8 +114,11 @@ def next_steps(outcome: Outcome) -> list[tuple[str, str]]:
     """Returns what a reader could try, and the command for it."""
     name, scale = outcome.study.name, outcome.study.scales[outcome.scale]
     others = [other for other in outcome.study.scales if other != outcome.scale]
-    steps = [
-        (f"Ask the same question at the scale '{other}'.", f"resnet study {name} --scale {other}")
+    steps: list[tuple[str, str]] = [
+        (
+            phrase("Ask the same question at the scale '{scale}'.", scale=other),
+            f"resnet study {name} --scale {other}",
+        )
         for other in others
     ]
     for run in list(chain.from_iterable(outcome.runs.values()))[-1:]:
@@ -122,9 +131,12 @@ def next_steps(outcome: Outcome) -> list[tuple[str, str]]:
                 f"resnet study {name} --scale {outcome.scale} --set {longer}",
             ),
             (
-                f"Train one network alone, here {network}, with half the learning rate.",
+                phrase(
+                    "Train one network alone, here {network}, with half the learning rate.",
+                    network=network,
+                ),
                 f"resnet train {scale.recipe} --set model.name={network} --set optimizer.lr={lr:g}",
             ),
-            ("See the layers of that network, and what each costs.", f"resnet models {network}"),
+            ("See the layers of that network, and what each costs.", f"resnet inspect {network}"),
         ]
     return steps

@@ -9,9 +9,11 @@ from markupsafe import Markup
 
 from resnetkit.report import charts
 from resnetkit.report.confusion import MOST_CLASSES, Mistake, confusion_chart, mistakes
+from resnetkit.report.language import ENGLISH, Language
 from resnetkit.report.page import link, model_facts, render, surroundings
 from resnetkit.report.series import Band, band, label
 from resnetkit.storage import storage_errors, write_file
+from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.training.run import Run, read_lines
 
 __all__ = ["write_run_report"]
@@ -19,8 +21,8 @@ __all__ = ["write_run_report"]
 MOST_MISTAKES = 8  # in words
 
 
-def write_run_report(run: Run) -> Path:
-    """Writes report.html into the folder of a run, finished or not.
+def write_run_report(run: Run, t: Language = ENGLISH) -> Path:
+    """Writes report.html into the folder of a run, finished or not, in a language.
 
     Returns:
         The path of report.html.
@@ -29,24 +31,25 @@ def write_run_report(run: Run) -> Path:
         StorageError: when the folder cannot be written; the run is untouched.
     """
     path = run.folder / "report.html"
-    page = run_page(run)
+    page = run_page(run, t)
     with storage_errors(path, "The run is untouched: make room or permit writing, then try again."):
         write_file(path, page)
     return path
 
 
-def run_page(run: Run) -> str:
+def run_page(run: Run, t: Language) -> str:
     """Returns the page."""
     final = run.final
     return render(
         "run.html.j2",
+        t,
         run=run,
         network=label(run.recipe.model.name),
         final=final,
         scores=scores(final or {}),
         progress=progress(run),
-        curves=curve_charts(run),
-        confusion=confusion(run),
+        curves=curve_charts(run, t),
+        confusion=confusion(run, t),
         seconds=run.seconds,
         images_per_second=images_per_second(run),
         sessions=run.sessions,
@@ -64,14 +67,17 @@ def run_page(run: Run) -> str:
     )
 
 
-def progress(run: Run) -> str:
+def progress(run: Run) -> Phrase:
     """Returns how far the run is, in words."""
     steps = [int(event["step"]) for kind in ("interval", "epoch") for event in run.events(kind)]
     epochs = [int(event["epoch"]) for event in run.events("epoch")]
     length = run.recipe.length
     if length.unit == "epochs":
-        return f"{max(epochs, default=0)} of {length} done"
-    return f"{max(steps, default=0):,} of {length.count:,} steps done"
+        return phrase(
+            "{done} of {total} epochs done", done=max(epochs, default=0), total=length.count
+        )
+    done = f"{max(steps, default=0):,}"
+    return phrase("{done} of {total} steps done", done=done, total=f"{length.count:,}")
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def images_per_second(run: Run) -> float | None:
     return statistics.median(rates) if rates else None
 
 
-def curve_charts(run: Run) -> list[Markup]:
+def curve_charts(run: Run, t: Language) -> list[Markup]:
     """Returns the charts along training; none before anything was measured."""
     watched = run.recipe.evaluation.split
 
@@ -132,7 +138,7 @@ def curve_charts(run: Run) -> list[Markup]:
         (by_step("gradient_norm"), "Gradient norm", "step", ""),
     ]
     return [
-        Markup(charts.lines(series, title=title, x_label=x, unit=unit, name=f"curve{n}"))
+        Markup(charts.lines(series, title=title, x_label=x, unit=unit, name=f"curve{n}", t=t))
         for n, (series, title, x, unit) in enumerate(wanted)
         if any(measured.x for measured in series.values())
     ]
@@ -157,7 +163,7 @@ class Confusion:
     wrong: int
 
 
-def confusion(run: Run) -> Confusion | None:
+def confusion(run: Run, t: Language) -> Confusion | None:
     """Returns what was mistaken for what; None before the run is finished."""
     matrix = ((run.final or {}).get("test") or {}).get("confusion")
     if matrix is None:
@@ -166,7 +172,7 @@ def confusion(run: Run) -> Confusion | None:
     found = mistakes(matrix)
     drawable = len(matrix) <= MOST_CLASSES
     return Confusion(
-        Markup(confusion_chart(matrix, names, name="confusion")) if drawable else None,
+        Markup(confusion_chart(matrix, names, name="confusion", t=t)) if drawable else None,
         found[:MOST_MISTAKES],
         names,
         sum(map(sum, matrix)),

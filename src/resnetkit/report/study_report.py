@@ -13,6 +13,7 @@ from resnetkit.data.datasets import open_dataset
 from resnetkit.models.outline import outline
 from resnetkit.report import charts
 from resnetkit.report.diagram import block_drawing
+from resnetkit.report.language import ENGLISH, Language
 from resnetkit.report.page import render, surroundings
 from resnetkit.report.results import (
     differing_keys,
@@ -30,8 +31,8 @@ from resnetkit.studies.study import CONFIDENCE, Outcome
 __all__ = ["write_study_report"]
 
 
-def write_study_report(outcome: Outcome) -> Path:
-    """Writes the report of a study into its folder.
+def write_study_report(outcome: Outcome, t: Language = ENGLISH) -> Path:
+    """Writes the report of a study into its folder, in a language.
 
     report.html is for people, findings.json says the same to machines, and <name>.svg is the main
     chart on its own. Each file is replaced at once.
@@ -49,7 +50,7 @@ def write_study_report(outcome: Outcome) -> Path:
             panels.curves, top=panels.top, part=panels.part, name=outcome.study.name
         ),
         "findings.json": machines + "\n",
-        "report.html": render("study.html.j2", prefix="", **study_values(outcome, panels)),
+        "report.html": render("study.html.j2", t, prefix="", **study_values(outcome, panels, t)),
     }
     advice = "The runs are untouched: make room or permit writing, then write the report again."
     with storage_errors(outcome.folder, advice):
@@ -90,13 +91,13 @@ def axis_top(values: Iterable[float]) -> float:
     return min(100.0, 1.06 * max(values, default=0.0)) or 1.0
 
 
-def study_values(outcome: Outcome, panels: Panels) -> dict[str, Any]:
+def study_values(outcome: Outcome, panels: Panels, t: Language) -> dict[str, Any]:
     """Returns what the template shows of a study."""
     runs = list(chain.from_iterable(outcome.runs.values()))
     return {
         "study": outcome.study,
-        "measured_charts": measured_charts(outcome),
-        "block_drawings": block_drawings(outcome),
+        "measured_charts": measured_charts(outcome, t),
+        "block_drawings": block_drawings(outcome, t),
         "beside_paper": outcome.study.scales[outcome.scale].beside_paper,
         "scale": outcome.scale,
         "changes": outcome.changes,
@@ -106,8 +107,8 @@ def study_values(outcome: Outcome, panels: Panels) -> dict[str, Any]:
         "verdicts": verdict_counts(outcome.findings),
         "cards": cards(outcome.findings),
         "confidence": f"{CONFIDENCE:.0%}",
-        "curve_charts": curve_charts(panels, outcome.study.name),
-        "final_charts": final_charts(outcome),
+        "curve_charts": curve_charts(panels, outcome.study.name, t),
+        "final_charts": final_charts(outcome, t),
         "rows": rows(outcome),
         "published": published(outcome.study),
         "names": {group: label(group) for group in named_groups(outcome)},
@@ -119,12 +120,12 @@ def study_values(outcome: Outcome, panels: Panels) -> dict[str, Any]:
     }
 
 
-def measured_charts(outcome: Outcome) -> list[Markup]:
+def measured_charts(outcome: Outcome, t: Language) -> list[Markup]:
     """Returns the charts of what the study measured inside the networks."""
     if not any(outcome.runs.values()):
         return []
     return [
-        Markup(charts.measured_lines(chart, name=f"{outcome.study.name}-measured{place}"))
+        Markup(charts.measured_lines(chart, name=f"{outcome.study.name}-measured{place}", t=t))
         for place, chart in enumerate(outcome.study.charts(outcome.runs))
     ]
 
@@ -132,7 +133,7 @@ def measured_charts(outcome: Outcome) -> list[Markup]:
 MOST_BLOCKS = 4
 
 
-def block_drawings(outcome: Outcome) -> list[Markup]:
+def block_drawings(outcome: Outcome, t: Language) -> list[Markup]:
     """Returns the blocks that are compared, each kind once: the first that changes the size."""
     kinds: dict[object, Markup] = {}
     for group, runs in outcome.runs.items():
@@ -143,7 +144,7 @@ def block_drawings(outcome: Outcome) -> list[Markup]:
             )
             block = outline(architecture, min(dataset.image_size))[2].blocks[0]
             if (block.layers, block.shortcut) not in kinds:
-                drawing = block_drawing(block, title=label(group))
+                drawing = block_drawing(block, title=label(group), t=t)
                 kinds[block.layers, block.shortcut] = Markup(drawing)
     return list(kinds.values())[:MOST_BLOCKS]
 
@@ -153,19 +154,24 @@ def named_groups(outcome: Outcome) -> Iterable[str]:
     return chain(outcome.runs, (figure.group for figure in outcome.study.paper_figures))
 
 
-def curve_charts(panels: Panels, name: str) -> list[Markup]:
+def curve_charts(panels: Panels, name: str, t: Language) -> list[Markup]:
     """Returns the charts of error against epoch, one a family; `name` is the study's."""
     return [
         Markup(
             charts.error_curves(
-                curves, title=title, top=panels.top, part=panels.part, name=f"{name}-curves{place}"
+                curves,
+                title=title,
+                top=panels.top,
+                part=panels.part,
+                name=f"{name}-curves{place}",
+                t=t,
             )
         )
         for place, (title, curves) in enumerate(panels.curves.items())
     ]
 
 
-def final_charts(outcome: Outcome) -> list[Markup]:
+def final_charts(outcome: Outcome, t: Language) -> list[Markup]:
     """Returns the charts of final training and test error, on one scale."""
     parts = {"train": "Final training error", "test": "Final test error"}
     name = outcome.study.name
@@ -175,11 +181,11 @@ def final_charts(outcome: Outcome) -> list[Markup]:
     return [
         Markup(
             charts.errors_by_network(
-                found[part][""], title=title, top=top, name=f"{name}-final-{part}"
+                found[part][""], title=title, top=top, name=f"{name}-final-{part}", t=t
             )
             if "" in found[part]
             else charts.errors_by_depth(
-                found[part], title=title, top=top, name=f"{name}-final-{part}"
+                found[part], title=title, top=top, name=f"{name}-final-{part}", t=t
             )
         )
         for part, title in parts.items()

@@ -9,8 +9,10 @@ from html import escape
 from markupsafe import Markup
 
 __all__ = [
+    "bold",
     "duration",
     "mean_and_spread",
+    "millions",
     "number",
     "percent",
     "renamed",
@@ -48,6 +50,16 @@ def mean_and_spread(values: Sequence[float], unit: str = "%") -> str:
         return f"{number(values[0], digits)}{ending}"
     spread = f"{GAP}\N{PLUS-MINUS SIGN}{GAP}{number(statistics.stdev(values), digits)}"
     return f"{number(statistics.fmean(values), digits)}{spread}{ending}"
+
+
+def millions(value: int | None) -> str:
+    """Returns a count such as 40.6 M; a dash for none."""
+    return NONE if value is None else f"{value / 1e6:,.1f}{GAP}M"
+
+
+def bold(text: str) -> Markup:
+    """Returns text that stands out."""
+    return Markup("<b>{}</b>").format(text)
 
 
 def thousands(value: int | None) -> str:
@@ -97,7 +109,9 @@ def rich(text: str, names: Mapping[str, str] | None = None) -> Markup:
         return mathml(found)
 
     parts, end = [], 0
-    for match in re.finditer(FORMULA + words, text):
+    for match in re.finditer(
+        FORMULA + words, text, re.ASCII
+    ):  # letters of other scripts may follow
         parts += [escape(text[end : match.start()]), mark(match[0])]
         end = match.end()
     return Markup("".join([*parts, escape(text[end:])]))

@@ -153,7 +153,7 @@ def charts(runs: Runs) -> list[Chart]:
     _, deep = depths(runs)
     return [
         Chart(
-            title=f"{family}-{deep} {NORMS[norm]}",
+            title=phrase(f"{family}-{{deep}} {NORMS[norm]}", deep=deep),
             x="layer, from the input",
             y="norm of the gradient",
             lines=tuple(
