@@ -14,6 +14,7 @@ from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import create_model
 from resnetkit.probes.gradients import gradient_flow, slope_per_layer
 from resnetkit.probes.lesions import removable_blocks, swapped, without_blocks
+from resnetkit.probes.memory import bytes_kept
 from resnetkit.probes.paths import path_gradients
 from resnetkit.probes.quiet import unchanged
 from resnetkit.probes.receptive import receptive_fields
@@ -40,6 +41,7 @@ PROBES: dict[str, Callable[[nn.Module, Tensor, Tensor], object]] = {
     "paths": lambda model, images, labels: path_gradients(model, images, labels, lengths=(0, 2)),
     "lesion": lesioned,
     "swap": exchanged,
+    "memory": lambda model, images, labels: bytes_kept(model, images),
 }
 
 
@@ -362,3 +364,23 @@ def test_foreign_and_preactivated_networks_are_refused_in_words(
 def test_gradients_flow_in_any_network(images: Tensor, labels: Tensor) -> None:
     foreign = nn.Sequential(nn.Flatten(), nn.Linear(768, 10)).double()
     assert [each.name for each in gradient_flow(foreign, images, labels)] == ["1"]
+
+
+# Memory
+
+
+def test_what_is_kept_is_counted_once_and_without_weights() -> None:
+    """A chain of relus keeps each output; a linear layer keeps its input, which is one of them."""
+    chain = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.Linear(100, 10))
+    x = torch.randn(8, 100, requires_grad=True)
+    assert bytes_kept(chain, x) == 2 * 8 * 100 * 4
+
+
+def test_memory_grows_with_the_batch_and_shrinks_with_recomputation(
+    network: Networks, images: Tensor
+) -> None:
+    model, thrifty = network(14), network(14, recompute=True)
+    whole = bytes_kept(model, images)
+    assert whole == pytest.approx(3 * bytes_kept(model, images[:2]), rel=0.05)
+    assert bytes_kept(thrifty, images) < whole / 2
+    assert bytes_kept(network(20), images) > whole

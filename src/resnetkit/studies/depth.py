@@ -1,14 +1,17 @@
 """Does depth keep helping residual networks, beyond a hundred layers (table 6)?"""
 
+from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.samples import Runs, by_depth, error_sample
 from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import (
+    Chart,
     Finding,
     PaperFigure,
     Study,
     judge_higher,
     judge_not_higher,
+    line,
     networks,
 )
 
@@ -60,6 +63,29 @@ def findings(runs: Runs) -> list[Finding]:
     ]
 
 
+def charts(runs: Runs) -> list[Chart]:
+    """Returns what depth costs: time and memory."""
+    groups = by_depth(runs, "resnet")
+    depths = [float(group.removeprefix("resnet")) for group in groups]
+    seeds = list(zip(*(runs[group] for group in groups), strict=True))
+    seconds = [[run.seconds for run in each] for each in seeds]
+    kept = [[measured(run, "memory")["mebibytes"][0] for run in each] for each in seeds]
+    return [
+        Chart(
+            title="Time of one training",
+            x="depth in layers",
+            y="seconds",
+            lines=(line("resnet", seconds, depths),),
+        ),
+        Chart(
+            title="Memory kept for the backward pass",
+            x="depth in layers",
+            y="MiB a batch",
+            lines=(line("resnet", kept, depths),),
+        ),
+    ]
+
+
 DEPTH = Study(
     name="depth",
     title="Depth: a hundred layers can be trained",
@@ -101,4 +127,6 @@ DEPTH = Study(
         PaperFigure("resnet110", "7.14 +- 0.20", NABLA),
     ),
     paper_data="CIFAR-10, 50,000 colour photographs of 32x32 pixels in 10 classes, 64,000 steps",
+    measurements=("memory",),
+    charts=charts,
 )

@@ -22,6 +22,7 @@ from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.probes.gradients import gradient_flow, slope_per_layer
 from resnetkit.probes.lesions import removable_blocks, swapped, without_blocks
+from resnetkit.probes.memory import bytes_kept
 from resnetkit.probes.paths import path_gradients
 from resnetkit.probes.residuals import residual_magnitudes
 from resnetkit.probes.responses import layer_responses
@@ -208,10 +209,19 @@ def paths(run: Run) -> Measured:
     }
 
 
+def memory(run: Run) -> Measured:
+    """Measures what a training step of the run keeps for its backward pass, in MiB."""
+    model, dataset, normalization = at_start(run)
+    images, _ = some_images(dataset, "train", normalization)
+    for_one = bytes_kept(model, images[:8]) / 8
+    return {"mebibytes": [run.recipe.batch_size * for_one / 2**20]}
+
+
 MEASUREMENTS: dict[str, Callable[[Run], Measured]] = {
     "gradients": gradients,
     "responses": responses,
     "residuals": residuals,
     "lesions": lesions,
     "paths": paths,
+    "memory": memory,
 }
