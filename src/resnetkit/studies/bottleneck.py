@@ -66,7 +66,7 @@ BOTTLENECK = Study(
     scales={
         "quick": digits(
             networks("resnet56", "resnet83_bottleneck", "plain29_bottleneck", "plain83_bottleneck"),
-            cost="60 seconds more than degradation (estimate)",
+            cost="50 seconds more than degradation",
         ),
         "short": cifar10(
             networks("resnet56", "resnet83_bottleneck", "plain29_bottleneck", "plain83_bottleneck"),

@@ -193,7 +193,7 @@ GRADIENTS = Study(
     ),
     scales={
         "quick": digits(
-            variants(20, 56, length="3 epochs"), cost="about 80 seconds on 2 cores (estimate)"
+            variants(20, 56, length="3 epochs"), cost="40 seconds more than degradation"
         ),
         "short": cifar10(
             variants(20, 56, length="1 epochs"), cost="about 5 hours on 2 cores (estimate)"

@@ -68,7 +68,7 @@ INITIALISATION = Study(
         ),
     ),
     scales={
-        "quick": digits(variants("plain20"), cost="20 seconds more than degradation (estimate)"),
+        "quick": digits(variants("plain20"), cost="15 seconds more than degradation"),
         "short": cifar10(variants("plain32"), cost="about 45 minutes on 2 cores (estimate)"),
         "paper": paper(variants("plain32"), cost="days on 2 cores: use a GPU"),
     },

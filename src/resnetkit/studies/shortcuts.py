@@ -79,7 +79,7 @@ SHORTCUTS = Study(
         ),
     ),
     scales={
-        "quick": digits(options(32), cost="20 seconds more than degradation (estimate)"),
+        "quick": digits(options(32), cost="20 seconds more than degradation"),
         "short": cifar10(options(56), cost="about 80 minutes on 2 cores (estimate)"),
         "paper": paper(options(56), cost="days on 2 cores: use a GPU"),
     },
