@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
+from resnetkit.evaluation.metrics import Mistake, mistakes
 from resnetkit.report import charts
-from resnetkit.report.confusion import Mistake, confusion_chart, mistakes
+from resnetkit.report.confusion import confusion_chart
 from resnetkit.report.drawing import COLORS, spread_out
 from resnetkit.report.series import (
     Band,

@@ -106,17 +106,14 @@ def show(evaluation: "Evaluation") -> None:
 
 def show_mistakes(metrics: "Metrics") -> None:
     """Prints what is mistaken for what most often."""
+    from resnetkit.evaluation.metrics import mistakes
+
     names = [each.name for each in metrics.classes]
-    found = [
-        (count, true, predicted)
-        for true, row in enumerate(metrics.confusion)
-        for predicted, count in enumerate(row)
-        if true != predicted and count
-    ]
+    found = mistakes(metrics.confusion)[:MOST_MISTAKES]
     if found:
         print("\nmost frequent mistakes")
-    for count, true, predicted in sorted(found, key=lambda each: -each[0])[:MOST_MISTAKES]:
-        print(f"{count:6,}  {names[true]} taken for {names[predicted]}")
+    for each in found:
+        print(f"{each.count:6,}  {names[each.true]} taken for {names[each.predicted]}")
 
 
 def rate_words(rate: "ErrorRate") -> str:

@@ -11,10 +11,12 @@ __all__ = [
     "ClassScore",
     "ErrorRate",
     "Metrics",
+    "Mistake",
     "calibration_error",
     "class_scores",
     "error_rate",
     "measure",
+    "mistakes",
     "top_k_wrong",
 ]
 
@@ -158,3 +160,31 @@ def class_scores(matrix: Integers, class_names: Sequence[str]) -> tuple[ClassSco
 def percent(part: int, whole: int) -> float:
     """Returns a share in percent; not a number when there is no whole."""
     return 100 * part / whole if whole else float("nan")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """How often images of one class were taken for another.
+
+    Attributes:
+        true: label of the class.
+        predicted: label of what it was taken for.
+        count: of images.
+        total: images of the true class.
+    """
+
+    true: int
+    predicted: int
+    count: int
+    total: int
+
+
+def mistakes(confusion: Sequence[Sequence[int]]) -> list[Mistake]:
+    """Returns the mistakes in a matrix (true class, predicted class), the most frequent first."""
+    found = [
+        Mistake(true, predicted, count, sum(row))
+        for true, row in enumerate(confusion)
+        for predicted, count in enumerate(row)
+        if count and true != predicted
+    ]
+    return sorted(found, key=lambda mistake: -mistake.count)

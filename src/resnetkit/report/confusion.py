@@ -1,7 +1,6 @@
-"""What a network mistakes for what: the confusion matrix as a chart and in words."""
+"""What a network mistakes for what: the confusion matrix as a chart."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,35 +9,7 @@ from matplotlib.patches import Rectangle
 from resnetkit.report.drawing import color, inline_svg
 from resnetkit.report.language import ENGLISH, Language
 
-__all__ = ["MOST_CLASSES", "Mistake", "confusion_chart", "mistakes"]
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """How often images of one class were taken for another.
-
-    Attributes:
-        true: label of the class.
-        predicted: label of what it was taken for.
-        count: of images.
-        total: images of the true class.
-    """
-
-    true: int
-    predicted: int
-    count: int
-    total: int
-
-
-def mistakes(confusion: Sequence[Sequence[int]]) -> list[Mistake]:
-    """Returns the mistakes in a matrix (true class, predicted class), the most frequent first."""
-    found = [
-        Mistake(true, predicted, count, sum(row))
-        for true, row in enumerate(confusion)
-        for predicted, count in enumerate(row)
-        if count and true != predicted
-    ]
-    return sorted(found, key=lambda mistake: -mistake.count)
+__all__ = ["MOST_CLASSES", "confusion_chart"]
 
 
 MOST_CLASSES = 100  # more would be too fine to see

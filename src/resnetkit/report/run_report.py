@@ -7,8 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from resnetkit.evaluation.metrics import Mistake, mistakes
 from resnetkit.report import charts
-from resnetkit.report.confusion import MOST_CLASSES, Mistake, confusion_chart, mistakes
+from resnetkit.report.confusion import MOST_CLASSES, confusion_chart
 from resnetkit.report.language import ENGLISH, Language
 from resnetkit.report.page import link, model_facts, render, surroundings
 from resnetkit.report.series import Band, band, label
