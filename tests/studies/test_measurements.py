@@ -98,3 +98,15 @@ def test_the_whole_networks_error_is_that_of_the_run(
 ) -> None:
     assert run.final is not None
     assert everything["lesions"]["whole"] == [pytest.approx(run.final["test"]["error"])]
+
+
+def test_residuals_are_measured_on_the_way_too(tiny: Recipes, tmp_path: Path) -> None:
+    run = train(tiny({"checkpoint.keep": 3}), tmp_path / "kept")
+    measure(run, "residuals")
+    found = measured(run, "residuals")
+    assert found["steps"] == [2.0, 4.0, 6.0]
+    assert len(found["mean along"]) == len(found["slope along"]) == 3
+    assert found["mean along"][-1] == pytest.approx(
+        found["mean"][0]
+    )  # the last is the finished one
+    assert found["mean along"][0] != found["mean along"][-1]

@@ -5,6 +5,7 @@ A measurement is a function from a run to named lists of numbers. It is taken on
 """
 
 import json
+import statistics
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -26,6 +27,7 @@ from resnetkit.probes.memory import bytes_kept
 from resnetkit.probes.paths import path_gradients
 from resnetkit.probes.residuals import residual_magnitudes
 from resnetkit.probes.responses import layer_responses
+from resnetkit.probes.snapshots import snapshots
 from resnetkit.storage import write_file
 from resnetkit.training.run import Run
 from resnetkit.training.world import choose_precision
@@ -131,8 +133,8 @@ def responses(run: Run) -> Measured:
 
 
 def residuals(run: Run) -> Measured:
-    """Measures F beside the shortcut in every block, before training and after."""
-    network, dataset, images, _ = trained(run)
+    """Measures F beside the shortcut in every block, before training and after, and on the way."""
+    network, dataset, images, labels = trained(run)
     fresh, _, normalization = at_start(run)
     warm_up(fresh, some_images(dataset, "train", normalization)[0])
     found = {
@@ -141,12 +143,26 @@ def residuals(run: Run) -> Measured:
     }
     ratios = {moment: [each.ratio for each in blocks] for moment, blocks in found.items()}
     changes = [each.change for each in found["after"] if each.change == each.change]
+    along = [(step, each.model) for step, each in snapshots(run)]
+    means = [mean_ratio(model, images) for _, model in along]
+    slopes = [
+        slope_per_layer([each.input for each in gradient_flow(model, images, labels)[1:]])
+        for _, model in along
+    ]
     return {
         **ratios,
+        "steps": [float(step) for step, _ in along],
+        "mean along": means,
+        "slope along": slopes,
         "mean": [sum(ratios["after"]) / len(ratios["after"])],
         "change": changes,
         "mean change": [sum(changes) / len(changes)],
     }
+
+
+def mean_ratio(model: ResNet, images: Tensor) -> float:
+    """Returns how large F is beside its shortcut, the mean over blocks."""
+    return statistics.fmean(each.ratio for each in residual_magnitudes(model, images))
 
 
 def warm_up(model: ResNet, images: Tensor) -> None:

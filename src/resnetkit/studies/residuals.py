@@ -1,6 +1,7 @@
 """Do blocks stay near the identity, and the nearer the deeper the network is?"""
 
 import statistics
+from typing import Any
 
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
@@ -9,6 +10,7 @@ from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import (
     Chart,
     Finding,
+    Line,
     Sample,
     Study,
     judge_higher,
@@ -123,12 +125,30 @@ def charts(runs: Runs) -> list[Chart]:
             ),
         ),
         Chart(
+            title="Mean over the blocks, along training",
+            x="step",
+            y="|F(x)| / |shortcut|",
+            lines=tuple(along(runs, group, "mean along") for group in runs),
+        ),
+        Chart(
+            title="Slope of the gradient over the layers, along training",
+            x="step",
+            y="powers of ten a layer",
+            lines=tuple(along(runs, group, "slope along") for group in runs),
+        ),
+        Chart(
             title=phrase("The gradient that paths carry in {deep}", deep=deep),
             x="blocks that a path passes through",
             y="share of the gradient, %",
             lines=(line("all of that length", [shares(p["total"]) for p in paths], places(paths)),),
         ),
     ]
+
+
+def along(runs: Runs, group: str, key: str) -> Line:
+    """Returns a quantity of the checkpoints that the runs of a group have kept."""
+    found = [measured(run, "residuals") for run in runs[group]]
+    return line(group, [each[key] for each in found], found[0]["steps"])
 
 
 def shares(totals: list[float]) -> list[float]:
@@ -139,6 +159,14 @@ def shares(totals: list[float]) -> list[float]:
 def places(paths: list[dict[str, list[float]]]) -> list[float]:
     """Returns how many blocks the paths of each length pass through."""
     return [statistics.fmean(each) for each in zip(*(p["blocks"] for p in paths), strict=True)]
+
+
+SNAPSHOTS = 4
+
+
+def watched(*names: str) -> dict[str, dict[str, Any]]:
+    """Returns groups that differ in their network and keep checkpoints on the way."""
+    return {name: {**own, "checkpoint.keep": SNAPSHOTS} for name, own in networks(*names).items()}
 
 
 RESIDUALS = Study(
@@ -160,13 +188,14 @@ RESIDUALS = Study(
     ),
     scales={
         "quick": digits(
-            networks("resnet20", "resnet32", "resnet56"), cost="shares the trainings of degradation"
+            watched("resnet20", "resnet32", "resnet56"),
+            cost="30 seconds more than degradation (estimate)",
         ),
         "short": cifar10(
-            networks("resnet20", "resnet56"), cost="shares the trainings of degradation"
+            watched("resnet20", "resnet56"), cost="about 35 minutes on 2 cores (estimate)"
         ),
         "paper": paper(
-            networks("resnet20", "resnet56", "resnet110"), cost="days on 2 cores: use a GPU"
+            watched("resnet20", "resnet56", "resnet110"), cost="days on 2 cores: use a GPU"
         ),
     },
     findings=findings,
