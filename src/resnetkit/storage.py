@@ -53,6 +53,8 @@ def write_synced(path: Path, content: bytes) -> None:
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Puts a whole file in place at once: readers see the old one or the new one, never a part."""
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(TEMPORARY_PREFIX + path.name)
     try:
         write_synced(temporary, content.encode() if isinstance(content, str) else content)

@@ -137,5 +137,29 @@ def test_images_that_cannot_be_are_refused(
 def test_an_architecture_has_nothing_to_say_of_an_image(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run_command(["inspect", "resnet20", "--saliency", "3"]) == 3
-    assert "there is no resnet20" in capsys.readouterr().err
+    assert run_command(["inspect", "resnet20", "--saliency", "3"]) == 2
+    assert "is an architecture, which has learned nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["resnet20", "--compare", "resnet20"], "it is the same network"),
+        (["RUN", "--saliency", "1", "--compare", "resnet20"], "leave --compare and --set out"),
+        ([""], "holds no network"),
+        (["resnet20", "--out", "."], "--out"),
+    ],
+)
+def test_words_that_contradict_each_other_are_refused(
+    words: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["inspect", *(str(folder) if w == "RUN" else w for w in words)]) in (1, 2, 3)
+    assert message in capsys.readouterr().err
+
+
+def test_deep_pictures_are_refused_and_not_clipped(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("I;16", (8, 8), 32000).save(tmp_path / "deep.png")
+    assert run_command(["inspect", str(folder), "--saliency", str(tmp_path / "deep.png")]) == 3
+    assert "more than 8 bits a channel" in capsys.readouterr().err

@@ -166,3 +166,16 @@ def test_without_a_compiler_there_is_a_reason(compiler: str, reason: str, tmp_pa
         [sys.executable, "-c", question], env=environment, capture_output=True, text=True
     )
     assert answer.stdout.startswith(reason), answer.stderr
+
+
+def test_frozen_and_unusual_normalisation_works_as_it_would_alone() -> None:
+    cases = [nn.BatchNorm2d(16).eval(), nn.BatchNorm2d(16, momentum=None), nn.Identity()]
+    cases.append(nn.BatchNorm2d(16, affine=False))
+    for norm in cases:
+        twin = copy.deepcopy(norm)
+        x, shortcut = images(4, 16, 3, 3, dtype=torch.float32), torch.ones(4, 16, 3, 3)
+        found = normalize_add_relu(norm, x, shortcut)
+        torch.testing.assert_close(found, torch.relu(twin(x) + shortcut))
+        torch.testing.assert_close(dict(norm.named_buffers()), dict(twin.named_buffers()))
+    with pytest.raises(ValueError, match="more than 1 value"):
+        normalize_add_relu(nn.BatchNorm2d(16), images(1, 16, 1, 1, dtype=torch.float32))

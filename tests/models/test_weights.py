@@ -366,3 +366,102 @@ def test_a_configuration_of_another_network_is_refused(
     path.write_text(json.dumps(facts))
     with pytest.raises(WeightsError):
         load_network(run)
+
+
+# Values that no network has
+
+
+def changed(run: Path, **facts: object) -> None:
+    path = run / "model" / "config.json"
+    whole = json.loads(path.read_text())
+    layers = facts.pop("layers", {})
+    whole["layers"] |= layers  # type: ignore[operator]
+    path.write_text(json.dumps({**whole, **facts}))
+
+
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
+    "a name that is a list": {"data": {"name": ["digits"]}},
+    "a name that is a number": {"data": {"name": 3}},
+    "classes that are numbers": {"class_names": list(range(10))},
+    "a negative size": {"image_size": [-8, 8]},
+    "a size in words": {"image_size": ["8", "8"]},
+    "negative classes": {"layers": {"num_classes": -1}},
+    "too many classes": {"layers": {"num_classes": 10**12}},
+    "huge widths": {"layers": {"widths": [10**9, 32, 64]}},
+    "no widths": {"layers": {"widths": [0, 0, 0]}},
+    "an unknown padding": {"layers": {"padding": "Q"}},
+    "an unknown norm": {"layers": {"norm": "foo"}},
+    "an unknown stem": {"layers": {"stem": "zz"}},
+    "a switch in words": {"layers": {"recompute": "yes"}},
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_an_impossible_configuration_is_refused(case: str, run: Path) -> None:
+    changed(run, **json.loads(json.dumps(IMPOSSIBLE[case])))
+    with pytest.raises(WeightsError):
+        load_network(run)
+
+
+def test_a_configuration_that_nests_without_end_is_refused(run: Path) -> None:
+    (run / "model" / "config.json").write_text("[" * 100_000)
+    with pytest.raises(WeightsError, match=r"config\.json"):
+        load_network(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("conv1.weight", float("nan")),
+        ("fc.bias", float("inf")),
+        ("bn1.running_var", -1.0),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(name: str, value: float, tmp_path: Path) -> None:
+    state = their_state(their_network())
+    key = "module." + name.replace("fc", "linear")
+    state[key] = torch.full_like(state[key], value)
+    with pytest.raises(WeightsError, match=f"'{name}' holds"):
+        load_network(write(tmp_path / "net.th", state))
+
+
+@pytest.mark.parametrize("kind", ["complex", "sparse", "meta"])
+def test_tensors_of_other_kinds_are_refused(kind: str, tmp_path: Path) -> None:
+    state = their_state(their_network())
+    weight = state["module.linear.weight"]
+    state["module.linear.weight"] = {
+        "complex": lambda: weight.to(torch.complex64),
+        "sparse": weight.to_sparse,
+        "meta": lambda: weight.to("meta"),
+    }[kind]()
+    with pytest.raises(WeightsError):
+        load_network(write(tmp_path / "net.th", state))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        (torch.zeros(3, 3, 3), torch.ones(1, 1, 1)),
+        (torch.zeros(1), torch.ones(1, 1, 1)),
+        (torch.zeros(1, 1, 1), torch.zeros(1, 1, 1)),
+        (torch.full((1, 1, 1), float("nan")), torch.ones(1, 1, 1)),
+    ],
+)
+def test_preprocessing_that_does_not_fit_is_refused(mean: Tensor, std: Tensor, run: Path) -> None:
+    path = run / "model" / "preprocessing.safetensors"
+    safetensors.torch.save_file({"mean": mean, "std": std}, path)
+    with pytest.raises(WeightsError):
+        load_network(run)
+
+
+def test_preprocessing_in_double_is_read_as_float32(run: Path) -> None:
+    path = run / "model" / "preprocessing.safetensors"
+    values = {name: t.double() for name, t in safetensors.torch.load_file(path).items()}
+    safetensors.torch.save_file(values, path)
+    assert load_network(run).mean.dtype == torch.float32
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WeightsError, match="neither a file nor a folder"):
+        load_network(tmp_path / "pipe")

@@ -384,3 +384,13 @@ def test_memory_grows_with_the_batch_and_shrinks_with_recomputation(
     assert whole == pytest.approx(3 * bytes_kept(model, images[:2]), rel=0.05)
     assert bytes_kept(thrifty, images) < whole / 2
     assert bytes_kept(network(20), images) > whole
+
+
+@pytest.mark.parametrize("probe", ["gradients", "paths"])
+def test_a_frozen_network_can_be_looked_into(
+    probe: str, network: Networks, images: Tensor, labels: Tensor
+) -> None:
+    model, frozen = network(), network().requires_grad_(False)
+    expected = PROBES[probe](model, images, labels)
+    assert PROBES[probe](frozen, images, labels) == expected
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())

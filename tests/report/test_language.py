@@ -16,9 +16,9 @@ from resnetkit.report.diagram import SHORTCUT_WORDS
 from resnetkit.report.language import ENGLISH, Language, find_language, languages
 from resnetkit.report.overview import write_overview
 from resnetkit.report.run_report import write_run_report
-from resnetkit.report.study_report import write_study_report
+from resnetkit.report.study_report import CHANGED, write_study_report
 from resnetkit.studies.phrase import phrase
-from resnetkit.studies.study import RULES, Outcome
+from resnetkit.studies.study import RULES, UNSURE, Outcome
 from resnetkit.studies.table import STUDIES
 
 NewOutcome = Callable[..., Outcome]
@@ -43,6 +43,8 @@ MADE = {
     *("{done} of {total} epochs done", "{done} of {total} steps done"),
     *("what was trained", "every measured number, one event a line", "how fast it went"),
     "The spread between trainings is not known yet: run more seeds.",
+    UNSURE,
+    CHANGED,
     "Train twice as long: does the outcome stay the same?",
     "See the layers of that network, and what each costs.",
     *("what it ran on", "before", "after", "all of that length"),

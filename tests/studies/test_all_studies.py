@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from resnetkit.errors import UsageError
 from resnetkit.studies.gradients import GRADIENTS
 from resnetkit.studies.samples import by_depth, error_sample, limit, measured_sample
-from resnetkit.studies.study import Sample, Study, line
+from resnetkit.studies.study import UNSURE, Sample, Study, line
 from resnetkit.studies.table import STUDIES
 from resnetkit.training.run import Run
 
@@ -257,3 +258,41 @@ def test_a_line_is_the_mean_and_range_of_what_is_finite() -> None:
         (1.0, 2.0),
         (3.0, 2.0),
     )
+
+
+# What must not be judged
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("gradients", "model.options.norm"),
+        ("gradients", "length"),
+        ("shortcuts", "model.options.shortcut"),
+        ("initialisation", "model.options.norm"),
+        ("degradation", "model"),
+        ("residuals", "checkpoint"),
+    ],
+)
+def test_what_a_study_varies_cannot_be_set_in_any_spelling(name: str, key: str) -> None:
+    with pytest.raises(UsageError, match=f"a study varies {key} itself"):
+        STUDIES[name].trials("quick", {key: "none"})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_not_enough(value: float, new_runs: NewRuns) -> None:
+    numbers = {**gradient_numbers(), "plain56 without BN, He": slopes(value)}
+    found = verdicts(GRADIENTS, new_runs(GRADIENTS, numbers))
+    assert found[:2] == ["not enough data"] * 2
+    assert found[2] == "confirmed"
+
+
+def test_means_that_agree_without_being_sure_are_called_so(new_runs: NewRuns) -> None:
+    study = STUDIES["lesion"]
+    runs = new_runs(study, CASES["lesion"][0])
+    for run, error in zip(runs["plain20"], (90.0, 85.0, 12.0), strict=True):
+        path = run.probe_path("lesions")
+        path.write_text(json.dumps({**json.loads(path.read_text()), "one": [error]}))
+    first = study.findings(runs)[0]
+    assert first.verdict == "not confirmed"
+    assert first.meaning == UNSURE

@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import joblib
 import pytest
 
-from resnetkit.errors import Interrupted, RecipeError, UsageError
+from resnetkit.errors import DataError, Interrupted, RecipeError, UsageError
 from resnetkit.report.study_report import write_study_report
 from resnetkit.studies import runner
+from resnetkit.studies.responses import RESPONSES
 from resnetkit.studies.runner import read_outcome, read_outcomes_again, run_study, trial_folder
 from resnetkit.studies.study import Outcome, Study
 from resnetkit.studies.table import STUDIES, find_study
@@ -376,3 +378,15 @@ def test_findings_of_something_else_are_refused(reported: Outcome, values: dict[
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     with pytest.raises(UsageError):
         read_outcomes_again(reported.folder)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"deviation": [], "mean": []}'])
+def test_a_damaged_measurement_is_named(content: str, new_study: NewStudy, tmp_path: Path) -> None:
+    study = replace(
+        new_study(findings=RESPONSES.findings), measurements=("responses",), charts=RESPONSES.charts
+    )
+    outcome = run_at_once(study, tmp_path)
+    assert len(outcome.charts) == 2
+    outcome.runs["plain20"][0].probe_path("responses").write_text(content)
+    with pytest.raises(DataError, match="Remove the folders 'probes'"):
+        read_outcome(study, "tiny", tmp_path)

@@ -43,20 +43,26 @@ def inspect(
     Args:
         network: An architecture of 'resnet models', a run folder or a file of weights.
     """
+    from resnetkit.errors import UsageError
     from resnetkit.models.outline import outline
     from resnetkit.report.diagram import network_sheet
     from resnetkit.storage import storage_errors, write_file
 
     if saliency:
+        if compare or changes:
+            raise UsageError("--saliency looks at one network: leave --compare and --set out.")
         show_saliency(network, saliency, out or Path("saliency.png"), json=json)
         return
     options = parse_changes(changes)
-    subjects = {name: subject(name, options) for name in (network, compare) if name}
+    if compare and Path(compare) == Path(network):
+        raise UsageError(f"--compare {compare}: it is the same network; name another.")
+    names = [network, compare] if compare else [network]
+    subjects = {name: subject(name, options) for name in names}
     stages = {name: outline(*found[:2]) for name, found in subjects.items()}
     if out is not None:
         with storage_errors(out, "Choose another place with --out."):
             out.parent.mkdir(parents=True, exist_ok=True)
-            write_file(out, network_sheet({Path(name).name: s for name, s in stages.items()}))
+            write_file(out, network_sheet(stages))
         remark(f"drawn in {out}")
     probed = {name: probe(found[2]) for name, found in subjects.items() if found[2]}
     if json:
@@ -194,11 +200,15 @@ def show_saliency(name: str, which: str, out: Path, *, json: bool) -> None:
     import torch
 
     from resnetkit.data.augment import normalize
+    from resnetkit.errors import UsageError
     from resnetkit.models.weights.load import load_network
+    from resnetkit.models.zoo import ARCHITECTURES
     from resnetkit.probes.saliency import grad_cam, integrated_gradients
     from resnetkit.report.saliency_sheet import write_saliency_sheet
     from resnetkit.storage import storage_errors
 
+    if not Path(name).exists() and name in ARCHITECTURES:
+        raise UsageError(f"{name} is an architecture, which has learned nothing: name a run.")
     loaded = load_network(Path(name))
     image = chosen_image(loaded, which)
     normalized = normalize(image[None], loaded.mean, loaded.std)[0]
@@ -223,6 +233,8 @@ def show_saliency(name: str, which: str, out: Path, *, json: bool) -> None:
 
 def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
     """Returns a test image by its number, or a file's content in the network's size: uint8."""
+    import warnings
+
     import numpy as np
     import torch
     from PIL import Image
@@ -230,7 +242,7 @@ def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
     from resnetkit.data.datasets import open_dataset
     from resnetkit.errors import DataError, UsageError
 
-    if which.isdecimal():
+    if which.isascii() and which.isdecimal() and len(which) < 10:
         if not network.data:
             raise UsageError("the file does not say which data it belongs to: name an image file.")
         dataset = open_dataset(network.data)
@@ -241,12 +253,19 @@ def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
             )
         return dataset.images[tests[int(which)]]
     height, width = network.image_size
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
-        with Image.open(which) as file:
+        with warnings.catch_warnings(), Image.open(which) as file:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if file.mode.startswith(("I", "F")):
+                raise ValueError("more than 8 bits a channel")
             mode = "L" if network.architecture.in_channels == 1 else "RGB"
             resized = file.convert(mode).resize((width, height), Image.Resampling.BICUBIC)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"--saliency {which}: it is not an image that can be read.") from error
+    except (OSError, ValueError, SyntaxError, *bombs) as error:
+        raise DataError(
+            f"--saliency {which}: it is not an image that can be read ({error}). Expected one of 8"
+            " bits a channel."
+        ) from error
     pixels = torch.from_numpy(np.array(resized))
     return pixels.reshape(height, width, -1).permute(2, 0, 1)
 

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -14,7 +14,7 @@ __all__ = ["Bar", "bar", "print_json", "print_table", "remark"]
 
 def print_json(value: Any) -> None:
     """Prints a value for machines."""
-    print(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: str) -> None:
@@ -32,13 +32,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
     for column, kind in zip(columns, numbers, strict=True):
         is_name = column == columns[0]  # what a person copies: never shortened
-        table.add_column(column, justify="right" if kind == "r" else "left", no_wrap=is_name)
+        align: Literal["right", "left"] = "right" if kind == "r" else "left"
+        table.add_column(Text(column), justify=align, no_wrap=is_name)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(Text(str(cell)) for cell in row))
     Console(highlight=False).print(table)
 
 

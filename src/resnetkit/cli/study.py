@@ -128,9 +128,8 @@ def show_outcomes(outcomes: "Sequence[Outcome]", report: Path, *, json: bool) ->
         for finding in (finding for outcome in outcomes for finding in outcome.findings):
             print(f"{finding.verdict}: {finding.claim}")
             for sample in (finding.first, finding.second):
-                unit = f" {sample.unit}" if sample.unit else ""
-                print(
-                    f"    {sample.label}: {sample.mean:.2f}{unit} +- {sample.spread:.2f}"
-                    f" (n = {len(sample.values)})"
-                )
+                unit, digits = (f" {sample.unit}", 2) if sample.unit else ("", 3)
+                mean, spread = f"{sample.mean:.{digits}f}", f"{sample.spread:.{digits}f}"
+                count = len(sample.values)
+                print(f"    {sample.label}: {mean}{unit} +- {spread} (n = {count})")
     remark(f"report: {report.resolve()}")

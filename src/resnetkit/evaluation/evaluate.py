@@ -78,6 +78,11 @@ def evaluate(
         probabilities = predict_probabilities(
             network, dataset, sample_ids, flip=flip, precision=chosen, observe=observe
         )
+    if not np.isfinite(probabilities).all():
+        raise DataError(
+            f"the network ({network.origin}) answers with values that are no numbers: its weights"
+            " do not fit these images."
+        )
     labels = dataset.labels[sample_ids].numpy()
     return Evaluation(
         origin=network.origin,

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 
 from resnetkit.models.blocks import Block
@@ -41,15 +41,19 @@ def normalize_add_relu(norm: Any, x: Tensor, shortcut: Tensor | None = None) -> 
     """Returns relu(norm(x) + shortcut), and moves the running statistics of `norm`.
 
     Args:
-        norm: `nn.BatchNorm2d` in training.
+        norm: `nn.BatchNorm2d`; one that is frozen, in evaluation mode, works as it would alone.
         x: (B, C, H, W), fastest in channels-last memory.
         shortcut: likewise; None adds nothing.
     """
+    count = x.numel() // x.shape[1]
+    usable = isinstance(norm, nn.BatchNorm2d) and norm.training
+    if not usable or norm.momentum is None or not norm.affine or count < 2:
+        normalized = norm(x)  # frozen or unusual: it does, or refuses, what it should
+        return torch.relu(normalized if shortcut is None else normalized + shortcut)
     means, variances = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     output, mean, variance = NormalizeAddRelu.apply(
         x, shortcut, norm.weight, norm.bias, means.clone(), norm.eps
     )
-    count = x.numel() / x.shape[1]
     with torch.no_grad():
         means.lerp_(mean, norm.momentum)
         variances.lerp_(variance * (count / (count - 1)), norm.momentum)

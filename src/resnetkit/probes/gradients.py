@@ -1,6 +1,7 @@
 """Gradient flow: how much of the loss gradient arrives at each layer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> list[Laye
         if isinstance(module, nn.Conv2d | nn.Linear) and ".downsample." not in name
     ]
     weights = [model.get_submodule(name).get_parameter("weight") for name in names]
-    with unchanged(model, training=True), torch.enable_grad():
+    with unchanged(model, training=True), torch.enable_grad(), learning(weights):
         with inputs_and_outputs(model, names) as passed:
             loss = functional.cross_entropy(model(images.detach().requires_grad_()), labels)
         inputs = [passed[name][0] for name in names]
@@ -61,6 +62,19 @@ def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> list[Laye
             names, norms[: len(names)], norms[len(names) :], strict=True
         )
     ]
+
+
+@contextmanager
+def learning(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Lets gradients reach frozen weights for a while."""
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    for weight in frozen:
+        weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
 
 
 def slope_per_layer(norms: Sequence[float]) -> float:

@@ -104,6 +104,6 @@ def gradient_along(
     first = ways[next(iter(ways))]
     first.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
     with put_in_place(model, dict(ways)):
-        loss = functional.cross_entropy(model(images), labels)
+        loss = functional.cross_entropy(model(images.detach().requires_grad_()), labels)
         (gradient,) = torch.autograd.grad(loss, entered)
     return float(gradient.double().norm())

@@ -121,21 +121,29 @@ def next_steps(outcome: Outcome) -> list[tuple[str, str]]:
         )
         for other in others
     ]
+    longer_makes_sense = "length" not in outcome.study.varied(outcome.scale)
     for run in list(chain.from_iterable(outcome.runs.values()))[-1:]:
         length, network = run.recipe.length, run.recipe.model.name
         lr = run.recipe.optimizer.lr / 2
         longer = f"'length={2 * length.count} {length.unit}'"
+        if longer_makes_sense:
+            steps.append(
+                (
+                    "Train twice as long: does the outcome stay the same?",
+                    f"resnet study {name} --scale {outcome.scale} --set {longer}",
+                )
+            )
+        options = "".join(
+            f" --set model.options.{key}={value}" for key, value in run.recipe.model.options.items()
+        )
         steps += [
-            (
-                "Train twice as long: does the outcome stay the same?",
-                f"resnet study {name} --scale {outcome.scale} --set {longer}",
-            ),
             (
                 phrase(
                     "Train one network alone, here {network}, with half the learning rate.",
                     network=network,
                 ),
-                f"resnet train {scale.recipe} --set model.name={network} --set optimizer.lr={lr:g}",
+                f"resnet train {scale.recipe} --set model.name={network}{options}"
+                f" --set optimizer.lr={lr:g}",
             ),
             ("See the layers of that network, and what each costs.", f"resnet inspect {network}"),
         ]

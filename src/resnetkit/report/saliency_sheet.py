@@ -1,11 +1,14 @@
 """A picture of an image and of what speaks for the answer, beside each other."""
 
+import io
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from resnetkit.storage import write_file
 
 __all__ = ["write_saliency_sheet"]
 
@@ -36,4 +39,6 @@ def write_saliency_sheet(
             axes.set_title(title, fontsize=11)
             axes.set_axis_off()
         figure.tight_layout()
-        figure.savefig(path, format="png")
+        content = io.BytesIO()
+        figure.savefig(content, format="png")
+    write_file(path, content.getvalue())

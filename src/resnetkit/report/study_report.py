@@ -98,12 +98,13 @@ def study_values(outcome: Outcome, panels: Panels, t: Language) -> dict[str, Any
         "study": outcome.study,
         "measured_charts": measured_charts(outcome, t),
         "block_drawings": block_drawings(outcome, t),
-        "beside_paper": outcome.study.scales[outcome.scale].beside_paper,
+        "beside_paper": beside_paper(outcome),
         "scale": outcome.scale,
         "changes": outcome.changes,
         "data": runs[0].recipe.data.name if runs else "no data",
         "seeds": seeds_in_words(outcome),
         "part": panels.part,
+        "diverged": diverged(outcome),
         "verdicts": verdict_counts(outcome.findings),
         "cards": cards(outcome.findings),
         "confidence": f"{CONFIDENCE:.0%}",
@@ -120,13 +121,24 @@ def study_values(outcome: Outcome, panels: Panels, t: Language) -> dict[str, Any
     }
 
 
+def beside_paper(outcome: Outcome) -> str:
+    """Returns how the numbers compare with published ones."""
+    return CHANGED if outcome.changes else outcome.study.scales[outcome.scale].beside_paper
+
+
+CHANGED = "Values of the recipe were changed here: compare with care."
+
+
+def diverged(outcome: Outcome) -> int:
+    """Returns how many trainings have no error of their own."""
+    return sum(run.diverged for run in chain.from_iterable(outcome.runs.values()))
+
+
 def measured_charts(outcome: Outcome, t: Language) -> list[Markup]:
     """Returns the charts of what the study measured inside the networks."""
-    if not any(outcome.runs.values()):
-        return []
     return [
         Markup(charts.measured_lines(chart, name=f"{outcome.study.name}-measured{place}", t=t))
-        for place, chart in enumerate(outcome.study.charts(outcome.runs))
+        for place, chart in enumerate(outcome.charts)
     ]
 
 

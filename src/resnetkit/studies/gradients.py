@@ -103,8 +103,9 @@ def findings(runs: Runs) -> list[Finding]:
             limit("slope of a healthy gradient", HEALTHY, normalized),
             margin=0.0,
             confirmed=(
-                "Normalisation brings every layer's output back to one scale, and the gradient"
-                " arrives. So vanishing gradients are not what ruins this network."
+                "Normalisation sets the scale anew in every layer, and the gradient arrives; it may"
+                " even grow on its way back. So vanishing gradients are not what ruins this"
+                " network."
             ),
             not_confirmed="Here the gradient shrank by more than the limit in spite of it.",
         ),
@@ -134,7 +135,7 @@ def findings(runs: Runs) -> list[Finding]:
             untrained,
             limit("nearly as wrong as guessing", NEARLY_CHANCE, untrained),
             margin=0.0,
-            confirmed="Its error stays at that of guessing one of ten classes, 90 %.",
+            confirmed="Its error stays near that of guessing one of ten classes, 90 %.",
             not_confirmed="Here it learned something all the same.",
         ),
     ]

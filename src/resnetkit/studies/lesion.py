@@ -31,7 +31,8 @@ def harm(run: Run, key: str) -> float:
 
 def harm_sample(runs: Runs, group: str, key: str) -> Sample:
     """Returns the harm of a kind of lesion to the trainings of a group."""
-    return Sample(phrase(RISES[key], group=group), tuple(harm(run, key) for run in runs[group]))
+    rises = tuple(harm(run, key) for run in runs[group])
+    return Sample(phrase(RISES[key], group=group), rises, "points")
 
 
 RISES = {
@@ -61,7 +62,7 @@ def findings(runs: Runs) -> list[Finding]:
             margin=MARGIN,
             confirmed=(
                 "In a plain network there is one path, and every layer is needed in its place. In a"
-                " residual network most paths pass any block by, and the others go on working."
+                " residual network half of the paths pass any block by, and go on working."
             ),
             not_confirmed="Here the residual network depended on its blocks about as much.",
         )

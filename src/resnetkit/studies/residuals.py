@@ -40,7 +40,9 @@ def findings(runs: Runs) -> list[Finding]:
     after = ratio(runs, deep, "after")
     through_half = Sample(
         phrase(
-            "share of the gradient of {deep} on paths through at most half of its blocks", deep=deep
+            "share of the summed gradient norms of {deep} on paths through at most half of its"
+            " blocks",
+            deep=deep,
         ),
         tuple(share_of_short_paths(measured(run, "paths")["total"]) for run in runs[deep]),
     )
@@ -77,12 +79,12 @@ def findings(runs: Runs) -> list[Finding]:
         ),
         judge_higher(
             phrase(
-                "Most of the gradient of {deep} comes by short paths, through at most half of its"
-                " blocks.",
+                "By the sum of their norms, most of the gradient of {deep} comes by short paths,"
+                " through at most half of its blocks.",
                 deep=deep,
             ),
             through_half,
-            limit("half of the gradient", 50.0, through_half),
+            limit("half of the sum", 50.0, through_half),
             margin=0.0,
             confirmed=(
                 "A residual network is the sum of many paths. The long ones carry next to no"
@@ -139,7 +141,7 @@ def charts(runs: Runs) -> list[Chart]:
         Chart(
             title=phrase("The gradient that paths carry in {deep}", deep=deep),
             x="blocks that a path passes through",
-            y="share of the gradient, %",
+            y="share of the summed norms, %",
             lines=(line("all of that length", [shares(p["total"]) for p in paths], places(paths)),),
         ),
     ]

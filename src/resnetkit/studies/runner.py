@@ -12,7 +12,7 @@ from typing import Any
 
 import joblib
 
-from resnetkit.errors import Interrupted, TrainingDiverged, UsageError
+from resnetkit.errors import DataError, Interrupted, TrainingDiverged, UsageError
 from resnetkit.models.complexity import trace
 from resnetkit.models.zoo import find_architecture
 from resnetkit.studies.measurements import is_measured, measure
@@ -91,7 +91,7 @@ def tasks_of(
             folder = trial_folder(root, trial.recipe)
             known = tasks.get(folder)
             measurements = (*(known.measurements if known else ()), *study.measurements)
-            counts = study.divergence_counts or (known is not None and known.divergence_counts)
+            counts = study.divergence_counts and (known is None or known.divergence_counts)
             unique = tuple(dict.fromkeys(measurements))
             tasks[folder] = Task(trial.recipe, folder, unique, counts)
     return list(tasks.values())
@@ -202,8 +202,15 @@ def read_outcome(
     runs: dict[str, list[Run]] = {}
     for trial in trials_of(study, scale, changes):
         runs.setdefault(trial.group, []).append(read_run(trial_folder(root, trial.recipe)))
-    findings = tuple(study.findings(runs))
-    return Outcome(study, scale, changes or {}, outcome_folder(root, study, scale), runs, findings)
+    try:
+        findings, charts = tuple(study.findings(runs)), tuple(study.charts(runs) if runs else ())
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise DataError(
+            f"what the study '{study.name}' measured is damaged ({type(error).__name__}: {error})."
+            f" Remove the folders 'probes' below {root / 'runs'}: the study measures again."
+        ) from error
+    folder = outcome_folder(root, study, scale)
+    return Outcome(study, scale, changes or {}, folder, runs, findings, charts)
 
 
 def read_outcomes_again(folder: Path) -> list[Outcome]:

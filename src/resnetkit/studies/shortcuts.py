@@ -48,8 +48,8 @@ def findings(runs: Runs) -> list[Finding]:
             error_sample(runs, c, "test"),
             margin=MARGIN,
             confirmed=(
-                "The differences are small, so projections are not what removes degradation; the"
-                " paper leaves option C out to save memory and time."
+                "Weights in the shortcut are not what removes degradation; the paper leaves option"
+                " C out to save memory and time."
             ),
             not_confirmed="At this scale the difference is larger than the margin, or not known.",
         ),

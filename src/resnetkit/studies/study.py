@@ -45,7 +45,11 @@ RULES = {
     )
     for side in ("above", "below")
 }
-UNITS = {"%": " percentage points"}
+UNITS = {"%": " percentage points", "points": " percentage points"}
+UNSURE = (
+    "The means agree with the claim, but the trainings differ too much among themselves for the"
+    " rule: run more seeds."
+)
 MORE_SEEDS = "The spread between trainings is not known yet: run more seeds."
 
 
@@ -56,7 +60,8 @@ class Sample:
     Attributes:
         label: what was measured, such as "training error of plain56".
         values: one a seed.
-        unit: of the values; % for percent, empty for a plain number.
+        unit: of the values: % for percent, points for a difference of percents, empty for a plain
+            number.
     """
 
     label: str
@@ -71,7 +76,9 @@ class Sample:
     @property
     def spread(self) -> float:
         """Returns the sample standard deviation over seeds; nan for fewer than two."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+        if len(self.values) < 2 or not all(map(math.isfinite, self.values)):
+            return math.nan
+        return statistics.stdev(self.values)
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,11 @@ def judge_higher(
         second: likewise.
         margin: in the unit of the quantities; percentage points for percent.
         confirmed: what it means for a learner when the claim holds.
-        not_confirmed: what it means when it does not.
+        not_confirmed: what it means when not even the means agree with it.
     """
     bound = -upper_bound(second, first)
-    meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": not_confirmed}
+    against = UNSURE if first.mean - second.mean > margin else not_confirmed
+    meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": against}
     reached = verdict(bound > margin, bound)
     rule = rule_in_words("above", margin, first.unit)
     meaning = meanings.get(reached, MORE_SEEDS)
@@ -129,7 +137,8 @@ def judge_not_higher(
 ) -> Finding:
     """Judges a claim that the first quantity is not higher; otherwise as `judge_higher`."""
     bound = upper_bound(first, second)
-    meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": not_confirmed}
+    against = UNSURE if first.mean - second.mean < margin else not_confirmed
+    meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": against}
     reached = verdict(bound < margin, bound)
     rule = rule_in_words("below", margin, first.unit)
     meaning = meanings.get(reached, MORE_SEEDS)
@@ -157,6 +166,8 @@ def verdict(holds: bool, bound: float) -> Verdict:
 def upper_bound(first: Sample, second: Sample) -> float:
     """Returns the upper confidence bound of mean(first) - mean(second); nan for too few seeds."""
     if min(len(first.values), len(second.values)) < FEWEST_SEEDS:
+        return math.nan
+    if not all(map(math.isfinite, (*first.values, *second.values))):
         return math.nan
     if first.spread == second.spread == 0:
         return first.mean - second.mean
@@ -216,6 +227,11 @@ class Scale:
     def data(self) -> str:
         """Returns the name of the data set."""
         return load_recipe(self.recipe).data.name
+
+
+def overlap(key: str, other: str) -> bool:
+    """Returns whether two dotted keys are the same or one lies within the other."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
 def networks(*names: str) -> dict[str, dict[str, Any]]:
@@ -293,6 +309,7 @@ class Outcome:
         folder: where its files are; the runs are below it.
         runs: of each group, in the order of seeds.
         findings: computed from the runs.
+        charts: likewise, of what was measured.
     """
 
     study: "Study"
@@ -301,6 +318,7 @@ class Outcome:
     folder: Path
     runs: dict[str, list[Run]]
     findings: tuple[Finding, ...]
+    charts: tuple[Chart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -361,6 +379,10 @@ class Study:
             raise UsageError(f"the study '{self.name}' does not use '{data}': expected {known}.")
         return chosen
 
+    def varied(self, scale: str) -> set[str]:
+        """Returns the keys of the recipe in which the trainings of a scale differ."""
+        return {"seed", *chain.from_iterable(self.scales[scale].groups.values())}
+
     def trials(self, scale: str, changes: dict[str, Any] | None = None) -> list[Trial]:
         """Returns every training of a scale.
 
@@ -369,8 +391,8 @@ class Study:
             changes: values of the recipe to replace, by dotted key.
         """
         chosen = self.scales[scale]
-        for key in ("seed", *chain.from_iterable(chosen.groups.values())):
-            if key in (changes or {}):
+        for key in changes or {}:
+            if any(overlap(key, own) for own in self.varied(scale)):
                 raise UsageError(
                     f"a study varies {key} itself: it cannot be set. 'resnet train' trains one."
                 )

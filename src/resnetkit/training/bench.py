@@ -298,10 +298,11 @@ def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
 
 def check_network_fit(recipe: Recipe, architecture: Architecture) -> None:
     """Raises RecipeError when the network cannot be learned as asked."""
-    if recipe.optimizer.muon_lr and architecture.norm == "none":
+    unfit = architecture.norm == "none" or architecture.preactivation
+    if recipe.optimizer.muon_lr and unfit:
         raise RecipeError(
             "optimizer.muon_lr needs batch normalisation after each convolution, whose weights it"
-            " keeps at a fixed norm. Set it to 0, or model.options.norm=batch."
+            " keeps at a fixed norm: this network has none there. Set it to 0."
         )
 
 

@@ -17,8 +17,8 @@ class Muon(Optimizer):
     """Steps of equal size in all directions of a convolution, at a fixed norm of its weight.
 
     The momentum of a gradient has few large and many tiny singular values; here all become about
-    one, so that rare directions are learned as fast as common ones. The weight is kept at the norm
-    that an orthogonal one would have, which batch normalisation makes harmless.
+    one, so that rare directions are learned as fast as common ones. The weight is kept at a norm of
+    sqrt(outputs), which batch normalisation makes harmless.
 
     Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the
     fixed norm is that of the author's CIFAR-10 speed runs. `torch.optim.Muon` takes matrices only.

@@ -22,8 +22,10 @@ def load_network(path: Path) -> TrainedNetwork:
     """
     if not path.exists():
         raise WeightsError(f"there is no {path}: expected a run folder or a file of weights.")
-    if not path.is_dir():
+    if path.is_file():
         return load_file(path)
+    if not path.is_dir():
+        raise WeightsError(f"{path} is neither a file nor a folder.")
     folder = path / "model" if (path / "recipe.yaml").is_file() else path
     if (folder / "config.json").is_file():
         return load_model_folder(folder)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.weights.tensors import Tensors, check_names
+from resnetkit.models.weights.tensors import Tensors, check_names, check_values
 from resnetkit.models.zoo import Architecture
 
 __all__ = ["TrainedNetwork", "built"]
@@ -42,9 +42,12 @@ def built(path: Path, architecture: Architecture, tensors: Tensors) -> ResNet:
     """Returns the network with the weights of a file, every tensor of which finds its place.
 
     Raises:
-        WeightsError: when one is missing, left over or of another shape.
+        WeightsError: when one is missing, left over, of another shape, or holds what is no number.
     """
+    with torch.device("meta"):  # shapes without values: nothing large is built in vain
+        expected = architecture.build().state_dict()
+    check_names(path, tensors, expected)
+    check_values(path, tensors)
     model = architecture.build(torch.Generator())
-    check_names(path, tensors, model.state_dict())
     model.load_state_dict(tensors, strict=True)
     return model.eval()

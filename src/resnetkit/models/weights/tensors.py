@@ -3,6 +3,7 @@
 import pickle
 import struct
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from resnetkit.errors import WeightsError
 
-__all__ = ["Tensors", "check_names", "read_file", "read_tensors"]
+__all__ = ["Tensors", "check_names", "check_values", "read_file", "read_tensors"]
 
 Tensors = dict[str, Tensor]
 
@@ -27,6 +28,8 @@ DAMAGED = (
     AttributeError,
     EOFError,
     UnicodeDecodeError,
+    RecursionError,
+    OSError,  # of a truncated archive
     struct.error,
 )
 
@@ -42,15 +45,15 @@ def read_file(path: Path) -> Any:
         WeightsError: when it cannot be read, is damaged, or holds anything else, such as code.
     """
     try:
-        with path.open("rb") as file:
-            beginning = file.read(9)
-        if beginning[8:9] == b"{":  # after the length of its header
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an old format, which is read all the same
-            return torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        if content[8:9] == b"{":  # after the length of its header
+            return safetensors.torch.load(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an old format, which is read all the same
+            return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is not a file of weights, or holds more than tensors, numbers and texts."
@@ -65,8 +68,8 @@ def read_file(path: Path) -> Any:
 
 def first_line(error: Exception) -> str:
     """Returns the beginning of an error's words, as a sentence."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words[:150].rstrip(".") + "."
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__} {words[:150]}".rstrip(". ") + "."
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -88,6 +91,25 @@ def is_tensors(content: object) -> bool:
         and bool(content)
         and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
     )
+
+
+def check_values(path: Path, tensors: Tensors) -> None:
+    """Checks that every tensor holds plain, finite numbers, and no variance is negative.
+
+    Raises:
+        WeightsError: with the name of the first that does not.
+    """
+    for name, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
+        if not plain or tensor.is_meta:
+            raise WeightsError(f"{path}: '{name}' is not a plain table of numbers.")
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(
+                f"{path}: '{name}' holds values that are no finite numbers: the training it comes"
+                " from diverged, or the file is damaged."
+            )
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise WeightsError(f"{path}: '{name}' holds a negative variance: the file is damaged.")
 
 
 def check_names(path: Path, found: Tensors, expected: Tensors) -> None:
