@@ -191,7 +191,7 @@ RESIDUALS = Study(
     scales={
         "quick": digits(
             watched("resnet20", "resnet32", "resnet56"),
-            cost="30 seconds more than degradation (estimate)",
+            cost="30 seconds more than degradation",
         ),
         "short": cifar10(
             watched("resnet20", "resnet56"), cost="about 35 minutes on 2 cores (estimate)"
