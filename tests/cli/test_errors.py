@@ -52,7 +52,7 @@ def test_the_tree_is_drawn_in_the_docstring() -> None:
 def test_every_error_ends_the_command_in_one_line(
     resnet: Resnet, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    def refuse(_: Path) -> Path:
+    def refuse(_: Path, lang: str) -> Path:
         raise ERRORS[name]("it cannot be. Try this.")
 
     monkeypatch.setattr("resnetkit.cli.runs.write_report", refuse)
@@ -65,7 +65,7 @@ def test_every_error_ends_the_command_in_one_line(
 def test_an_interruption_ends_with_128_and_the_signal(
     resnet: Resnet, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
-    def stop(_: Path) -> Path:
+    def stop(_: Path, lang: str) -> Path:
         raise Interrupted("all is saved.", number)
 
     monkeypatch.setattr("resnetkit.cli.runs.write_report", stop)
@@ -76,7 +76,7 @@ def test_an_interruption_ends_with_128_and_the_signal(
 def test_an_impatient_person_ends_with_130(resnet: Resnet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C before a training catches the signal, or where there is nothing to save."""
 
-    def interrupt(_: Path) -> Path:
+    def interrupt(_: Path, lang: str) -> Path:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("resnetkit.cli.runs.write_report", interrupt)
@@ -91,7 +91,7 @@ def test_an_interruption_travels_between_processes() -> None:
 
 
 def test_a_fault_of_ours_is_not_dressed_up(resnet: Resnet, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Path) -> Path:
+    def fail(_: Path, lang: str) -> Path:
         raise ZeroDivisionError
 
     monkeypatch.setattr("resnetkit.cli.runs.write_report", fail)
