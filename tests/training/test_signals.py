@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,6 +26,15 @@ def test_a_signal_is_noted_and_nothing_else_happens(number: int) -> None:
         assert stop.signal_number == number
 
 
+@pytest.fixture
+def _interrupts_as_usual() -> Iterator[None]:
+    """Undoes what a shell does to processes in its background: they ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts_as_usual")
 @pytest.mark.parametrize("first", SIGNALS)
 def test_a_second_signal_ends_the_process_as_usual(first: int) -> None:
     with caught_signals():
