@@ -106,7 +106,7 @@ def keep_freed_memory() -> None:
     """Makes the GNU C library keep the memory of activations for the next step.
 
     It would give large blocks back to the system, which hands them out again page by page, zeroed:
-    a fifth of a training step of ResNet-20 (docs/log.md). Other C libraries are left alone.
+    an eighth of a training step of ResNet-20 (docs/log.md). Other C libraries are left alone.
     """
     if not sys.platform.startswith("linux"):
         return
