@@ -166,8 +166,6 @@ def probe(network: "TrainedNetwork") -> dict[str, Any]:
     """Returns what the probes see in a trained network, on images of its own data's test part."""
     from dataclasses import asdict
 
-    import torch
-
     from resnetkit.data.augment import normalize
     from resnetkit.data.datasets import open_dataset
     from resnetkit.errors import ArchitectureError
@@ -182,7 +180,6 @@ def probe(network: "TrainedNetwork") -> dict[str, Any]:
     dataset = open_dataset(network.data)
     sample_ids = dataset.splits["test"][:IMAGES]
     images = normalize(dataset.images[sample_ids], network.mean, network.std)
-    images = images.contiguous(memory_format=torch.channels_last)
     found: dict[str, Any] = {
         "gradients": gradient_flow(network.model, images, dataset.labels[sample_ids]),
         "receptive_fields": receptive_fields(network.model),

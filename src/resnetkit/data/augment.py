@@ -20,7 +20,7 @@ ROW_STREAM, COLUMN_STREAM, FLIP_STREAM = 1, 2, 3
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Returns (images - mean) / std as float32.
+    """Returns (images - mean) / std as float32, in channels-last memory.
 
     Args:
         images: uint8 (B, C, H, W).
@@ -28,7 +28,8 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
             units of 0 to 255.
         std: likewise.
     """
-    return (images.to(torch.float32) - mean) / std
+    normalized = (images.to(torch.float32) - mean) / std
+    return normalized.contiguous(memory_format=torch.channels_last)
 
 
 def augment(

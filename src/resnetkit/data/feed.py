@@ -126,5 +126,4 @@ class Feed:
 
     def normalized(self, sample_ids: Tensor) -> Tensor:
         """Returns the images in channels-last memory, normalised."""
-        images = normalize(self.images[sample_ids], self.normalization.mean, self.normalization.std)
-        return images.contiguous(memory_format=torch.channels_last)
+        return normalize(self.images[sample_ids], self.normalization.mean, self.normalization.std)

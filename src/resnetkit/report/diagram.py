@@ -19,11 +19,7 @@ SHORTCUT_WORDS: dict[ShortcutKind, str] = {
 DASHES: dict[ShortcutKind, str] = {"none": "", "identity": "", "zeros": "2 4", "projection": "7 4"}
 
 WIDTH = 380.0  # of a panel, in which a font of 12 is readable on a phone
-BOX, GAP, MARGIN = (
-    74.0,
-    16.0,
-    14.0,
-)  # widths of a block, of what lies between two and before the first
+BOX, GAP, MARGIN = 74.0, 16.0, 14.0  # of a block, of what lies between two, before the first
 MOST_BOXES = 4  # in a row; of more blocks, the first two and the last are drawn
 LINE = 15.0
 

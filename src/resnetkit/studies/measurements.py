@@ -101,7 +101,7 @@ def some_images(
     """Returns the first images of a part as a network sees them (B, C, H, W), and their labels."""
     sample_ids = dataset.splits[split][:IMAGES]
     images = normalize(dataset.images[sample_ids], normalization.mean, normalization.std)
-    return images.contiguous(memory_format=torch.channels_last), dataset.labels[sample_ids]
+    return images, dataset.labels[sample_ids]
 
 
 def gradients(run: Run) -> Measured:

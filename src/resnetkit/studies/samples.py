@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
 
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
@@ -41,9 +40,8 @@ def measured_sample(
     what: str,
     *,
     unit: str = "",
-    reduce: Callable[[Sequence[float]], float] = statistics.fmean,
 ) -> Sample:
-    """Returns one number a training, out of a measurement.
+    """Returns one number a training, the mean of a measured list.
 
     Args:
         runs: of the study.
@@ -52,9 +50,8 @@ def measured_sample(
         key: of its lists.
         what: words for the number, with {group} for the group's name.
         unit: of the number.
-        reduce: makes one number of a list.
     """
-    values = [reduce(measured(run, measurement)[key]) for run in runs[group]]
+    values = [statistics.fmean(measured(run, measurement)[key]) for run in runs[group]]
     return Sample(phrase(what, group=group), tuple(values), unit)
 
 

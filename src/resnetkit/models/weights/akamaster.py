@@ -20,7 +20,6 @@ from resnetkit.models.zoo import Architecture, cifar
 
 __all__ = ["is_akamaster", "load_akamaster"]
 
-CIFAR10_CLASSES = 10
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
