@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from resnetkit.models.complexity import Complexity, trace
+from resnetkit.models.complexity import trace
+from resnetkit.models.zoo import Architecture
 from resnetkit.report.page import link, model_facts
 from resnetkit.report.series import final_values
 from resnetkit.studies.phrase import Phrase, phrase
@@ -21,6 +22,7 @@ __all__ = [
     "rows",
     "run_links",
     "seeds_in_words",
+    "trained_network",
 ]
 
 
@@ -57,7 +59,7 @@ def rows(outcome: Outcome) -> list[Row]:
 
 def row(group: str, runs: Sequence[Run]) -> Row:
     """Returns one line of the table of results."""
-    cost = next((complexity(run) for run in runs if model_facts(run)), None)
+    cost = next((trace(*trained_network(run)) for run in runs if model_facts(run)), None)
     return Row(
         group,
         cost.parameters if cost else None,
@@ -68,13 +70,13 @@ def row(group: str, runs: Sequence[Run]) -> Row:
     )
 
 
-def complexity(run: Run) -> Complexity:
-    """Returns what a finished network costs for one of its images."""
+def trained_network(run: Run) -> tuple[Architecture, int]:
+    """Returns the network of a finished run, and the side of its images in pixels."""
     facts = model_facts(run)
     architecture = run.recipe.architecture(
         num_classes=len(facts["class_names"]), in_channels=int(facts["layers"]["in_channels"])
     )
-    return trace(architecture, min(facts.get("image_size", [architecture.input_size])))
+    return architecture, min(facts["image_size"])
 
 
 def published(study: Study) -> dict[str, list[PaperFigure]]:

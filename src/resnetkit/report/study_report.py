@@ -9,12 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from resnetkit.data.datasets import open_dataset
 from resnetkit.models.outline import outline
 from resnetkit.report import charts
 from resnetkit.report.diagram import block_drawing
 from resnetkit.report.language import ENGLISH, Language
-from resnetkit.report.page import render, surroundings
+from resnetkit.report.page import model_facts, render, surroundings
 from resnetkit.report.results import (
     differing_keys,
     next_steps,
@@ -22,6 +21,7 @@ from resnetkit.report.results import (
     rows,
     run_links,
     seeds_in_words,
+    trained_network,
 )
 from resnetkit.report.series import Curve, Ending, curve, families, final_values, heading, label
 from resnetkit.report.verdicts import cards, findings_for_machines, verdict_counts
@@ -149,12 +149,8 @@ def block_drawings(outcome: Outcome, t: Language) -> list[Markup]:
     """Returns the blocks that are compared, each kind once: the first that changes the size."""
     kinds: dict[object, Markup] = {}
     for group, runs in outcome.runs.items():
-        for run in runs[:1]:
-            dataset = open_dataset(run.recipe.data.name)
-            architecture = run.recipe.architecture(
-                num_classes=len(dataset.class_names), in_channels=dataset.channels
-            )
-            block = outline(architecture, min(dataset.image_size))[2].blocks[0]
+        for run in [run for run in runs if model_facts(run)][:1]:
+            block = outline(*trained_network(run))[2].blocks[0]
             if (block.layers, block.shortcut) not in kinds:
                 drawing = block_drawing(block, title=label(group), t=t)
                 kinds[block.layers, block.shortcut] = Markup(drawing)
