@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
+from torch.nn import functional
 
 from resnetkit.data.augment import augment, crop_and_flip, flips, normalize
 
@@ -225,3 +226,16 @@ def test_normalize_equals_numpy_in_float64() -> None:
     normalized = normalize(images, mean[:, None, None], std[:, None, None])
     assert normalized.dtype == torch.float32
     np.testing.assert_allclose(normalized.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_small_crops_lie_at_every_place_of_the_padded_image_equally_often() -> None:
+    size, ids = 3, torch.arange(9_000)
+    side = 5 + 2 * 1 - size + 1
+    images = torch.arange(1.0, 26).reshape(1, 1, 5, 5).expand(len(ids), 1, 5, 5)
+    crops = augment(images, ids, seed=0, epoch=0, crop_padding=1, size=size)
+    assert crops.shape == (len(ids), 1, size, size)
+    padded = functional.pad(images[:1], (1,) * 4)
+    windows = padded.unfold(2, size, 1).unfold(3, size, 1).reshape(side**2, size**2)
+    matches = (crops.reshape(len(ids), 1, -1) == windows).all(2)
+    assert (matches.sum(1) == 1).all()
+    assert stats.chisquare(matches.sum(0)).pvalue > UNLIKELY

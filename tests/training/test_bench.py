@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from resnetkit.data.batches import Batch
 from resnetkit.data.datasets import open_dataset
+from resnetkit.data.feed import Feed
 from resnetkit.errors import RecipeError
 from resnetkit.models.fused import build_error
 from resnetkit.models.zoo import ARCHITECTURES, create_model, find_architecture
@@ -47,6 +50,15 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
         {"data.crop_padding": 8},
         "data.crop_padding is 8, but the images are 8 pixels wide: a crop could miss them."
         " Use at most 4.",
+    ),
+    "early crops as large as the image": (
+        {"data.early_size": 8},
+        "data.early_size is 8, but the images are only 8 pixels wide. Use less, or 0 for whole"
+        " images.",
+    ),
+    "early crops too small for the network": (
+        {"data.early_size": 3},
+        "'resnet20' shrinks images by 4, but data.early_size is 3 pixels. Use 4 or more.",
     ),
     "a batch of one": (
         {"batch_size": 1},
@@ -249,3 +261,25 @@ def test_a_recipe_trains_with_the_kernels_it_asks_for(tiny: Recipes, tmp_path: P
         assert run.sessions[0]["kernels"]["name"] == kernels
         losses[kernels] = [event["loss"] for event in run.events("interval")]
     assert losses["modules"] == pytest.approx(losses.get("fused", losses["modules"]), rel=0.02)
+
+
+def test_early_steps_see_small_crops_and_later_ones_whole_images(
+    tmp_path: Path, tiny: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    whole = Feed.training
+
+    def watched(feed: Feed, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
+        images, labels = whole(feed, batch, size=size)
+        seen.append(tuple(images.shape[2:]))
+        return images, labels
+
+    monkeypatch.setattr(Feed, "training", watched)
+    changes = {"length": "5 steps", "data.early_size": 6, "data.early_share": 0.4}
+    train(tiny(changes), tmp_path / "run")
+    assert seen == [(6, 6), (6, 6), (8, 8), (8, 8), (8, 8)]
+
+
+def test_without_early_crops_every_step_sees_whole_images(tiny: Recipes) -> None:
+    bench = built(tiny({}))
+    assert {bench.crop_size(step) for step in range(bench.total_steps)} == {0}

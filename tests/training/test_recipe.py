@@ -129,6 +129,8 @@ ANOTHER = {
     "data.normalize": "pixel-mean",
     "data.crop_padding": 2,
     "data.padding": "reflect",
+    "data.early_size": 4,
+    "data.early_share": 0.25,
     "data.flip": "random",
     "optimizer.lr": 0.05,
     "optimizer.momentum": 0.8,

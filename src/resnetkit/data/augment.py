@@ -41,6 +41,7 @@ def augment(
     crop_padding: int,
     padding: Padding = "zeros",
     flip: Flip = "none",
+    size: int = 0,
 ) -> Tensor:
     """Returns each image cropped at a random place and flipped or not.
 
@@ -55,17 +56,19 @@ def augment(
         crop_padding: pixels on each side; 0 leaves every image in its place.
         padding: what is there.
         flip: see `Flip`.
+        size: side of the crops, in pixels; 0 keeps height and width.
 
     Returns:
-        float (B, C, H, W) in channels-last memory.
+        float (B, C, H, W), or (B, C, size, size), in channels-last memory.
     """
-    offsets = 2 * crop_padding + 1
-    rows = random_integers(sample_ids, offsets, seed=seed, epoch=epoch, stream=ROW_STREAM)
-    columns = random_integers(sample_ids, offsets, seed=seed, epoch=epoch, stream=COLUMN_STREAM)
-    flipped = flips(sample_ids, flip, seed=seed, epoch=epoch)
     mode = "constant" if padding == "zeros" else "reflect"
     padded = functional.pad(images, (crop_padding,) * 4, mode=mode) if crop_padding else images
-    return crop_and_flip(padded, rows, columns, flipped, size=(images.shape[2], images.shape[3]))
+    window = (size or images.shape[2], size or images.shape[3])
+    places = (padded.shape[2] - window[0] + 1, padded.shape[3] - window[1] + 1)
+    rows = random_integers(sample_ids, places[0], seed=seed, epoch=epoch, stream=ROW_STREAM)
+    columns = random_integers(sample_ids, places[1], seed=seed, epoch=epoch, stream=COLUMN_STREAM)
+    flipped = flips(sample_ids, flip, seed=seed, epoch=epoch)
+    return crop_and_flip(padded, rows, columns, flipped, size=window)
 
 
 def flips(sample_ids: Tensor, flip: Flip, *, seed: int, epoch: int) -> Tensor:

@@ -102,8 +102,13 @@ class Feed:
             flip=flip,
         )
 
-    def training(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns this rank's share, augmented: float (B, C, H, W), and labels, int64 (B,)."""
+    def training(self, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
+        """Returns this rank's share, augmented: float (B, C, H, W), and labels, int64 (B,).
+
+        Args:
+            batch: which samples.
+            size: side of the crops that are shown of them; 0 for whole images.
+        """
         sample_ids = batch.share.to(self.images.device)
         images = augment(
             self.normalized(sample_ids),
@@ -113,6 +118,7 @@ class Feed:
             crop_padding=self.crop_padding,
             padding=self.padding,
             flip=self.flip,
+            size=size,
         )
         return images, self.labels[sample_ids]
 

@@ -113,6 +113,11 @@ class Bench:
         scheduled = recipe.optimizer.lr * recipe.schedule.factor_at(step, self.total_steps, epoch)
         return recipe.warmup.lr_at(step, scheduled, epoch, below=below)
 
+    def crop_size(self, step: int) -> int:
+        """Returns the side of the crops that a step, from 0, is shown; 0 for whole images."""
+        data = self.recipe.data
+        return data.early_size if step < data.early_share * self.total_steps else 0
+
     def split_ids(self, split: Split) -> Tensor:
         """Returns the samples of a part; what is trained on counts as the training part."""
         return self.batches.sample_ids if split == "train" else self.dataset.splits[split]
@@ -294,6 +299,11 @@ def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
             f"data.crop_padding is {recipe.data.crop_padding}, but the images are {side} pixels"
             f" wide: a crop could miss them. Use at most {side // 2}."
         )
+    if recipe.data.early_size >= side:
+        raise RecipeError(
+            f"data.early_size is {recipe.data.early_size}, but the images are only {side} pixels"
+            " wide. Use less, or 0 for whole images."
+        )
 
 
 def check_network_fit(recipe: Recipe, architecture: Architecture) -> None:
@@ -324,6 +334,11 @@ def check_size_fit(recipe: Recipe, dataset: Dataset, model: ResNet) -> None:
     """Raises RecipeError when the last stage would see less than one pixel of the image."""
     stride = list(model.feature_maps.values())[-1].stride
     height, width = dataset.image_size
+    if 0 < recipe.data.early_size < stride:
+        raise RecipeError(
+            f"'{recipe.model.name}' shrinks images by {stride}, but data.early_size is"
+            f" {recipe.data.early_size} pixels. Use {stride} or more."
+        )
     if min(height, width) < stride:
         raise RecipeError(
             f"'{recipe.model.name}' shrinks images by {stride}, but those of '{dataset.name}' are"

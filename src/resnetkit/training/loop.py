@@ -143,7 +143,7 @@ def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: Stop
 
 def take_gradient(bench: Bench, batch: Batch) -> tuple[Tensor, Tensor]:
     """Runs a batch forward and backward; returns the loss and the norm of the whole gradient."""
-    images, labels = bench.feed.training(batch)
+    images, labels = bench.feed.training(batch, size=bench.crop_size(batch.step))
     with bench.precision.autocast():
         logits = bench.parallel(images)
     logits = logits.float()

@@ -101,7 +101,11 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """Which images, and how they are shown; see `data.augment` and `data.feed`."""
+    """Which images, and how they are shown; see `data.augment` and `data.feed`.
+
+    Small crops save time while little is known yet: in the first `early_share` of steps, crops of
+    `early_size` pixels are shown. Zero shows images in their full size throughout.
+    """
 
     name: str = "digits"
     train_on: Literal["train", "train+validation"] = "train"
@@ -109,6 +113,8 @@ class DataSection(Section):
     crop_padding: Whole = Field(default=0, ge=0)
     padding: Padding = "zeros"
     flip: Flip = "none"
+    early_size: Whole = Field(default=0, ge=0)
+    early_share: Real = Field(default=0.5, gt=0, lt=1)
 
 
 class OptimizerSection(Section):
