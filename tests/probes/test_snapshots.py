@@ -29,6 +29,19 @@ def test_each_kept_checkpoint_is_a_network(tiny: Recipes, tmp_path: Path) -> Non
     assert found[2].class_names == finished.class_names
 
 
+def test_snapshots_are_spread_over_the_training(tiny: Recipes, tmp_path: Path) -> None:
+    recipe = tiny({"checkpoint.snapshots": 2, "checkpoint.every": "1 steps"})
+    run = train(recipe, tmp_path / "run")
+    found = dict(snapshots(run))
+    assert list(found) == [0, 3, 6]
+    untrained = found[0].architecture.build(torch.Generator().manual_seed(recipe.seed))
+    assert torch.equal(found[0].model.fc.weight, untrained.fc.weight)
+    plain = train(tiny(), tmp_path / "plain")  # they change nothing in the training
+    assert (run.model / "model.safetensors").read_bytes() == (
+        plain.model / "model.safetensors"
+    ).read_bytes()
+
+
 def test_an_unfinished_or_damaged_run_is_refused(tiny: Recipes, tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         next(snapshots(Run(tmp_path / "none", tiny())))

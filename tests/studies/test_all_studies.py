@@ -48,7 +48,8 @@ def new_runs(written_run: WrittenRun, tmp_path: Path) -> NewRuns:
 
 
 def slopes(value: float) -> dict[str, Any]:
-    return {"gradients": {"slope": [value], "input": [1.0, 2.0], "weight": [1.0]}}
+    found = {"slope": [value], "input": [1.0, 2.0], "weight": [1.0]}
+    return {"gradients": {**found, "steps": [0.0, 5.0], "slope along": [value, 0.0]}}
 
 
 def response(value: float) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def response(value: float) -> dict[str, Any]:
 
 def residual(ratio: float, totals: list[float]) -> dict[str, Any]:
     found = {"before": [1.0, 1.0], "after": [ratio, ratio], "mean": [ratio]}
-    found |= {"steps": [5.0, 10.0], "mean along": [1.0, ratio], "slope along": [0.1, 0.0]}
+    found |= {"steps": [5.0, 10.0], "mean along": [1.0, ratio], "change": [ratio]}
     places = [float(place) for place in range(len(totals))]
     return {"residuals": found, "paths": {"blocks": places, "gradient": totals, "total": totals}}
 
@@ -206,7 +207,7 @@ def test_studies_share_their_trainings() -> None:
 
     whole = digests("degradation")
     assert digests("responses") <= whole
-    assert not digests("residuals") & whole  # these keep checkpoints on the way
+    assert digests("residuals") <= whole
     assert digests("lesion") <= whole
     for name in ("gradients", "shortcuts", "depth", "initialisation", "bottleneck"):
         assert digests(name) & whole, name
@@ -271,7 +272,7 @@ def test_a_line_is_the_mean_and_range_of_what_is_finite() -> None:
         ("shortcuts", "model.options.shortcut"),
         ("initialisation", "model.options.norm"),
         ("degradation", "model"),
-        ("residuals", "checkpoint"),
+        ("residuals", "model.name"),
     ],
 )
 def test_what_a_study_varies_cannot_be_set_in_any_spelling(name: str, key: str) -> None:

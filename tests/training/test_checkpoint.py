@@ -151,6 +151,13 @@ def test_the_newest_are_kept_and_leftovers_removed(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"step-{s}" for s in left)
 
 
+def test_spared_checkpoints_stay(tmp_path: Path) -> None:
+    for step in (0, 2, 9, 10):
+        save_checkpoint(tmp_path, step, TENSORS, STATE)
+    remove_old_checkpoints(tmp_path, 1, spare={0, 9, 20})
+    assert checkpoint_steps(tmp_path) == [0, 9, 10]
+
+
 @pytest.mark.parametrize("failing", range(4))
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_half_one(
     saved: Path, monkeypatch: pytest.MonkeyPatch, failing: int

@@ -157,6 +157,7 @@ ANOTHER = {
     "evaluation.split": "test",
     "checkpoint.every": "2 epochs",
     "checkpoint.keep": 2,
+    "checkpoint.snapshots": 4,
 }
 
 
@@ -295,6 +296,9 @@ IMPOSSIBLE: dict[str, list[object]] = {
     "evaluation.every_epochs": [0, -1, 0.5],
     "evaluation.split": ["train", "val"],
     "checkpoint.keep": [0, -1, 0.5],
+    "checkpoint.snapshots": [-1, 0.5, 1001],
+    "data.early_size": [-1, 0.5, NAN],
+    "data.early_share": [0, 1, -0.1, NAN],
     "schedule.final": [-0.1, 1.1, NAN],
     "model.name": [5, None, ["resnet20"]],
 }

@@ -6,7 +6,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "until the error is below": {"warmup": UNTIL_ERROR, "optimizer.lr": 0.1},
     "in bfloat16": {"precision": "bfloat16", "gradient_clip": 1, "optimizer.nesterov": True},
     "up to a target": {"target_error": 99.9, "evaluation.every_epochs": 2, "length": "9 epochs"},
-    "augmented": {"data.crop_padding": 2, "data.padding": "reflect", "checkpoint.keep": 1},
+    "augmented": {
+        "data.crop_padding": 2,
+        "data.padding": "reflect",
+        "checkpoint.snapshots": 3,
+        "data.early_size": 6,
+    },
 }
 EVENTS = 10  # a session, six intervals of one step, two epochs, the end
 
@@ -216,7 +221,7 @@ def test_a_kill_after_the_last_save_leaves_no_checkpoint_too_many(
 ) -> None:
     recipe = few({"checkpoint.every": "3 steps"})
 
-    def killed(folder: Path, keep: int) -> None:
+    def killed(folder: Path, keep: int, spare: Collection[int]) -> None:
         if checkpoint_steps(folder)[-1] == 6:
             raise Crash
 

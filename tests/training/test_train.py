@@ -466,8 +466,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
     samples: list[int] = []
     real = Feed.training
 
-    def training(self: Feed, batch: Batch) -> tuple[Tensor, Tensor]:
-        images, labels = real(self, batch)
+    def training(self: Feed, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
+        images, labels = real(self, batch, size=size)
         if batch.step == step:
             samples.extend(batch.sample_ids.tolist())
             images[3, 0, 4, 4] = float("nan")

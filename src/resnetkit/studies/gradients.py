@@ -3,7 +3,14 @@
 from typing import Any
 
 from resnetkit.studies.phrase import phrase
-from resnetkit.studies.samples import Runs, error_sample, limit, measured_line, measured_sample
+from resnetkit.studies.samples import (
+    Runs,
+    error_sample,
+    limit,
+    line_along,
+    measured_line,
+    measured_sample,
+)
 from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import (
     Chart,
@@ -167,7 +174,22 @@ def charts(runs: Runs) -> list[Chart]:
         )
         for family in ("plain", "resnet")
         for norm in NORMS
-    ]
+    ] + [slopes_along(runs)]
+
+
+def slopes_along(runs: Runs) -> Chart:
+    """Returns how steeply the gradient falls or grows along training, where training goes well."""
+    shallow, deep = depths(runs)
+    networks = [f"{family}{depth}" for family in ("plain", "resnet") for depth in (shallow, deep)]
+    return Chart(
+        title="Slope of the gradient over the layers, along training, with BN",
+        x="step",
+        y="powers of ten a layer",
+        lines=tuple(
+            line_along(runs, group(name, "batch", "he"), "gradients", "slope along", label=name)
+            for name in networks
+        ),
+    )
 
 
 GRADIENTS = Study(

@@ -21,7 +21,7 @@ from resnetkit.evaluation.metrics import top_k_wrong
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.network import TrainedNetwork
-from resnetkit.probes.gradients import gradient_flow, slope_per_layer
+from resnetkit.probes.gradients import LayerGradient, gradient_flow, slope_per_layer
 from resnetkit.probes.lesions import removable_blocks, swapped, without_blocks
 from resnetkit.probes.memory import bytes_kept
 from resnetkit.probes.paths import path_gradients
@@ -105,16 +105,29 @@ def some_images(
 
 
 def gradients(run: Run) -> Measured:
-    """Measures the gradient at every layer before training, on images that are learned from."""
+    """Measures the gradient at every layer on images that are learned from.
+
+    Before training layer by layer, and its slope at the snapshots along training.
+    """
     model, dataset, normalization = at_start(run)
     images, labels = some_images(dataset, "train", normalization)
     flow = gradient_flow(model.double(), images.double(), labels)  # down to 1e-308
-    arriving = [each.input for each in flow[1:]]  # that of the images themselves says little
+    along = [] if run.diverged else list(snapshots(run))
     return {
-        "input": arriving,
+        "input": arriving(flow),
         "weight": [each.weight for each in flow],
-        "slope": [slope_per_layer(arriving)],
+        "slope": [slope_per_layer(arriving(flow))],
+        "steps": [float(step) for step, _ in along],
+        "slope along": [
+            slope_per_layer(arriving(gradient_flow(each.model.double(), images.double(), labels)))
+            for _, each in along
+        ],
     }
+
+
+def arriving(flow: list[LayerGradient]) -> list[float]:
+    """Returns the gradients at the inputs of the layers; that of the images says little."""
+    return [each.input for each in flow[1:]]
 
 
 def trained(run: Run) -> tuple[TrainedNetwork, Dataset, Tensor, Tensor]:
@@ -134,7 +147,7 @@ def responses(run: Run) -> Measured:
 
 def residuals(run: Run) -> Measured:
     """Measures F beside the shortcut in every block, before training and after, and on the way."""
-    network, dataset, images, labels = trained(run)
+    network, dataset, images, _ = trained(run)
     fresh, _, normalization = at_start(run)
     warm_up(fresh, some_images(dataset, "train", normalization)[0])
     found = {
@@ -145,15 +158,10 @@ def residuals(run: Run) -> Measured:
     changes = [each.change for each in found["after"] if each.change == each.change]
     along = [(step, each.model) for step, each in snapshots(run)]
     means = [mean_ratio(model, images) for _, model in along]
-    slopes = [
-        slope_per_layer([each.input for each in gradient_flow(model, images, labels)[1:]])
-        for _, model in along
-    ]
     return {
         **ratios,
         "steps": [float(step) for step, _ in along],
         "mean along": means,
-        "slope along": slopes,
         "mean": [sum(ratios["after"]) / len(ratios["after"])],
         "change": changes,
         "mean change": [sum(changes) / len(changes)],

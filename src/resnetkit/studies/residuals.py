@@ -1,16 +1,21 @@
 """Do blocks stay near the identity, and the nearer the deeper the network is?"""
 
 import statistics
-from typing import Any
 
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
-from resnetkit.studies.samples import Runs, by_depth, limit, measured_line, measured_sample
+from resnetkit.studies.samples import (
+    Runs,
+    by_depth,
+    limit,
+    line_along,
+    measured_line,
+    measured_sample,
+)
 from resnetkit.studies.scales import cifar10, digits, paper
 from resnetkit.studies.study import (
     Chart,
     Finding,
-    Line,
     Sample,
     Study,
     judge_higher,
@@ -130,13 +135,15 @@ def charts(runs: Runs) -> list[Chart]:
             title="Mean over the blocks, along training",
             x="step",
             y="|F(x)| / |shortcut|",
-            lines=tuple(along(runs, group, "mean along") for group in runs),
+            lines=tuple(
+                line_along(runs, group, "residuals", "mean along", label=group) for group in runs
+            ),
         ),
         Chart(
-            title="Slope of the gradient over the layers, along training",
-            x="step",
-            y="powers of ten a layer",
-            lines=tuple(along(runs, group, "slope along") for group in runs),
+            title="Distance from the identity, of blocks that keep the shape, after training",
+            x="block, from the input",
+            y="|y - x| / |x|",
+            lines=tuple(measured_line(runs, group, "residuals", "change") for group in runs),
         ),
         Chart(
             title=phrase("The gradient that paths carry in {deep}", deep=deep),
@@ -147,12 +154,6 @@ def charts(runs: Runs) -> list[Chart]:
     ]
 
 
-def along(runs: Runs, group: str, key: str) -> Line:
-    """Returns a quantity of the checkpoints that the runs of a group have kept."""
-    found = [measured(run, "residuals") for run in runs[group]]
-    return line(group, [each[key] for each in found], found[0]["steps"])
-
-
 def shares(totals: list[float]) -> list[float]:
     """Returns numbers as percent of their sum."""
     return [100 * each / sum(totals) for each in totals]
@@ -161,14 +162,6 @@ def shares(totals: list[float]) -> list[float]:
 def places(paths: list[dict[str, list[float]]]) -> list[float]:
     """Returns how many blocks the paths of each length pass through."""
     return [statistics.fmean(each) for each in zip(*(p["blocks"] for p in paths), strict=True)]
-
-
-SNAPSHOTS = 4
-
-
-def watched(*names: str) -> dict[str, dict[str, Any]]:
-    """Returns groups that differ in their network and keep checkpoints on the way."""
-    return {name: {**own, "checkpoint.keep": SNAPSHOTS} for name, own in networks(*names).items()}
 
 
 RESIDUALS = Study(
@@ -190,14 +183,13 @@ RESIDUALS = Study(
     ),
     scales={
         "quick": digits(
-            watched("resnet20", "resnet32", "resnet56"),
-            cost="30 seconds more than degradation",
+            networks("resnet20", "resnet32", "resnet56"), cost="10 seconds more than degradation"
         ),
         "short": cifar10(
-            watched("resnet20", "resnet56"), cost="about 35 minutes on 2 cores (estimate)"
+            networks("resnet20", "resnet56"), cost="about 35 minutes on 2 cores (estimate)"
         ),
         "paper": paper(
-            watched("resnet20", "resnet56", "resnet110"), cost="days on 2 cores: use a GPU"
+            networks("resnet20", "resnet56", "resnet110"), cost="days on 2 cores: use a GPU"
         ),
     },
     findings=findings,

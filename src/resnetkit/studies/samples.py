@@ -8,7 +8,16 @@ from resnetkit.studies.phrase import phrase
 from resnetkit.studies.study import Line, Sample, line
 from resnetkit.training.run import Run
 
-__all__ = ["PARTS", "Runs", "by_depth", "error_sample", "limit", "measured_line", "measured_sample"]
+__all__ = [
+    "PARTS",
+    "Runs",
+    "by_depth",
+    "error_sample",
+    "limit",
+    "line_along",
+    "measured_line",
+    "measured_sample",
+]
 
 Runs = dict[str, list[Run]]
 
@@ -66,6 +75,20 @@ def measured_line(runs: Runs, group: str, measurement: str, key: str, *, label: 
         label: what to call the line; the group by default.
     """
     return line(label or group, [measured(run, measurement)[key] for run in runs[group]])
+
+
+def line_along(runs: Runs, group: str, measurement: str, key: str, *, label: str) -> Line:
+    """Returns a number that was measured at the snapshots of each training, over its steps.
+
+    Args:
+        runs: of the study.
+        group: whose.
+        measurement: key of `MEASUREMENTS`, with a list of `steps`.
+        key: of its lists.
+        label: what to call the line.
+    """
+    found = [measured(run, measurement) for run in runs[group]]
+    return line(label, [each[key] for each in found], found[0]["steps"])
 
 
 def limit(what: str, value: float, like: Sample) -> Sample:

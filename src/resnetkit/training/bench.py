@@ -113,6 +113,14 @@ class Bench:
         scheduled = recipe.optimizer.lr * recipe.schedule.factor_at(step, self.total_steps, epoch)
         return recipe.warmup.lr_at(step, scheduled, epoch, below=below)
 
+    @property
+    def snapshot_steps(self) -> frozenset[int]:
+        """Returns the steps done when a state is saved that stays: from 0 to all."""
+        count = self.recipe.checkpoint.snapshots
+        return frozenset(
+            place * self.total_steps // count for place in range(count + 1 if count else 0)
+        )
+
     def crop_size(self, step: int) -> int:
         """Returns the side of the crops that a step, from 0, is shown; 0 for whole images."""
         data = self.recipe.data

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,17 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def remove_old_checkpoints(folder: Path, keep: int) -> None:
-    """Removes all but the newest checkpoints, and what a killed process left half-written."""
+def remove_old_checkpoints(folder: Path, keep: int, spare: Collection[int] = ()) -> None:
+    """Removes old checkpoints, and what a killed process left half-written.
+
+    Args:
+        folder: of the checkpoints.
+        keep: how many of the newest stay.
+        spare: steps that stay besides.
+    """
     for step in checkpoint_steps(folder)[:-keep]:
-        shutil.rmtree(folder / f"step-{step}")
+        if step not in spare:
+            shutil.rmtree(folder / f"step-{step}")
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         shutil.rmtree(leftover)
 

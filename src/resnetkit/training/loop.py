@@ -114,6 +114,8 @@ def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: Stop
     """
     recipe, total = bench.recipe, bench.total_steps
     every = recipe.checkpoint.every.steps(bench.batches.steps_per_epoch)
+    if progress.step == 0 and bench.snapshot_steps:
+        save(bench, run, progress)
     watch = Stopwatch()
     for batch in bench.batches.between(progress.step, 0 if progress.reached else total):
         with watch.training():
@@ -128,7 +130,8 @@ def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: Stop
             close_interval(bench, progress, journal, lr, norm, watch)
         if batch.ends_epoch or progress.step == total:
             close_epoch(bench, progress, journal, batch.epoch + 1)
-        if stopped or progress.reached or due(progress.step, every, total):
+        is_snapshot = progress.step in bench.snapshot_steps
+        if stopped or progress.reached or is_snapshot or due(progress.step, every, total):
             progress.metrics_bytes = journal.sync()
             save(bench, run, progress)
         if stopped:

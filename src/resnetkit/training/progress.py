@@ -48,8 +48,14 @@ def save(bench: Bench, run: Run, progress: Progress) -> None:
     if bench.world.is_main:
         with run.writing():
             save_checkpoint(run.checkpoints, progress.step, tensors_of(bench), asdict(progress))
-            remove_old_checkpoints(run.checkpoints, bench.recipe.checkpoint.keep)
+            tidy(bench, run)
     bench.world.wait()  # a rank that left now would take the others with it
+
+
+def tidy(bench: Bench, run: Run) -> None:
+    """Removes the checkpoints that the recipe does not ask to keep."""
+    keep = bench.recipe.checkpoint.keep
+    remove_old_checkpoints(run.checkpoints, keep, spare=bench.snapshot_steps)
 
 
 def tensors_of(bench: Bench) -> Tensors:
@@ -88,7 +94,7 @@ def restore(bench: Bench, run: Run) -> Progress:
         ) from error
     if bench.world.is_main:  # a kill between saving and removing leaves one too many
         with run.writing():
-            remove_old_checkpoints(run.checkpoints, bench.recipe.checkpoint.keep)
+            tidy(bench, run)
     return progress
 
 

@@ -233,10 +233,15 @@ class EvaluationSection(Section):
 
 
 class CheckpointSection(Section):
-    """How often the state is saved, and how many saved states are kept."""
+    """How often the state is saved, and how many saved states are kept.
+
+    `snapshots` more are kept for good, evenly spaced over the training, and one of its beginning:
+    what probes look at along training. Zero keeps none.
+    """
 
     every: Length = Duration(1, "epochs")
     keep: Whole = Field(default=1, ge=1)
+    snapshots: Whole = Field(default=0, ge=0, le=1000)
 
 
 class Recipe(Section):
