@@ -71,7 +71,7 @@ def measure_ours(network: str, steps: int) -> dict[str, float]:
 
         def step() -> None:
             batch = next(batches)
-            _, norm = take_gradient(bench, batch)
+            _, norm = take_gradient(bench, *bench.feed.training(batch))
             apply_gradient(bench, bench.lr_at(batch.step, below=True), norm)
 
         return timed(step, steps, case)
@@ -81,7 +81,8 @@ def random_dataset(case: Case):
     """Returns random images in ten classes."""
     import torch
 
-    from resnetkit.data.datasets import Dataset, stratified_split
+    from resnetkit.data.dataset import Dataset
+    from resnetkit.data.splits import stratified_split
 
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 10, (case.samples,), generator=generator)

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from resnetkit.data.datasets import DATASETS, Dataset, open_digits, stratified_split
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.datasets import DATASETS, open_digits
+from resnetkit.data.splits import stratified_split
 from resnetkit.training.recipe import Recipe, load_recipe
 
 torch.set_num_threads(1)

@@ -11,7 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnetkit.data.datasets import Dataset, open_dataset, stratified_split
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.datasets import open_dataset
+from resnetkit.data.splits import stratified_split
 from resnetkit.errors import DataError, UsageError
 
 # Published results depend on who is in which part: these may never change.
@@ -128,5 +130,5 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         open_dataset("digit")
     assert str(caught.value) == (
         "unknown data set 'digit': expected one of digits, cifar10, cifar100, fashion-mnist,"
-        " mnist. Did you mean 'digits'?"
+        " mnist, or the path of a folder of images. Did you mean 'digits'?"
     )

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from resnetkit.data.augment import Augmentation
 from resnetkit.data.batches import Batch, TrainingBatches
-from resnetkit.data.datasets import Dataset, open_dataset
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.datasets import open_dataset
 from resnetkit.data.feed import Feed, Normalization, NormalizationKind, measure_normalization
 
 CPU = torch.device("cpu")
@@ -28,9 +30,7 @@ def feed_of(dataset: Dataset, kind: NormalizationKind = "channel", crop_padding:
         normalization,
         CPU,
         seed=3,
-        crop_padding=crop_padding,
-        padding="zeros",
-        flip="none",
+        augmentation=Augmentation(crop_padding=crop_padding),
     )
 
 
@@ -108,9 +108,7 @@ def test_zero_padding_is_the_mean_and_not_black() -> None:
         Normalization(torch.full((1, 1, 1), 100.0), torch.full((1, 1, 1), 50.0)),
         CPU,
         seed=0,
-        crop_padding=2,
-        padding="zeros",
-        flip="none",
+        augmentation=Augmentation(crop_padding=2),
     )
     ids = torch.arange(200)
     images, _ = feed.training(Batch(0, 0, ids, ids, ends_epoch=True))

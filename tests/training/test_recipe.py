@@ -11,7 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnetkit.data.datasets import DATASETS, Dataset, stratified_split
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.datasets import DATASETS
+from resnetkit.data.splits import stratified_split
 from resnetkit.errors import RecipeError
 from resnetkit.training.bench import prepare
 from resnetkit.training.recipe import (
@@ -129,6 +131,11 @@ ANOTHER = {
     "data.normalize": "pixel-mean",
     "data.crop_padding": 2,
     "data.padding": "reflect",
+    "data.image_size": 72,
+    "data.crop": "scale",
+    "data.area": [0.2, 1],
+    "data.side": [256, 400],
+    "data.on_bad_image": "skip",
     "data.early_size": 4,
     "data.early_share": 0.25,
     "data.flip": "random",
@@ -173,13 +180,18 @@ def test_a_key_that_a_later_version_adds_leaves_the_digest_alone() -> None:
 
 @pytest.mark.parametrize("key", sorted(leaves(load_recipe("digits").model_dump(mode="json"))))
 def test_the_digest_changes_with_every_value(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetkit.training.recipe.DATASETS", {"digits": 0, "digits-again": 0})
+    monkeypatch.setitem(DATASETS, "digits-again", DATASETS["digits"])
+    own = {"data.name": "/photos", "data.image_size": 64}
+    of_base = {  # what a value needs that the named recipe has not
+        "data.train_on": {"evaluation.split": "test"},
+        "data.image_size": own,
+        "data.crop": own,
+    }.get(key, {})
     together: dict[str, dict[str, Any]] = {  # what one value needs of another
         "warmup.kind": {"warmup": {"kind": "none"}},
-        "data.train_on": {"evaluation.split": "test", key: ANOTHER[key]},
     }
-    base = load_recipe("digits", {"evaluation.split": "test"} if key == "data.train_on" else {})
-    assert load_recipe("digits", together.get(key, {key: ANOTHER[key]})).digest != base.digest
+    changes = of_base | together.get(key, {key: ANOTHER[key]})
+    assert load_recipe("digits", changes).digest != load_recipe("digits", of_base).digest
 
 
 def test_equal_values_have_equal_digests_however_they_are_written() -> None:
@@ -451,7 +463,7 @@ def test_what_is_trained_on_is_not_validated_on() -> None:
 def test_an_unknown_data_set_is_refused_with_the_nearest() -> None:
     assert refusal({"data.name": "digit"}) == (
         "unknown data set 'digit': expected one of digits, cifar10, cifar100, fashion-mnist,"
-        " mnist. Did you mean 'digits'?"
+        " mnist, or the path of a folder of images. Did you mean 'digits'?"
     )
 
 

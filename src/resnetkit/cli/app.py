@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
+from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -84,8 +85,11 @@ def open_streams() -> Iterator[None]:
     with ExitStack() as stack:
         nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         for name, redirect in (("stdout", redirect_stdout), ("stderr", redirect_stderr)):
-            if getattr(sys, name) is None:
+            stream = getattr(sys, name)
+            if stream is None:
                 stack.enter_context(redirect(nowhere))
+            elif isinstance(stream, TextIOWrapper):  # a file's name may be no text at all
+                stream.reconfigure(errors="backslashreplace")
         yield
 
 

@@ -1,14 +1,20 @@
 """resnet data: which data sets there are, fetching, checking and looking at them."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from resnetkit.cli.options import Json
 from resnetkit.cli.output import bar, print_json, print_table, remark
 
+if TYPE_CHECKING:
+    from resnetkit.data.check import FolderReport
+
 __all__ = ["data"]
+
+SPLITS = ("train", "validation", "test")
+MOST_SHOWN = 20
 
 data = App(
     name="data",
@@ -89,16 +95,23 @@ def fetch(
         print(folder)
 
 
-@data.command(help_epilogue="Example: resnet data check cifar10")
+@data.command(help_epilogue="Example: resnet data check photos/")
 def check(name: str, /, *, json: Json = False) -> None:
-    """Read a data set from the first to the last byte and compare it with what it must be.
+    """Read a data set from the first to the last byte, and say what is wrong with it.
+
+    A data set of the list is compared with what it must be. Of your own images each is decoded: bad
+    ones are named, and so are those that appear in two parts. No file is changed.
 
     Args:
-        name: A data set of 'resnet data list'.
+        name: A data set of 'resnet data list', or your own images: a folder class/image or
+            train|val|test/class/image, or a .csv or .jsonl file of path, label and split.
     """
-    from resnetkit.data.datasets import open_dataset
+    from resnetkit.data.datasets import is_own, open_dataset
     from resnetkit.data.published import PUBLISHED, check_cached
 
+    if is_own(name):
+        check_folder(Path(name), json=json)
+        return
     facts = check_cached(name) if name in PUBLISHED else {}
     dataset = open_dataset(name)
     counts = {split: len(ids) for split, ids in dataset.splits.items()}
@@ -113,6 +126,82 @@ def check(name: str, /, *, json: Json = False) -> None:
     )
     if facts:
         remark(f"it came from {facts['road']}")
+
+
+def check_folder(root: Path, *, json: bool) -> None:
+    """Prints what was found among a user's own images.
+
+    Raises:
+        DataError: when some cannot be used.
+    """
+    from resnetkit.data.check import check_images
+    from resnetkit.data.folder import read_images, split_images
+    from resnetkit.errors import DataError
+
+    images = split_images(read_images(root), seed=0)
+    with bar(f"check {root}") as progress:
+        report = check_images(images, observe=progress.update)
+    print_json(folder_facts(report)) if json else show_folder(root, report)
+    if report.bad:
+        raise DataError(
+            f"{len(report.bad):,} of {report.images:,} images cannot be used. Replace or remove"
+            " them, or train with data.on_bad_image=skip."
+        )
+
+
+def folder_facts(report: "FolderReport") -> dict[str, Any]:
+    """Returns a report for machines."""
+    return {
+        "images": report.images,
+        "classes": report.counts,
+        "imbalance": report.imbalance,
+        "bad": [{"path": str(bad.path), "reason": bad.reason} for bad in report.bad],
+        "converted": {note: list(map(str, paths)) for note, paths in report.converted.items()},
+        "duplicates": [
+            {
+                "paths": [str(pair.first.path), str(pair.second.path)],
+                "labels": [pair.first.label, pair.second.label],
+                "splits": [pair.first.split, pair.second.split],
+                "exact": pair.exact,
+            }
+            for pair in report.duplicates
+        ],
+        "passed_over": list(map(str, report.passed_over)),
+    }
+
+
+def show_folder(root: Path, report: "FolderReport") -> None:
+    """Prints a report for people."""
+    parts = [part for part in SPLITS if any(part in each for each in report.counts.values())]
+    print_table(
+        ["class", *parts],
+        [
+            [name, *(f"{each.get(part, 0):,}" for part in parts)]
+            for name, each in report.counts.items()
+        ],
+        numbers="l" + "r" * len(parts),
+    )
+    print(
+        f"{root}: {report.images:,} images in {len(report.counts)} classes, the largest"
+        f" {report.imbalance:.1f} times the smallest"
+    )
+    for bad in report.bad:
+        print(f"bad: {bad.reason}")
+    for note, paths in report.converted.items():
+        print(f"harmless in {len(paths):,}: {note}, such as {paths[0]}")
+    for pair in report.duplicates[:MOST_SHOWN]:
+        alike = "equal" if pair.exact else "alike"
+        print(
+            f"{alike}: {pair.first.path} ({pair.first.split}, {pair.first.label}) and"
+            f" {pair.second.path} ({pair.second.split}, {pair.second.label})"
+        )
+    if len(report.duplicates) > MOST_SHOWN:
+        print(f"and {len(report.duplicates) - MOST_SHOWN:,} more such pairs: --json lists them")
+    if report.passed_over:
+        print(
+            f"passed over {len(report.passed_over):,} files that are no images by their names, such"
+            f" as {report.passed_over[0]}"
+        )
 
 
 @data.command(help_epilogue="Example: resnet data show cifar10 --out cifar10.png")

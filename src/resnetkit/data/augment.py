@@ -1,5 +1,6 @@
 """Batched augmentation on every device alike, drawn from (seed, epoch, sample id)."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -8,13 +9,40 @@ from torch.nn import functional
 
 from resnetkit.data.randomness import random_integers
 
-__all__ = ["Flip", "Padding", "augment", "crop_and_flip", "normalize"]
+__all__ = ["Augmentation", "Flip", "Padding", "augment", "crop_and_flip", "flipped", "normalize"]
 
 Flip = Literal["none", "random", "alternating"]
 """random: half of all views; alternating: every second epoch, from a random start (airbench)."""
 
 Padding = Literal["zeros", "reflect"]
 """What lies around the image when it is cropped; zero is the mean, for images are normalised."""
+
+Crop = Literal["padded", "area", "scale"]
+"""How an image is cut out for training. padded: of the image padded on each side (He et al. 2015,
+sec. 4.2); area: a random share of its area in a random shape (Szegedy et al. 2015, sec. 6); scale:
+a square, after the shorter side is resized to a random length (He et al. 2015, sec. 3.4)."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How images are shown in training.
+
+    Attributes:
+        crop: see `Crop`.
+        crop_padding: for `padded`, pixels on each side.
+        padding: for `padded`, what is there.
+        area: for `area`, least and largest share of the image.
+        side: for `scale`, least and largest length of the shorter side, pixels.
+        flip: see `Flip`.
+    """
+
+    crop: Crop = "padded"
+    crop_padding: int = 0
+    padding: Padding = "zeros"
+    area: tuple[float, float] = (0.08, 1.0)
+    side: tuple[int, int] = (256, 480)
+    flip: Flip = "none"
+
 
 ROW_STREAM, COLUMN_STREAM, FLIP_STREAM = 1, 2, 3
 
@@ -67,8 +95,14 @@ def augment(
     places = (padded.shape[2] - window[0] + 1, padded.shape[3] - window[1] + 1)
     rows = random_integers(sample_ids, places[0], seed=seed, epoch=epoch, stream=ROW_STREAM)
     columns = random_integers(sample_ids, places[1], seed=seed, epoch=epoch, stream=COLUMN_STREAM)
-    flipped = flips(sample_ids, flip, seed=seed, epoch=epoch)
-    return crop_and_flip(padded, rows, columns, flipped, size=window)
+    mirrored = flips(sample_ids, flip, seed=seed, epoch=epoch)
+    return crop_and_flip(padded, rows, columns, mirrored, size=window)
+
+
+def flipped(images: Tensor, sample_ids: Tensor, flip: Flip, *, seed: int, epoch: int) -> Tensor:
+    """Returns each image (B, C, H, W), or its mirror image where the epoch shows that."""
+    mirrored = flips(sample_ids, flip, seed=seed, epoch=epoch)
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
 def flips(sample_ids: Tensor, flip: Flip, *, seed: int, epoch: int) -> Tensor:

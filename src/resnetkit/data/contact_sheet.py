@@ -3,6 +3,7 @@
 from io import BytesIO
 from pathlib import Path
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from resnetkit.data.dataset import Dataset
@@ -37,7 +38,7 @@ def contact_sheet(dataset: Dataset) -> Image.Image:
 
 def picture(dataset: Dataset, sample_id: int) -> Image.Image:
     """Returns one sample as an image."""
-    pixels = dataset.images[sample_id].permute(1, 2, 0).numpy()
+    pixels = dataset.images[torch.tensor(sample_id)].permute(1, 2, 0).numpy()
     return Image.fromarray(pixels[..., 0] if dataset.channels == 1 else pixels)
 
 

@@ -1,16 +1,26 @@
 """The table of data sets: open one by name, with its content verified and its split fixed."""
 
 import hashlib
+import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import get_args
 
 import torch
+from torch import Tensor
 
-from resnetkit.data.dataset import Dataset, Split, stratified_split
+from resnetkit.data.check import without_bad
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.folder import ImageList, read_images, split_images
+from resnetkit.data.photos import Photos
 from resnetkit.data.published import PUBLISHED, open_published
+from resnetkit.data.splits import Split, stratified_split
 from resnetkit.errors import DataError, UsageError, did_you_mean
 
-__all__ = ["DATASETS", "Dataset", "Split", "open_dataset", "stratified_split"]
+__all__ = ["DATASETS", "check_name", "is_own", "open_dataset"]
 
 DIGITS_SHA256 = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"
 
@@ -44,6 +54,7 @@ def check_digest(dataset: Dataset) -> None:
     Raises:
         DataError: when it is not.
     """
+    assert isinstance(dataset.images, Tensor)
     content = hashlib.sha256(dataset.images.contiguous().numpy().tobytes())
     content.update(dataset.labels.numpy().tobytes())
     if content.hexdigest() != dataset.sha256:
@@ -54,22 +65,101 @@ def check_digest(dataset: Dataset) -> None:
         )
 
 
+SHOWN = 0.875  # of the shorter side: 224 of 256 pixels (He et al. 2015, sec. 3.4)
+
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "digits": open_digits,
     **{name: partial(open_published, name) for name in PUBLISHED},
 }
 
 
-def open_dataset(name: str) -> Dataset:
-    """Opens a data set by name.
+def is_own(name: str) -> bool:
+    """Returns whether a name means a user's own images: a path, not an entry of the table."""
+    return name not in DATASETS and (os.sep in name or Path(name).exists())
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a name that is neither in the table nor a path."""
+    if name not in DATASETS and not is_own(name):
+        raise UsageError(
+            f"unknown data set '{name}': expected one of {', '.join(DATASETS)}, or the path of a"
+            " folder of images." + did_you_mean(name, DATASETS)
+        )
+
+
+def open_dataset(
+    name: str,
+    *,
+    image_size: int = 0,
+    channels: int = 3,
+    seed: int = 0,
+    skip_bad: bool = False,
+    listed: Path | None = None,
+) -> Dataset:
+    """Opens a data set by name, or a user's own images by their path.
+
+    Args:
+        name: a key of `DATASETS`, or a path that `read_images` takes.
+        image_size: side in pixels that own images are shown at.
+        channels: 3 for own images in colour, 1 for grey.
+        seed: of the drawing of parts, where own images are not divided.
+        skip_bad: whether own images are all looked at first, and damaged ones left out.
+        listed: a list of own images with their parts that was written before; where it is there,
+            nothing is looked for.
 
     Raises:
-        UsageError: when there is none of that name.
+        UsageError: when there is none of that name, or own images are given no size.
         DataError: when its content is not what it should be.
     """
-    if name not in DATASETS:
-        raise UsageError(
-            f"unknown data set '{name}': expected one of {', '.join(DATASETS)}."
-            + did_you_mean(name, DATASETS)
+    check_name(name)
+    if not is_own(name):
+        return DATASETS[name]()
+    if image_size < 1:
+        raise UsageError(f"{name}: own images need a size to be shown at, such as 224 pixels.")
+    if listed is not None and listed.is_file():
+        images = replace(read_images(listed), root=Path(name))
+    else:
+        found = read_images(Path(name))
+        images = split_images(without_bad(found) if skip_bad else found, seed=seed)
+    return photo_dataset(images, image_size=image_size, channels=channels)
+
+
+def photo_dataset(images: ImageList, *, image_size: int, channels: int) -> Dataset:
+    """Returns listed images as a data set; where no test part is given, validation serves as one.
+
+    Args:
+        images: see `split_images`.
+        image_size: side of the square that is shown of each, pixels.
+        channels: 3 for colour, 1 for grey.
+    """
+    names = class_names(images)
+    known = {name: label for label, name in enumerate(images.class_names)}
+    parts: dict[Split, Tensor] = {
+        part: torch.tensor(
+            [place for place, file in enumerate(images.files) if file.split == part],
+            dtype=torch.int64,
         )
-    return DATASETS[name]()
+        for part in get_args(Split)
+    }
+    if not len(parts["test"]):
+        parts["test"] = parts["validation"]
+    return Dataset(
+        name=str(images.root),
+        images=Photos(tuple(f.path for f in images.files), channels, image_size, SHOWN),
+        labels=torch.tensor([known[file.label] for file in images.files], dtype=torch.int64),
+        class_names=names,
+        splits=parts,
+        mirrored=True,
+        sha256=images.sha256,
+        own=images,
+    )
+
+
+def class_names(images: ImageList) -> tuple[str, ...]:
+    """Returns the names of the classes; the numbers of ImageNet's 1000 folders get their words."""
+    names = images.class_names
+    if len(names) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in names):
+        from torchvision.models import ResNet50_Weights
+
+        return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+    return names

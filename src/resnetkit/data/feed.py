@@ -1,21 +1,27 @@
 """From sample ids to the float batches a network sees."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from resnetkit.data.augment import Flip, Padding, augment, normalize
+from resnetkit.data.augment import Augmentation, augment, flipped, normalize
 from resnetkit.data.batches import Batch, evaluation_batches
-from resnetkit.data.dataset import Dataset
+from resnetkit.data.dataset import Dataset, Images
+from resnetkit.data.photos import Photos
 
 __all__ = ["Feed", "Normalization", "NormalizationKind", "measure_normalization"]
 
 NormalizationKind = Literal["channel", "pixel-mean"]
 """channel: subtract each channel's mean and divide by its standard deviation; pixel-mean: subtract
 the mean of each pixel and divide by 255 (He et al. 2015, sec. 4.2 subtract that mean)."""
+
+AHEAD = 2  # batches of photos that are decoded before they are needed
 
 
 @dataclass(frozen=True)
@@ -62,22 +68,18 @@ class Feed:
     """A data set on the device that computes, with the way it is shown.
 
     Attributes:
-        images: uint8 (N, C, H, W).
-        labels: int64 (N,).
+        images: uint8 (N, C, H, W), on the device; photos stay in their files.
+        labels: int64 (N,), on the device.
         normalization: of the images.
         seed: of the augmentation.
-        crop_padding: see `augment`.
-        padding: see `augment`.
-        flip: see `augment`.
+        augmentation: how images are shown in training.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     normalization: Normalization
     seed: int
-    crop_padding: int
-    padding: Padding
-    flip: Flip
+    augmentation: Augmentation
 
     @classmethod
     def of(
@@ -87,39 +89,75 @@ class Feed:
         device: torch.device,
         *,
         seed: int,
-        crop_padding: int,
-        padding: Padding,
-        flip: Flip,
+        augmentation: Augmentation,
     ) -> "Feed":
         """Puts a data set on a device."""
         return cls(
             dataset.images.to(device),
             dataset.labels.to(device),
             normalization.to(device),
-            seed=seed,
-            crop_padding=crop_padding,
-            padding=padding,
-            flip=flip,
+            seed,
+            augmentation,
         )
+
+    def stream(
+        self, batches: Iterable[Batch], size_of: Callable[[int], int]
+    ) -> Iterator[tuple[Batch, Callable[[], tuple[Tensor, Tensor]]]]:
+        """Yields each batch with the function that returns its images and labels.
+
+        Photos of the next batches are decoded while the network computes; images in memory are
+        taken out when they are asked for.
+
+        Args:
+            batches: in the order of training.
+            size_of: from the step to the side of its crops; see `training`.
+        """
+        if isinstance(self.images, Tensor):
+            for batch in batches:
+                yield batch, partial(self.training, batch, size=size_of(batch.step))
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="feed") as loader:
+            waiting: deque[tuple[Batch, Future[tuple[Tensor, Tensor]]]] = deque()
+            try:
+                for batch in batches:
+                    future = loader.submit(self.training, batch, size=size_of(batch.step))
+                    waiting.append((batch, future))
+                    if len(waiting) > AHEAD:
+                        ready, found = waiting.popleft()
+                        yield ready, found.result
+                for ready, found in waiting:
+                    yield ready, found.result
+            finally:
+                loader.shutdown(wait=True, cancel_futures=True)
 
     def training(self, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
         """Returns this rank's share, augmented: float (B, C, H, W), and labels, int64 (B,).
 
         Args:
             batch: which samples.
-            size: side of the crops that are shown of them; 0 for whole images.
+            size: side of the crops that are shown of them; 0 for images in their full size.
+
+        Raises:
+            DataError: when a photo cannot be decoded; it names the file.
         """
-        sample_ids = batch.share.to(self.images.device)
-        images = augment(
-            self.normalized(sample_ids),
-            sample_ids,
-            seed=self.seed,
-            epoch=batch.epoch,
-            crop_padding=self.crop_padding,
-            padding=self.padding,
-            flip=self.flip,
-            size=size,
-        )
+        shown, key = self.augmentation, {"seed": self.seed, "epoch": batch.epoch}
+        sample_ids = batch.share.to(self.labels.device)
+        if shown.crop == "padded":
+            images = augment(
+                self.normalized(batch.share),
+                sample_ids,
+                crop_padding=shown.crop_padding,
+                padding=shown.padding,
+                flip=shown.flip,
+                size=size,
+                **key,
+            )
+        else:
+            assert isinstance(self.images, Photos)  # the recipe was checked
+            pixels = self.images.random_views(
+                batch.share, shown, size=size or self.images.size, **key
+            )
+            images = flipped(self.normalize(pixels), sample_ids, shown.flip, **key)
         return images, self.labels[sample_ids]
 
     def evaluation(
@@ -127,9 +165,15 @@ class Feed:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields this rank's share of the samples as they are, in batches of (images, labels)."""
         for ids in evaluation_batches(sample_ids, batch_size, rank=rank, ranks=ranks):
-            sample_ids_here = ids.to(self.images.device)
-            yield self.normalized(sample_ids_here), self.labels[sample_ids_here]
+            yield self.normalized(ids), self.labels[ids.to(self.labels.device)]
 
     def normalized(self, sample_ids: Tensor) -> Tensor:
         """Returns the images in channels-last memory, normalised."""
-        return normalize(self.images[sample_ids], self.normalization.mean, self.normalization.std)
+        if isinstance(self.images, Tensor):
+            sample_ids = sample_ids.to(self.images.device)
+        return self.normalize(self.images[sample_ids])
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Returns pixels, uint8 (B, C, H, W), as the network sees them, on the device."""
+        mean, std = self.normalization.mean, self.normalization.std
+        return normalize(pixels.to(self.labels.device), mean, std)

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from resnetkit.data.dataset import Dataset, stratified_split
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.splits import stratified_split
 from resnetkit.errors import DataError
 from resnetkit.storage import replaced_folder, storage_errors, write_synced
 

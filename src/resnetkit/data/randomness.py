@@ -7,7 +7,7 @@ and gets the same ones. The mixing function is SplitMix64 (Steele, Lea and Flood
 import torch
 from torch import Tensor
 
-__all__ = ["random_bits", "random_integers"]
+__all__ = ["random_bits", "random_integers", "random_units"]
 
 WORD = 2**64
 GOLDEN_RATIO = 0x9E3779B97F4A7C15
@@ -39,6 +39,12 @@ def random_integers(
     """Returns for each sample an int64 in [0, bound), where `bound` is below 2**31."""
     bits = random_bits(sample_ids, seed=seed, epoch=epoch, stream=stream)
     return ((bits >> 32) * bound) >> 31
+
+
+def random_units(sample_ids: Tensor, *, seed: int, epoch: int, stream: int) -> Tensor:
+    """Returns for each sample a float64 in [0, 1), a multiple of 2**-53."""
+    bits = random_bits(sample_ids, seed=seed, epoch=epoch, stream=stream)
+    return (bits >> 10).to(torch.float64) / 2**53
 
 
 def mix_integer(word: int) -> int:

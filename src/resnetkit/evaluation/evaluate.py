@@ -9,7 +9,8 @@ from torch import Tensor
 
 from resnetkit.data.augment import normalize
 from resnetkit.data.batches import evaluation_batches
-from resnetkit.data.dataset import Dataset, Split
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
 from resnetkit.evaluation.metrics import Floats, Metrics, measure
 from resnetkit.models.weights.network import TrainedNetwork

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from resnetkit.data.augment import normalize
-from resnetkit.data.datasets import Dataset, Split, open_dataset
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.datasets import open_dataset
 from resnetkit.data.feed import Normalization, measure_normalization
+from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
 from resnetkit.evaluation.evaluate import predict_probabilities
 from resnetkit.evaluation.metrics import top_k_wrong

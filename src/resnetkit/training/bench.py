@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from resnetkit.data.batches import TrainingBatches
-from resnetkit.data.datasets import Dataset, Split, open_dataset
+from resnetkit.data.batches import TrainingBatches, epoch_order
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.datasets import open_dataset
 from resnetkit.data.feed import Feed, measure_normalization
+from resnetkit.data.splits import Split
 from resnetkit.errors import RecipeError
 from resnetkit.models.complexity import trace
 from resnetkit.models.fused import build_error
@@ -24,6 +27,7 @@ from resnetkit.training.world import ChosenPrecision, World, choose_precision
 
 __all__ = ["Bench", "ChosenKernels", "choose_kernels", "prepare"]
 
+NORMALIZED_ON = 1_000  # own images: decoding all of them would take long, and say no more
 SMALL_STEP = 10**9  # multiply-adds of a forward pass
 SMALL_TRAINING = 10**13  # multiply-adds of all forward passes: about five epochs of ResNet-20
 
@@ -163,14 +167,26 @@ class Bench:
         )
 
 
-def prepare(recipe: Recipe, world: World) -> Bench:
+def prepare(recipe: Recipe, world: World, *, listed: Path | None = None) -> Bench:
     """Builds everything a recipe asks for.
+
+    Args:
+        recipe: what is asked for.
+        world: who trains.
+        listed: a list of own images with their parts, which an earlier start has written.
 
     Raises:
         RecipeError: when the recipe does not fit the data or the number of ranks.
         DataError: when the data is not what it should be.
     """
-    dataset = open_dataset(recipe.data.name)
+    dataset = open_dataset(
+        recipe.data.name,
+        image_size=recipe.data.image_size,
+        channels=recipe.model.options.get("in_channels", 3),
+        seed=recipe.seed,
+        skip_bad=recipe.data.on_bad_image == "skip",
+        listed=listed,
+    )
     architecture = recipe.architecture(
         num_classes=len(dataset.class_names), in_channels=dataset.channels
     )
@@ -209,17 +225,24 @@ def prepare(recipe: Recipe, world: World) -> Bench:
         kernels=kernels,
         feed=Feed.of(
             dataset,
-            measure_normalization(dataset.images[trained_on], recipe.data.normalize),
+            measure_normalization(
+                dataset.images[looked_at(dataset, trained_on)], recipe.data.normalize
+            ),
             world.device,
             seed=recipe.seed,
-            crop_padding=recipe.data.crop_padding,
-            padding=recipe.data.padding,
-            flip=recipe.data.flip,
+            augmentation=recipe.data.augmentation,
         ),
         batches=batches,
         epoch=Tally(world.device),
         interval=Tally(world.device),
     )
+
+
+def looked_at(dataset: Dataset, trained_on: Tensor) -> Tensor:
+    """Returns the samples that the normalisation is measured on: all, or some of own images."""
+    if dataset.own is None:
+        return trained_on
+    return epoch_order(trained_on, seed=0, epoch=0)[:NORMALIZED_ON]
 
 
 def make_optimizers(model: ResNet, settings: OptimizerSection) -> tuple[torch.optim.Optimizer, ...]:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from resnetkit.data.datasets import Split
+from resnetkit.data.splits import Split
 from resnetkit.models.complexity import trace
 from resnetkit.storage import replaced_folder, write_synced
 from resnetkit.training.bench import Bench

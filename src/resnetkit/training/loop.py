@@ -16,7 +16,8 @@ from torch.nn import functional
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from resnetkit.data.batches import Batch
-from resnetkit.data.datasets import Split
+from resnetkit.data.folder import write_images
+from resnetkit.data.splits import Split
 from resnetkit.errors import Interrupted, TrainingDiverged
 from resnetkit.storage import write_file
 from resnetkit.training.bench import Bench, prepare
@@ -65,10 +66,11 @@ def train(
         Interrupted: after SIGINT or SIGTERM, when everything is saved.
     """
     with open_world(device) as world, caught_signals() as stop:
-        bench = prepare(recipe, world)
+        bench = prepare(recipe, world, listed=Run(folder, recipe).images_path)
         torch.set_num_threads(threads or bench.sensible_threads)
         with opened_run(folder, recipe, world) as run:
             if run.final is None:
+                write_list(bench, run)
                 with closing(Journal(run, observe, writes=world.is_main)) as journal:
                     progress = restore(bench, run)
                     journal.open_session(session(bench, progress), progress.metrics_bytes)
@@ -84,6 +86,13 @@ def opened_run(folder: Path, recipe: Recipe, world: World) -> Iterator[Run]:
     with locked_run(folder, recipe) if world.is_main else nullcontext(Run(folder, recipe)) as run:
         world.wait()  # nobody reads before the folder is there
         yield run
+
+
+def write_list(bench: Bench, run: Run) -> None:
+    """Writes down which own images are learned from, chosen on and tested on."""
+    if bench.dataset.own is not None and bench.world.is_main and not run.images_path.exists():
+        with run.writing():
+            write_file(run.images_path, write_images(bench.dataset.own))
 
 
 def session(bench: Bench, progress: Progress) -> Event:
@@ -117,10 +126,11 @@ def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: Stop
     if progress.step == 0 and bench.snapshot_steps:
         save(bench, run, progress)
     watch = Stopwatch()
-    for batch in bench.batches.between(progress.step, 0 if progress.reached else total):
+    batches = bench.batches.between(progress.step, 0 if progress.reached else total)
+    for batch, images_and_labels in bench.feed.stream(batches, bench.crop_size):
         with watch.training():
             lr = bench.lr_at(batch.step, below=progress.below)
-            loss, norm = take_gradient(bench, batch)
+            loss, norm = take_gradient(bench, *images_and_labels())
             stopped, diverged = bench.world.any(bool(stop), not bool(torch.isfinite(loss + norm)))
             if diverged:
                 raise divergence(bench, run, batch, lr, loss, norm)
@@ -144,9 +154,8 @@ def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: Stop
             break
 
 
-def take_gradient(bench: Bench, batch: Batch) -> tuple[Tensor, Tensor]:
+def take_gradient(bench: Bench, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Runs a batch forward and backward; returns the loss and the norm of the whole gradient."""
-    images, labels = bench.feed.training(batch, size=bench.crop_size(batch.step))
     with bench.precision.autocast():
         logits = bench.parallel(images)
     logits = logits.float()

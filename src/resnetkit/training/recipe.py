@@ -15,14 +15,15 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic.dataclasses import dataclass
 
-from resnetkit.data.augment import Flip, Padding
-from resnetkit.data.datasets import DATASETS
+from resnetkit.data.augment import Augmentation, Crop, Flip, Padding
+from resnetkit.data.datasets import check_name, is_own
 from resnetkit.data.feed import NormalizationKind
-from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
+from resnetkit.errors import ArchitectureError, RecipeError, UsageError, did_you_mean
 from resnetkit.models.zoo import Architecture, find_architecture
 from resnetkit.training import optim
 
@@ -85,6 +86,8 @@ def plain_number(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(plain_number)]
 Real = Annotated[float, BeforeValidator(plain_number)]
+Share = Annotated[float, BeforeValidator(plain_number), Field(gt=0, le=1)]
+Pixels = Annotated[int, BeforeValidator(plain_number), Field(ge=1, le=2**14)]
 
 
 class Section(BaseModel):
@@ -109,12 +112,55 @@ class DataSection(Section):
 
     name: str = "digits"
     train_on: Literal["train", "train+validation"] = "train"
+    image_size: Whole = Field(default=0, ge=0, le=2**14)
     normalize: NormalizationKind = "channel"
+    crop: Crop = "padded"
     crop_padding: Whole = Field(default=0, ge=0)
     padding: Padding = "zeros"
+    area: tuple[Share, Share] = (0.08, 1.0)
+    side: tuple[Pixels, Pixels] = (256, 480)
     flip: Flip = "none"
+    on_bad_image: Literal["error", "skip"] = "error"
     early_size: Whole = Field(default=0, ge=0)
     early_share: Real = Field(default=0.5, gt=0, lt=1)
+
+    @field_validator("name")
+    @classmethod
+    def from_anywhere(cls, name: str) -> str:
+        """Makes the path of own images hold in every folder."""
+        return str(Path(name).resolve()) if is_own(name) else name
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Returns how images are shown in training."""
+        return Augmentation(
+            crop=self.crop,
+            crop_padding=self.crop_padding,
+            padding=self.padding,
+            area=self.area,
+            side=self.side,
+            flip=self.flip,
+        )
+
+    @model_validator(mode="after")
+    def parts_fit(self) -> Self:
+        if is_own(self.name) != (self.image_size > 0):
+            raise ValueError(
+                "image_size is the side that own images are shown at: set it for a folder of"
+                " images, and leave it out for a data set of the table"
+            )
+        if self.crop != "padded" and not is_own(self.name):
+            raise ValueError(f"crop '{self.crop}' is for own images, decoded from their files")
+        for name, (low, high) in {"area": self.area, "side": self.side}.items():
+            if low > high:
+                raise ValueError(f"{name} is ({low}, {high}): expected the smaller one first")
+        if self.crop == "scale" and self.side[0] < self.image_size:
+            raise ValueError(
+                f"side begins at {self.side[0]}, below the {self.image_size} pixels that are shown"
+            )
+        if self.normalize == "pixel-mean" and self.early_size:
+            raise ValueError("a mean of each pixel does not fit smaller crops: set early_size=0")
+        return self
 
 
 class OptimizerSection(Section):
@@ -272,11 +318,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def parts_fit(self) -> Self:
-        if self.data.name not in DATASETS:
-            raise ValueError(
-                f"unknown data set '{self.data.name}': expected one of {', '.join(DATASETS)}."
-                + did_you_mean(self.data.name, DATASETS)
-            )
+        try:
+            check_name(self.data.name)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
         if self.target_error and self.evaluation.split == "test":
             raise ValueError(
                 "target_error would choose the end of training on the test part: set"
@@ -292,7 +337,7 @@ class Recipe(Section):
     @property
     def name(self) -> str:
         """Returns a readable name: network, data and seed."""
-        return f"{self.model.name}-{self.data.name}-seed{self.seed}"
+        return f"{self.model.name}-{Path(self.data.name).stem}-seed{self.seed}"
 
     @property
     def digest(self) -> str:

@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,8 @@ class Rehearsal:
     Attributes:
         parameters: learned values.
         total_steps: of the whole training.
-        seconds_per_step: of the second step; the first also builds what all others use again.
+        seconds_per_step: mean over the training, from the second step of each size of images; the
+            first also builds what all others use again.
         seconds: of the whole training, with the evaluations along it.
         peak_memory_bytes: of the GPU, or of the process on a CPU.
     """
@@ -43,7 +45,7 @@ def rehearse(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> Rehea
     with open_world(device) as world:
         bench = prepare(recipe, world)
         torch.set_num_threads(threads or bench.sensible_threads)
-        seconds = [timed_step(bench, step) for step in range(2)]
+        seconds = seconds_per_step(bench)
         began = time.perf_counter()
         bench.score(recipe.evaluation.split)
         evaluation = time.perf_counter() - began
@@ -51,19 +53,26 @@ def rehearse(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> Rehea
         return Rehearsal(
             parameters=sum(p.numel() for p in bench.model.parameters()),
             total_steps=bench.total_steps,
-            seconds_per_step=seconds[1],
-            seconds=seconds[1] * bench.total_steps
+            seconds_per_step=seconds,
+            seconds=seconds * bench.total_steps
             + evaluation * epochs / recipe.evaluation.every_epochs,
             peak_memory_bytes=peak_memory(world.device),
         )
 
 
-def timed_step(bench: Bench, step: int) -> float:
-    """Takes a step and returns its seconds."""
-    (batch,) = bench.batches.between(step, step + 1)
+def seconds_per_step(bench: Bench) -> float:
+    """Takes two steps with each size of images and returns the mean over the training."""
+    steps = Counter(bench.crop_size(step) for step in range(bench.total_steps))
+    seconds = {size: [timed_step(bench, size) for _ in range(2)][1] for size in steps}
+    return sum(seconds[size] * count for size, count in steps.items()) / steps.total()
+
+
+def timed_step(bench: Bench, size: int) -> float:
+    """Takes a step, with crops of a size, and returns its seconds."""
+    (batch,) = bench.batches.between(0, 1)
     began = time.perf_counter()
-    _, norm = take_gradient(bench, batch)
-    apply_gradient(bench, bench.lr_at(step, below=False), norm)
+    _, norm = take_gradient(bench, *bench.feed.training(batch, size=size))
+    apply_gradient(bench, bench.lr_at(0, below=False), norm)
     norm.item()  # waits for the device
     return time.perf_counter() - began
 

@@ -1,6 +1,7 @@
 """The run folder: a training that explains itself and can be gone on with.
 
 recipe.yaml        the resolved recipe
+images.csv         of own images: paths, labels and parts
 environment.json   for each start: versions, hardware, precision and why
 metrics.jsonl      one event a line; the same bytes for the same recipe, however interrupted
 timing.jsonl       how fast it went, which is never the same twice
@@ -53,6 +54,10 @@ class Run:
     @property
     def timing_path(self) -> Path:
         return self.folder / "timing.jsonl"
+
+    @property
+    def images_path(self) -> Path:
+        return self.folder / "images.csv"
 
     @property
     def checkpoints(self) -> Path:

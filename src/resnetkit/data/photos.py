@@ -1,0 +1,218 @@
+"""Images in files, as if they were a tensor: decoded and cut out when they are asked for."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from resnetkit.data.augment import Augmentation
+from resnetkit.data.decode import read_image
+from resnetkit.data.randomness import random_integers, random_units
+
+__all__ = ["Box", "Photos", "center_view", "least_side", "random_boxes"]
+
+Box = tuple[float, float, float, float]
+"""left, upper, right and lower edge, in pixels of the decoded image."""
+
+Boxes = Callable[[int, int, int], Box]
+"""From the place in the batch, width and height to the box."""
+
+SHAPES = (3 / 4, 4 / 3)  # width to height of a crop by area: Szegedy et al. 2015
+TRIES = 10  # for a crop that lies within the image, as torchvision makes them
+AREA_STREAM, SHAPE_STREAM, LEFT_STREAM, UPPER_STREAM, SIDE_STREAM = 100, 200, 300, 301, 302
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """Reads like uint8 (N, C, S, S): indexing with sample ids decodes and shows the middle.
+
+    Attributes:
+        paths: of the files.
+        channels: C, 3 for RGB or 1 for grey.
+        size: S, pixels.
+        shown: share of the shorter side that the middle view shows; 0.875 is 224 of 256.
+    """
+
+    paths: tuple[Path, ...]
+    channels: int
+    size: int
+    shown: float
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.paths), self.channels, self.size, self.size
+
+    def to(self, device: torch.device) -> "Photos":
+        """Returns itself: the pixels stay in the files."""
+        return self
+
+    def __getitem__(self, sample_ids: Tensor) -> Tensor:
+        """Decodes images and returns their middle views: uint8 (B, C, S, S), or (C, S, S) of one.
+
+        Raises:
+            DataError: when one cannot be decoded; it names the file.
+        """
+        if sample_ids.dim() == 0:
+            return self[sample_ids[None]][0]
+        side = round(self.size / self.shown)
+        return self.decoded(
+            sample_ids, lambda _, image: center_view(image, self.size, side), side=side
+        )
+
+    def random_views(
+        self, sample_ids: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, size: int
+    ) -> Tensor:
+        """Decodes images and returns a random part of each, resized: uint8 (B, C, size, size).
+
+        Args:
+            sample_ids: int64 (B,).
+            augmentation: of which `crop` is area or scale.
+            seed: of the run.
+            epoch: from 0.
+            size: of the square that is shown, pixels.
+
+        Raises:
+            DataError: when one cannot be decoded; it names the file.
+        """
+        boxes = random_boxes(sample_ids, augmentation, seed=seed, epoch=epoch, size=size)
+
+        def view(place: int, image: Image.Image) -> Image.Image:
+            box = boxes(place, image.width, image.height)
+            return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+
+        return self.decoded(sample_ids, view, side=least_side(augmentation, size))
+
+    def decoded(
+        self, sample_ids: Tensor, view: Callable[[int, Image.Image], Image.Image], *, side: int
+    ) -> Tensor:
+        """Returns a view of each image, decoded on all cores with at least this shorter side."""
+
+        def one(place: int, sample_id: int) -> npt.NDArray[np.uint8]:
+            decoded = read_image(self.paths[sample_id], channels=self.channels, short_side=side)
+            return np.asarray(view(place, decoded.image))
+
+        ids = sample_ids.tolist()
+        pixels = np.stack(list(pool().map(one, range(len(ids)), ids)))
+        if self.channels == 1:
+            pixels = pixels[..., None]
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+@cache
+def pool() -> ThreadPoolExecutor:
+    """Returns the threads that decode: Pillow works outside of Python's lock."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+
+
+def center_view(image: Image.Image, size: int, side: int) -> Image.Image:
+    """Returns the middle square, with the pixels that torchvision's Resize and CenterCrop give.
+
+    Args:
+        image: upright.
+        size: of the square.
+        side: length that the shorter side is resized to before.
+    """
+    width, height = image.size
+    if width <= height:
+        resized = (side, int(side * height / width))
+    else:
+        resized = (int(side * width / height), side)
+    whole = image if image.size == resized else image.resize(resized, Image.Resampling.BILINEAR)
+    left, upper = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
+    return whole.crop((left, upper, left + size, upper + size))
+
+
+def random_boxes(
+    sample_ids: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, size: int
+) -> Boxes:
+    """Draws from (seed, epoch, sample id) what is cut out of each image.
+
+    Args:
+        sample_ids: int64 (B,).
+        augmentation: of which `crop` is area or scale.
+        seed: of the run.
+        epoch: from 0.
+        size: of the square that is shown, pixels.
+    """
+    key = {"seed": seed, "epoch": epoch}
+
+    def units(stream: int) -> Tensor:
+        return random_units(sample_ids, stream=stream, **key)
+
+    left, upper = units(LEFT_STREAM).tolist(), units(UPPER_STREAM).tolist()
+    if augmentation.crop == "scale":
+        shortest, longest = augmentation.side
+        drawn = random_integers(sample_ids, longest - shortest + 1, stream=SIDE_STREAM, **key)
+        sides = (shortest + drawn).tolist()
+        return lambda place, width, height: square_box(
+            width, height, size / sides[place] * min(width, height), left[place], upper[place]
+        )
+    areas, shapes = (
+        torch.stack([units(stream + attempt) for attempt in range(TRIES)], dim=1).tolist()
+        for stream in (AREA_STREAM, SHAPE_STREAM)
+    )
+    return lambda place, width, height: area_box(
+        width,
+        height,
+        areas[place],
+        shapes[place],
+        augmentation.area,
+        left[place],
+        upper[place],
+    )
+
+
+def least_side(augmentation: Augmentation, size: int) -> int:
+    """Returns the shorter side that an image must be decoded with, so that no crop is blurred."""
+    if augmentation.crop == "scale":
+        return augmentation.side[1]
+    return math.ceil(size / math.sqrt(augmentation.area[0]))
+
+
+def square_box(width: int, height: int, side: float, left: float, upper: float) -> Box:
+    """Returns a square of a side within the image, at shares `left` and `upper` of the room."""
+    side = min(side, width, height)
+    x, y = left * (width - side), upper * (height - side)
+    return x, y, x + side, y + side
+
+
+def area_box(
+    width: int,
+    height: int,
+    areas: Sequence[float],
+    shapes: Sequence[float],
+    area: tuple[float, float],
+    left: float,
+    upper: float,
+) -> Box:
+    """Returns a box of a random share of the image's area and a random shape.
+
+    Args:
+        width: of the image, as is the height.
+        height: likewise.
+        areas: numbers in [0, 1), one a try.
+        shapes: likewise.
+        area: least and largest share.
+        left: share of the room left of the box.
+        upper: share of the room above it.
+    """
+    low, high = (math.log(shape) for shape in SHAPES)
+    for u, v in zip(areas, shapes, strict=True):
+        pixels = width * height * (area[0] + (area[1] - area[0]) * u)
+        shape = math.exp(low + (high - low) * v)
+        w, h = math.sqrt(pixels * shape), math.sqrt(pixels / shape)
+        if w <= width and h <= height:
+            x, y = left * (width - w), upper * (height - h)
+            return x, y, x + w, y + h
+    w, h = min(width, height * SHAPES[1]), min(height, width / SHAPES[0])
+    x, y = (width - w) / 2, (height - h) / 2
+    return x, y, x + w, y + h

@@ -1,0 +1,107 @@
+"""Checking a folder: every planted fault is found, nothing else is, and nothing is changed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from resnetkit.data.check import FolderReport, check_images, fingerprint, without_bad
+from resnetkit.data.folder import read_images, split_images
+
+Draw = Callable[..., Image.Image]
+MakeFolder = Callable[..., Path]
+
+
+def checked(root: Path) -> FolderReport:
+    return check_images(split_images(read_images(root), seed=0))
+
+
+def test_a_good_folder_has_counts_and_no_faults(
+    tmp_path: Path, make_folder: MakeFolder, contents: Callable[[Path], dict[str, bytes]]
+) -> None:
+    make_folder(tmp_path, {"train/a": 8, "train/b": 4, "val/a": 2, "val/b": 2, "test/a": 1})
+    before, shares = contents(tmp_path), list[float]()
+    report = check_images(split_images(read_images(tmp_path), seed=0), observe=shares.append)
+    assert report.counts == {
+        "a": {"train": 8, "validation": 2, "test": 1},
+        "b": {"train": 4, "validation": 2},
+    }
+    assert (report.images, report.imbalance) == (17, 11 / 6)
+    assert (report.bad, report.converted, report.duplicates, report.passed_over) == ((), {}, (), ())
+    assert contents(tmp_path) == before
+    assert shares == [place / 17 for place in range(1, 18)]
+
+
+def test_bad_files_are_named_with_their_reasons_and_left_out_on_request(
+    tmp_path: Path, make_folder: MakeFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_folder(tmp_path, {"a": 5, "b": 5})
+    (tmp_path / "a" / "empty.jpg").write_bytes(b"")
+    (tmp_path / "a" / "text.png").write_text("no image")
+    whole = (tmp_path / "b" / "0005.jpg").read_bytes()
+    (tmp_path / "b" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    report = checked(tmp_path)
+    assert [(bad.path.name, bad.reason.split(": ", 1)[1][:12]) for bad in report.bad] == [
+        ("empty.jpg", "the file is "),
+        ("text.png", "it is no ima"),
+        ("cut.jpg", "it is damage"),
+    ]
+    left = without_bad(read_images(tmp_path))
+    assert [file.path.name for file in left.files] == [f"{n:04}.jpg" for n in range(10)]
+    assert len(caplog.records) == 3
+
+
+def test_what_is_unusual_is_counted_by_kind(
+    tmp_path: Path, make_folder: MakeFolder, draw: Draw
+) -> None:
+    make_folder(tmp_path, {"a": 3, "b": 3})
+    for number in (90, 91):
+        draw(number).convert("CMYK").save(tmp_path / "a" / f"{number}.jpg")
+    draw(92).save(tmp_path / "b" / "92.jpg", format="PNG")
+    converted = checked(tmp_path).converted
+    assert {note: [path.name for path in paths] for note, paths in converted.items()} == {
+        "CMYK, converted to RGB": ["90.jpg", "91.jpg"],
+        "the name ends in .jpg, but it is PNG": ["92.jpg"],
+    }
+
+
+def test_images_in_two_parts_or_classes_are_found_equal_or_alike(
+    tmp_path: Path, make_folder: MakeFolder, draw: Draw
+) -> None:
+    root = make_folder(tmp_path, {"train/a": 20, "train/b": 20, "val/a": 5, "val/b": 5})
+    copy = (root / "train/a/0003.jpg").read_bytes()
+    (root / "val/a/copy.jpg").write_bytes(copy)
+    (root / "train/a/twin of one part.jpg").write_bytes(copy)
+    smaller = draw(25).resize((33, 25), Image.Resampling.BICUBIC)
+    ImageEnhance.Brightness(smaller).enhance(0.9).save(root / "val/b/smaller.jpg", quality=60)
+    draw(30).save(root / "train/a/relabelled.png")
+    found = {
+        tuple(sorted((pair.first.path.name, pair.second.path.name))): pair.exact
+        for pair in checked(root).duplicates
+    }
+    assert found == {
+        ("0003.jpg", "copy.jpg"): True,
+        ("copy.jpg", "twin of one part.jpg"): True,
+        ("0025.jpg", "smaller.jpg"): False,
+        ("0030.jpg", "relabelled.png"): False,
+    }
+
+
+def test_flat_images_are_not_alike(tmp_path: Path) -> None:
+    for number in range(8):
+        folder = tmp_path / ("train" if number < 4 else "val") / ("a" if number % 2 else "b")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (number * 20, 0, 0)).save(folder / f"{number}.png")
+    assert checked(tmp_path).duplicates == ()
+
+
+def test_fingerprints_of_different_images_are_far_apart(draw: Draw) -> None:
+    """128 bits of unrelated images differ in 64 on average; none may come near the limit of 6."""
+    prints = [fingerprint(draw(number)) for number in range(200)]
+    bits = np.unpackbits(np.stack([each for each in prints if each is not None]), axis=1)
+    assert len(bits) == 200
+    distances = (bits[:, None] != bits[None]).sum(2)[np.triu_indices(200, 1)]
+    assert distances.min() > 20
+    assert 55 < distances.mean() < 73

@@ -1,0 +1,134 @@
+"""Training on a user's own images: what is written down, what goes on after a crash, bad files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnetkit.data.folder import read_images
+from resnetkit.errors import DataError, RecipeError
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import Recipe
+from resnetkit.training.run import Event
+
+Recipes = Callable[..., Recipe]
+Results = Callable[[Path], dict[str, bytes]]
+CLASSES = ("cat", "dog")
+
+
+def picture(label: int, number: int) -> Image.Image:
+    """Returns a noisy image that is bright above or below, according to its label."""
+    rng = np.random.default_rng(number)
+    pixels = rng.integers(0, 120, (20, 24, 3))
+    pixels[10 * label : 10 * label + 10] += 120
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for label, name in enumerate(CLASSES):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(40):
+            picture(label, 100 * label + number).save(tmp_path / "photos" / name / f"{number}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def own(tiny: Recipes, photos: Path) -> Callable[..., Recipe]:
+    """Makes recipes of six steps on the photos."""
+    basic = {
+        "data.name": str(photos),
+        "data.image_size": 16,
+        "data.crop": "area",
+        "data.crop_padding": 0,
+        "batch_size": 16,
+        "log_every": 1,
+        "length": "6 steps",
+        "checkpoint.every": "2 steps",
+    }
+
+    def make(changes: dict[str, Any] | None = None) -> Recipe:
+        return tiny({**basic, **(changes or {})})
+
+    return make
+
+
+def test_a_run_writes_down_what_it_learns_from_and_learns(
+    own: Recipes, photos: Path, tmp_path: Path
+) -> None:
+    run = train(own({"length": "12 epochs", "optimizer.lr": 0.05}), tmp_path / "run")
+    listed = read_images(run.images_path)
+    assert len(listed.files) == 80
+    assert listed.class_names == CLASSES
+    assert {file.split for file in listed.files} == {"train", "validation", "test"}
+    assert run.final is not None
+    assert (run.final["train"]["count"], run.final["test"]["count"]) == (64, 8)
+    assert run.final["train"]["error"] < 15  # the task is easy: guessing is wrong in half
+
+
+@pytest.mark.parametrize("crop", ["area", "scale", "padded"])
+def test_a_crash_changes_no_byte_of_the_result(
+    own: Recipes, photos: Path, tmp_path: Path, results: Results, crop: str
+) -> None:
+    recipe = own({"data.crop": crop, "data.side": [16, 24], "data.flip": "random"})
+    whole = train(recipe, tmp_path / "whole")
+    seen: list[Event] = []
+
+    def crash(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "crashed", observe=crash)
+    picture(0, 999).save(photos / "cat" / "later.png")  # what came later is not learned from
+    resumed = train(recipe, tmp_path / "crashed")
+    assert results(resumed.folder) == results(whole.folder)
+    assert resumed.images_path.read_bytes() == whole.images_path.read_bytes()
+
+
+def test_a_damaged_photo_ends_training_with_its_name_or_is_skipped(
+    own: Recipes, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (photos / "dog" / "3.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"dog/3\.png: the file is empty"):
+        train(own({"length": "6 epochs"}), tmp_path / "run")
+    run = train(own({"data.on_bad_image": "skip"}), tmp_path / "skipping")
+    assert len(read_images(run.images_path).files) == 79
+    assert "dog/3.png" in caplog.text
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no size": ({"data.image_size": 0}, "set it for a folder of images"),
+    "crops below the size": ({"data.crop": "scale", "data.side": [8, 20]}, "side begins at 8"),
+    "sides the wrong way round": ({"data.side": [30, 20]}, "expected the smaller one first"),
+    "small crops of pixel means": (
+        {"data.normalize": "pixel-mean", "data.early_size": 8},
+        "does not fit smaller crops",
+    ),
+    "a size for the digits": ({"data.name": "digits"}, "leave it out for a data set of the table"),
+    "a crop for the digits": (
+        {"data.name": "digits", "data.image_size": 0},
+        "crop 'area' is for own images",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_own_images_is_refused(own: Recipes, case: str) -> None:
+    changes, message = REFUSED[case]
+    with pytest.raises(RecipeError) as caught:
+        own(changes)
+    assert message in str(caught.value)
+
+
+def test_a_relative_path_means_the_same_from_everywhere(
+    own: Recipes, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert own({"data.name": "photos"}).data.name == str(photos)
+    assert own({"data.name": "photos"}).digest == own().digest
+    assert own().name.startswith("resnet20-photos-seed")
