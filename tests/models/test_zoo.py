@@ -20,6 +20,7 @@ from resnetkit.models.zoo import (
     cifar_resnet,
     create_model,
     find_architecture,
+    known_as,
 )
 
 TORCHVISION = (
@@ -121,6 +122,60 @@ def test_zero_init_residual_zeroes_what_torchvision_zeroes(name: str) -> None:
     assert len(expected) == sum(ARCHITECTURES[name].depths)
     assert zero_weights(create_model(name, zero_init_residual=True)) == expected
     assert zero_weights(create_model(name)) == set()
+
+
+def test_norm_eps_reaches_every_normalisation_and_changes_the_logits() -> None:
+    ours, other = (without_values(create_model, "resnet50", norm_eps=eps) for eps in (1e-5, 0.1))
+    norms = [module for module in other.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 53
+    assert {norm.eps for norm in norms} == {0.1}
+    for name in ("resnet50", "preresnet20"):
+        standard = without_values(create_model, name)
+        assert {m.eps for m in standard.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
+    weights = random_weights(ours.state_dict())
+    assert not torch.allclose(logits_of(ours, weights), logits_of(other, weights), atol=1e-3)
+
+
+def windows(side: int) -> int:
+    """Counts the windows of 3, two apart, that touch a row of cells, from its first cell on."""
+    return len([start for start in range(0, side, 2) if start == 0 or start + 1 < side])
+
+
+@pytest.mark.parametrize("side", [64, 66, 70, 75, 224])
+def test_pooling_that_is_not_padded_rounds_up(side: int) -> None:
+    model = create_model("resnet18", pooling="ceil").eval()
+    cells = torch.rand(1, 2, -(-side // 2), -(-side // 2), generator=torch.Generator())
+    pooled = model.maxpool(cells)
+    assert pooled.shape[2] == windows(cells.shape[2])
+    assert pooled[0, 0, 0, 0] == cells[0, 0, :3, :3].max()
+    assert (
+        pooled[0, 1, -1, -1]
+        == cells[0, 1, 2 * pooled.shape[2] - 2 :, 2 * pooled.shape[2] - 2 :].max()
+    )
+    assert create_model("resnet18").maxpool(cells)[0, 0, 0, 0] == cells[0, 0, :2, :2].max()
+
+
+@pytest.mark.parametrize("value", [0, 1, -1e-5, "small", True, float("nan"), float("inf"), None])
+def test_impossible_norm_eps_is_refused(value: object) -> None:
+    with pytest.raises(ArchitectureError, match=r"norm_eps is .*: expected a number above 0"):
+        create_model("resnet20", norm_eps=value)
+
+
+def test_impossible_pooling_is_refused() -> None:
+    with pytest.raises(ArchitectureError, match="pooling is 'floor': expected one of padded, ceil"):
+        create_model("resnet18", pooling="floor")
+    with pytest.raises(ArchitectureError, match="pooling belongs to the 7x7 stem"):
+        create_model("resnet20", pooling="ceil")
+
+
+def test_networks_are_known_by_their_blocks() -> None:
+    for name, architecture in ARCHITECTURES.items():
+        assert known_as(architecture) == name
+    changed = ARCHITECTURES["resnet50"].with_options(
+        stride_in="1x1", num_classes=7, in_channels=1, norm_eps=0.01, pooling="ceil"
+    )
+    assert known_as(changed) == "resnet50"
+    assert known_as(changed.with_options(shortcut="C")) == ""
 
 
 # What names and options build

@@ -24,12 +24,24 @@ from resnetkit.models.blocks import (
 )
 from resnetkit.models.fused import fused_block, normalize_add_relu
 
-__all__ = ["BlockType", "FeatureMap", "Initialization", "ResNet", "Stem", "initialize"]
+__all__ = [
+    "BlockType",
+    "FeatureMap",
+    "Initialization",
+    "Pooling",
+    "ResNet",
+    "Stem",
+    "initialize",
+]
 
 BlockType = type[BasicBlock | Bottleneck | PreactivationBasicBlock | PreactivationBottleneck]
 
 Stem = Literal["3x3", "7x7"]
 """3x3: a convolution at full size (CIFAR); 7x7: stride 2, then max pooling of 2 (ImageNet)."""
+
+Pooling = Literal["padded", "ceil"]
+"""How the pooling of the 7x7 stem meets the border: padded by one cell on each side (torchvision),
+or not padded, with a last window that may reach over the edge (Caffe)."""
 
 Initialization = Literal["he", "xavier", "normal"]
 """he: He et al. 2015 (ICCV), fan-out; xavier: Glorot and Bengio 2010; normal: deviation 0.01."""
@@ -62,6 +74,8 @@ class ResNet(nn.Module):
         num_classes: logits of the head.
         in_channels: channels of the images.
         norm: see `blocks.Norm`.
+        norm_eps: what batch normalisation adds to the variance.
+        pooling: see `Pooling`.
         initialization: see `Initialization`.
         zero_init_residual: start with F(x) = 0 in every block (Goyal et al. 2017, sec. 5.1).
         replace_stride_with_dilation: for each stage after the first, whether it dilates instead of
@@ -74,6 +88,7 @@ class ResNet(nn.Module):
     Attributes:
         fused: whether training computes normalisation, addition and relu as `fused.py` does: the
             same up to rounding, without calling the modules, so that hooks on them stay silent.
+        frozen: the modules that `freeze` has fixed.
 
     Shapes: images (B, in_channels, H, W) -> logits (B, num_classes).
     """
@@ -88,6 +103,8 @@ class ResNet(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
         norm: Norm = "batch",
+        norm_eps: float = 1e-5,
+        pooling: Pooling = "padded",
         initialization: Initialization = "he",
         zero_init_residual: bool = False,
         replace_stride_with_dilation: Sequence[bool] = (),
@@ -98,6 +115,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.recompute = recompute
         self.fused = False
+        self.frozen: tuple[nn.Module, ...] = ()
         small = stem == "3x3"
         preactivated = issubclass(block, PreactivationBlock)
         channels, stride, dilation = widths[0], 1 if small else 4, 1
@@ -107,7 +125,7 @@ class ResNet(nn.Module):
         )
         self.bn1 = nn.Identity() if preactivated else normalization(channels, norm)
         self.relu = nn.Identity() if preactivated else nn.ReLU()
-        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if small else max_pooling(pooling)
         self.feature_maps = {"stem": FeatureMap(channels, stride)}
 
         dilates = (False, *(replace_stride_with_dilation or (False,) * (len(depths) - 1)))
@@ -137,6 +155,9 @@ class ResNet(nn.Module):
         self.relu_out = nn.ReLU() if preactivated else nn.Identity()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = norm_eps
         initialize(self, initialization, zero_init_residual=zero_init_residual, generator=generator)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -181,11 +202,57 @@ class ResNet(nn.Module):
                 x = run_block(block, x, recompute=recompute, fused=fused)
             yield name, self.relu_out(self.bn_out(x)) if name == last else x
 
+    def freeze(self, up_to: str = "", *, norms: bool = False) -> None:
+        """Fixes layers that are not to be learned any further.
+
+        Their weights get no gradient, and their batch normalisation keeps its statistics and stays
+        in evaluation mode whatever `train` is told: frozen means that the same image gives the same
+        features throughout.
+
+        Args:
+            up_to: name of the last feature map to fix, such as stage3, with all before it; empty
+                fixes none.
+            norms: fix the batch normalisation of the whole network as well.
+
+        Raises:
+            ArchitectureError: for a name that this network does not have.
+        """
+        if up_to and up_to not in self.feature_maps:
+            raise ArchitectureError(
+                f"unknown feature map '{up_to}': expected {', '.join(self.feature_maps)}."
+                + did_you_mean(up_to, self.feature_maps)
+            )
+        stages = list(self.feature_maps).index(up_to) if up_to else -1
+        modules: list[nn.Module] = [self.conv1, self.bn1] if up_to else []
+        modules += [self.get_submodule(f"layer{number}") for number in range(1, stages + 1)]
+        if up_to == list(self.feature_maps)[-1]:
+            modules.append(self.bn_out)
+        if norms:
+            modules += [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        for module in modules:
+            module.requires_grad_(False)
+        self.frozen = tuple(modules)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ResNet":
+        """Sets the mode of all modules but the frozen ones, which stay in evaluation mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
     def blocks(self) -> Iterator[tuple[str, nn.Module]]:
         """Yields the qualified name and the module of every block, from the input to the output."""
         for name, module in self.named_modules():
             if isinstance(module, Block | PreactivationBlock):
                 yield name, module
+
+
+def max_pooling(pooling: Pooling) -> nn.MaxPool2d:
+    """Returns the pooling of the 7x7 stem: windows of 3x3, two cells apart."""
+    if pooling == "ceil":
+        return nn.MaxPool2d(3, stride=2, ceil_mode=True)
+    return nn.MaxPool2d(3, stride=2, padding=1)
 
 
 def run_block(block: Any, x: Tensor, *, recompute: bool, fused: bool) -> Tensor:

@@ -17,7 +17,7 @@ from resnetkit.models.blocks import (
     StrideIn,
     ZeroPadding,
 )
-from resnetkit.models.resnet import BlockType, Initialization, ResNet, Stem
+from resnetkit.models.resnet import BlockType, Initialization, Pooling, ResNet, Stem
 
 __all__ = [
     "ARCHITECTURES",
@@ -28,6 +28,7 @@ __all__ = [
     "cifar_resnet",
     "create_model",
     "find_architecture",
+    "known_as",
 ]
 
 
@@ -55,6 +56,8 @@ class Architecture:
     groups: int = 1
     base_width: int = 64
     norm: Norm = "batch"
+    norm_eps: float = 1e-5
+    pooling: Pooling = "padded"
     initialization: Initialization = "he"
     zero_init_residual: bool = False
     replace_stride_with_dilation: tuple[bool, ...] = ()
@@ -98,6 +101,10 @@ class Architecture:
             raise ArchitectureError(
                 f"base_width is {self.base_width}: the first stage, {self.widths[0]} wide, would"
                 f" have no channels. Use at least {64 // self.widths[0]}."
+            )
+        if self.pooling == "ceil" and self.stem == "3x3":
+            raise ArchitectureError(
+                "pooling belongs to the 7x7 stem: this network has a 3x3 one, which does not pool."
             )
         if self.zero_init_residual and self.shortcut == "none":
             raise ArchitectureError(
@@ -151,11 +158,18 @@ def check_option(name: str, value: object) -> None:
         raise ArchitectureError(
             f"{name} is {value!r}: expected a whole number from 1 to {LARGEST_COUNT:,}."
         )
+    elif expected is float and not is_share(value):
+        raise ArchitectureError(f"{name} is {value!r}: expected a number above 0 and below 1.")
 
 
 def is_count(value: object) -> bool:
     """Returns whether a value is a number of classes, channels or groups."""
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_COUNT
+
+
+def is_share(value: object) -> bool:
+    """Returns whether a value lies between 0 and 1, neither included."""
+    return isinstance(value, int | float) and 0 < value < 1
 
 
 def cifar(depth: int, *, block: BlockName = "basic", **options: Any) -> Architecture:
@@ -288,6 +302,30 @@ def find_architecture(name: str) -> Architecture:
         f"unknown architecture '{name}': {family} comes with {', '.join(map(str, depths))} layers;"
         f" a CIFAR network may have any 6n+2.{custom} Did you mean '{family}{nearest}'?"
     )
+
+
+FREE = (
+    "input_size",
+    "padding",
+    "stride_in",
+    "norm_eps",
+    "pooling",
+    "initialization",
+    "zero_init_residual",
+    "num_classes",
+    "in_channels",
+    "recompute",
+)
+"""What may differ between two networks of one name."""
+
+
+def known_as(architecture: Architecture) -> str:
+    """Returns the name in the table of a network with these blocks; empty when there is none."""
+    freely = {name: getattr(architecture, name) for name in FREE}
+    for name, known in ARCHITECTURES.items():
+        if replace(known, **freely) == architecture:
+            return name
+    return ""
 
 
 def create_model(name: str, *, generator: torch.Generator | None = None, **options: Any) -> ResNet:

@@ -6,47 +6,40 @@ the images are normalised with the means and deviations of ImageNet.
 """
 
 import re
-from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from resnetkit.errors import ArchitectureError, WeightsError
 from resnetkit.models.blocks import Shortcut
+from resnetkit.models.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, pixels
+from resnetkit.models.weights.layout import add_batch_counts
 from resnetkit.models.weights.network import TrainedNetwork, built
-from resnetkit.models.weights.tensors import Tensors, is_tensors
+from resnetkit.models.weights.tensors import Tensors, state_in, without_prefix
 from resnetkit.models.zoo import Architecture, cifar
 
-__all__ = ["is_akamaster", "load_akamaster"]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+__all__ = ["akamaster_bytes", "is_akamaster", "load_akamaster"]
 
 
 def is_akamaster(content: object) -> bool:
     """Returns whether what a file holds looks like weights of this repository."""
-    if not isinstance(content, Mapping):
-        return False
-    state = content.get("state_dict", content)
-    if not is_tensors(state):
-        return False
-    names = {name.removeprefix("module.") for name in state}
+    names = {name.removeprefix("module.") for name in state_in(content)}
     return {"conv1.weight", "linear.weight", "layer3.0.conv1.weight"} <= names and (
         "layer4.0.conv1.weight" not in names
     )
 
 
-def load_akamaster(path: Path, content: Mapping[str, object]) -> TrainedNetwork:
+def load_akamaster(path: Path, content: object) -> TrainedNetwork:
     """Builds the network from what `read_file` returned for one of these files.
 
     Raises:
         WeightsError: when the tensors are not exactly those of one of the paper's networks.
     """
-    state: Tensors = content.get("state_dict", content)  # type: ignore[assignment]
+    state = without_prefix(path, state_in(content))
     tensors = {our_name(name): tensor for name, tensor in state.items()}
     if len(tensors) != len(state):
-        raise WeightsError(f"{path} names a tensor twice, with 'module.' and without.")
+        raise WeightsError(f"{path} names a tensor twice, in its own way and in torchvision's.")
     architecture = architecture_of(path, tensors)
     add_batch_counts(tensors)
     sides = "zeros on both sides" if architecture.shortcut == "A" else "projections"
@@ -63,13 +56,18 @@ def load_akamaster(path: Path, content: Mapping[str, object]) -> TrainedNetwork:
             f"ResNet-{depth} of akamaster/pytorch_resnet_cifar10: shortcuts of option"
             f" {architecture.shortcut} ({sides}), images normalised with the constants of ImageNet"
         ),
+        format="akamaster",
     )
 
 
 def our_name(name: str) -> str:
     """Returns our name of one of their tensors."""
-    name = name.removeprefix("module.").replace(".shortcut.", ".downsample.")
-    return re.sub(r"^linear\.", "fc.", name)
+    return re.sub(r"^linear\.", "fc.", name.replace(".shortcut.", ".downsample."))
+
+
+def their_name(name: str) -> str:
+    """Returns their name of one of our tensors."""
+    return "module." + re.sub(r"^fc\.", "linear.", name.replace(".downsample.", ".shortcut."))
 
 
 def architecture_of(path: Path, tensors: Tensors) -> Architecture:
@@ -87,13 +85,20 @@ def architecture_of(path: Path, tensors: Tensors) -> Architecture:
         ) from error
 
 
-def add_batch_counts(tensors: Tensors) -> None:
-    """Adds what these files lack: the batches counted, which change nothing in use."""
-    for name in [name for name in tensors if name.endswith(".running_mean")]:
-        count = name.removesuffix("running_mean") + "num_batches_tracked"
-        tensors.setdefault(count, torch.tensor(0))
+def akamaster_bytes(network: TrainedNetwork) -> bytes:
+    """Returns a `.th` file as their training writes it.
 
-
-def pixels(fractions: tuple[float, ...]) -> Tensor:
-    """Returns constants for pixels of 0 to 1 as a tensor (C, 1, 1) for pixels of 0 to 255."""
-    return (torch.tensor(fractions) * 255)[:, None, None]
+    Raises:
+        WeightsError: when the stages are not equally deep, as theirs are.
+    """
+    depths = network.architecture.depths
+    if len(set(depths)) != 1:
+        raise WeightsError(f"akamaster's networks have equally deep stages: this one has {depths}.")
+    state = network.model.state_dict()
+    stream = BytesIO()
+    torch.save(
+        {"state_dict": {their_name(name): tensor.cpu() for name, tensor in state.items()}},
+        stream,
+        _use_new_zipfile_serialization=False,
+    )
+    return stream.getvalue()

@@ -1,34 +1,64 @@
 """From a path to a trained network, whatever the format."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from resnetkit.errors import WeightsError
+from resnetkit.errors import UsageError, WeightsError
 from resnetkit.models.weights.akamaster import is_akamaster, load_akamaster
+from resnetkit.models.weights.caffe import is_caffe, load_caffe
+from resnetkit.models.weights.configuration import WEIGHT_FILES, read_configuration
+from resnetkit.models.weights.conventions import VARIANTS, check_variant
+from resnetkit.models.weights.keras import is_keras, load_keras
 from resnetkit.models.weights.model_folder import load_model_folder
 from resnetkit.models.weights.network import TrainedNetwork
-from resnetkit.models.weights.tensors import read_file
+from resnetkit.models.weights.state_dicts import (
+    is_timm,
+    is_torchvision,
+    load_timm,
+    load_torchvision,
+)
+from resnetkit.models.weights.tensors import read_beginning, read_file
+from resnetkit.models.weights.transformers import (
+    is_transformers,
+    is_transformers_state,
+    load_transformers,
+)
 
 __all__ = ["load_network"]
 
 
-def load_network(path: Path) -> TrainedNetwork:
+def load_network(path: Path, *, variant: str = "") -> TrainedNetwork:
     """Loads a trained network; the format is recognised by what is there, not by the name.
 
     Args:
-        path: of a run folder, of its `model` folder, or of a file of weights.
+        path: of a run folder, of its `model` folder, of a folder of timm or transformers, or of a
+            file of weights. A file that belongs to the config.json beside it is read with it.
+        variant: where bottlenecks stride, v1 or v1.5, which some files do not say.
 
     Raises:
-        WeightsError: when there is nothing, or not exactly the weights of a known network.
+        WeightsError: when there is nothing, or not exactly the weights of a known network; when the
+            variant is neither in the file nor named, or both and not the same.
+        UsageError: when there is no such variant, or the format needs an extra.
     """
+    if variant and variant not in VARIANTS:
+        raise UsageError(f"unknown variant '{variant}': expected {' or '.join(VARIANTS)}.")
     if not path.exists():
         raise WeightsError(f"there is no {path}: expected a run folder or a file of weights.")
-    if path.is_file():
-        return load_file(path)
-    if not path.is_dir():
+    if not path.is_file() and not path.is_dir():
         raise WeightsError(f"{path} is neither a file nor a folder.")
+    network = load_file(path, variant) if path.is_file() else load_folder(path)
+    check_variant(path, network.architecture, variant)
+    return network
+
+
+def load_folder(path: Path) -> TrainedNetwork:
+    """Loads what a folder holds."""
     folder = path / "model" if (path / "recipe.yaml").is_file() else path
     if (folder / "config.json").is_file():
-        return load_model_folder(folder)
+        network = load_configured(folder / "config.json")
+        listed = path / "images.csv"  # of a run on own images: which of them it was tested on
+        return replace(network, data=str(listed)) if listed.is_file() else network
     if folder != path:
         raise WeightsError(
             f"the run in {path} is not finished: it has no model yet. 'resnet train' with its"
@@ -37,12 +67,47 @@ def load_network(path: Path) -> TrainedNetwork:
     raise WeightsError(f"{path} holds no network: it has neither recipe.yaml nor config.json.")
 
 
-def load_file(path: Path) -> TrainedNetwork:
+def load_configured(configuration: Path) -> TrainedNetwork:
+    """Loads the network that a config.json describes."""
+    facts = read_configuration(configuration)
+    if is_timm(facts):
+        return load_timm(configuration, facts)
+    if is_transformers(facts):
+        return load_transformers(configuration, facts)
+    return load_model_folder(configuration.parent)
+
+
+def load_file(path: Path, variant: str) -> TrainedNetwork:
     """Loads a single file of weights."""
+    if is_configured(path):
+        return load_configured(path.with_name("config.json"))
+    beginning = read_beginning(path, 16)
+    if is_keras(beginning):
+        return load_keras(path)
+    if is_caffe(beginning):
+        return load_caffe(path)
     content = read_file(path)
     if is_akamaster(content):
         return load_akamaster(path, content)
+    if is_torchvision(content):
+        return load_torchvision(path, content, variant)
+    if is_transformers_state(content):
+        raise WeightsError(
+            f"{path} has the names of Hugging Face transformers, but no config.json of theirs lies"
+            " beside it: put the whole folder together, and name the folder."
+        )
     raise WeightsError(
-        f"{path} holds weights of no format that resnetkit knows: it reads its own model folders"
-        " and the .th files of akamaster/pytorch_resnet_cifar10."
+        f"{path} holds weights of no format that resnetkit knows: it reads its own model folders,"
+        " torchvision, timm, transformers, keras.applications, the authors' Caffe files and the"
+        " .th files of akamaster/pytorch_resnet_cifar10."
     )
+
+
+def is_configured(path: Path) -> bool:
+    """Returns whether a file belongs to a config.json beside it that describes a network."""
+    configuration = path.with_name("config.json")
+    if path.name not in WEIGHT_FILES or not configuration.is_file():
+        return False
+    facts: dict[str, Any] = read_configuration(configuration)
+    own = {"layers", "class_names", "image_size"} <= set(facts)
+    return own or is_timm(facts) or is_transformers(facts)

@@ -1,18 +1,30 @@
 """Our own format: the folder `model/` of a finished run."""
 
-import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from resnetkit.errors import ArchitectureError, WeightsError
+from resnetkit.models.weights.configuration import (
+    IMPOSSIBLE,
+    counts,
+    damaged,
+    json_bytes,
+    read_configuration,
+    texts,
+)
 from resnetkit.models.weights.network import TrainedNetwork, built
-from resnetkit.models.weights.tensors import Tensors, check_values, read_tensors
-from resnetkit.models.zoo import Architecture
+from resnetkit.models.weights.tensors import (
+    Tensors,
+    check_values,
+    read_tensors,
+    safetensors_bytes,
+)
+from resnetkit.models.zoo import Architecture, known_as
 
-__all__ = ["load_model_folder"]
+__all__ = ["load_model_folder", "model_folder_files"]
 
 
 def load_model_folder(folder: Path) -> TrainedNetwork:
@@ -28,9 +40,9 @@ def load_model_folder(folder: Path) -> TrainedNetwork:
     try:
         architecture = checked_architecture(tuples(dict(facts["layers"])))
         height, width = counts(facts["image_size"])
-        name, class_names = facts["data"]["name"], tuple(facts["class_names"])
-        if not all(isinstance(each, str) for each in (name, *class_names)):
-            raise ValueError("a name is not a text")
+        class_names = texts(facts["class_names"])
+        name, known = texts([facts["data"]["name"], facts["architecture"]])
+        (origin,) = texts([facts.get("origin", f"{known} trained by resnetkit on {name}")])
         return TrainedNetwork(
             model=built(weights, architecture, tensors),
             architecture=architecture,
@@ -39,22 +51,10 @@ def load_model_folder(folder: Path) -> TrainedNetwork:
             class_names=class_names,
             image_size=(height, width),
             data=name,
-            origin=f"{facts['architecture']} trained by resnetkit on {name}",
+            origin=origin,
         )
     except (*IMPOSSIBLE, ArchitectureError) as error:
         raise damaged(folder / "config.json", error) from error
-
-
-IMPOSSIBLE = (
-    KeyError,
-    TypeError,
-    ValueError,
-    IndexError,
-    AttributeError,
-    RuntimeError,
-    ZeroDivisionError,
-)
-"""What building a network raises for values that no network has."""
 
 
 def checked_architecture(layers: dict[str, Any]) -> Architecture:
@@ -75,30 +75,6 @@ def fitting(mean: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
     if mean.shape not in ((channels, 1, 1), (channels, *size)):
         raise ValueError(f"the mean has the shape {tuple(mean.shape)}")
     return mean
-
-
-def counts(values: Any) -> tuple[int, ...]:
-    """Returns whole numbers from 1 to 100,000.
-
-    Raises:
-        ValueError: when something else is among them.
-    """
-    if not all(isinstance(each, int) and 1 <= each <= 10**5 for each in values):
-        raise ValueError(f"{values} are not sizes or counts")
-    return tuple(values)
-
-
-def read_configuration(path: Path) -> dict[str, Any]:
-    """Returns the mapping in a config.json."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(facts, dict):
-            raise ValueError("it is not an object")
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise damaged(path, error) from error
-    return facts
 
 
 def tuples(layers: dict[str, Any]) -> dict[str, Any]:
@@ -122,9 +98,20 @@ def mean_and_std(path: Path, tensors: Tensors) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def damaged(path: Path, error: Exception) -> WeightsError:
-    """Returns the error for a configuration that no network can be built from."""
-    return WeightsError(
-        f"{path} is damaged ({type(error).__name__}: {error}). Train the recipe again, or put the"
-        " file back."
-    )
+def model_folder_files(network: TrainedNetwork) -> dict[str, bytes]:
+    """Returns the files of a folder that holds all that is known of a network."""
+    facts = {
+        "architecture": known_as(network.architecture) or "a residual network",
+        "layers": asdict(network.architecture),
+        "class_names": list(network.class_names),
+        "image_size": list(network.image_size),
+        "data": {"name": network.data},
+        "origin": network.origin,
+    }
+    return {
+        "config.json": json_bytes(facts),
+        "model.safetensors": safetensors_bytes(network.model.state_dict(), {}),
+        "preprocessing.safetensors": safetensors_bytes(
+            {"mean": network.mean, "std": network.std}, {}
+        ),
+    }

@@ -26,6 +26,7 @@ class TrainedNetwork:
         image_size: height and width in pixels that it was trained on.
         data: name of the data set it was trained on; empty where the file does not say.
         origin: what the file was recognised as and how it is read, in words.
+        format: of the file, one of `conventions.FORMATS`.
     """
 
     model: ResNet
@@ -36,6 +37,7 @@ class TrainedNetwork:
     image_size: tuple[int, int]
     data: str
     origin: str
+    format: str = "resnetkit"
 
 
 def built(path: Path, architecture: Architecture, tensors: Tensors) -> ResNet:
@@ -45,9 +47,13 @@ def built(path: Path, architecture: Architecture, tensors: Tensors) -> ResNet:
         WeightsError: when one is missing, left over, of another shape, or holds what is no number.
     """
     with torch.device("meta"):  # shapes without values: nothing large is built in vain
-        expected = architecture.build().state_dict()
+        model = architecture.build()
+    expected = model.state_dict()
     check_names(path, tensors, expected)
     check_values(path, tensors)
-    model = architecture.build(torch.Generator())
-    model.load_state_dict(tensors, strict=True)
+    own = {
+        name: tensor.to(expected[name].dtype, copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    model.load_state_dict(own, strict=True, assign=True)
     return model.eval()

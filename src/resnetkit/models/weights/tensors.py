@@ -1,8 +1,10 @@
 """Reading named tensors from a file, as data: nothing in a file is ever executed."""
 
+import json
 import pickle
 import struct
 import warnings
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,20 @@ from torch import Tensor
 
 from resnetkit.errors import WeightsError
 
-__all__ = ["Tensors", "check_names", "check_values", "read_file", "read_tensors"]
+__all__ = [
+    "Tensors",
+    "check_names",
+    "check_plain",
+    "check_values",
+    "is_safetensors",
+    "read_beginning",
+    "read_file",
+    "read_metadata",
+    "read_tensors",
+    "safetensors_bytes",
+    "state_in",
+    "without_prefix",
+]
 
 Tensors = dict[str, Tensor]
 
@@ -27,6 +42,9 @@ DAMAGED = (
     IndexError,
     AttributeError,
     EOFError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
     UnicodeDecodeError,
     RecursionError,
     OSError,  # of a truncated archive
@@ -49,7 +67,7 @@ def read_file(path: Path) -> Any:
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
-        if content[8:9] == b"{":  # after the length of its header
+        if is_safetensors(content):
             return safetensors.torch.load(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an old format, which is read all the same
@@ -64,6 +82,67 @@ def read_file(path: Path) -> Any:
         raise WeightsError(
             f"{path} is damaged or not a file of weights: {first_line(error)} Fetch it again."
         ) from error
+
+
+def read_beginning(path: Path, count: int) -> bytes:
+    """Returns the first bytes of a file.
+
+    Raises:
+        WeightsError: when it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def is_safetensors(beginning: bytes) -> bool:
+    """Returns whether a file begins as safetensors do: with the length of a header, and it."""
+    return beginning[8:9] == b"{"
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Returns the texts that a safetensors file holds beside its tensors; none of other files.
+
+    The file was read before, so that its header is known to be whole.
+    """
+    with path.open("rb") as file:
+        beginning = file.read(9)
+        if not is_safetensors(beginning):
+            return {}
+        header = json.loads(b"{" + file.read(int.from_bytes(beginning[:8], "little") - 1))
+    return dict(header.get("__metadata__") or {})
+
+
+def safetensors_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
+    """Returns the content of a safetensors file; transformers wants to read `format` in it."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(whole, {"format": "pt", **metadata})
+
+
+def state_in(content: object) -> Tensors:
+    """Returns the named tensors of a file, which checkpoints keep in an entry; none if it has none.
+
+    The names are as they stand in the file.
+    """
+    if isinstance(content, Mapping):
+        for inner in (content, content.get("state_dict"), content.get("model")):
+            if isinstance(inner, Mapping) and is_tensors(dict(inner)):
+                return dict(inner)
+    return {}
+
+
+def without_prefix(path: Path, tensors: Tensors) -> Tensors:
+    """Returns tensors without the prefix that training on several GPUs gives their names.
+
+    Raises:
+        WeightsError: when a name comes with it and without.
+    """
+    found = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if len(found) != len(tensors):
+        raise WeightsError(f"{path} names a tensor twice, with 'module.' and without.")
+    return found
 
 
 def first_line(error: Exception) -> str:
@@ -99,10 +178,8 @@ def check_values(path: Path, tensors: Tensors) -> None:
     Raises:
         WeightsError: with the name of the first that does not.
     """
+    check_plain(path, tensors)
     for name, tensor in tensors.items():
-        plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
-        if not plain or tensor.is_meta:
-            raise WeightsError(f"{path}: '{name}' is not a plain table of numbers.")
         if not torch.isfinite(tensor).all():
             raise WeightsError(
                 f"{path}: '{name}' holds values that are no finite numbers: the training it comes"
@@ -110,6 +187,19 @@ def check_values(path: Path, tensors: Tensors) -> None:
             )
         if name.endswith("running_var") and (tensor < 0).any():
             raise WeightsError(f"{path}: '{name}' holds a negative variance: the file is damaged.")
+
+
+def check_plain(path: Path, tensors: Tensors) -> None:
+    """Checks that every tensor is a table of numbers, all of which lie in the file.
+
+    Raises:
+        WeightsError: with the name of the first that is not, such as one of a single number that
+            claims to be a million.
+    """
+    for name, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
+        if not plain or tensor.is_meta or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise WeightsError(f"{path}: '{name}' is not a plain table of numbers.")
 
 
 def check_names(path: Path, found: Tensors, expected: Tensors) -> None:

@@ -1,0 +1,121 @@
+"""Reading the JSON files that lie beside weights: whatever is in them, a sentence comes out."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnetkit.errors import WeightsError
+from resnetkit.models.weights.conventions import pixels
+
+__all__ = [
+    "IMPOSSIBLE",
+    "constants",
+    "counts",
+    "damaged",
+    "json_bytes",
+    "read_configuration",
+    "texts",
+    "weights_beside",
+]
+
+IMPOSSIBLE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+    ZeroDivisionError,
+    OverflowError,
+)
+"""What building a network raises for values that no network has."""
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """Returns the mapping in a JSON file."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(facts, dict):
+            raise ValueError("it is not an object")
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
+    return facts
+
+
+def damaged(path: Path, error: Exception) -> WeightsError:
+    """Returns the error for a configuration that no network can be built from."""
+    return WeightsError(
+        f"{path} is damaged ({type(error).__name__}: {error}). Train the recipe again, or put the"
+        " file back."
+    )
+
+
+def weights_beside(configuration: Path) -> Path:
+    """Returns the file of weights that a configuration of timm or transformers belongs to.
+
+    Raises:
+        WeightsError: when there is none.
+    """
+    for name in WEIGHT_FILES:
+        path = configuration.with_name(name)
+        if path.is_file():
+            return path
+    others = [path for path in configuration.parent.iterdir() if path.suffix in (".pth", ".bin")]
+    if len(others) == 1:
+        return others[0]
+    raise WeightsError(
+        f"{configuration.parent} has no weights: expected {' or '.join(WEIGHT_FILES)} beside"
+        " config.json. Files in several parts are not read."
+    )
+
+
+def counts(values: Any) -> tuple[int, ...]:
+    """Returns whole numbers from 1 to 100,000.
+
+    Raises:
+        ValueError: when something else is among them.
+    """
+    if not all(isinstance(each, int) and 1 <= each <= 10**5 for each in values):
+        raise ValueError(f"{values} are not sizes or counts")
+    return tuple(values)
+
+
+def texts(values: Any) -> tuple[str, ...]:
+    """Returns texts.
+
+    Raises:
+        ValueError: when something else is among them.
+    """
+    if not isinstance(values, list | tuple) or not all(isinstance(each, str) for each in values):
+        raise ValueError(f"{str(values)[:50]} are not names")
+    return tuple(values)
+
+
+def constants(mean: Sequence[float], std: Sequence[float], channels: int) -> tuple[Tensor, Tensor]:
+    """Returns mean and deviation for pixels of 0 to 1 as tensors (C, 1, 1) for pixels of 0 to 255.
+
+    Raises:
+        ValueError: when they are not one a channel, or not such as pixels can have.
+    """
+    if not len(mean) == len(std) == channels:
+        raise ValueError(f"{mean} and {std} are not constants for {channels} channel(s)")
+    if not all(math.isfinite(each) for each in (*mean, *std)) or min(std) <= 0:
+        raise ValueError(f"{mean} and {std} are not a mean and a deviation")
+    tensors = pixels(tuple(mean)), pixels(tuple(std))
+    if not all(torch.isfinite(each).all() for each in tensors) or not (tensors[1] > 0).all():
+        raise ValueError(f"{mean} and {std} are not a mean and a deviation")
+    return tensors
+
+
+def json_bytes(facts: dict[str, Any]) -> bytes:
+    """Returns a JSON file."""
+    return (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode()
