@@ -16,7 +16,7 @@ FLOORS = {
     "training": 3,
     "evaluation": 4,
     "probes": 4,
-    "inference": 4,
+    "inference": 5,
     "studies": 5,
     "report": 6,
     "serving": 6,

@@ -43,7 +43,7 @@ def test_the_package_is_typed() -> None:
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    commands = set(re.findall(r"^(?:.*&& )?resnet (\w+)", README, re.MULTILINE))
+    commands = set(re.findall(r"^(?:.*&& )?resnet ([\w-]+)", README, re.MULTILINE))
     assert len(commands) >= 6
     assert commands <= set(app)
 

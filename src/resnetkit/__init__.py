@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from resnetkit.data.datasets import open_dataset
     from resnetkit.evaluation.evaluate import evaluate
+    from resnetkit.inference.predictor import Predictor, load_predictor
+    from resnetkit.models.backbone import Backbone, backbone
     from resnetkit.models.complexity import trace
+    from resnetkit.models.weights.export import export_weights
     from resnetkit.models.weights.load import load_network
     from resnetkit.models.zoo import ARCHITECTURES, cifar_resnet, create_model
     from resnetkit.studies.runner import run_study
@@ -21,12 +24,17 @@ if TYPE_CHECKING:
 __all__ = [
     "ARCHITECTURES",
     "STUDIES",
+    "Backbone",
+    "Predictor",
     "Recipe",
     "Run",
+    "backbone",
     "cifar_resnet",
     "create_model",
     "evaluate",
+    "export_weights",
     "load_network",
+    "load_predictor",
     "load_recipe",
     "open_dataset",
     "read_run",
@@ -38,12 +46,17 @@ __all__ = [
 HOMES = {
     "ARCHITECTURES": "models.zoo",
     "STUDIES": "studies.table",
+    "Backbone": "models.backbone",
+    "Predictor": "inference.predictor",
     "Recipe": "training.recipe",
     "Run": "training.run",
+    "backbone": "models.backbone",
     "cifar_resnet": "models.zoo",
     "create_model": "models.zoo",
     "evaluate": "evaluation.evaluate",
+    "export_weights": "models.weights.export",
     "load_network": "models.weights.load",
+    "load_predictor": "inference.predictor",
     "load_recipe": "training.recipe",
     "open_dataset": "data.datasets",
     "read_run": "training.run",

@@ -150,6 +150,7 @@ def test_every_command_speaks_json_and_nothing_else_on_stdout(
         ("train", "digits", "--out", "runs/one"),
         ("train", "digits", "--dry-run", *few_steps),
         ("train", "digits", "--out", "runs/two", *few_steps),
+        ("lr-find", "digits", "--steps", "20"),
         ("evaluate", "runs/two"),
         ("inspect", "runs/two"),
         ("study",),
@@ -160,6 +161,11 @@ def test_every_command_speaks_json_and_nothing_else_on_stdout(
         ("data", "list"),
         ("data", "check", "digits"),
         ("data", "show", "digits"),
+        ("weights", "show", "runs/two"),
+        ("weights", "convert", "runs/two", "--to", "resnetkit", "--out", "converted"),
+        ("predict", "runs/two", "digits.png"),
+        ("features", "runs/two", "digits.png", "--out", "digits.safetensors"),
+        ("nearest", "digits.safetensors", "digits.png", "--model", "runs/two"),
     ]
     needs_a_network = {("data", "fetch")}
     spoken = {

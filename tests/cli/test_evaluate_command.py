@@ -78,7 +78,7 @@ def test_foreign_weights_do_not_say_what_they_learned(
     from resnetkit.models.weights import load
 
     loaded = replace(load.load_network(folder), data="")
-    monkeypatch.setattr(load, "load_network", lambda path: loaded)
+    monkeypatch.setattr(load, "load_network", lambda path, **_: loaded)
     assert run_command(["evaluate", "weights.th"]) == 2
     assert "name the data, such as --data cifar10" in capsys.readouterr().err
     assert run_command(["evaluate", "weights.th", "--data", "digits"]) == 0

@@ -9,10 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn import functional
 
-from resnetkit.data.augment import augment, crop_and_flip, flips, normalize
+from resnetkit.data.augment import (
+    augment,
+    color_shifts,
+    crop_and_flip,
+    flips,
+    measure_color_axes,
+    normalize,
+)
 
 PADDING, SIZE = 4, 32
 OFFSETS = 2 * PADDING + 1
@@ -239,3 +247,25 @@ def test_small_crops_lie_at_every_place_of_the_padded_image_equally_often() -> N
     matches = (crops.reshape(len(ids), 1, -1) == windows).all(2)
     assert (matches.sum(1) == 1).all()
     assert stats.chisquare(matches.sum(0)).pvalue > UNLIKELY
+
+
+def test_color_axes_are_scikit_learns_principal_components() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grey = torch.randint(40, 200, (20, 1, 6, 6), generator=generator)
+    noise = torch.randint(-30, 30, (20, 3, 6, 6), generator=generator)
+    images = (grey + noise * torch.tensor([1, 0.5, 0.2])[:, None, None]).to(torch.uint8)
+    pixels = images.permute(0, 2, 3, 1).reshape(-1, 3).numpy() / 255
+    theirs = PCA().fit(pixels)
+    axes = measure_color_axes(images).flip(1)  # theirs begin with the largest
+    np.testing.assert_allclose(axes.norm(dim=0), theirs.explained_variance_, rtol=1e-6)
+    cosines = (axes / axes.norm(dim=0)).T.numpy() * theirs.components_
+    np.testing.assert_allclose(np.abs(cosines.sum(1)), 1, rtol=1e-6)
+
+
+def test_colors_are_shifted_by_a_tenth_of_the_variance_along_each_axis() -> None:
+    axes = torch.diag(torch.tensor([0.2, 0.02, 0.004], dtype=torch.float64))
+    shifts = color_shifts(torch.arange(20_000), axes, seed=0, epoch=0)
+    assert shifts.shape == (20_000, 3, 1, 1)
+    for axis, variance in enumerate((0.2, 0.02, 0.004)):
+        drawn = shifts[:, axis, 0, 0].numpy() / (0.1 * variance * 255)
+        assert stats.kstest(drawn, "norm").pvalue > UNLIKELY

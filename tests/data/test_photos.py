@@ -13,9 +13,11 @@ from torchvision.transforms import v2
 
 from resnetkit.data.augment import Augmentation, normalize
 from resnetkit.data.batches import Batch, TrainingBatches
+from resnetkit.data.dataset import Dataset, Images
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.feed import Feed, Normalization
 from resnetkit.data.photos import Photos, center_view, least_side, random_boxes
+from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 
 Draw = Callable[..., Image.Image]
@@ -181,8 +183,15 @@ def test_the_folders_of_imagenet_have_its_names(tmp_path: Path, draw: Draw) -> N
 HALF = Normalization(torch.full((3, 1, 1), 127.5), torch.full((3, 1, 1), 64.0))
 
 
+def dataset_of(images: Images) -> Dataset:
+    """Returns six images of two classes, all of them to be learned from."""
+    none = torch.arange(0)
+    splits: dict[Split, Tensor] = {"train": torch.arange(6), "validation": none, "test": none}
+    return Dataset("six", images, torch.arange(6) % 2, ("a", "b"), splits, True, "")
+
+
 def feed_of(photos: Photos, augmentation: Augmentation) -> Feed:
-    return Feed(photos, torch.arange(6) % 2, HALF, 3, augmentation)
+    return Feed.of(dataset_of(photos), HALF, CPU, seed=3, augmentation=augmentation)
 
 
 def test_batches_come_in_order_with_their_labels_and_are_those_of_one_call(
@@ -218,7 +227,7 @@ def test_padded_crops_are_those_of_images_in_memory(photos: Photos) -> None:
     shown = Augmentation(crop_padding=2, flip="random")
     ids = torch.arange(6)
     batch = Batch(0, 0, ids, ids, ends_epoch=True)
-    in_memory = Feed(photos[ids], torch.arange(6) % 2, HALF, 3, shown)
+    in_memory = Feed.of(dataset_of(photos[ids]), HALF, CPU, seed=3, augmentation=shown)
     for ours, theirs in zip(
         feed_of(photos, shown).training(batch), in_memory.training(batch), strict=True
     ):

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from resnetkit.data.randomness import mix_integer, mix_tensor, random_bits, random_integers
+from resnetkit.data.randomness import (
+    mix_integer,
+    mix_tensor,
+    random_bits,
+    random_integers,
+    random_normals,
+    random_units,
+)
 
 MASK = 2**64 - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -147,3 +154,15 @@ def test_seed_epoch_and_stream_cannot_stand_for_each_other() -> None:
         for stream in range(3)
     ]
     assert len(set(drawn)) == 27
+
+
+def test_units_and_normals_are_distributed_as_they_should_be() -> None:
+    ids = torch.arange(20_000)
+    units = random_units(ids, seed=1, epoch=2, stream=3).numpy()
+    normals = random_normals(ids, seed=1, epoch=2, stream=3).numpy()
+    assert units.min() >= 0
+    assert units.max() < 1
+    assert stats.kstest(units, "uniform").pvalue > 1e-4
+    assert stats.kstest(normals, "norm").pvalue > 1e-4
+    again = random_normals(ids[5:9], seed=1, epoch=2, stream=3).numpy()
+    np.testing.assert_array_equal(again, normals[5:9])

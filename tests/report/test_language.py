@@ -13,6 +13,7 @@ from markupsafe import Markup
 import resnetkit
 from resnetkit.errors import UsageError
 from resnetkit.report.diagram import SHORTCUT_WORDS
+from resnetkit.report.evaluation_report import PROTOCOL_WORDS
 from resnetkit.report.language import ENGLISH, Language, find_language, languages
 from resnetkit.report.overview import write_overview
 from resnetkit.report.run_report import write_run_report
@@ -48,6 +49,7 @@ MADE = {
     "Train twice as long: does the outcome stay the same?",
     "See the layers of that network, and what each costs.",
     *("what it ran on", "before", "after", "all of that length"),
+    *PROTOCOL_WORDS.values(),
 }
 
 

@@ -51,6 +51,10 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
         "data.crop_padding is 8, but the images are 8 pixels wide: a crop could miss them."
         " Use at most 4.",
     ),
+    "colours of grey images": (
+        {"data.color": "pca"},
+        "data.color is 'pca', but the images of 'digits' have 1 channel(s). Set data.color=none.",
+    ),
     "early crops as large as the image": (
         {"data.early_size": 8},
         "data.early_size is 8, but the images are only 8 pixels wide. Use less, or 0 for whole"

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import DATASETS
@@ -67,9 +69,19 @@ def test_a_named_recipe_round_trips_through_yaml(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", sorted(named_recipes()))
-def test_a_named_recipe_fits_its_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_recipe_fits_its_data(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(DATASETS, "cifar10", photographs)
-    assert prepare(load_recipe(name), ALONE).total_steps > 0
+    recipe = load_recipe(name)
+    if recipe.data.image_size:  # the folder is the user's
+        for label in "ab":
+            for number in range(4):
+                (tmp_path / label).mkdir(exist_ok=True)
+                noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(tmp_path / label / f"{number}.png")
+        recipe = load_recipe(name, {"data.name": str(tmp_path)})
+    assert prepare(recipe, ALONE).total_steps > 0
 
 
 def photographs() -> Dataset:
@@ -126,6 +138,15 @@ def test_a_recipe_travels_between_processes() -> None:
 ANOTHER = {
     "model.name": "plain20",
     "model.options": {"shortcut": "B"},
+    "model.weights": "/run",
+    "model.variant": "v1",
+    "finetune.freeze": "stem",
+    "finetune.frozen_norm": True,
+    "finetune.backbone_lr": 0.1,
+    "finetune.patience": 3,
+    "micro_batch": 16,
+    "exact_norm": 1000,
+    "class_weights": "balanced",
     "data.name": "digits-again",
     "data.train_on": "train+validation",
     "data.normalize": "pixel-mean",
@@ -136,6 +157,11 @@ ANOTHER = {
     "data.area": [0.2, 1],
     "data.side": [256, 400],
     "data.on_bad_image": "skip",
+    "data.color": "pca",
+    "data.policy": "trivial",
+    "data.erasing": 0.1,
+    "data.mixup": 0.2,
+    "data.cutmix": 1.0,
     "data.early_size": 4,
     "data.early_share": 0.25,
     "data.flip": "random",
@@ -186,6 +212,7 @@ def test_the_digest_changes_with_every_value(key: str, monkeypatch: pytest.Monke
         "data.train_on": {"evaluation.split": "test"},
         "data.image_size": own,
         "data.crop": own,
+        "data.policy": {**own, "data.crop": "area"},
     }.get(key, {})
     together: dict[str, dict[str, Any]] = {  # what one value needs of another
         "warmup.kind": {"warmup": {"kind": "none"}},
@@ -310,7 +337,7 @@ IMPOSSIBLE: dict[str, list[object]] = {
     "checkpoint.keep": [0, -1, 0.5],
     "checkpoint.snapshots": [-1, 0.5, 1001],
     "data.early_size": [-1, 0.5, NAN],
-    "data.early_share": [0, 1, -0.1, NAN],
+    "data.early_share": [0, 1.1, -0.1, NAN],
     "schedule.final": [-0.1, 1.1, NAN],
     "model.name": [5, None, ["resnet20"]],
 }
@@ -448,8 +475,8 @@ def test_nesterov_needs_momentum() -> None:
 def test_the_end_of_training_is_not_chosen_on_the_test_part() -> None:
     changes = {"target_error": 5, "evaluation.split": "test"}
     assert refusal(changes) == (
-        "target_error would choose the end of training on the test part: set"
-        " evaluation.split=validation, or target_error=0."
+        "target_error would choose the course of training on the test part: set"
+        " evaluation.split=validation, or do without it."
     )
     load_recipe("digits", {**changes, "evaluation.split": "validation"})
 

@@ -34,6 +34,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "until the error is below": {"warmup": UNTIL_ERROR, "optimizer.lr": 0.1},
     "in bfloat16": {"precision": "bfloat16", "gradient_clip": 1, "optimizer.nesterov": True},
     "up to a target": {"target_error": 99.9, "evaluation.every_epochs": 2, "length": "9 epochs"},
+    "until patience ends": {"finetune.patience": 1, "optimizer.lr": 1e-6, "length": "9 epochs"},
+    "until a plateau": {
+        "schedule": {"kind": "plateau", "patience": 1, "least": 50},
+        "exact_norm": 64,
+    },
+    "mixed": {"data.mixup": 0.3, "data.cutmix": 1.0, "data.erasing": 0.5, "label_smoothing": 0.1},
+    "in micro-batches": {"micro_batch": 7, "class_weights": "balanced"},
     "augmented": {
         "data.crop_padding": 2,
         "data.padding": "reflect",

@@ -13,9 +13,11 @@ from resnetkit.cli.data import data
 from resnetkit.cli.evaluate import evaluate
 from resnetkit.cli.inspect import inspect
 from resnetkit.cli.models import models
+from resnetkit.cli.predict import features, nearest, predict
 from resnetkit.cli.runs import report, runs
 from resnetkit.cli.study import study
-from resnetkit.cli.train import recipes, train
+from resnetkit.cli.train import lr_find, recipes, train
+from resnetkit.cli.weights import weights
 from resnetkit.errors import ResnetkitError, UsageError
 
 __all__ = ["app", "main"]
@@ -24,7 +26,11 @@ EXAMPLES: dict[Callable[..., object], str] = {
     models: "resnet models resnet56 --set shortcut=C",
     inspect: "resnet inspect plain56 --compare resnet56 --out networks.svg",
     train: "resnet train digits --set model.name=plain56 --set optimizer.lr=0.02",
+    lr_find: "resnet lr-find --data photos/",
     evaluate: "resnet evaluate runs/NAME --flip",
+    predict: "resnet predict runs/NAME photos/ --top 3",
+    features: "resnet features runs/NAME photos/ --out features.safetensors",
+    nearest: "resnet nearest features.safetensors query.jpg --model runs/NAME",
     study: "resnet study degradation",
     runs: "resnet runs studies",
     report: "resnet report studies/degradation-quick",
@@ -47,6 +53,7 @@ app = App(
 for command, example in EXAMPLES.items():
     app.command(command, help_epilogue=f"Example: {example}")
 app.command(data)
+app.command(weights)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -1,11 +1,12 @@
 """resnet evaluate: what a trained network gets right and wrong."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Device, Json
+from resnetkit.cli.options import Device, Json, Lang, Variant
 from resnetkit.cli.output import bar, print_json, print_table, remark
 
 if TYPE_CHECKING:
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 MOST_MISTAKES = 5
+VIEWS = {"center": "1 view", "ten-crop": "10 views", "multi-scale": "5 scales, mirrored too"}
 
 
 def evaluate(
     network: Path,
     /,
-    *,
+    *others: Annotated[Path, Parameter(help="More networks, beside it and as an ensemble.")],
     data: Annotated[
         str, Parameter(help="Data set; by default the one it was trained on, if that is known.")
     ] = "",
@@ -28,6 +30,10 @@ def evaluate(
         Literal["train", "validation", "test"],
         Parameter(help="Which part: train, validation, or test, the default."),
     ] = "test",
+    protocol: Annotated[
+        Literal["center", "ten-crop", "multi-scale"],
+        Parameter(help="How images are looked at: center, ten-crop or multi-scale; center."),
+    ] = "center",
     flip: Annotated[
         bool, Parameter(negative=(), help="Average over each image and its mirror image.")
     ] = False,
@@ -35,58 +41,75 @@ def evaluate(
         Literal["auto", "float32", "bfloat16"],
         Parameter(help="float32, the default; bfloat16; or auto."),
     ] = "float32",
+    out: Annotated[
+        Path | None, Parameter(help="Folder for report.html, with the worst errors, and JSON.")
+    ] = None,
+    lang: Lang = "en",
+    variant: Variant = "",
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Measure a trained network on images it has not learned from.
+    """Measure a trained network on images it has not learned from; or several, side by side.
 
     Args:
-        network: A run folder, its model folder, or a file of weights: the .th files of
-            akamaster/pytorch_resnet_cifar10.
+        network: A run folder, its model folder, or weights of another library: 'resnet weights
+            show' says what it is.
     """
-    from resnetkit.data.datasets import open_dataset
-    from resnetkit.errors import UsageError
-    from resnetkit.evaluation.evaluate import evaluate as measure_network
+    from resnetkit.evaluation.evaluate import data_of, evaluate_all
     from resnetkit.models.weights.load import load_network
+    from resnetkit.report.evaluation_report import evaluation_facts, write_evaluation
+    from resnetkit.report.language import find_language
 
-    loaded = load_network(network)
-    if not (data or loaded.data):
-        raise UsageError(
-            f"{network} does not say what it was trained on: name the data, such as --data cifar10."
-        )
-    dataset = open_dataset(data or loaded.data)
-    remark(f"{loaded.origin}; {split} part of {dataset.name}")
+    language = find_language(lang)
+    loaded = [load_network(path, variant=variant) for path in (network, *others)]
+    dataset = data_of(loaded[0], data)
+    for each in loaded:
+        remark(f"{each.origin}; {split} part of {dataset.name}")
     with bar("evaluate") as progress:
-        evaluation = measure_network(
+        evaluations = evaluate_all(
             loaded,
             dataset,
             split=split,
+            protocol=protocol,
             flip=flip,
             precision=precision,
             device=device,
             observe=progress.update,
         )
+    if out is not None:
+        remark(f"{write_evaluation(out, evaluations, dataset, language)} shows it")
     if json:
-        print_json(facts(evaluation))
-    else:
-        show(evaluation)
+        facts = [evaluation_facts(each) for each in evaluations]
+        print_json(facts if others else facts[0])
+        return
+    if others:
+        show_side_by_side(evaluations)
+    show(evaluations[-1])
 
 
-def facts(evaluation: "Evaluation") -> dict[str, Any]:
-    """Returns an evaluation for machines; null stands for what is not a number."""
-    from dataclasses import asdict
-
-    from resnetkit.training.run import finite
-
-    found = asdict(evaluation)
-    found["metrics"]["classes"] = [finite(each) for each in found["metrics"]["classes"]]
-    return found
+def show_side_by_side(evaluations: "Sequence[Evaluation]") -> None:
+    """Prints one line a network, the ensemble last."""
+    print_table(
+        ["network", "top-1 error", "top-5 error", "loss", "calibration error"],
+        [
+            [
+                each.origin,
+                percent(each.metrics.top1.error),
+                percent(each.metrics.top5.error),
+                f"{each.metrics.loss:.4f}",
+                percent(each.metrics.calibration_error),
+            ]
+            for each in evaluations
+        ],
+        numbers="lrrrr",
+    )
+    print(f"\n{evaluations[-1].origin}")
 
 
 def show(evaluation: "Evaluation") -> None:
     """Prints an evaluation for people."""
     metrics = evaluation.metrics
-    views = "2 views (mirrored)" if evaluation.flip else "1 view"
+    views = "2 views (mirrored)" if evaluation.flip else VIEWS[evaluation.protocol]
     print(f"top-1 error  {rate_words(metrics.top1)}")
     if len(metrics.classes) > 5:
         print(f"top-5 error  {rate_words(metrics.top5)}")

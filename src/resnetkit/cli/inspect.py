@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Changes, Json, parse_changes
+from resnetkit.cli.options import Changes, Json, Variant, parse_changes
 from resnetkit.cli.output import print_json, print_table, remark
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def inspect(
         Parameter(help="An image file, or the number of a test image: draw what speaks for it."),
     ] = "",
     changes: Changes = (),
+    variant: Variant = "",
     json: Json = False,
 ) -> None:
     """Draw a network: stages, blocks, shortcuts, shapes and costs; of a run, look inside too.
@@ -51,13 +52,13 @@ def inspect(
     if saliency:
         if compare or changes:
             raise UsageError("--saliency looks at one network: leave --compare and --set out.")
-        show_saliency(network, saliency, out or Path("saliency.png"), json=json)
+        show_saliency(network, saliency, out or Path("saliency.png"), variant, json=json)
         return
     options = parse_changes(changes)
     if compare and Path(compare) == Path(network):
         raise UsageError(f"--compare {compare}: it is the same network; name another.")
     names = [network, compare] if compare else [network]
-    subjects = {name: subject(name, options) for name in names}
+    subjects = {name: subject(name, options, variant) for name in names}
     stages = {name: outline(*found[:2]) for name, found in subjects.items()}
     if out is not None:
         with storage_errors(out, "Choose another place with --out."):
@@ -77,7 +78,7 @@ def inspect(
 
 
 def subject(
-    name: str, options: dict[str, Any]
+    name: str, options: dict[str, Any], variant: str
 ) -> "tuple[Architecture, int, TrainedNetwork | None]":
     """Returns the architecture that a name or a path means, the image size, and the trained one."""
     from resnetkit.errors import UsageError
@@ -89,7 +90,7 @@ def subject(
         return architecture, architecture.input_size, None
     if options:
         raise UsageError(f"--set changes an architecture: {name} is a trained network.")
-    loaded = load_network(Path(name))
+    loaded = load_network(Path(name), variant=variant)
     return loaded.architecture, min(loaded.image_size), loaded
 
 
@@ -167,8 +168,8 @@ def probe(network: "TrainedNetwork") -> dict[str, Any]:
     from dataclasses import asdict
 
     from resnetkit.data.augment import normalize
-    from resnetkit.data.datasets import open_dataset
     from resnetkit.errors import ArchitectureError
+    from resnetkit.evaluation.evaluate import data_of
     from resnetkit.probes.gradients import gradient_flow
     from resnetkit.probes.receptive import receptive_fields
     from resnetkit.probes.residuals import residual_magnitudes
@@ -177,7 +178,7 @@ def probe(network: "TrainedNetwork") -> dict[str, Any]:
     if not network.data:
         remark("the file does not say which data it belongs to: nothing was probed")
         return {}
-    dataset = open_dataset(network.data)
+    dataset = data_of(network)
     sample_ids = dataset.splits["test"][:IMAGES]
     images = normalize(dataset.images[sample_ids], network.mean, network.std)
     found: dict[str, Any] = {
@@ -192,7 +193,7 @@ def probe(network: "TrainedNetwork") -> dict[str, Any]:
     return {name: [asdict(each) for each in values] for name, values in found.items()}
 
 
-def show_saliency(name: str, which: str, out: Path, *, json: bool) -> None:
+def show_saliency(name: str, which: str, out: Path, variant: str, *, json: bool) -> None:
     """Draws the pixels that speak for a network's answer to one image, and prints the answer."""
     import torch
 
@@ -206,7 +207,7 @@ def show_saliency(name: str, which: str, out: Path, *, json: bool) -> None:
 
     if not Path(name).exists() and name in ARCHITECTURES:
         raise UsageError(f"{name} is an architecture, which has learned nothing: name a run.")
-    loaded = load_network(Path(name))
+    loaded = load_network(Path(name), variant=variant)
     image = chosen_image(loaded, which)
     normalized = normalize(image[None], loaded.mean, loaded.std)[0]
     with torch.inference_mode():
@@ -229,42 +230,22 @@ def show_saliency(name: str, which: str, out: Path, *, json: bool) -> None:
 
 
 def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
-    """Returns a test image by its number, or a file's content in the network's size: uint8."""
-    import warnings
-
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from resnetkit.data.datasets import open_dataset
-    from resnetkit.errors import DataError, UsageError
+    """Returns a test image by its number, or what the network is shown of a file: uint8."""
+    from resnetkit.errors import UsageError
+    from resnetkit.evaluation.evaluate import data_of
+    from resnetkit.inference.view import View
 
     if which.isascii() and which.isdecimal() and len(which) < 10:
         if not network.data:
             raise UsageError("the file does not say which data it belongs to: name an image file.")
-        dataset = open_dataset(network.data)
+        dataset = data_of(network)
         tests = dataset.splits["test"]
         if int(which) >= len(tests):
             raise UsageError(
                 f"--saliency {which}: '{network.data}' has {len(tests):,} test images, from 0."
             )
         return dataset.images[tests[int(which)]]
-    height, width = network.image_size
-    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-    try:
-        with warnings.catch_warnings(), Image.open(which) as file:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if file.mode.startswith(("I", "F")):
-                raise ValueError("more than 8 bits a channel")
-            mode = "L" if network.architecture.in_channels == 1 else "RGB"
-            resized = file.convert(mode).resize((width, height), Image.Resampling.BICUBIC)
-    except (OSError, ValueError, SyntaxError, *bombs) as error:
-        raise DataError(
-            f"--saliency {which}: it is not an image that can be read ({error}). Expected one of 8"
-            " bits a channel."
-        ) from error
-    pixels = torch.from_numpy(np.array(resized))
-    return pixels.reshape(height, width, -1).permute(2, 0, 1)
+    return View.of(network).pixels(Path(which))
 
 
 def show_probes(probed: dict[str, Any]) -> None:

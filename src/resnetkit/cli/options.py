@@ -1,12 +1,21 @@
 """Options that several commands share, with their help."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from resnetkit.errors import UsageError
 
-__all__ = ["Changes", "Device", "Json", "Lang", "parse_changes"]
+__all__ = [
+    "BatchSize",
+    "Changes",
+    "Device",
+    "Json",
+    "Lang",
+    "Precision",
+    "Variant",
+    "parse_changes",
+]
 
 Json = Annotated[bool, Parameter(negative=(), help="Print JSON for machines.")]
 
@@ -15,6 +24,20 @@ Device = Annotated[
 ]
 
 Lang = Annotated[str, Parameter(help="Of the report: en, the default, or ko.")]
+
+BatchSize = Annotated[int, Parameter(help="Images that the network sees at once; 32 by default.")]
+
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    Parameter(help="float32, the default; bfloat16; or auto."),
+]
+
+Variant = Annotated[
+    str,
+    Parameter(
+        help="v1 or v1.5: where the bottlenecks of a file of weights stride that does not say it."
+    ),
+]
 
 Changes = Annotated[
     tuple[str, ...],

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -10,25 +10,47 @@ from resnetkit.cli.options import Changes, Device, Json, parse_changes
 from resnetkit.cli.output import Bar, bar, print_json, remark
 
 if TYPE_CHECKING:
+    from resnetkit.training.recipe import Recipe
     from resnetkit.training.run import Event, Run
 
-__all__ = ["recipes", "train"]
+__all__ = ["lr_find", "recipes", "train"]
 
 MOST_THREADS = 1024
 
+Data = Annotated[
+    str,
+    Parameter(
+        help="Another data set: of 'resnet data list', or your own images, as for 'resnet data"
+        " check'."
+    ),
+]
+Weights = Annotated[
+    str, Parameter(help="Start from a run folder or a file of weights; the head is new.")
+]
+Variant = Annotated[
+    Literal["", "v1", "v1.5"],
+    Parameter(help="Of the weights, where their file does not say: v1 or v1.5."),
+]
+MicroBatch = Annotated[
+    int, Parameter(help="Images at a time when memory is short; gradients are added up.")
+]
+Threads = Annotated[int, Parameter(help="CPU threads; by default as many as a step is worth.")]
+
 
 def train(
-    recipe: str = "digits",
+    recipe: str = "",
     /,
     *,
+    data: Data = "",
+    weights: Weights = "",
+    variant: Variant = "",
+    micro_batch: MicroBatch = 0,
     out: Annotated[
         Path | None, Parameter(help="Run folder; by default named after the recipe.")
     ] = None,
     changes: Changes = (),
     device: Device = "auto",
-    threads: Annotated[
-        int, Parameter(help="CPU threads; by default as many as a step is worth.")
-    ] = 0,
+    threads: Threads = 0,
     dry_run: Annotated[
         bool, Parameter(negative=(), help="Build everything, take one step, and estimate.")
     ] = False,
@@ -38,15 +60,13 @@ def train(
 
     Args:
         recipe: A named recipe ('resnet recipes' lists them, and 'resnet recipes NAME' shows the
-            keys that --set replaces) or a YAML file; digits by default.
+            keys that --set replaces) or a YAML file; digits by default. For your own images it is
+            finetune, with what suits them, which is said.
     """
-    from resnetkit.errors import UsageError
     from resnetkit.training.loop import train as train_recipe
-    from resnetkit.training.recipe import load_recipe
 
-    if not 0 <= threads <= MOST_THREADS:
-        raise UsageError(f"--threads {threads}: expected a number from 0 to {MOST_THREADS}.")
-    chosen = load_recipe(recipe, parse_changes(changes))
+    threads = checked_threads(threads)
+    chosen = asked_recipe(recipe, changes, data, weights, variant, micro_batch)
     if dry_run:
         show_rehearsal(chosen, device=device, threads=threads, json=json)
         return
@@ -57,6 +77,95 @@ def train(
     if not narrator.total_steps:
         remark(f"{folder} was finished before; nothing was trained.")
     show_result(run, json=json)
+
+
+def asked_recipe(
+    recipe: str, changes: tuple[str, ...], data: str, weights: str, variant: str, micro_batch: int
+) -> "Recipe":
+    """Returns the recipe that the words of a command ask for, and says what was chosen for them."""
+    from resnetkit.data.datasets import is_own
+    from resnetkit.training.choose import choose
+    from resnetkit.training.recipe import load_recipe
+
+    asked = {
+        "data.name": data,
+        "model.weights": weights,
+        "model.variant": variant,
+        "micro_batch": micro_batch,
+    }
+    named: dict[str, Any] = {key: value for key, value in asked.items() if value}
+    if not recipe and data and is_own(data):
+        choice = choose(Path(data), weights=weights, variant=variant)
+        remark(choice.words)
+        recipe, named = "finetune", {**named, **choice.changes}
+    chosen = load_recipe(recipe or "digits", {**named, **parse_changes(changes)})
+    if chosen.micro_batch:
+        remark(
+            f"micro-batches of {chosen.micro_batch}: gradients are added up over a batch, but batch"
+            " normalisation sees so many images only; from about 16 on that does little harm"
+        )
+    return chosen
+
+
+def lr_find(
+    recipe: str = "",
+    /,
+    *,
+    data: Data = "",
+    weights: Weights = "",
+    variant: Variant = "",
+    steps: Annotated[
+        int, Parameter(help="From the lowest rate to the highest; 100 by default.")
+    ] = 100,
+    out: Annotated[Path, Parameter(help="The chart; lr-find.svg by default.")] = Path(
+        "lr-find.svg"
+    ),
+    changes: Changes = (),
+    device: Device = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Find a learning rate: let it grow from step to step until the loss does too.
+
+    Args:
+        recipe: As for 'resnet train'.
+    """
+    from dataclasses import asdict
+
+    from resnetkit.report.rate_sheet import rate_sheet
+    from resnetkit.storage import storage_errors, write_file
+    from resnetkit.training.lr_find import find_lr
+
+    chosen = asked_recipe(recipe, changes, data, weights, variant, 0)
+    with bar("lr-find") as progress:
+        search = find_lr(
+            chosen,
+            steps=steps,
+            device=device,
+            threads=checked_threads(threads),
+            observe=progress.update,
+        )
+    with storage_errors(out, "Choose another place with --out."):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_file(out, rate_sheet(search))
+    if json:
+        print_json({**asdict(search), "drawing": str(out)})
+    else:
+        print(f"--set optimizer.lr={search.suggested:.2g}")
+    remark(f"drawn in {out}; nothing else was written")
+
+
+def checked_threads(threads: int) -> int:
+    """Returns a number of threads that can be.
+
+    Raises:
+        UsageError: for any other.
+    """
+    from resnetkit.errors import UsageError
+
+    if not 0 <= threads <= MOST_THREADS:
+        raise UsageError(f"--threads {threads}: expected a number from 0 to {MOST_THREADS}.")
+    return threads
 
 
 class Narrator:

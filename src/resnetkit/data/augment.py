@@ -1,5 +1,6 @@
 """Batched augmentation on every device alike, drawn from (seed, epoch, sample id)."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,9 +8,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from resnetkit.data.randomness import random_integers
+from resnetkit.data.randomness import random_integers, random_normals, random_units
 
-__all__ = ["Augmentation", "Flip", "Padding", "augment", "crop_and_flip", "flipped", "normalize"]
+__all__ = [
+    "Augmentation",
+    "Color",
+    "Crop",
+    "Flip",
+    "Padding",
+    "Policy",
+    "augment",
+    "color_shifts",
+    "crop_and_flip",
+    "erased",
+    "flipped",
+    "measure_color_axes",
+    "normalize",
+]
 
 Flip = Literal["none", "random", "alternating"]
 """random: half of all views; alternating: every second epoch, from a random start (airbench)."""
@@ -23,6 +38,13 @@ sec. 4.2); area: a random share of its area in a random shape (Szegedy et al. 20
 a square, after the shorter side is resized to a random length (He et al. 2015, sec. 3.4)."""
 
 
+Color = Literal["none", "pca"]
+"""pca: colours are shifted along their principal axes (Krizhevsky et al. 2012, sec. 4.1)."""
+
+Policy = Literal["none", "trivial"]
+"""trivial: one random operation of random strength on each image, see `policy`; for own images."""
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """How images are shown in training.
@@ -34,6 +56,11 @@ class Augmentation:
         area: for `area`, least and largest share of the image.
         side: for `scale`, least and largest length of the shorter side, pixels.
         flip: see `Flip`.
+        color: see `Color`.
+        policy: see `Policy`.
+        erasing: share of the images of which a box is erased (Zhong et al. 2017).
+        mixup: see `mixing.mixed`.
+        cutmix: likewise.
     """
 
     crop: Crop = "padded"
@@ -42,9 +69,55 @@ class Augmentation:
     area: tuple[float, float] = (0.08, 1.0)
     side: tuple[int, int] = (256, 480)
     flip: Flip = "none"
+    color: Color = "none"
+    policy: Policy = "none"
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
+
+ERASED_AREA = (0.02, 1 / 3)  # least and largest share of the image: Zhong et al. 2017
+ERASED_SHAPE = (0.3, 1 / 0.3)  # height to width
+ERASING_STREAM = 600  # to 604
+
+COLOR_DEVIATION = 0.1  # of the shift along an axis, relative to its eigenvalue: the same source
+COLOR_STREAM = 400
 
 ROW_STREAM, COLUMN_STREAM, FLIP_STREAM = 1, 2, 3
+
+
+def measure_color_axes(images: Tensor) -> Tensor:
+    """Measures along which axes the colours of pixels vary.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+
+    Returns:
+        float64 (3, 3): in each column a principal axis, times the variance along it; pixels are
+        counted from 0 to 1.
+    """
+    pixels = images.permute(1, 0, 2, 3).flatten(1).to(torch.float64) / 255
+    variances, axes = torch.linalg.eigh(torch.cov(pixels))
+    return axes * variances
+
+
+def color_shifts(sample_ids: Tensor, axes: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """Returns what is added to every pixel of each image, in 0 to 255: float32 (B, 3, 1, 1).
+
+    Source: Krizhevsky et al. 2012, sec. 4.1.
+
+    Args:
+        sample_ids: int64 (B,).
+        axes: as `measure_color_axes` returns them.
+        seed: of the run.
+        epoch: from 0.
+    """
+    drawn = [
+        random_normals(sample_ids, seed=seed, epoch=epoch, stream=COLOR_STREAM + 2 * axis)
+        for axis in range(3)
+    ]
+    shifts = COLOR_DEVIATION * torch.stack(drawn, 1) @ axes.T * 255
+    return shifts.to(torch.float32)[:, :, None, None]
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -103,6 +176,40 @@ def flipped(images: Tensor, sample_ids: Tensor, flip: Flip, *, seed: int, epoch:
     """Returns each image (B, C, H, W), or its mirror image where the epoch shows that."""
     mirrored = flips(sample_ids, flip, seed=seed, epoch=epoch)
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
+
+def erased(
+    images: Tensor, sample_ids: Tensor, probability: float, *, seed: int, epoch: int
+) -> Tensor:
+    """Returns the images, of some of which a random box is set to zero, their mean.
+
+    Source: Zhong et al. 2017, "Random Erasing", with boxes that do not fit clipped at the edge.
+
+    Args:
+        images: float (B, C, H, W), normalised.
+        sample_ids: int64 (B,), which samples of the data set these are.
+        probability: that an image loses a box.
+        seed: of the run.
+        epoch: from 0.
+    """
+    chance, area, shape, down, across = (
+        random_units(sample_ids, seed=seed, epoch=epoch, stream=ERASING_STREAM + part)
+        for part in range(5)
+    )
+    height, width = images.shape[2:]
+    pixels = height * width * (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * area)
+    low, high = (math.log(bound) for bound in ERASED_SHAPE)
+    ratio = torch.exp(low + (high - low) * shape)
+    tall, wide = (pixels * ratio).sqrt().clamp(max=height), (pixels / ratio).sqrt().clamp(max=width)
+    upper, left = (down * (height - tall)).round(), (across * (width - wide)).round()
+    rows, columns = (
+        torch.arange(height, device=images.device),
+        torch.arange(width, device=images.device),
+    )
+    in_rows = (rows >= upper[:, None]) & (rows < (upper + tall.round())[:, None])
+    in_columns = (columns >= left[:, None]) & (columns < (left + wide.round())[:, None])
+    box = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    return images.masked_fill(box & (chance < probability)[:, None, None, None], 0.0)
 
 
 def flips(sample_ids: Tensor, flip: Flip, *, seed: int, epoch: int) -> Tensor:

@@ -24,7 +24,15 @@ from PIL import (
 
 from resnetkit.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "MOST_PIXELS", "Decoded", "decode", "load_bytes", "read_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MOST_PIXELS",
+    "Decoded",
+    "decode",
+    "load_bytes",
+    "read_image",
+    "stored_size",
+]
 
 OPENED: dict[str, tuple[str, ...]] = {
     JpegImagePlugin.JpegImageFile.format: (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -85,12 +93,13 @@ def load_bytes(path: Path) -> bytes:
         DataError: when it cannot be read, or is larger than an image can be.
     """
     try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise DataError(f"{path}: the file has {size / 2**20:,.0f} MiB, more than is read.")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise DataError(f"{path}: it cannot be read: {error.strerror or error}.") from error
+    if len(content) > LARGEST_FILE:
+        raise DataError(f"{path}: the file has more than {LARGEST_FILE / 2**20:,.0f} MiB.")
+    return content
 
 
 def decode(content: bytes, name: str, *, channels: int = 3, short_side: int = 0) -> Decoded:
@@ -115,6 +124,15 @@ def decode(content: bytes, name: str, *, channels: int = 3, short_side: int = 0)
             file.draft(None, enough(file.size, short_side))
         file.load()
         return Decoded(in_mode(upright(file), "RGB" if channels == 3 else "L"), tuple(notes))
+
+
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """Returns width and height as a file says, without decoding it; none when it cannot be read."""
+    try:
+        with refusals(str(path)), Image.open(path, formats=list(OPENED)) as file:
+            return file.size
+    except DataError:
+        return None
 
 
 @contextmanager

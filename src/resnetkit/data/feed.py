@@ -10,17 +10,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from resnetkit.data.augment import Augmentation, augment, flipped, normalize
+from resnetkit.data.augment import Augmentation, augment, color_shifts, erased, flipped, normalize
 from resnetkit.data.batches import Batch, evaluation_batches
 from resnetkit.data.dataset import Dataset, Images
+from resnetkit.data.mixing import mixed
 from resnetkit.data.photos import Photos
 
 __all__ = ["Feed", "Normalization", "NormalizationKind", "measure_normalization"]
 
-NormalizationKind = Literal["channel", "pixel-mean"]
+NormalizationKind = Literal["channel", "pixel-mean", "weights"]
 """channel: subtract each channel's mean and divide by its standard deviation; pixel-mean: subtract
-the mean of each pixel and divide by 255 (He et al. 2015, sec. 4.2 subtract that mean)."""
+the mean of each pixel and divide by 255 (He et al. 2015, sec. 4.2 subtract that mean); weights: as
+the weights that training starts from want it, which is not measured."""
 
+NO_AXES = torch.zeros(3, 3, dtype=torch.float64)
 AHEAD = 2  # batches of photos that are decoded before they are needed
 
 
@@ -73,6 +76,8 @@ class Feed:
         normalization: of the images.
         seed: of the augmentation.
         augmentation: how images are shown in training.
+        color_axes: float64 (3, 3), for colours that are shifted; see `measure_color_axes`.
+        num_classes: of the labels.
     """
 
     images: Images
@@ -80,6 +85,8 @@ class Feed:
     normalization: Normalization
     seed: int
     augmentation: Augmentation
+    color_axes: Tensor
+    num_classes: int
 
     @classmethod
     def of(
@@ -90,6 +97,7 @@ class Feed:
         *,
         seed: int,
         augmentation: Augmentation,
+        color_axes: Tensor = NO_AXES,
     ) -> "Feed":
         """Puts a data set on a device."""
         return cls(
@@ -98,6 +106,8 @@ class Feed:
             normalization.to(device),
             seed,
             augmentation,
+            color_axes.to(device),
+            len(dataset.class_names),
         )
 
     def stream(
@@ -131,7 +141,9 @@ class Feed:
                 loader.shutdown(wait=True, cancel_futures=True)
 
     def training(self, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
-        """Returns this rank's share, augmented: float (B, C, H, W), and labels, int64 (B,).
+        """Returns this rank's share, augmented: float (B, C, H, W), and labels.
+
+        Labels are int64 (B,), or where images are mixed float (B, K), adding up to 1.
 
         Args:
             batch: which samples.
@@ -158,7 +170,23 @@ class Feed:
                 batch.share, shown, size=size or self.images.size, **key
             )
             images = flipped(self.normalize(pixels), sample_ids, shown.flip, **key)
-        return images, self.labels[sample_ids]
+        if shown.color == "pca":
+            shifts = color_shifts(sample_ids, self.color_axes, **key)
+            images = images + shifts / self.normalization.std
+        if shown.erasing:
+            images = erased(images, sample_ids, shown.erasing, **key)
+        labels = self.labels[sample_ids]
+        if not (shown.mixup or shown.cutmix):
+            return images, labels
+        return mixed(
+            images,
+            labels,
+            self.num_classes,
+            mixup=shown.mixup,
+            cutmix=shown.cutmix,
+            seed=self.seed,
+            step=batch.step,
+        )
 
     def evaluation(
         self, sample_ids: Tensor, batch_size: int, *, rank: int, ranks: int

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from resnetkit.data.augment import Augmentation
 from resnetkit.data.decode import read_image
+from resnetkit.data.policy import random_alterations
 from resnetkit.data.randomness import random_integers, random_units
 
 __all__ = ["Box", "Photos", "center_view", "least_side", "random_boxes"]
@@ -65,8 +66,37 @@ class Photos:
             return self[sample_ids[None]][0]
         side = round(self.size / self.shown)
         return self.decoded(
-            sample_ids, lambda _, image: center_view(image, self.size, side), side=side
+            sample_ids,
+            lambda _, image: np.asarray(center_view(image, self.size, side)),
+            side=side,
         )
+
+    def ten_crops(self, sample_ids: Tensor) -> list[Tensor]:
+        """Decodes images and returns ten crops of each: ten times uint8 (B, C, S, S).
+
+        Corners and middle of the image and of its mirror image, in the order of torchvision's
+        TenCrop.
+
+        Raises:
+            DataError: when one cannot be decoded; it names the file.
+        """
+        side = round(self.size / self.shown)
+
+        def ten(_: int, image: Image.Image) -> npt.NDArray[np.uint8]:
+            whole = resized(image, side)
+            crops = [*five_crops(whole, self.size), *five_crops(ImageOps.mirror(whole), self.size)]
+            return np.stack([np.asarray(crop) for crop in crops], -1)
+
+        return list(self.decoded(sample_ids, ten, side=side).unbind(-1))
+
+    def whole(self, sample_id: int, side: int) -> Tensor:
+        """Decodes an image and returns all of it, its shorter side resized: uint8 (C, H, W).
+
+        Raises:
+            DataError: when it cannot be decoded.
+        """
+        ids = torch.tensor([sample_id])
+        return self.decoded(ids, lambda _, image: np.asarray(resized(image, side)), side=side)[0]
 
     def random_views(
         self, sample_ids: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, size: int
@@ -84,27 +114,42 @@ class Photos:
             DataError: when one cannot be decoded; it names the file.
         """
         boxes = random_boxes(sample_ids, augmentation, seed=seed, epoch=epoch, size=size)
+        trivial = augmentation.policy == "trivial"
+        alterations = random_alterations(sample_ids, seed=seed, epoch=epoch) if trivial else []
 
-        def view(place: int, image: Image.Image) -> Image.Image:
+        def view(place: int, image: Image.Image) -> npt.NDArray[np.uint8]:
             box = boxes(place, image.width, image.height)
-            return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+            part = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+            return np.asarray(alterations[place](part) if alterations else part)
 
         return self.decoded(sample_ids, view, side=least_side(augmentation, size))
 
     def decoded(
-        self, sample_ids: Tensor, view: Callable[[int, Image.Image], Image.Image], *, side: int
+        self,
+        sample_ids: Tensor,
+        view: Callable[[int, Image.Image], npt.NDArray[np.uint8]],
+        *,
+        side: int,
     ) -> Tensor:
-        """Returns a view of each image, decoded on all cores with at least this shorter side."""
+        """Returns a view of each image, decoded on all cores with at least this shorter side.
+
+        Args:
+            sample_ids: int64 (B,).
+            view: from the place in the batch and the image to uint8 (H, W, ...).
+            side: pixels.
+
+        Returns:
+            uint8 (B, C, H, W, ...).
+        """
 
         def one(place: int, sample_id: int) -> npt.NDArray[np.uint8]:
             decoded = read_image(self.paths[sample_id], channels=self.channels, short_side=side)
-            return np.asarray(view(place, decoded.image))
+            pixels = view(place, decoded.image)
+            return pixels[:, :, None] if self.channels == 1 else pixels
 
         ids = sample_ids.tolist()
         pixels = np.stack(list(pool().map(one, range(len(ids)), ids)))
-        if self.channels == 1:
-            pixels = pixels[..., None]
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return torch.from_numpy(pixels).movedim(3, 1)
 
 
 @cache
@@ -121,14 +166,35 @@ def center_view(image: Image.Image, size: int, side: int) -> Image.Image:
         size: of the square.
         side: length that the shorter side is resized to before.
     """
+    return middle(resized(image, side), size)
+
+
+def resized(image: Image.Image, side: int) -> Image.Image:
+    """Returns the image with its shorter side of this length."""
     width, height = image.size
     if width <= height:
-        resized = (side, int(side * height / width))
+        wanted = (side, int(side * height / width))
     else:
-        resized = (int(side * width / height), side)
-    whole = image if image.size == resized else image.resize(resized, Image.Resampling.BILINEAR)
-    left, upper = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
-    return whole.crop((left, upper, left + size, upper + size))
+        wanted = (int(side * width / height), side)
+    return image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
+
+
+def middle(image: Image.Image, size: int) -> Image.Image:
+    """Returns the square in the middle."""
+    left, upper = round((image.width - size) / 2), round((image.height - size) / 2)
+    return square(image, left, upper, size)
+
+
+def five_crops(image: Image.Image, size: int) -> list[Image.Image]:
+    """Returns the upper corners, the lower ones and the middle."""
+    right, lower = image.width - size, image.height - size
+    corners = [(0, 0), (right, 0), (0, lower), (right, lower)]
+    return [*(square(image, left, upper, size) for left, upper in corners), middle(image, size)]
+
+
+def square(image: Image.Image, left: int, upper: int, size: int) -> Image.Image:
+    """Returns a square of an image."""
+    return image.crop((left, upper, left + size, upper + size))
 
 
 def random_boxes(

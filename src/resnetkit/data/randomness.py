@@ -7,7 +7,7 @@ and gets the same ones. The mixing function is SplitMix64 (Steele, Lea and Flood
 import torch
 from torch import Tensor
 
-__all__ = ["random_bits", "random_integers", "random_units"]
+__all__ = ["random_bits", "random_integers", "random_normals", "random_units"]
 
 WORD = 2**64
 GOLDEN_RATIO = 0x9E3779B97F4A7C15
@@ -45,6 +45,17 @@ def random_units(sample_ids: Tensor, *, seed: int, epoch: int, stream: int) -> T
     """Returns for each sample a float64 in [0, 1), a multiple of 2**-53."""
     bits = random_bits(sample_ids, seed=seed, epoch=epoch, stream=stream)
     return (bits >> 10).to(torch.float64) / 2**53
+
+
+def random_normals(sample_ids: Tensor, *, seed: int, epoch: int, stream: int) -> Tensor:
+    """Returns for each sample a float64 of the standard normal distribution (Box and Muller 1958).
+
+    It takes the numbers of this stream and of the next.
+    """
+    radii, angles = (
+        random_units(sample_ids, seed=seed, epoch=epoch, stream=stream + part) for part in (0, 1)
+    )
+    return (-2 * torch.log1p(-radii)).sqrt() * torch.cos(2 * torch.pi * angles)
 
 
 def mix_integer(word: int) -> int:

@@ -1,24 +1,53 @@
 """evaluate(network, dataset) -> Evaluation: every image of a part is asked about once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from resnetkit.data.augment import normalize
-from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.dataset import Dataset
+from resnetkit.data.datasets import open_dataset
 from resnetkit.data.splits import Split
-from resnetkit.errors import DataError
+from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.metrics import Floats, Metrics, measure
+from resnetkit.evaluation.protocols import Protocol, views_of
+from resnetkit.models.resnet import ResNet
 from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.training.world import ChosenPrecision, choose_precision, open_world
 
-__all__ = ["Evaluation", "evaluate", "predict_probabilities"]
+__all__ = [
+    "Evaluation",
+    "WorstError",
+    "class_probabilities",
+    "data_of",
+    "evaluate",
+    "evaluate_all",
+    "predict_probabilities",
+]
 
-BATCH_SIZE = 250
+MOST_WORST = 24
+
+
+@dataclass(frozen=True)
+class WorstError:
+    """An image that the network took for something else, and was sure of it.
+
+    Attributes:
+        sample_id: of the image.
+        name: of its file; empty where it has none.
+        true: name of its class.
+        predicted: name of the class it was taken for.
+        probability: that the network gave to that class, from 0 to 1.
+    """
+
+    sample_id: int
+    name: str
+    true: str
+    predicted: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -29,69 +58,150 @@ class Evaluation:
         origin: of the network, in words.
         data: name of the data set.
         split: which part.
-        flip: whether the probabilities of each image and its mirror image were averaged.
+        protocol: how it looked at the images; see `protocols.Protocol`.
+        flip: whether the mirror image of the middle was a second view.
         precision: of the computation, float32 or bfloat16.
         metrics: what came out.
+        worst: errors of the highest probability, the highest first.
     """
 
     origin: str
     data: str
     split: Split
+    protocol: Protocol
     flip: bool
     precision: str
     metrics: Metrics
+    worst: tuple[WorstError, ...]
 
 
-def evaluate(
-    network: TrainedNetwork,
+def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
+    """Opens a data set as a network is shown it; by default the one it was trained on.
+
+    Raises:
+        UsageError: when there is none of that name, or neither name nor network says which.
+        DataError: when its content is not what it should be.
+    """
+    if not (name or network.data):
+        raise UsageError(
+            f"the file does not say what the network was trained on ({network.origin}): name the"
+            " data, such as --data cifar10."
+        )
+    return open_dataset(
+        name or network.data,
+        image_size=min(network.image_size),
+        channels=network.architecture.in_channels,
+    )
+
+
+def evaluate(network: TrainedNetwork, dataset: Dataset, **options: Any) -> Evaluation:
+    """Measures a network on a part of a data set; everything else is as for `evaluate_all`."""
+    return evaluate_all([network], dataset, **options)[0]
+
+
+def evaluate_all(
+    networks: Sequence[TrainedNetwork],
     dataset: Dataset,
     *,
     split: Split = "test",
+    protocol: Protocol = "center",
     flip: bool = False,
     precision: str = "float32",
     device: str = "auto",
     observe: Callable[[float], None] = lambda share: None,
-) -> Evaluation:
-    """Measures a network on a part of a data set, in a single view or in two.
+) -> list[Evaluation]:
+    """Measures networks side by side, and when there are several their ensemble too, as the last.
+
+    The ensemble averages the probabilities of all networks.
 
     Args:
-        network: see `load_network`.
+        networks: see `load_network`.
         dataset: see `open_dataset`.
         split: which part.
-        flip: average the probabilities of each image and its mirror image.
+        protocol: how each image is looked at; the probabilities of all views are averaged.
+        flip: with the protocol center, look at the mirror image too.
         precision: auto, float32 or bfloat16.
         device: auto, cpu, cuda or cuda:N.
         observe: is told now and then which share is done, from 0 to 1.
 
     Raises:
-        DataError: when the network was made for other images or classes, or they have no mirror
-        images.
+        DataError: when a network was made for other images or classes, the part is empty, or the
+        images do not suit the protocol or have no mirror images.
     """
-    check_fit(network, dataset)
-    if flip and not dataset.mirrored:
+    sample_ids = dataset.splits[split]
+    if not len(sample_ids):
+        raise DataError(f"'{dataset.name}' has no images in the part '{split}'.")
+    for network in networks:
+        check_fit(network, dataset)
+    if (flip or protocol != "center") and not dataset.mirrored:
         raise DataError(
             f"a mirrored image of '{dataset.name}' is not an image of its class: measure it without"
-            " --flip."
+            " --flip, with the protocol center."
         )
-    sample_ids = dataset.splits[split]
+    found = []
     with open_world(device) as world:
         chosen = choose_precision(precision, world.device)
-        probabilities = predict_probabilities(
-            network, dataset, sample_ids, flip=flip, precision=chosen, observe=observe
+        for place, network in enumerate(networks):
+            probabilities = predict_probabilities(
+                network,
+                dataset,
+                sample_ids,
+                protocol=protocol,
+                flip=flip,
+                precision=chosen,
+                observe=part_of(observe, place, len(networks)),
+            )
+            check_numbers(network, probabilities)
+            found.append((network.origin, probabilities))
+    if len(found) > 1:
+        together = np.mean([probabilities for _, probabilities in found], axis=0)
+        found.append((f"ensemble of {len(found)} networks", together))
+    labels = dataset.labels[sample_ids].numpy()
+    return [
+        Evaluation(
+            origin=origin,
+            data=dataset.name,
+            split=split,
+            protocol=protocol,
+            flip=flip,
+            precision=chosen.name,
+            metrics=measure(probabilities, labels, dataset.class_names),
+            worst=worst_errors(probabilities, dataset, sample_ids),
         )
+        for origin, probabilities in found
+    ]
+
+
+def part_of(observe: Callable[[float], None], place: int, count: int) -> Callable[[float], None]:
+    """Returns what the observer of one of several equal parts of the work is."""
+    return lambda share: observe((place + share) / count)
+
+
+def check_numbers(network: TrainedNetwork, probabilities: Floats) -> None:
+    """Raises DataError when an answer is no number."""
     if not np.isfinite(probabilities).all():
         raise DataError(
             f"the network ({network.origin}) answers with values that are no numbers: its weights"
             " do not fit these images."
         )
-    labels = dataset.labels[sample_ids].numpy()
-    return Evaluation(
-        origin=network.origin,
-        data=dataset.name,
-        split=split,
-        flip=flip,
-        precision=chosen.name,
-        metrics=measure(probabilities, labels, dataset.class_names),
+
+
+def worst_errors(
+    probabilities: Floats, dataset: Dataset, sample_ids: Tensor
+) -> tuple[WorstError, ...]:
+    """Returns the wrong answers of the highest probability."""
+    predicted = probabilities.argmax(1)
+    wrong = (predicted != dataset.labels[sample_ids].numpy()).nonzero()[0]
+    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
+    return tuple(
+        WorstError(
+            sample_id=(sample_id := int(sample_ids[place])),
+            name=str(dataset.own.files[sample_id].path) if dataset.own else "",
+            true=dataset.class_names[int(dataset.labels[sample_id])],
+            predicted=dataset.class_names[predicted[place]],
+            probability=float(probabilities[place, predicted[place]]),
+        )
+        for place in order[:MOST_WORST].tolist()
     )
 
 
@@ -127,30 +237,35 @@ def predict_probabilities(
     dataset: Dataset,
     sample_ids: Tensor,
     *,
-    flip: bool,
     precision: ChosenPrecision,
+    protocol: Protocol = "center",
+    flip: bool = False,
     observe: Callable[[float], None] = lambda share: None,
 ) -> Floats:
     """Returns the probabilities of each class for some samples: float64 (N, K)."""
     device = torch.device(precision.device_type)
     model = network.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows, done = [], 0
+    batches = views_of(network, dataset, sample_ids, protocol=protocol, flip=flip, device=device)
     with torch.inference_mode():
-        for ids, images in normalized_batches(network, dataset, sample_ids, device):
-            views = (images, images.flip(3)) if flip else (images,)
-            with precision.autocast():
-                logits = [model(view) for view in views]
-            each = [one.double().softmax(1) for one in logits]
-            rows.append(torch.stack(each).mean(0).cpu().numpy())
+        for ids, views in batches:
+            rows.append(class_probabilities(model, views, precision=precision).numpy())
             done += len(ids)
             observe(done / len(sample_ids))
     return np.concatenate(rows)
 
 
-def normalized_batches(
-    network: TrainedNetwork, dataset: Dataset, sample_ids: Tensor, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields the samples' numbers and their images as the network wants them: (B, C, H, W)."""
-    mean, std = network.mean.to(device), network.std.to(device)
-    for ids in evaluation_batches(sample_ids, BATCH_SIZE):
-        yield ids, normalize(dataset.images[ids].to(device), mean, std)
+def class_probabilities(
+    model: ResNet, views: Sequence[Tensor], *, precision: ChosenPrecision
+) -> Tensor:
+    """Returns the mean over the views of softmax(logits): float64 (B, K), on the CPU.
+
+    Args:
+        model: in evaluation mode, on the device of the images.
+        views: of the same images, each float32 (B, C, H, W), normalised.
+        precision: of the forward pass.
+    """
+    with precision.autocast():
+        logits = [model(view) for view in views]
+    each = [one.double().softmax(1) for one in logits]
+    return torch.stack(each).mean(0).cpu()

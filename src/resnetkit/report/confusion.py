@@ -34,7 +34,7 @@ def confusion_chart(
     )
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_axes((0.15, 0.15, 0.83, 0.83))
+        axes = figure.add_axes((0.19, 0.19, 0.79, 0.79))
         axes.set(
             xlim=(-0.5, count - 0.5),
             ylim=(count - 0.5, -0.5),

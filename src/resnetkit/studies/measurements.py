@@ -217,9 +217,7 @@ def test_error(network: TrainedNetwork, dataset: Dataset) -> float:
     """Returns the top-1 error on the test part, in percent."""
     sample_ids = dataset.splits["test"]
     precision = choose_precision("float32", torch.device("cpu"))
-    probabilities = predict_probabilities(
-        network, dataset, sample_ids, flip=False, precision=precision
-    )
+    probabilities = predict_probabilities(network, dataset, sample_ids, precision=precision)
     labels = dataset.labels[sample_ids].numpy()
     return 100 * top_k_wrong(probabilities, labels, 1) / len(labels)
 

@@ -9,19 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from resnetkit.data.augment import measure_color_axes
 from resnetkit.data.batches import TrainingBatches, epoch_order
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
-from resnetkit.data.feed import Feed, measure_normalization
+from resnetkit.data.feed import NO_AXES, Feed, Normalization, measure_normalization
 from resnetkit.data.splits import Split
 from resnetkit.errors import RecipeError
 from resnetkit.models.complexity import trace
 from resnetkit.models.fused import build_error
 from resnetkit.models.resnet import ResNet
+from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.zoo import Architecture
+from resnetkit.training.finetune import learned_network, take_over
 from resnetkit.training.muon import Muon
 from resnetkit.training.optim import parameter_groups
-from resnetkit.training.recipe import OptimizerSection, Recipe
+from resnetkit.training.recipe import PlateauSchedule, Recipe
 from resnetkit.training.tally import Score, Tally, score
 from resnetkit.training.world import ChosenPrecision, World, choose_precision
 
@@ -63,6 +66,9 @@ class Bench:
         kernels: of normalisation, addition and relu in training.
         feed: the images on the device.
         batches: the order of the training.
+        class_weights: float32 (K,) by which the loss of each class is multiplied; none for 1.
+        best: tensors of the result in the epoch of the lowest validation error, where the recipe
+            asks for patience.
         epoch: what this rank has counted since the epoch began.
         interval: what this rank has counted since the last interval event.
     """
@@ -79,6 +85,8 @@ class Bench:
     kernels: ChosenKernels
     feed: Feed
     batches: TrainingBatches
+    class_weights: Tensor | None
+    best: dict[str, Tensor]
     epoch: Tally
     interval: Tally
 
@@ -106,15 +114,18 @@ class Bench:
     def parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.model.named_parameters())
 
-    def lr_at(self, step: int, *, below: bool) -> float:
+    def lr_at(self, step: int, *, below: bool, drops: int = 0) -> float:
         """Returns the learning rate of a step.
 
         Args:
             step: from 0.
             below: whether the training error has been below the threshold of the warm-up.
+            drops: how often the watched error has stopped falling, for a plateau schedule.
         """
         recipe, epoch = self.recipe, self.batches.steps_per_epoch
         scheduled = recipe.optimizer.lr * recipe.schedule.factor_at(step, self.total_steps, epoch)
+        if isinstance(recipe.schedule, PlateauSchedule):
+            scheduled *= recipe.schedule.factor**drops
         return recipe.warmup.lr_at(step, scheduled, epoch, below=below)
 
     @property
@@ -200,6 +211,10 @@ def prepare(recipe: Recipe, world: World, *, listed: Path | None = None) -> Benc
     generator = torch.Generator().manual_seed(recipe.seed)
     model = architecture.build(generator)
     check_size_fit(recipe, dataset, model)
+    learned = learned_network(recipe, architecture)
+    if learned is not None:
+        take_over(model, learned)
+    model.freeze(recipe.finetune.freeze, norms=recipe.finetune.frozen_norm)
     model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = TrainingBatches(
         trained_on, recipe.batch_size, recipe.seed, rank=world.rank, ranks=world.size
@@ -220,19 +235,20 @@ def prepare(recipe: Recipe, world: World, *, listed: Path | None = None) -> Benc
         model=model,
         parallel=world.wrap(model),
         averaged=averaged_copy(model, recipe.ema_decay),
-        optimizers=make_optimizers(model, recipe.optimizer),
+        optimizers=make_optimizers(model, recipe),
         precision=choose_precision(recipe.precision, world.device),
         kernels=kernels,
         feed=Feed.of(
             dataset,
-            measure_normalization(
-                dataset.images[looked_at(dataset, trained_on)], recipe.data.normalize
-            ),
+            find_normalization(recipe, dataset, trained_on, learned),
             world.device,
             seed=recipe.seed,
             augmentation=recipe.data.augmentation,
+            color_axes=find_color_axes(recipe, dataset, trained_on),
         ),
         batches=batches,
+        class_weights=find_class_weights(recipe, dataset, trained_on, world.device),
+        best={},
         epoch=Tally(world.device),
         interval=Tally(world.device),
     )
@@ -245,12 +261,51 @@ def looked_at(dataset: Dataset, trained_on: Tensor) -> Tensor:
     return epoch_order(trained_on, seed=0, epoch=0)[:NORMALIZED_ON]
 
 
-def make_optimizers(model: ResNet, settings: OptimizerSection) -> tuple[torch.optim.Optimizer, ...]:
+def find_normalization(
+    recipe: Recipe, dataset: Dataset, trained_on: Tensor, learned: TrainedNetwork | None
+) -> Normalization:
+    """Returns the normalisation of the weights that training starts from, or measures one."""
+    if recipe.data.normalize != "weights":
+        some = dataset.images[looked_at(dataset, trained_on)]
+        return measure_normalization(some, recipe.data.normalize)
+    assert learned is not None  # the recipe was checked
+    if learned.mean.shape[1:] not in ((1, 1), dataset.image_size):
+        raise RecipeError(
+            "data.normalize is 'weights', but theirs is a mean of each pixel of"
+            f" {'x'.join(map(str, learned.mean.shape[1:]))}: set data.normalize=channel."
+        )
+    return Normalization(learned.mean, learned.std)
+
+
+def find_color_axes(recipe: Recipe, dataset: Dataset, trained_on: Tensor) -> Tensor:
+    """Returns along which axes the colours vary, where the recipe shifts them; else zeros."""
+    if recipe.data.color == "none":
+        return NO_AXES
+    if dataset.channels != 3:
+        raise RecipeError(
+            f"data.color is 'pca', but the images of '{dataset.name}' have {dataset.channels}"
+            " channel(s). Set data.color=none."
+        )
+    return measure_color_axes(dataset.images[looked_at(dataset, trained_on)])
+
+
+def find_class_weights(
+    recipe: Recipe, dataset: Dataset, trained_on: Tensor, device: torch.device
+) -> Tensor | None:
+    """Returns N / (K n) for a class of n of N images, so that every class counts as much."""
+    if recipe.class_weights == "none":
+        return None
+    counts = torch.bincount(dataset.labels[trained_on], minlength=len(dataset.class_names))
+    return (len(trained_on) / (len(counts) * counts.clamp_min(1))).float().to(device)
+
+
+def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
     """Returns SGD for all parameters, or for all but those that Muon learns, and Muon."""
+    settings = recipe.optimizer
     orthogonal = inner_convolutions(model) if settings.muon_lr else []
     groups = parameter_groups(model, settings.weight_decay, settings.decay, leave_out=orthogonal)
     descent = torch.optim.SGD(
-        [{**group, "share": 1.0} for group in groups],
+        with_shares(groups, model.fc, recipe.finetune.backbone_lr),
         lr=settings.lr,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
@@ -263,13 +318,28 @@ def make_optimizers(model: ResNet, settings: OptimizerSection) -> tuple[torch.op
     return descent, muon
 
 
+def with_shares(
+    groups: list[dict[str, Any]], head: nn.Module, backbone_lr: float
+) -> list[dict[str, Any]]:
+    """Returns the groups with their rates relative to the recipe's: lower for all but the head."""
+    if backbone_lr == 1:
+        return [{**group, "share": 1.0} for group in groups]
+    of_head = set(head.parameters())
+    parts = [
+        {**group, "params": [p for p in group["params"] if (p in of_head) == chosen], "share": rate}
+        for group in groups
+        for chosen, rate in ((False, backbone_lr), (True, 1.0))
+    ]
+    return [part for part in parts if part["params"]]
+
+
 def inner_convolutions(model: ResNet) -> list[Tensor]:
-    """Returns the weights of the convolutions inside blocks."""
+    """Returns the weights of the convolutions inside blocks, as far as they are learned."""
     return [
         module.weight
         for _, block in model.blocks()
         for module in block.modules()
-        if isinstance(module, nn.Conv2d)
+        if isinstance(module, nn.Conv2d) and module.weight.requires_grad
     ]
 
 

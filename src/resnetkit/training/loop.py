@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -24,7 +24,7 @@ from resnetkit.training.bench import Bench, prepare
 from resnetkit.training.environment import hardware, versions
 from resnetkit.training.export import export_model
 from resnetkit.training.progress import Progress, restore, save
-from resnetkit.training.recipe import Recipe, UntilErrorWarmup
+from resnetkit.training.recipe import PlateauSchedule, Recipe, UntilErrorWarmup
 from resnetkit.training.run import Event, Journal, Run, locked_run
 from resnetkit.training.signals import StopRequest, caught_signals
 from resnetkit.training.tally import count
@@ -129,7 +129,7 @@ def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: Stop
     batches = bench.batches.between(progress.step, 0 if progress.reached else total)
     for batch, images_and_labels in bench.feed.stream(batches, bench.crop_size):
         with watch.training():
-            lr = bench.lr_at(batch.step, below=progress.below)
+            lr = bench.lr_at(batch.step, below=progress.below, drops=progress.drops)
             loss, norm = take_gradient(bench, *images_and_labels())
             stopped, diverged = bench.world.any(bool(stop), not bool(torch.isfinite(loss + norm)))
             if diverged:
@@ -156,17 +156,39 @@ def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: Stop
 
 def take_gradient(bench: Bench, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Runs a batch forward and backward; returns the loss and the norm of the whole gradient."""
+    bench.model.zero_grad(set_to_none=True)
+    at_a_time = bench.recipe.micro_batch or len(labels)
+    parts = list(zip(images.split(at_a_time), labels.split(at_a_time), strict=True))
+    losses = []
+    for place, (some_images, some_labels) in enumerate(parts, 1):
+        share = weight_of(bench, some_labels) / weight_of(bench, labels)
+        with bench.world.adding_up(bench.parallel, last=place == len(parts)):
+            losses.append(take_part(bench, some_images, some_labels, share))
+    gradients = [p.grad for p in bench.model.parameters() if p.grad is not None]
+    return torch.stack(losses).sum(), get_total_norm(gradients)
+
+
+def take_part(bench: Bench, images: Tensor, labels: Tensor, share: float) -> Tensor:
+    """Adds a part of a batch to the gradient; returns its share of the batch's loss."""
     with bench.precision.autocast():
         logits = bench.parallel(images)
     logits = logits.float()
-    loss = functional.cross_entropy(logits, labels, label_smoothing=bench.recipe.label_smoothing)
-    bench.model.zero_grad(set_to_none=True)
+    smoothing = bench.recipe.label_smoothing
+    mean = functional.cross_entropy(logits, labels, bench.class_weights, label_smoothing=smoothing)
+    loss = mean * share
     loss.backward()
-    counts = count(logits.detach(), labels)
+    likeliest = labels.argmax(1) if labels.dim() == 2 else labels  # of mixed images
+    counts = count(logits.detach(), likeliest)
     bench.epoch.add(counts)
     bench.interval.add(counts)
-    gradients = [p.grad for p in bench.model.parameters() if p.grad is not None]
-    return loss.detach(), get_total_norm(gradients)
+    return loss.detach()
+
+
+def weight_of(bench: Bench, labels: Tensor) -> float:
+    """Returns what images weigh in the mean of the loss: their number, or by their classes."""
+    if bench.class_weights is None:
+        return float(len(labels))
+    return bench.class_weights[labels].sum().item()
 
 
 def apply_gradient(bench: Bench, lr: float, norm: Tensor) -> None:
@@ -247,7 +269,29 @@ def close_epoch(bench: Bench, progress: Progress, journal: Journal, epoch: int) 
         progress.reached = (
             score.error <= bench.recipe.target_error and bench.recipe.target_error > 0
         )
+        if bench.recipe.finetune.patience:
+            keep_best(bench, progress, epoch, score.error)
+        if isinstance(bench.recipe.schedule, PlateauSchedule):
+            look_for_plateau(bench.recipe.schedule, progress, epoch, score.error)
     journal.write(event)
+
+
+def look_for_plateau(
+    schedule: PlateauSchedule, progress: Progress, epoch: int, error: float
+) -> None:
+    """Lowers the learning rate when the watched error has not fallen for long enough."""
+    if error < progress.lowest_error - schedule.least:
+        progress.lowest_error, progress.waiting_since = error, epoch
+    elif epoch - progress.waiting_since >= schedule.patience and progress.drops < schedule.drops:
+        progress.drops, progress.waiting_since = progress.drops + 1, epoch
+
+
+def keep_best(bench: Bench, progress: Progress, epoch: int, error: float) -> None:
+    """Keeps the result of the best epoch, and ends training when patience is at its end."""
+    if progress.best_epoch == 0 or error < progress.best_error:
+        progress.best_epoch, progress.best_error = epoch, error
+        bench.best.update({k: t.detach().clone() for k, t in bench.result.state_dict().items()})
+    progress.reached |= epoch - progress.best_epoch >= bench.recipe.finetune.patience
 
 
 def divergence(
@@ -274,12 +318,42 @@ def divergence(
     )
 
 
+@torch.no_grad()
+def average_statistics(bench: Bench, images: int) -> None:
+    """Replaces the moving averages of batch normalisation by true ones over training images.
+
+    Source: README of KaimingHe/deep-residual-networks; frozen layers keep theirs.
+
+    Args:
+        bench: whose result is changed.
+        images: how many training images are averaged over, of all ranks together.
+    """
+    norms = [m for m in bench.result.modules() if isinstance(m, nn.BatchNorm2d)]
+    bench.result.train()
+    averaged = {norm: norm.momentum for norm in norms if norm.training}
+    for norm in averaged:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch then averages over all batches alike
+    steps = max(1, min(images // bench.batches.size, bench.batches.steps_per_epoch))
+    for _, images_and_labels in bench.feed.stream(bench.batches.between(0, steps), lambda step: 0):
+        with bench.precision.autocast():
+            bench.result(images_and_labels()[0])
+    for norm, momentum in averaged.items():
+        norm.momentum = momentum
+
+
 def finish(bench: Bench, run: Run, progress: Progress, journal: Journal) -> None:
     """Measures the finished network on every part, exports it and writes the last event."""
+    if bench.best:
+        bench.result.load_state_dict(bench.best)
+    if bench.recipe.exact_norm:
+        average_statistics(bench, bench.recipe.exact_norm)
     held_out = bench.recipe.data.train_on == "train"
     splits: list[Split] = [s for s in get_args(Split) if held_out or s != "validation"]
     results = {split: bench.score(split) for split in splits}
     event: dict[str, Any] = {"event": "final", "step": progress.step, "reached": progress.reached}
+    if progress.best_epoch:
+        event["best_epoch"] = progress.best_epoch
     event |= {split: asdict(score) for split, (score, _) in results.items()}
     event["test"]["confusion"] = results["test"][1].tolist()
     if bench.world.is_main:

@@ -31,7 +31,7 @@ def parameter_groups(
     """Returns the parameters in two groups, decayed and not, in the order of the model.
 
     Args:
-        model: whose parameters are learned.
+        model: whose parameters are learned; those that want no gradient are left out.
         weight_decay: of the first group.
         decay: see `Decay`.
         leave_out: parameters that another optimiser learns.
@@ -49,7 +49,7 @@ def parameter_groups(
     others = set(leave_out)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter in others:
+            if parameter in others or not parameter.requires_grad:
                 continue
             is_weight = name == "weight" or decay == "all"
             chosen = decayed if is_weight and isinstance(module, decayed_types) else free

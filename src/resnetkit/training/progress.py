@@ -26,7 +26,13 @@ class Progress:
         recipe_sha256: digest of the recipe.
         step: steps done.
         below: whether the training error has been below the threshold of the warm-up.
-        reached: whether the validation error has reached the target.
+        reached: whether training ends here: the validation error has reached the target, or has
+            not fallen for as long as the recipe has patience.
+        best_epoch: the epoch of the lowest validation error; 0 before the first.
+        best_error: that error, in percent.
+        drops: how often the learning rate has been lowered because the error stopped falling.
+        waiting_since: the epoch since which a plateau schedule waits for it to fall.
+        lowest_error: what it must fall below, in percent.
         metrics_bytes: length of metrics.jsonl.
         epoch_sums: of each rank, what its tally has counted since the epoch began.
         interval_sums: likewise since the last interval event.
@@ -36,6 +42,11 @@ class Progress:
     step: int = 0
     below: bool = False
     reached: bool = False
+    best_epoch: int = 0
+    best_error: float = 100.0
+    drops: int = 0
+    waiting_since: int = 0
+    lowest_error: float = 100.0
     metrics_bytes: int = 0
     epoch_sums: list[list[float]] = field(default_factory=list)
     interval_sums: list[list[float]] = field(default_factory=list)
@@ -68,6 +79,8 @@ def tensors_of(bench: Bench) -> Tensors:
     tensors: Tensors = {"model": bench.model.state_dict(), "momentum": momentum}
     if bench.averaged is not None:
         tensors["averaged"] = bench.averaged.state_dict()
+    if bench.best:
+        tensors["best"] = bench.best
     return tensors
 
 
@@ -115,6 +128,8 @@ def load_tensors(bench: Bench, tensors: Tensors) -> None:
         RuntimeError: when a shape differs.
     """
     expected = {"model", "momentum"} | ({"averaged"} if bench.averaged is not None else set())
+    if bench.recipe.finetune.patience:
+        bench.best.update(tensors.pop("best", {}))
     if set(tensors) != expected:
         raise KeyError(f"it holds {sorted(tensors)}, expected {sorted(expected)}.")
     bench.model.load_state_dict(tensors["model"], strict=True)

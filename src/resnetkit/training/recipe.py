@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from resnetkit.data.augment import Augmentation, Crop, Flip, Padding
+from resnetkit.data.augment import Augmentation, Color, Crop, Flip, Padding, Policy
 from resnetkit.data.datasets import check_name, is_own
 from resnetkit.data.feed import NormalizationKind
 from resnetkit.errors import ArchitectureError, RecipeError, UsageError, did_you_mean
@@ -97,17 +97,46 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """Which network; options as in `create_model`; classes and channels follow the data."""
+    """Which network; options as in `create_model`; classes and channels follow the data.
+
+    With `weights`, a run folder or a file that `load_network` reads, it starts from what that
+    network has learned; the head starts anew. `variant` says v1 or v1.5 where the file does not.
+    """
 
     name: str = "resnet20"
     options: dict[str, Any] = {}
+    weights: str = ""
+    variant: Literal["", "v1", "v1.5"] = ""
+
+    @field_validator("weights")
+    @classmethod
+    def from_anywhere(cls, weights: str) -> str:
+        """Makes the path of weights hold in every folder."""
+        return str(Path(weights).resolve()) if weights else weights
+
+
+class FinetuneSection(Section):
+    """What is learned, and how fast, of a network that has learned before.
+
+    `freeze` names the last feature map whose layers stay as they are: stem, stage2, ..., or empty
+    for none. `frozen_norm` fixes the batch normalisation of all layers, which small batches would
+    spoil. `backbone_lr` is the learning rate of all layers but the head, relative to
+    `optimizer.lr`. With `patience`, training ends after so many epochs without a lower validation
+    error, and the network of the best epoch is the result.
+    """
+
+    freeze: str = ""
+    frozen_norm: bool = False
+    backbone_lr: Real = Field(default=1.0, gt=0, le=1)
+    patience: Whole = Field(default=0, ge=0)
 
 
 class DataSection(Section):
     """Which images, and how they are shown; see `data.augment` and `data.feed`.
 
     Small crops save time while little is known yet: in the first `early_share` of steps, crops of
-    `early_size` pixels are shown. Zero shows images in their full size throughout.
+    `early_size` pixels are shown. A share of 1 trains on them throughout, and measures in full size
+    (Touvron et al. 2019). Zero shows images in their full size throughout.
     """
 
     name: str = "digits"
@@ -120,9 +149,14 @@ class DataSection(Section):
     area: tuple[Share, Share] = (0.08, 1.0)
     side: tuple[Pixels, Pixels] = (256, 480)
     flip: Flip = "none"
+    color: Color = "none"
+    policy: Policy = "none"
+    erasing: Real = Field(default=0.0, ge=0, le=1)
+    mixup: Real = Field(default=0.0, ge=0, le=10)
+    cutmix: Real = Field(default=0.0, ge=0, le=10)
     on_bad_image: Literal["error", "skip"] = "error"
     early_size: Whole = Field(default=0, ge=0)
-    early_share: Real = Field(default=0.5, gt=0, lt=1)
+    early_share: Real = Field(default=0.5, gt=0, le=1)
 
     @field_validator("name")
     @classmethod
@@ -140,6 +174,11 @@ class DataSection(Section):
             area=self.area,
             side=self.side,
             flip=self.flip,
+            color=self.color,
+            policy=self.policy,
+            erasing=self.erasing,
+            mixup=self.mixup,
+            cutmix=self.cutmix,
         )
 
     @model_validator(mode="after")
@@ -151,6 +190,10 @@ class DataSection(Section):
             )
         if self.crop != "padded" and not is_own(self.name):
             raise ValueError(f"crop '{self.crop}' is for own images, decoded from their files")
+        if self.policy != "none" and self.crop == "padded":
+            raise ValueError(
+                f"policy '{self.policy}' goes with the crops of own images, area or scale"
+            )
         for name, (low, high) in {"area": self.area, "side": self.side}.items():
             if low > high:
                 raise ValueError(f"{name} is ({low}, {high}): expected the smaller one first")
@@ -207,6 +250,23 @@ class LinearSchedule(Section):
         return optim.linear(step, total, final=self.final)
 
 
+class PlateauSchedule(Section):
+    """The learning rate is multiplied by `factor` when the watched error stops falling.
+
+    That is, after `patience` epochs in which it did not fall by `least` points below its lowest;
+    `drops` times at most (He et al. 2015, sec. 3.4: divided by 10 when the error plateaus).
+    """
+
+    kind: Literal["plateau"]
+    factor: Real = Field(default=0.1, gt=0, lt=1)
+    patience: Whole = Field(default=5, ge=1)
+    least: Real = Field(default=0.1, ge=0, lt=100)
+    drops: Whole = Field(default=3, ge=1, le=100)
+
+    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
+        return 1.0  # what follows from the errors is in the progress of the training
+
+
 class CosineSchedule(Section):
     """Half a cosine wave from the learning rate to `final` times it."""
 
@@ -230,7 +290,8 @@ class OneCycleSchedule(Section):
 
 
 Schedule = Annotated[
-    StepSchedule | LinearSchedule | CosineSchedule | OneCycleSchedule, Field(discriminator="kind")
+    StepSchedule | LinearSchedule | CosineSchedule | OneCycleSchedule | PlateauSchedule,
+    Field(discriminator="kind"),
 ]
 
 
@@ -293,19 +354,27 @@ class CheckpointSection(Section):
 class Recipe(Section):
     """Which training: architecture, data, augmentation, optimiser, schedule, precision, seed.
 
-    All errors are in percent. Zero switches off what it scales: `optimizer.muon_lr`,
-    `gradient_clip` (largest norm of the whole gradient), `ema_decay` (averaging of weights),
-    `target_error` (early end once the validation error is no higher).
+    All errors are in percent. `micro_batch` is how many images of a batch each process takes at a
+    time when memory is short: gradients are added up, but batch normalisation then sees so many
+    images only. `exact_norm` is the number of training images over which batch normalisation's
+    statistics are averaged anew after training, as the authors' published networks have them. Zero
+    switches off what it scales: `micro_batch`, `exact_norm`, `optimizer.muon_lr`, `gradient_clip`
+    (largest norm of the whole gradient), `ema_decay` (averaging of weights), `target_error` (early
+    end once the validation error is no higher).
     """
 
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     optimizer: OptimizerSection = OptimizerSection()
+    finetune: FinetuneSection = FinetuneSection()
     schedule: Schedule
     warmup: Warmup = NoWarmup()
     length: Length
     batch_size: Whole = Field(default=128, ge=1, le=2**20)
+    micro_batch: Whole = Field(default=0, ge=0, le=2**20)
     label_smoothing: Real = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    exact_norm: Whole = Field(default=0, ge=0)
     gradient_clip: Real = Field(default=0.0, ge=0)
     ema_decay: Real = Field(default=0.0, ge=0, lt=1)
     target_error: Real = Field(default=0.0, ge=0, lt=100)
@@ -322,10 +391,22 @@ class Recipe(Section):
             check_name(self.data.name)
         except UsageError as error:
             raise ValueError(str(error)) from None
-        if self.target_error and self.evaluation.split == "test":
+        chooses = {
+            "target_error": self.target_error,
+            "finetune.patience": self.finetune.patience,
+            "schedule.kind=plateau": self.schedule.kind == "plateau",
+        }
+        for key, value in chooses.items():
+            if value and self.evaluation.split == "test":
+                raise ValueError(
+                    f"{key} would choose the course of training on the test part: set"
+                    " evaluation.split=validation, or do without it"
+                )
+        if self.class_weights != "none" and (self.data.mixup or self.data.cutmix):
+            raise ValueError("class_weights needs images of one class: set mixup and cutmix to 0")
+        if self.data.normalize == "weights" and not self.model.weights:
             raise ValueError(
-                "target_error would choose the end of training on the test part: set"
-                " evaluation.split=validation, or target_error=0"
+                "data.normalize=weights takes the constants of model.weights, which names no file"
             )
         if self.data.train_on == "train+validation" and self.evaluation.split == "validation":
             raise ValueError(

@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,6 +63,13 @@ class World:
         if self.size == 1:
             return model
         return nn.parallel.DistributedDataParallel(model)
+
+    def adding_up(self, parallel: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+        """Returns the context of one part of a batch: ranks average gradients after the last."""
+        if isinstance(parallel, nn.parallel.DistributedDataParallel) and not last:
+            waiting: AbstractContextManager[None] = parallel.no_sync()
+            return waiting
+        return nullcontext()
 
     def share_buffers(self, model: nn.Module) -> None:
         """Gives every rank the running statistics of rank 0."""

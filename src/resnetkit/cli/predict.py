@@ -1,0 +1,246 @@
+"""resnet predict, features and nearest: a trained network asked about images in files."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from resnetkit.cli.options import BatchSize, Device, Json, Precision, Variant
+from resnetkit.cli.output import bar, print_json, remark
+from resnetkit.cli.records import Format, Kind, Record, Tally, chosen_form, print_records
+from resnetkit.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resnetkit.data.check import BadImage
+    from resnetkit.inference.features import Features
+    from resnetkit.inference.predictor import Predictor
+
+__all__ = ["features", "nearest", "predict"]
+
+PREDICTIONS = Kind("path", "predictions", ("label", "class", "probability"))
+NEAREST = Kind("query", "nearest", ("path", "similarity"))
+
+Paths = Annotated[
+    str,
+    Parameter(
+        allow_leading_hyphen=True,  # for the word `-`; others are refused in `found`
+        help="Images: files, folders, patterns such as 'photos/**/*.jpg', or -, standard input: a"
+        " path a line, or the content of one image.",
+    ),
+]
+Top = Annotated[int, Parameter(help="How many are shown of each image; 5 by default.")]
+
+
+def predict(
+    network: Path,
+    /,
+    *paths: Paths,
+    top: Top = 5,
+    format: Format = "table",  # noqa: A002  # the name of the option
+    batch_size: BatchSize = 32,
+    precision: Precision = "float32",
+    variant: Variant = "",
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """Say what images show: the most probable classes of each, in the order of the images.
+
+    A bad image is named on stderr and in the field error, and the rest go on; the exit code is
+    then 3.
+
+    Args:
+        network: A run folder, its model folder, or weights of another library.
+    """
+    from resnetkit.inference.predictor import load_predictor
+
+    form, images = chosen_form(format, json=json), found(paths)
+    predictor = load_predictor(
+        network, variant=variant, device=device, precision=precision, batch_size=batch_size
+    )
+    answers = predictor.predict(images, top=top)
+    remark(predictor.network.origin)
+    records = (
+        Record(
+            answer.name,
+            [(guess.label, guess.name, guess.probability) for guess in answer.ranked],
+            answer.error,
+        )
+        for answer in answers
+    )
+    return print_records(records, PREDICTIONS, form)
+
+
+def features(
+    network: Path,
+    /,
+    *paths: Paths,
+    out: Annotated[Path, Parameter(help="A .safetensors or .parquet file.")],
+    layer: Annotated[
+        str,
+        Parameter(
+            help="pool, the default: what the head sees; fc: logits; or stem, stage2 and so on,"
+            " averaged over space."
+        ),
+    ] = "pool",
+    batch_size: BatchSize = 32,
+    precision: Precision = "float32",
+    variant: Variant = "",
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """Write what a layer says of images, with their paths, to one file.
+
+    A bad image is named on stderr and left out; the exit code is then 3.
+
+    Args:
+        network: A run folder, its model folder, or weights of another library.
+    """
+    from resnetkit.inference.features import check_out, write_features
+    from resnetkit.inference.predictor import load_predictor
+    from resnetkit.storage import storage_errors
+
+    check_out(out)
+    images = found(paths)
+    predictor = load_predictor(
+        network, variant=variant, device=device, precision=precision, batch_size=batch_size
+    )
+    predictor.check_layer(layer)
+    with storage_errors(out, "Choose another place with --out."):  # before the work is done
+        out.parent.mkdir(parents=True, exist_ok=True)
+    remark(predictor.network.origin)
+    tally = Tally()
+    made = made_features(predictor, list(images), layer, tally)
+    write_features(out, made)
+    code = tally.finish()
+    count, width = made.values.shape
+    if json:
+        print_json(
+            {"file": str(out), "images": count, "width": width, "bad": tally.bad, **made.facts}
+        )
+    else:
+        print(f"{out}: {count:,} image(s), {width:,} features of {layer} each")
+    return code
+
+
+def made_features(
+    predictor: "Predictor", images: "list[str | bytes | BadImage]", layer: str, tally: Tally
+) -> "Features":
+    """Returns the features of all images that are not bad.
+
+    Raises:
+        DataError: when all of them are.
+    """
+    import torch
+
+    from resnetkit.inference.features import Features, network_sha256
+
+    rows, names = [], []
+    with bar("features") as progress:
+        for output in predictor.features(images, layer=layer):
+            tally.count(output.error)
+            progress.update((tally.good + tally.bad) / len(images))
+            if not output.error:
+                rows.append(output.values)
+                names.append(output.name or "-")
+    if not rows:
+        raise DataError("there is no image to take features of: nothing was written.")
+    return Features(
+        values=torch.stack(rows),
+        paths=names,
+        layer=layer,
+        origin=predictor.network.origin,
+        network_sha256=network_sha256(predictor.network),
+    )
+
+
+def nearest(
+    features: Path,
+    /,
+    *queries: Paths,
+    model: Annotated[Path, Parameter(help="The network that made the features.")],
+    top: Top = 5,
+    format: Format = "table",  # noqa: A002  # the name of the option
+    batch_size: BatchSize = 32,
+    precision: Precision = "float32",
+    variant: Variant = "",
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """Find the images whose features are most alike those of a query, by cosine similarity.
+
+    Every image of the file is compared; a query that is among them finds itself first.
+
+    Args:
+        features: A .safetensors file of 'resnet features'.
+    """
+    from resnetkit.inference.features import read_features
+    from resnetkit.inference.nearest import check_made_by
+    from resnetkit.inference.predictor import load_predictor
+
+    form, images = chosen_form(format, json=json), found(queries)
+    if top < 1:
+        raise UsageError(f"--top {top}: expected 1 or more.")
+    known = read_features(features)
+    predictor = load_predictor(
+        model, variant=variant, device=device, precision=precision, batch_size=batch_size
+    )
+    check_made_by(known, predictor.network)
+    remark(f"{len(known.paths):,} image(s), {known.layer} of {known.origin}")
+    return print_records(neighbours(known, predictor, images, top), NEAREST, form)
+
+
+def neighbours(
+    known: "Features", predictor: "Predictor", images: "Iterator[str | bytes | BadImage]", top: int
+) -> Iterator[Record]:
+    """Yields the nearest images of each query, in order."""
+    from resnetkit.inference.predictor import batches
+
+    for batch in batches(predictor.features(images, layer=known.layer), predictor.batch_size):
+        rows = iter(found_nearest(known, [each.values for each in batch if not each.error], top))
+        for each in batch:
+            yield Record(each.name, [] if each.error else next(rows), each.error)
+
+
+def found_nearest(
+    known: "Features", queries: "Sequence[Tensor]", top: int
+) -> list[list[tuple[str, float]]]:
+    """Returns for each query the paths and similarities of the nearest images."""
+    import torch
+
+    from resnetkit.inference.nearest import nearest as find_nearest
+
+    if not queries:
+        return []
+    similarities, places = find_nearest(known.values, torch.stack(list(queries)), top)
+    return [
+        [(known.paths[place], value) for place, value in zip(*each, strict=True)]
+        for each in zip(places.tolist(), similarities.tolist(), strict=True)
+    ]
+
+
+def found(words: tuple[str, ...]) -> "Iterator[str | bytes | BadImage]":
+    """Returns the images that words lead to, which are looked for as they are needed.
+
+    Raises:
+        UsageError: when there are no words, or one of them looks like an option.
+    """
+    from resnetkit.inference.sources import find_images
+
+    if not words:
+        raise UsageError("no images: name files, folders or patterns, or - for standard input.")
+    for word in words:
+        if word.startswith("-") and word != "-" and not os.path.lexists(word):
+            raise UsageError(f"unknown option {word}; a file of such a name is written ./{word}.")
+    return find_images(words, standard_input())
+
+
+def standard_input() -> BufferedReader:
+    """Returns standard input as bytes; nothing where it was closed."""
+    buffer = getattr(sys.stdin, "buffer", None)
+    return buffer if isinstance(buffer, BufferedReader) else BufferedReader(BytesIO())

@@ -1,0 +1,181 @@
+"""Features of many images as a file, with the paths and what made them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from resnetkit.errors import DataError, UsageError
+from resnetkit.inference.view import View
+from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.storage import storage_errors, write_file
+
+__all__ = ["Features", "check_out", "network_sha256", "read_features", "write_features"]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a layer of a network says of some images.
+
+    Attributes:
+        values: float32 (N, D).
+        paths: N of them, as they were given; not all of them need be valid text.
+        layer: a layer that `Predictor.features` takes.
+        origin: of the network, in words.
+        network_sha256: see `network_sha256`.
+    """
+
+    values: Tensor
+    paths: Sequence[str]
+    layer: str
+    origin: str
+    network_sha256: str
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Returns what made the features."""
+        return {
+            "layer": self.layer,
+            "origin": self.origin,
+            "network_sha256": self.network_sha256,
+        }
+
+
+def network_sha256(network: TrainedNetwork) -> str:
+    """Returns a digest of everything that decides what a network says of an image.
+
+    That is its weights, its options that are not the default, its normalisation and its view. The
+    number of batches seen in training decides nothing; some formats do not have it.
+    """
+    view = View.of(network)
+    options = {
+        field.name: value
+        for field in fields(network.architecture)
+        if (value := getattr(network.architecture, field.name)) != field.default
+        or field.default is MISSING
+    }
+    digest = hashlib.sha256(json.dumps([options, view.size, view.shown]).encode())
+    state = {**network.model.state_dict(), "mean": network.mean, "std": network.std}
+    for name, tensor in sorted(state.items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(f"{name} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_features(path: Path, features: Features) -> None:
+    """Writes features as a whole file, .safetensors or .parquet.
+
+    A safetensors file holds `features`, float32 (N, D), and `paths`, uint8: the bytes of all paths
+    with a zero byte between them, which no path has. Its metadata say what made them. Paths are no
+    metadata, because safetensors limits these to 100 MB and to valid text.
+
+    A parquet file has the columns path and features; its metadata are the same.
+
+    Raises:
+        UsageError: when the name ends otherwise or is that of a folder, or parquet's extra is
+            missing.
+        StorageError: when it cannot be written.
+    """
+    content = check_out(path)(features)
+    with storage_errors(path, "Choose another place with --out."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, content)
+
+
+def check_out(path: Path) -> Callable[[Features], bytes]:
+    """Returns what makes the content of a file of features with such a name.
+
+    Raises:
+        UsageError: as `write_features`.
+    """
+    if path.suffix not in CONTENTS:
+        raise UsageError(f"--out {path}: expected a name that ends in {' or '.join(CONTENTS)}.")
+    if path.is_dir():
+        raise UsageError(f"--out {path}: it is a folder, expected a file.")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise UsageError(
+                f"--out {path}: parquet needs pyarrow: pip install 'resnetkit[parquet]'. Without it"
+                " there is .safetensors."
+            ) from error
+    return CONTENTS[path.suffix]
+
+
+def safetensors_content(features: Features) -> bytes:
+    """Returns features as a safetensors file."""
+    paths = bytearray(b"\0".join(map(os.fsencode, features.paths)))
+    tensors = {
+        "features": features.values.contiguous(),
+        "paths": torch.from_numpy(np.array(paths, dtype=np.uint8)),
+    }
+    return safetensors.torch.save(tensors, features.facts)
+
+
+def parquet_content(features: Features) -> bytes:
+    """Returns features as a parquet file; bytes of paths that are no text are escaped."""
+    import pyarrow
+    import pyarrow.parquet
+
+    paths = [os.fsencode(path).decode(errors="backslashreplace") for path in features.paths]
+    values = pyarrow.array(features.values.flatten().numpy())
+    lists = pyarrow.FixedSizeListArray.from_arrays(values, features.values.shape[1])
+    table = pyarrow.table({"path": paths, "features": lists})
+    content = BytesIO()
+    pyarrow.parquet.write_table(table.replace_schema_metadata(features.facts), content)
+    return content.getvalue()
+
+
+CONTENTS = {".safetensors": safetensors_content, ".parquet": parquet_content}
+
+
+def read_features(path: Path) -> Features:
+    """Reads a safetensors file of features.
+
+    Raises:
+        DataError: when it is none, or damaged.
+    """
+    if path.suffix == ".parquet":
+        raise DataError(f"{path}: expected features in a .safetensors file.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return features_in(tensors, facts)
+    except OSError as error:
+        reason = error.strerror or "there is no such file"
+        raise DataError(f"{path} cannot be read: {reason}.") from error
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path} is no file of features, or damaged ({type(error).__name__}: {error}). Write"
+            " it again with 'resnet features'."
+        ) from error
+
+
+def features_in(tensors: dict[str, Tensor], facts: dict[str, str]) -> Features:
+    """Returns the features that the content of a file makes up.
+
+    Raises:
+        KeyError: when something is missing.
+        ValueError: when something does not fit.
+    """
+    values, joined = tensors["features"], tensors["paths"]
+    paths = [os.fsdecode(path) for path in joined.numpy().tobytes().split(b"\0")]
+    if values.dtype != torch.float32 or values.dim() != 2 or not values.numel():
+        raise ValueError(f"its features are {values.dtype} {tuple(values.shape)}")
+    if len(values) != len(paths):
+        raise ValueError(f"it has {len(values):,} features for {len(paths):,} paths")
+    if not torch.isfinite(values).all():
+        raise ValueError("it holds values that are no finite numbers")
+    return Features(values, paths, facts["layer"], facts["origin"], facts["network_sha256"])

@@ -1,0 +1,101 @@
+"""Words of a command line -> images: files, folders, patterns, lists and bytes on a stream."""
+
+import os
+from collections.abc import Iterable, Iterator
+from glob import glob, has_magic
+from io import BufferedReader
+from pathlib import Path
+
+from resnetkit.data.check import BadImage
+from resnetkit.data.decode import IMAGE_SUFFIXES, LARGEST_FILE
+from resnetkit.data.folder import files_in, folders_in
+from resnetkit.errors import DataError
+
+__all__ = ["find_images"]
+
+LOOKED_AT = 64  # bytes at the beginning of a stream
+
+
+def find_images(words: Iterable[str], stream: BufferedReader) -> Iterator[str | bytes | BadImage]:
+    """Yields images in the order in which they are asked for, and what leads to none.
+
+    A word is the path of a file; of a folder, below which every file is taken whose name ends like
+    that of an image, by name, first those of the folder itself; a pattern with `*`, `?` or `[]`,
+    unless a file has that very name; or `-`. Nothing is opened yet, and no list of all is kept.
+
+    Args:
+        words: as a person types them.
+        stream: what `-` stands for, standard input: a path of a file or folder a line, or the
+            content of one image file.
+    """
+    for word in words:
+        if word == "-":
+            yield from in_stream(stream)
+        elif has_magic(word) and not os.path.lexists(word):
+            yield from matching(word)
+        else:
+            yield from at(word)
+
+
+def at(path: str) -> Iterator[str | BadImage]:
+    """Yields a file, or the images below a folder."""
+    if os.path.isdir(path):
+        yield from images_below(Path(path))
+    else:
+        yield path
+
+
+def matching(pattern: str) -> Iterator[str | BadImage]:
+    """Yields what a pattern matches as a shell would; `**` matches files in folders of any depth.
+
+    Folders that match `**` are not entered: their files match it as well.
+    """
+    paths = sorted(glob(pattern, recursive=True))
+    if "**" in pattern:
+        paths = [path for path in paths if not os.path.isdir(path)]
+    if not paths:
+        yield BadImage(Path(pattern), f"{pattern}: nothing matches this pattern.")
+    for path in paths:
+        yield from at(path)
+
+
+def images_below(folder: Path) -> Iterator[str | BadImage]:
+    """Yields the images below a folder; one that links back to itself is entered once."""
+    waiting, entered, is_empty = [folder], set(), True
+    while waiting:
+        here = waiting.pop()
+        if (real := os.path.realpath(here)) in entered:
+            continue
+        entered.add(real)
+        try:
+            files, folders = files_in(here), folders_in(here)
+        except (DataError, OSError) as error:
+            is_empty = False
+            yield BadImage(here, str(error))
+            continue
+        for path in files:
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                is_empty = False
+                yield str(path)
+        waiting.extend(reversed(folders))
+    if is_empty:
+        yield BadImage(
+            folder,
+            f"{folder}: the folder holds no images: expected files whose names end in"
+            f" {', '.join(sorted(IMAGE_SUFFIXES))}.",
+        )
+
+
+def in_stream(stream: BufferedReader) -> Iterator[str | bytes | BadImage]:
+    """Yields what a stream holds: an image, or the images that it names, a path a line."""
+    if b"\0" in stream.peek(LOOKED_AT)[:LOOKED_AT]:  # as in every image, and in no path
+        yield stream.read(LARGEST_FILE)
+        return
+    for line in stream:
+        name = os.fsdecode(line.rstrip(b"\r\n"))
+        if "\0" in name:
+            yield BadImage(
+                Path("-"), "standard input: a line holds a zero byte, which no path has."
+            )
+        elif name:
+            yield from at(name)

@@ -1,0 +1,100 @@
+"""An image of any size -> the pixels that a network is shown of it, as evaluation shows them."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from resnetkit.data.datasets import DATASETS, SHOWN
+from resnetkit.data.decode import check_range, decode, in_mode, read_image, refusals, upright
+from resnetkit.data.photos import center_view
+from resnetkit.errors import DataError
+from resnetkit.models.weights.network import TrainedNetwork
+
+__all__ = ["Picture", "View"]
+
+Picture = str | Path | bytes | Image.Image
+"""The path of an image file, its content, or a decoded image."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network is shown of an image: its middle.
+
+    Attributes:
+        channels: 3 for RGB, 1 for grey.
+        size: height and width in pixels.
+        shown: share of the shorter side that is shown. 1 leaves an image of this size untouched.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    shown: float
+
+    @classmethod
+    def of(cls, network: TrainedNetwork) -> "View":
+        """Returns how the data that a network was trained on was shown to it.
+
+        Raises:
+            DataError: when the network takes images of neither one nor three channels.
+        """
+        channels = network.architecture.in_channels
+        if channels not in (1, 3):
+            raise DataError(
+                f"the network takes images of {channels} channels: image files have 3, or 1 for"
+                " grey."
+            )
+        return cls(channels, network.image_size, shown_share(network))
+
+    @property
+    def side(self) -> int:
+        """Returns what the shorter side is resized to before the middle is cut out, in pixels."""
+        return round(max(self.size) / self.shown)
+
+    def pixels(self, picture: Picture) -> Tensor:
+        """Decodes an image and returns what is shown of it: uint8 (C, H, W).
+
+        Raises:
+            DataError: when it cannot be read or is no image that can be trusted.
+        """
+        if isinstance(picture, Image.Image):
+            with refusals("the image"):
+                check_range(picture)
+                mode = "RGB" if self.channels == 3 else "L"
+                middle = self.middle(in_mode(upright(picture), mode))
+        elif isinstance(picture, bytes):
+            options = {"channels": self.channels, "short_side": self.side}
+            middle = self.middle(decode(picture, "the image", **options).image)
+        else:
+            path = Path(os.fspath(picture))
+            middle = self.middle(
+                read_image(path, channels=self.channels, short_side=self.side).image
+            )
+        pixels = torch.from_numpy(np.array(middle))
+        return pixels.reshape(*self.size, self.channels).permute(2, 0, 1)
+
+    def middle(self, image: Image.Image) -> Image.Image:
+        """Returns the middle of an upright image."""
+        height, width = self.size
+        if height == width:
+            return center_view(image, width, self.side)
+        # Networks for oblong images come from elsewhere only: there is no view to be equal to.
+        share = self.shown * min(image.width / width, image.height / height)
+        left, upper = (image.width - share * width) / 2, (image.height - share * height) / 2
+        box = (left, upper, left + share * width, upper + share * height)
+        return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
+def shown_share(network: TrainedNetwork) -> float:
+    """Returns the share of the shorter side that a network is shown.
+
+    The named data sets have images of one size, which are shown whole. Of own photos and of
+    ImageNet's the middle is shown, whatever their size. Where a file of weights does not say what
+    the network learned from, its stem tells small images from photos.
+    """
+    shown_whole = network.data in DATASETS if network.data else network.architecture.stem == "3x3"
+    return 1.0 if shown_whole else SHOWN

@@ -1,0 +1,101 @@
+"""A learning rate found by trying: it grows from step to step until the loss does too."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from resnetkit.errors import TrainingDiverged, UsageError
+from resnetkit.training.bench import Bench, prepare
+from resnetkit.training.loop import apply_gradient, take_gradient
+from resnetkit.training.recipe import Recipe
+from resnetkit.training.world import open_world
+
+__all__ = ["RateSearch", "find_lr"]
+
+LOWEST, HIGHEST = 1e-5, 10.0
+SMOOTHING = 0.9  # share of the running mean of the loss that each step keeps
+TOO_HIGH = 4.0  # times the lowest smoothed loss: further steps would say nothing
+FEWEST_STEPS = 20
+
+
+@dataclass(frozen=True)
+class RateSearch:
+    """What was met on the way.
+
+    Attributes:
+        rates: learning rate of each step, growing by the same factor.
+        losses: smoothed loss after each step, in nats.
+        suggested: a tenth of the rate of the lowest loss: high enough to learn fast, far enough
+            from where training breaks down.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    suggested: float
+
+
+def find_lr(
+    recipe: Recipe,
+    *,
+    steps: int = 100,
+    device: str = "auto",
+    threads: int = 0,
+    observe: Callable[[float], None] = lambda share: None,
+) -> RateSearch:
+    """Trains a copy of what the recipe asks for with a growing rate, and throws it away.
+
+    Source: Smith 2017, "Cyclical learning rates", sec. 3.3; the smoothing and the end are those
+    that fastai made common.
+
+    Args:
+        recipe: whose learning rate is looked for; its own rate, schedule and length are not used.
+        steps: from the lowest to the highest rate.
+        device: see `train`.
+        threads: see `train`.
+        observe: is told now and then which share is done, from 0 to 1.
+
+    Raises:
+        UsageError: for too few steps.
+        TrainingDiverged: when not even the first loss is a number.
+        ResnetkitError: whatever building the training raises.
+    """
+    if steps < FEWEST_STEPS:
+        raise UsageError(f"{steps} steps are too few: expected {FEWEST_STEPS} or more.")
+    with open_world(device) as world:
+        bench = prepare(recipe, world)
+        torch.set_num_threads(threads or bench.sensible_threads)
+        rates, losses = climb(bench, steps, observe)
+    if not losses:
+        raise TrainingDiverged(
+            f"the loss is no number at a learning rate of {LOWEST:g}: the images or the weights"
+            " that training starts from are damaged."
+        )
+    lowest = min(range(len(losses)), key=losses.__getitem__)
+    return RateSearch(tuple(rates), tuple(losses), rates[lowest] / 10)
+
+
+def climb(
+    bench: Bench, steps: int, observe: Callable[[float], None]
+) -> tuple[list[float], list[float]]:
+    """Takes steps with growing rates until the loss has grown too; returns rates and losses."""
+    growth = (HIGHEST / LOWEST) ** (1 / (steps - 1))
+    rates: list[float] = []
+    losses: list[float] = []
+    running = 0.0
+    for batch, images_and_labels in bench.feed.stream(
+        bench.batches.between(0, steps), bench.crop_size
+    ):
+        loss, norm = take_gradient(bench, *images_and_labels())
+        if not math.isfinite(loss.item() + norm.item()):
+            break
+        running = SMOOTHING * running + (1 - SMOOTHING) * loss.item()
+        smoothed = running / (1 - SMOOTHING ** (batch.step + 1))
+        if losses and smoothed > TOO_HIGH * min(losses):
+            break
+        rates.append(LOWEST * growth**batch.step)
+        losses.append(smoothed)
+        apply_gradient(bench, rates[-1], norm)
+        observe((batch.step + 1) / steps)
+    return rates, losses

@@ -1,0 +1,126 @@
+"""Own images on the command line: check, train with what is chosen, find a rate, evaluate."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Resnet = Callable[..., Any]
+
+
+def picture(label: int, number: int) -> Image.Image:
+    """Returns a noisy image that is bright above or below, according to its label."""
+    rng = np.random.default_rng(1000 * label + number)
+    pixels = rng.integers(0, 120, (20, 24, 3))
+    pixels[10 * label : 10 * label + 10] += 120
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(30):
+            picture(label, number).save(tmp_path / "photos" / name / f"{number:02}.png")
+    return tmp_path / "photos"
+
+
+def test_a_good_folder_is_counted(resnet: Resnet, photos: Path) -> None:
+    answer = resnet("data", "check", str(photos))
+    assert answer.code == 0
+    assert answer.out.splitlines()[:3] == [
+        "class\ttrain\tvalidation\ttest",
+        "cat\t24\t3\t3",
+        "dog\t24\t3\t3",
+    ]
+    assert f"{photos}: 60 images in 2 classes, the largest 1.0 times the smallest" in answer.out
+
+
+def test_every_fault_is_named_and_the_exit_code_says_so(resnet: Resnet, photos: Path) -> None:
+    (photos / "dog" / "03.png").write_bytes(b"")
+    (photos / "cat" / "copy.png").write_bytes((photos / "dog" / "05.png").read_bytes())
+    picture(0, 77).save(photos / "cat" / "77.jpg", format="PNG")
+    (photos / "cat" / "notes.txt").write_text("x")
+    answer = resnet("data", "check", str(photos))
+    assert answer.code == 3
+    assert f"bad: {photos}/dog/03.png: the file is empty." in answer.out
+    assert "harmless in 1: the name ends in .jpg, but it is PNG, such as" in answer.out
+    assert f"equal: {photos}/cat/copy.png" in answer.out
+    assert "passed over 1 files that are no images by their names" in answer.out
+    assert "1 of 62 images cannot be used" in answer.err
+    facts = json.loads(resnet("data", "check", str(photos), "--json").out)
+    assert [Path(bad["path"]).name for bad in facts["bad"]] == ["03.png"]
+    assert facts["classes"]["dog"] == {"train": 24, "validation": 3, "test": 3}
+    assert facts["duplicates"][0]["exact"] is True
+    assert facts["duplicates"][0]["labels"] == ["cat", "dog"]
+
+
+def test_training_says_what_it_chose_and_learns(
+    resnet: Resnet, photos: Path, tmp_path: Path
+) -> None:
+    words = ["train", "--data", str(photos), "--out", str(tmp_path / "run")]
+    answer = resnet(*words, "--set", "length=8 epochs", "--set", "warmup.length=1 epochs")
+    assert answer.code == 0, answer.err
+    assert "48 training images, about 20 pixels on the shorter side: chosen resnet20" in answer.err
+    assert "test error" in answer.out
+    again = resnet("evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "report"), "--json")
+    assert again.code == 0, again.err
+    facts = json.loads(again.out)
+    assert facts["metrics"]["images"] == 6
+    line = next(line for line in answer.out.splitlines() if line.startswith("test error"))
+    assert f"test error {facts['metrics']['top1']['error']:.2f} %" in line
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_weights_are_tuned(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
+    base = ["train", "--data", str(photos), "--set", "length=2 epochs", "--set", "warmup.kind=none"]
+    assert resnet(*base, "--out", str(tmp_path / "a")).code == 0
+    answer = resnet(*base, "--weights", str(tmp_path / "a"), "--out", str(tmp_path / "b"))
+    assert answer.code == 0, answer.err
+    assert f"from {tmp_path / 'a'} at 32x32 pixels" in answer.err
+    recipe = (tmp_path / "b" / "recipe.yaml").read_text()
+    assert "backbone_lr: 0.1" in recipe
+
+
+def test_micro_batches_come_with_their_caveat(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
+    words = ["train", "--data", str(photos), "--set", "length=1 epochs", "--micro-batch", "8"]
+    answer = resnet(*words, "--set", "warmup.kind=none", "--out", str(tmp_path / "run"))
+    assert answer.code == 0, answer.err
+    assert "batch normalisation sees so many images only" in answer.err
+
+
+def test_a_learning_rate_is_found_and_drawn(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "rate.svg"
+    words = ["lr-find", "--data", str(photos), "--steps", "20", "--out", str(out)]
+    answer = resnet(*words)
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("--set optimizer.lr=")
+    assert out.read_text().startswith("<svg")
+    facts = json.loads(resnet(*words, "--json").out)
+    assert answer.out.strip() == f"--set optimizer.lr={facts['suggested']:.2g}"
+
+
+REFUSED = {
+    "no such folder": (["train", "--data", "/none/here"], 3, "there is no /none/here"),
+    "no such data set": (["train", "--data", "cifar"], 2, "unknown data set 'cifar'"),
+    "no such weights": (["train", "--weights", "/none"], 3, "there is no /none"),
+    "few steps": (["lr-find", "--steps", "2"], 2, "20 or more"),
+    "another variant": (["train", "--variant", "v2"], 2, "v1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_impossible_requests_are_refused_in_a_sentence(
+    resnet: Resnet, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, code, message = REFUSED[case]
+    monkeypatch.chdir(tmp_path)
+    answer = resnet(*words)
+    assert (answer.code, answer.out) == (code, "")
+    assert message in answer.err
+    assert "Traceback" not in answer.err
+    assert list(tmp_path.rglob("*.safetensors")) == []

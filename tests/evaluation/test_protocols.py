@@ -1,0 +1,168 @@
+"""Protocols against torchvision's crops and a loop over single views; ensembles; worst errors."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.datasets import open_dataset
+from resnetkit.errors import DataError
+from resnetkit.evaluation.evaluate import evaluate, evaluate_all, predict_probabilities
+from resnetkit.evaluation.protocols import PROTOCOLS, SCALES
+from resnetkit.models.weights.load import load_network
+from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.report.evaluation_report import write_evaluation
+from resnetkit.report.language import find_language
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import Recipe
+from resnetkit.training.run import Run
+from resnetkit.training.world import choose_precision
+
+Recipes = Callable[..., Recipe]
+SIZE, SIDE = 16, round(16 / 0.875)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Two trainings on the same photos of unequal sizes, divided in the same way."""
+    root = tmp_path_factory.mktemp("protocols")
+    rng = np.random.default_rng(0)
+    for label in "abc":
+        (root / "photos" / label).mkdir(parents=True)
+        for number in range(20):
+            size = tuple(rng.integers(18, 60, 2))
+            pixels = rng.integers(0, 256, (size[0] // 4, size[1] // 4, 3), dtype=np.uint8)
+            image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+            image.save(root / "photos" / label / f"{number}.png")
+    changes = {"data.name": str(root / "photos"), "data.image_size": SIZE, "data.crop": "area"}
+    changes |= {"data.crop_padding": 0, "length": "2 epochs", "batch_size": 16}
+    return [train(tiny({**changes, "optimizer.lr": lr}), root / f"run{lr}") for lr in (0.05, 0.01)]
+
+
+@pytest.fixture
+def network(runs: list[Run]) -> TrainedNetwork:
+    return load_network(runs[0].folder)
+
+
+@pytest.fixture
+def dataset(network: TrainedNetwork) -> Dataset:
+    return open_dataset(network.data, image_size=SIZE)
+
+
+def views_by_hand(image: Image.Image, protocol: str) -> list[torch.Tensor]:
+    """Returns the views of one image by torchvision's transforms, uint8 (C, H, W)."""
+    resized = v2.functional.pil_to_tensor(v2.Resize(SIDE)(image))
+    if protocol == "center":
+        return [v2.functional.center_crop(resized, [SIZE, SIZE])]
+    if protocol == "ten-crop":
+        return list(v2.functional.ten_crop(resized, [SIZE, SIZE]))
+    found = []
+    for scale in SCALES:
+        whole = v2.functional.pil_to_tensor(v2.Resize(round(scale * SIZE / 224))(image))
+        found += [whole, whole.flip(2)]
+    return found
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_probabilities_are_the_mean_over_torchvisions_views(
+    protocol: Any, network: TrainedNetwork, dataset: Dataset
+) -> None:
+    ids = dataset.splits["test"]
+    found = predict_probabilities(
+        network, dataset, ids, protocol=protocol, precision=choose_precision("float32", CPU)
+    )
+    assert dataset.own is not None
+    for row, sample_id in zip(found, ids.tolist(), strict=True):
+        image = Image.open(dataset.own.files[sample_id].path)
+        views = [
+            (view.float() - network.mean) / network.std for view in views_by_hand(image, protocol)
+        ]
+        with torch.inference_mode():
+            each = [network.model(view[None]).double().softmax(1)[0] for view in views]
+        np.testing.assert_allclose(row, torch.stack(each).mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_is_measured_on_the_images_it_kept_apart(runs: list[Run], dataset: Dataset) -> None:
+    """The list in the run's folder decides, not a new drawing with another seed."""
+    final = runs[0].final
+    assert final is not None
+    found = evaluate(load_network(runs[0].folder), dataset, device="cpu")
+    assert found.metrics.top1.error == pytest.approx(final["test"]["error"])
+    assert found.metrics.loss == pytest.approx(final["test"]["loss"], rel=1e-4)
+    assert dataset.name == str(runs[0].images_path)
+
+
+def test_an_ensemble_averages_probabilities(runs: list[Run], dataset: Dataset) -> None:
+    networks = [load_network(run.folder) for run in runs]
+    shares: list[float] = []
+    first, second, together = evaluate_all(networks, dataset, device="cpu", observe=shares.append)
+    ids, precision = dataset.splits["test"], choose_precision("float32", CPU)
+    rows = [predict_probabilities(n, dataset, ids, precision=precision) for n in networks]
+    labels = dataset.labels[ids].numpy()
+    wrong = (np.mean(rows, axis=0).argmax(1) != labels).mean() * 100
+    assert together.metrics.top1.error == pytest.approx(wrong)
+    assert together.origin == "ensemble of 2 networks"
+    alone = evaluate(networks[0], dataset, device="cpu")
+    assert (first.metrics.loss, first.worst) == (alone.metrics.loss, alone.worst)
+    assert second.metrics.loss != first.metrics.loss
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_the_worst_errors_are_the_surest_wrong_answers(
+    network: TrainedNetwork, dataset: Dataset
+) -> None:
+    found = evaluate(network, dataset, split="train", device="cpu")
+    ids, precision = dataset.splits["train"], choose_precision("float32", CPU)
+    rows = predict_probabilities(network, dataset, ids, precision=precision)
+    labels = dataset.labels[ids].numpy()
+    sureness = np.where(rows.argmax(1) != labels, rows.max(1), -1)
+    expected = [int(ids[place]) for place in np.argsort(-sureness, kind="stable")]
+    count = min(24, int((sureness > 0).sum()))
+    assert [each.sample_id for each in found.worst] == expected[:count]
+    assert dataset.own is not None
+    for each in found.worst:
+        assert each.true != each.predicted
+        assert each.name == str(dataset.own.files[each.sample_id].path)
+        assert Path(each.name).parent.name == each.true
+
+
+def test_what_images_do_not_allow_is_refused(network: TrainedNetwork, dataset: Dataset) -> None:
+    digits = replace(open_dataset("digits"), mirrored=True)
+    small = replace(network, architecture=replace(network.architecture, in_channels=1))
+    small = replace(small, class_names=(), image_size=(8, 8))
+    ten = replace(small.architecture, num_classes=10)
+    with pytest.raises(DataError, match="'ten-crop' needs images larger than the network's"):
+        evaluate(replace(small, architecture=ten), digits, protocol="ten-crop", device="cpu")
+    empty = replace(dataset, splits={**dataset.splits, "validation": torch.arange(0)})
+    with pytest.raises(DataError, match="no images in the part 'validation'"):
+        evaluate(network, empty, split="validation")
+    with pytest.raises(DataError, match="with the protocol center"):
+        evaluate(network, replace(dataset, mirrored=False), protocol="ten-crop")
+
+
+@pytest.mark.parametrize("code", ["en", "ko"])
+def test_the_report_shows_every_network_and_the_worst_images(
+    code: str, runs: list[Run], dataset: Dataset, tmp_path: Path
+) -> None:
+    networks = [load_network(run.folder) for run in runs]
+    evaluations = evaluate_all(networks, dataset, split="train", device="cpu")
+    path = write_evaluation(tmp_path / "new", evaluations, dataset, find_language(code))
+    page = path.read_text()
+    assert "ensemble of 2 networks" in page
+    assert page.count('src="data:image/png;base64,') == len(evaluations[-1].worst) > 0
+    assert "http://www" not in page.replace("http://www.w3.org", "")
+    facts = json.loads((tmp_path / "new" / "evaluation.json").read_text())
+    assert [each["metrics"]["top1"]["error"] for each in facts] == [
+        each.metrics.top1.error for each in evaluations
+    ]
+    assert facts[0]["worst"][0]["name"].endswith(".png")

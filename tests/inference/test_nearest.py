@@ -1,0 +1,61 @@
+"""The nearest images against a brute force in numpy."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from resnetkit.errors import DataError
+from resnetkit.inference import nearest as nearest_module
+from resnetkit.inference.features import Features, network_sha256
+from resnetkit.inference.nearest import check_made_by, nearest
+from resnetkit.models.weights.network import TrainedNetwork
+
+MakeNetwork = Callable[..., TrainedNetwork]
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 16_384])
+@pytest.mark.parametrize("top", [1, 5, 200])
+def test_the_nearest_are_those_of_a_brute_force(
+    block: int, top: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest_module, "BLOCK", block)
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(100, 12, generator=generator)
+    queries = torch.cat([torch.randn(6, 12, generator=generator), features[40:41] * 3])
+    similarities, places = nearest(features, queries, top)
+    x, y = queries.double().numpy(), features.double().numpy()
+    cosines = (x @ y.T) / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(y, axis=1)
+    order = np.argsort(-cosines, axis=1)[:, :top]
+    np.testing.assert_array_equal(places.numpy(), order)
+    np.testing.assert_allclose(similarities.numpy(), np.take_along_axis(cosines, order, 1))
+    assert places[-1, 0] == 40
+    assert similarities[-1, 0] == pytest.approx(1)
+    assert similarities.max() <= 1
+
+
+@pytest.mark.parametrize("block", [2, 100, 16_384])
+def test_of_equally_similar_ones_the_first_comes_first(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest_module, "BLOCK", block)
+    features = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat(500, 1)
+    similarities, places = nearest(features, torch.tensor([[2.0, 0.0]]), 501)
+    assert places.tolist() == [[*range(1, 1000, 2), 0]]
+    assert similarities.tolist() == [[*[1] * 500, 0]]
+
+
+def test_zeros_are_similar_to_nothing() -> None:
+    features = torch.tensor([[0.0, 0.0], [-1.0, 0.0], [1e-30, 0.0]])
+    assert nearest(features, torch.tensor([[1.0, 0.0]]), 3)[0].tolist() == [[1, 0, -1]]
+    assert nearest(features, torch.zeros(1, 2), 3)[0].tolist() == [[0, 0, 0]]
+
+
+def test_features_of_another_network_are_refused(make_network: MakeNetwork) -> None:
+    network = make_network()
+    features = Features(torch.ones(1, 2), ["a"], "pool", "a drawn one", network_sha256(network))
+    check_made_by(features, network)
+    with pytest.raises(DataError, match=r"made by another network \(a drawn one\) than this one"):
+        check_made_by(features, replace(network, mean=network.mean + 1))

@@ -1,0 +1,132 @@
+"""From words to images: files, folders, patterns, lists and bytes."""
+
+import os
+from collections.abc import Iterator
+from io import BufferedReader, BytesIO
+from pathlib import Path
+
+import pytest
+
+from resnetkit.data.check import BadImage
+from resnetkit.inference.sources import find_images
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b/2.png", "b/10.PNG", "b/notes.txt", "a/c/x.jpeg", "a/z.jpg", "top.jpg"):
+        path = Path("photos") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    Path("photos/.hidden.jpg").touch()
+    Path("empty").mkdir()
+
+
+def found(*words: str, stream: bytes = b"") -> list[str | bytes | BadImage]:
+    return list(find_images(words, BufferedReader(BytesIO(stream))))
+
+
+EVERYTHING = [
+    "photos/top.jpg",
+    "photos/a/z.jpg",
+    "photos/a/c/x.jpeg",
+    "photos/b/10.PNG",
+    "photos/b/2.png",
+]
+
+
+def test_files_are_taken_as_they_are_named() -> None:
+    words = ["./photos/top.jpg", "photos/b/notes.txt", "none.jpg", "./photos/top.jpg"]
+    assert found(*words) == words
+
+
+def test_folders_are_searched_by_name_and_the_order_of_words_is_kept() -> None:
+    assert found("photos") == EVERYTHING
+    assert found("photos/b", "photos/top.jpg", "photos/a") == [
+        "photos/b/10.PNG",
+        "photos/b/2.png",
+        "photos/top.jpg",
+        "photos/a/z.jpg",
+        "photos/a/c/x.jpeg",
+    ]
+
+
+def test_a_folder_that_links_to_itself_is_entered_once() -> None:
+    Path("photos/a/again").symlink_to(Path("photos").resolve())
+    assert found("photos") == EVERYTHING
+
+
+def test_a_folder_without_images_is_named() -> None:
+    (empty,) = found("empty")
+    assert isinstance(empty, BadImage)
+    assert empty.path == Path("empty")
+    assert empty.reason.startswith("empty: the folder holds no images: expected files whose names")
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_the_rest_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listed = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder.name == "a":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    top, bad, *rest = found("photos")
+    assert (top, rest) == ("photos/top.jpg", ["photos/b/10.PNG", "photos/b/2.png"])
+    assert bad == BadImage(Path("photos/a"), "photos/a cannot be read: Permission denied.")
+
+
+def test_patterns_match_what_a_shell_matches() -> None:
+    assert found("photos/*/*.png") == ["photos/b/2.png"]
+    assert found("photos/*.jpg") == ["photos/top.jpg"]
+    assert found("photos/[ab]") == EVERYTHING[1:]
+    assert found("photos/**/*.jp*g") == ["photos/a/c/x.jpeg", "photos/a/z.jpg", "photos/top.jpg"]
+    assert found("photos/b/**") == ["photos/b/10.PNG", "photos/b/2.png", "photos/b/notes.txt"]
+    assert found("*.gif") == [BadImage(Path("*.gif"), "*.gif: nothing matches this pattern.")]
+
+
+def test_a_file_may_have_the_name_of_a_pattern() -> None:
+    Path("photos/[ab].jpg").touch()
+    assert found("photos/[ab].jpg") == ["photos/[ab].jpg"]
+
+
+def test_a_stream_names_files_and_folders_a_line_each() -> None:
+    lines = b"photos/top.jpg\r\n\n  with blanks .jpg\nphotos/b\n[x]*\nno-end\xff.jpg"
+    assert found("first.jpg", "-", "last.jpg", stream=lines) == [
+        "first.jpg",
+        "photos/top.jpg",
+        "  with blanks .jpg",
+        "photos/b/10.PNG",
+        "photos/b/2.png",
+        "[x]*",
+        os.fsdecode(b"no-end\xff.jpg"),
+        "last.jpg",
+    ]
+    assert found("-") == []
+
+
+def test_a_stream_may_be_an_image() -> None:
+    content = b"\xff\xd8\xff\xe0\x00\x10JFIF\n and so on\n"
+    assert found("-", stream=content) == [content]
+
+
+def test_a_zero_byte_in_a_later_line_is_no_path() -> None:
+    first, bad = found("-", stream=b"x" * 100 + b"\nno\0path\n")
+    assert first == "x" * 100
+    assert isinstance(bad, BadImage)
+    assert bad.reason == "standard input: a line holds a zero byte, which no path has."
+
+
+def test_a_list_without_end_is_read_as_it_is_needed() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"one.jpg\ntwo.jpg\n")
+    with open(reading, "rb") as stream:
+        images = find_images(["-"], stream)
+        assert [next(images), next(images)] == ["one.jpg", "two.jpg"]
+        os.write(writing, b"three.jpg\n")
+        assert next(images) == "three.jpg"
+        os.close(writing)
+        assert list(images) == []
