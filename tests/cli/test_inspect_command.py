@@ -11,6 +11,7 @@ from PIL import Image
 from resnetkit.cli.app import run as run_command
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
+from resnetkit.training.run import read_run
 
 Recipes = Callable[..., Recipe]
 
@@ -61,6 +62,39 @@ def test_json_holds_outline_and_probes(folder: Path, capsys: pytest.CaptureFixtu
     assert len(facts["gradients"]) == 20
     assert all(math.isfinite(each["weight"]) for each in facts["gradients"])
     assert [each["change"] is None for each in facts["residuals"]].count(True) == 2
+
+
+def test_a_run_is_probed_thoroughly(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole network's error is that of the run; a lesion's is the difference from it."""
+    assert run_command(["inspect", str(folder), "--thorough", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)[str(folder)]
+    final = read_run(folder).final
+    assert final is not None
+    assert [each["blocks"] for each in facts["lesions"]][:2] == [
+        "without layer1.0",
+        "without layer1.1",
+    ]
+    assert facts["lesions"][-1]["blocks"] == "layer3.1 and layer3.2 exchanged"
+    for each in facts["lesions"]:
+        assert each["error"] - each["points"] == pytest.approx(final["test"]["error"])
+    assert [each["blocks"] for each in facts["paths"]] == list(range(10))
+    assert sum(each["paths"] for each in facts["paths"]) == 2**9
+    assert run_command(["inspect", str(folder), "--thorough"]) == 0
+    assert "points more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["plain20", "preresnet20", "resnet18"])
+def test_an_architecture_is_probed_before_training(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["inspect", name, "--set", "initialization=normal", "--json"]
+    assert run_command(words) == 0
+    assert "gradients" not in json.loads(capsys.readouterr().out)[name]
+    assert run_command([*words, "--thorough"]) == 0
+    facts = json.loads(capsys.readouterr().out)[name]
+    assert len(facts["gradients"]) == int(name[-2:])
+    assert all(0 < each["input"] < math.inf for each in facts["gradients"])
+    assert len(facts["receptive_fields"]) in (4, 5)
 
 
 def test_a_plain_run_is_probed_as_far_as_it_goes(

@@ -1,6 +1,7 @@
 """resnet inspect: what a network is made of, and what happens inside a trained one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from resnetkit.cli.output import print_json, print_table, remark
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from resnetkit.data.dataset import Dataset
     from resnetkit.models.outline import BlockOutline, StageOutline
     from resnetkit.models.weights.network import TrainedNetwork
     from resnetkit.models.zoo import Architecture
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 IMAGES = 64  # that probes look at
+NOISE_IMAGES = 4  # that an untrained network is shown
 
 
 def inspect(
@@ -31,6 +34,9 @@ def inspect(
         str,
         Parameter(help="An image file, or the number of a test image: draw what speaks for it."),
     ] = "",
+    thorough: Annotated[
+        bool, Parameter(negative=(), help="Also what takes longer to see; see above.")
+    ] = False,
     changes: Changes = (),
     variant: Variant = "",
     json: Json = False,
@@ -39,7 +45,9 @@ def inspect(
 
     For a run more tables follow: on 64 test images, how strong the gradient at each layer is, how
     strongly it responds, how large each block's F(x) is beside its shortcut, and how many pixels a
-    cell of each feature map sees.
+    cell of each feature map sees. With --thorough, also the test error without each block and with
+    neighbours exchanged, and the gradient that paths of each length carry; and of an architecture
+    the gradient at each layer before training, on noise.
 
     Args:
         network: An architecture of 'resnet models', a run folder or a file of weights.
@@ -65,14 +73,13 @@ def inspect(
             out.parent.mkdir(parents=True, exist_ok=True)
             write_file(out, network_sheet(stages))
         remark(f"drawn in {out}")
-    probed = {name: probe(found[2]) for name, found in subjects.items() if found[2]}
+    probed = {name: probes_of(*found, thorough=thorough) for name, found in subjects.items()}
     if json:
-        print_json({name: facts(stages[name], probed.get(name)) for name in subjects})
+        print_json({name: facts(stages[name], probed[name]) for name in subjects})
         return
     for name in subjects:
         show_outline(name, stages[name])
-        if name in probed:
-            show_probes(probed[name])
+        show_probes(probed[name])
     if compare:
         show_comparison(stages)
 
@@ -163,14 +170,44 @@ def same(values: list[int]) -> str:
     return "equal" if len(set(values)) == 1 else ""
 
 
-def probe(network: "TrainedNetwork") -> dict[str, Any]:
-    """Returns what the probes see in a trained network, on images of its own data's test part."""
+def probes_of(
+    architecture: "Architecture", size: int, network: "TrainedNetwork | None", *, thorough: bool
+) -> dict[str, Any]:
+    """Returns what the probes see: of a trained network, or of one before training."""
     from dataclasses import asdict
 
+    if network is not None:
+        found = probe(network, thorough=thorough)
+    else:
+        found = probe_untrained(architecture, size) if thorough else {}
+    return {name: [asdict(each) for each in values] for name, values in found.items()}
+
+
+def probe_untrained(architecture: "Architecture", size: int) -> dict[str, Any]:
+    """Returns the gradient at every layer of a network with fresh weights, on images of noise."""
+    import torch
+
+    from resnetkit.probes.gradients import gradient_flow
+    from resnetkit.probes.receptive import receptive_fields
+
+    generator = torch.Generator().manual_seed(0)
+    model = architecture.build(generator).double()  # the smallest gradients have 300 zeros
+    shape = (NOISE_IMAGES, architecture.in_channels, size, size)
+    images = torch.randn(shape, generator=generator, dtype=torch.float64)
+    labels = torch.arange(NOISE_IMAGES) % architecture.num_classes
+    return {
+        "gradients": gradient_flow(model, images, labels),
+        "receptive_fields": receptive_fields(model),
+    }
+
+
+def probe(network: "TrainedNetwork", *, thorough: bool) -> dict[str, Any]:
+    """Returns what the probes see in a trained network, on images of its own data's test part."""
     from resnetkit.data.augment import normalize
     from resnetkit.errors import ArchitectureError
     from resnetkit.evaluation.evaluate import data_of
     from resnetkit.probes.gradients import gradient_flow
+    from resnetkit.probes.paths import path_gradients
     from resnetkit.probes.receptive import receptive_fields
     from resnetkit.probes.residuals import residual_magnitudes
     from resnetkit.probes.responses import layer_responses
@@ -181,16 +218,51 @@ def probe(network: "TrainedNetwork") -> dict[str, Any]:
     dataset = data_of(network)
     sample_ids = dataset.splits["test"][:IMAGES]
     images = normalize(dataset.images[sample_ids], network.mean, network.std)
+    labels = dataset.labels[sample_ids]
     found: dict[str, Any] = {
-        "gradients": gradient_flow(network.model, images, dataset.labels[sample_ids]),
+        "gradients": gradient_flow(network.model, images, labels),
         "receptive_fields": receptive_fields(network.model),
     }
     try:
         found["responses"] = layer_responses(network.model, images)
+        if thorough:
+            found["lesions"] = lesions(network, dataset)
         found["residuals"] = residual_magnitudes(network.model, images)
+        if thorough:
+            found["paths"] = path_gradients(network.model, images, labels)
     except ArchitectureError as error:
         remark(str(error))
-    return {name: [asdict(each) for each in values] for name, values in found.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """What became of a network without a block, or with two exchanged.
+
+    Attributes:
+        blocks: which.
+        error: on the test part, in percent.
+        points: how much higher that is than of the whole network.
+    """
+
+    blocks: str
+    error: float
+    points: float
+
+
+def lesions(network: "TrainedNetwork", dataset: "Dataset") -> list[Lesion]:
+    """Takes out every block alone, and exchanges neighbours."""
+    from resnetkit.probes.lesions import removable_blocks
+    from resnetkit.studies.measurements import lesion_errors, neighbours
+
+    found, blocks = lesion_errors(network, dataset), removable_blocks(network.model)
+    (whole,) = found["whole"]
+    named = [(f"without {name}", error) for name, error in zip(blocks, found["one"], strict=True)]
+    named += [
+        (f"{first} and {second} exchanged", error)
+        for (first, second), error in zip(neighbours(blocks), found["swapped"], strict=True)
+    ]
+    return [Lesion(words, error, error - whole) for words, error in named]
 
 
 def show_saliency(name: str, which: str, out: Path, variant: str, *, json: bool) -> None:
@@ -255,6 +327,8 @@ def show_probes(probed: dict[str, Any]) -> None:
         "responses": ["response of", "deviation"],
         "residuals": ["block", "|F(x)| / |shortcut|", "|block(x) - x| / |x|"],
         "receptive_fields": ["feature map", "pixels seen", "stride"],
+        "lesions": ["blocks", "test error, %", "points more"],
+        "paths": ["through blocks", "paths", "gradient of one"],
     }
     for name, columns in headings.items():
         if name in probed:
@@ -270,7 +344,7 @@ def figure(value: object) -> str:
     return str(value)
 
 
-def facts(stages: "Sequence[StageOutline]", probed: dict[str, Any] | None) -> dict[str, Any]:
+def facts(stages: "Sequence[StageOutline]", probed: dict[str, Any]) -> dict[str, Any]:
     """Returns a network for machines."""
     from dataclasses import asdict
 
@@ -279,5 +353,5 @@ def facts(stages: "Sequence[StageOutline]", probed: dict[str, Any] | None) -> di
     drawn = [{**asdict(stage), "output_shape": stage.output_shape} for stage in stages]
     return {
         "stages": drawn,
-        **{name: [finite(each) for each in values] for name, values in (probed or {}).items()},
+        **{name: [finite(each) for each in values] for name, values in probed.items()},
     }

@@ -6,7 +6,7 @@ A measurement is a function from a run to named lists of numbers. It is taken on
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -34,7 +34,15 @@ from resnetkit.storage import write_file
 from resnetkit.training.run import Run
 from resnetkit.training.world import choose_precision
 
-__all__ = ["MEASUREMENTS", "Measured", "is_measured", "measure", "measured"]
+__all__ = [
+    "MEASUREMENTS",
+    "Measured",
+    "is_measured",
+    "lesion_errors",
+    "measure",
+    "measured",
+    "neighbours",
+]
 
 Measured = dict[str, list[float]]
 
@@ -187,6 +195,18 @@ def warm_up(model: ResNet, images: Tensor) -> None:
 def lesions(run: Run) -> Measured:
     """Measures the test error with blocks taken out, one or several, or exchanged."""
     network, dataset, _, _ = trained(run)
+    return lesion_errors(network, dataset)
+
+
+def lesion_errors(network: TrainedNetwork, dataset: Dataset) -> Measured:
+    """Measures the test error of a network with blocks taken out, one or several, or exchanged.
+
+    It costs an evaluation of the test part for every lesion.
+
+    Returns:
+        Errors in percent: `whole`; `one`, by `removable_blocks`; `without 2` and so on, of random
+        blocks; `swapped`, by `neighbours`.
+    """
     blocks = removable_blocks(network.model)
     generator = torch.Generator().manual_seed(0)
 
@@ -206,11 +226,15 @@ def lesions(run: Run) -> Measured:
         for _ in range(LESION_DRAWS):
             with without_blocks(network.model, some(count)):
                 found[f"without {count}"].append(error())
-    for first, second in pairwise(blocks):
-        if first.split(".")[0] == second.split(".")[0]:
-            with swapped(network.model, first, second):
-                found["swapped"].append(error())
+    for first, second in neighbours(blocks):
+        with swapped(network.model, first, second):
+            found["swapped"].append(error())
     return found
+
+
+def neighbours(blocks: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the pairs of blocks that follow each other in one stage."""
+    return [pair for pair in pairwise(blocks) if len({name.split(".")[0] for name in pair}) == 1]
 
 
 def test_error(network: TrainedNetwork, dataset: Dataset) -> float:
