@@ -101,6 +101,16 @@ def test_a_damaged_photo_ends_training_with_its_name_or_is_skipped(
     assert "dog/3.png" in caplog.text
 
 
+def test_training_from_the_cache_is_repeated_to_the_bit(
+    own: Recipes, tmp_path: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNETKIT_CACHE", str(tmp_path / "cache"))
+    recipe = own({"data.cache": "disk", "data.area": [0.5, 1.0]})
+    first, second = (train(recipe, tmp_path / name) for name in ("first", "second"))
+    assert results(first.folder) == results(second.folder)
+    assert len(list((tmp_path / "cache" / "photos").glob("*/pixels"))) == 1
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no size": ({"data.image_size": 0}, "set it for a folder of images"),
     "crops below the size": ({"data.crop": "scale", "data.side": [8, 20]}, "side begins at 8"),

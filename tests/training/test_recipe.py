@@ -157,6 +157,7 @@ ANOTHER = {
     "data.area": [0.2, 1],
     "data.side": [256, 400],
     "data.on_bad_image": "skip",
+    "data.cache": "disk",
     "data.color": "pca",
     "data.policy": "trivial",
     "data.erasing": 0.1,
@@ -213,6 +214,7 @@ def test_the_digest_changes_with_every_value(key: str, monkeypatch: pytest.Monke
         "data.image_size": own,
         "data.crop": own,
         "data.policy": {**own, "data.crop": "area"},
+        "data.cache": {**own, "data.crop": "area"},
     }.get(key, {})
     together: dict[str, dict[str, Any]] = {  # what one value needs of another
         "warmup.kind": {"warmup": {"kind": "none"}},

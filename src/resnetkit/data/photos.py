@@ -16,6 +16,7 @@ from torch import Tensor
 
 from resnetkit.data.augment import Augmentation
 from resnetkit.data.decode import read_image
+from resnetkit.data.pixel_cache import PixelCache
 from resnetkit.data.policy import random_alterations
 from resnetkit.data.randomness import random_integers, random_units
 
@@ -41,12 +42,14 @@ class Photos:
         channels: C, 3 for RGB or 1 for grey.
         size: S, pixels.
         shown: share of the shorter side that the middle view shows; 0.875 is 224 of 256.
+        cache: where random views come from; none: from the files, as middle views always do.
     """
 
     paths: tuple[Path, ...]
     channels: int
     size: int
     shown: float
+    cache: PixelCache | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -122,7 +125,7 @@ class Photos:
             part = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
             return np.asarray(alterations[place](part) if alterations else part)
 
-        return self.decoded(sample_ids, view, side=least_side(augmentation, size))
+        return self.decoded(sample_ids, view, side=least_side(augmentation, size), cache=self.cache)
 
     def decoded(
         self,
@@ -130,6 +133,7 @@ class Photos:
         view: Callable[[int, Image.Image], npt.NDArray[np.uint8]],
         *,
         side: int,
+        cache: PixelCache | None = None,
     ) -> Tensor:
         """Returns a view of each image, decoded on all cores with at least this shorter side.
 
@@ -137,14 +141,19 @@ class Photos:
             sample_ids: int64 (B,).
             view: from the place in the batch and the image to uint8 (H, W, ...).
             side: pixels.
+            cache: of images that were decoded before; none decodes the files.
 
         Returns:
             uint8 (B, C, H, W, ...).
         """
 
         def one(place: int, sample_id: int) -> npt.NDArray[np.uint8]:
-            decoded = read_image(self.paths[sample_id], channels=self.channels, short_side=side)
-            pixels = view(place, decoded.image)
+            if cache is None:
+                path = self.paths[sample_id]
+                image = read_image(path, channels=self.channels, short_side=side).image
+            else:
+                image = cache.image(sample_id)
+            pixels = view(place, image)
             return pixels[:, :, None] if self.channels == 1 else pixels
 
         ids = sample_ids.tolist()

@@ -1,7 +1,7 @@
 """The workbench of a training: everything a recipe asks for, built and placed on the device."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,9 @@ from resnetkit.data.batches import TrainingBatches, epoch_order
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.feed import NO_AXES, Feed, Normalization, measure_normalization
+from resnetkit.data.photos import Photos, least_side
+from resnetkit.data.pixel_cache import open_cache
+from resnetkit.data.published import cache_folder
 from resnetkit.data.splits import Split
 from resnetkit.errors import RecipeError
 from resnetkit.models.complexity import trace
@@ -198,6 +201,8 @@ def prepare(recipe: Recipe, world: World, *, listed: Path | None = None) -> Benc
         skip_bad=recipe.data.on_bad_image == "skip",
         listed=listed,
     )
+    if recipe.data.cache == "disk":
+        dataset = with_cache(dataset, recipe)
     architecture = recipe.architecture(
         num_classes=len(dataset.class_names), in_channels=dataset.channels
     )
@@ -252,6 +257,19 @@ def prepare(recipe: Recipe, world: World, *, listed: Path | None = None) -> Benc
         epoch=Tally(world.device),
         interval=Tally(world.device),
     )
+
+
+def with_cache(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """Returns own images whose random views come from pixels that were decoded before."""
+    photos = dataset.images
+    assert isinstance(photos, Photos)  # the recipe was checked
+    cache = open_cache(
+        cache_folder() / "photos",
+        photos.paths,
+        channels=photos.channels,
+        side=least_side(recipe.data.augmentation, photos.size),
+    )
+    return replace(dataset, images=replace(photos, cache=cache))
 
 
 def looked_at(dataset: Dataset, trained_on: Tensor) -> Tensor:

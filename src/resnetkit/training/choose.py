@@ -17,6 +17,7 @@ __all__ = ["Choice", "choose"]
 SIZES_READ = 200  # files whose size in pixels is looked at
 SMALL_SIDE = 64  # pixels; smaller images keep their size
 PHOTO_SIDE = 128  # pixels at which photos are shown: a third of the cost of 224
+LARGE_SIDE = 600  # pixels; decoding larger photos again and again takes longer than the network
 SHOWN_SMALL, SHOWN_PHOTOS = 120_000, 18_000  # in all, of few images again and again: minutes each
 FEWEST_EPOCHS, MOST_EPOCHS = 10, 60
 UNBALANCED = 3.0  # times as many images in the largest class as in the smallest
@@ -69,6 +70,8 @@ def choose(data: Path, *, weights: str = "", variant: str = "", seed: int = 0) -
         changes |= {"model.name": "resnet20", "data.image_size": max(32, side // 8 * 8)}
     else:
         changes |= {"model.name": "resnet18", "data.image_size": PHOTO_SIDE}
+    if side > LARGE_SIDE:
+        changes["data.cache"] = "disk"
     imbalance = unevenness(images)
     if imbalance > UNBALANCED:
         changes["class_weights"] = "balanced"
@@ -116,6 +119,7 @@ def unevenness(images: ImageList) -> float:
 def in_words(changes: dict[str, Any], count: int, side: int, imbalance: float) -> str:
     """Returns a choice as a person would say it."""
     size = changes["data.image_size"]
+    cache = " Decoded images are kept on the disk (data.cache)." if "data.cache" in changes else ""
     start = f" from {changes['model.weights']}" if "model.weights" in changes else ""
     balance = (
         f" The largest class has {imbalance:.1f} times the images of the smallest, so that each"
@@ -127,5 +131,5 @@ def in_words(changes: dict[str, Any], count: int, side: int, imbalance: float) -
         f"{count:,} training images, about {side} pixels on the shorter side: chosen"
         f" {changes['model.name']}{start} at {size}x{size} pixels, {changes['length']} in batches"
         f" of {changes['batch_size']}, crops by area and mirror images (data.flip=none where left"
-        f" and right matter).{balance} --set changes any of it."
+        f" and right matter).{cache}{balance} --set changes any of it."
     )

@@ -24,6 +24,7 @@ from resnetkit.data.augment import Augmentation, Color, Crop, Flip, Padding, Pol
 from resnetkit.data.datasets import check_name, is_own
 from resnetkit.data.feed import NormalizationKind
 from resnetkit.errors import ArchitectureError, RecipeError, UsageError, did_you_mean
+from resnetkit.models.weights.published import find_published
 from resnetkit.models.zoo import Architecture, find_architecture
 from resnetkit.training import optim
 
@@ -111,8 +112,9 @@ class ModelSection(Section):
     @field_validator("weights")
     @classmethod
     def from_anywhere(cls, weights: str) -> str:
-        """Makes the path of weights hold in every folder."""
-        return str(Path(weights).resolve()) if weights else weights
+        """Makes the path of weights hold in every folder; a name of published ones does already."""
+        is_path = weights and (Path(weights).exists() or find_published(weights) is None)
+        return str(Path(weights).resolve()) if is_path else weights
 
 
 class FinetuneSection(Section):
@@ -137,6 +139,9 @@ class DataSection(Section):
     Small crops save time while little is known yet: in the first `early_share` of steps, crops of
     `early_size` pixels are shown. A share of 1 trains on them throughout, and measures in full size
     (Touvron et al. 2019). Zero shows images in their full size throughout.
+
+    With `cache` own images are decoded once, made as small as crops allow and kept on the disk: for
+    photos of many pixels, whose decoding would take longer than the network.
     """
 
     name: str = "digits"
@@ -155,6 +160,7 @@ class DataSection(Section):
     mixup: Real = Field(default=0.0, ge=0, le=10)
     cutmix: Real = Field(default=0.0, ge=0, le=10)
     on_bad_image: Literal["error", "skip"] = "error"
+    cache: Literal["none", "disk"] = "none"
     early_size: Whole = Field(default=0, ge=0)
     early_share: Real = Field(default=0.5, gt=0, le=1)
 
@@ -190,6 +196,8 @@ class DataSection(Section):
             )
         if self.crop != "padded" and not is_own(self.name):
             raise ValueError(f"crop '{self.crop}' is for own images, decoded from their files")
+        if self.cache != "none" and self.crop == "padded":
+            raise ValueError("cache 'disk' keeps own images for crops by area and scale")
         if self.policy != "none" and self.crop == "padded":
             raise ValueError(
                 f"policy '{self.policy}' goes with the crops of own images, area or scale"
