@@ -45,9 +45,9 @@ from resnetkit.training import loop, progress
 notes, seconds, *words = sys.argv[1:]
 shown, real = [], Feed.training
 
-def training(self, batch):
+def training(self, batch, **options):
     shown.append(batch.share.tolist())
-    return real(self, batch)
+    return real(self, batch, **options)
 
 def slow(write):
     def slowly(*args):
