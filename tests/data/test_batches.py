@@ -14,7 +14,7 @@ from torch import Tensor
 
 from resnetkit.data.batches import Batch, TrainingBatches, epoch_order, evaluation_batches
 from resnetkit.errors import RecipeError
-from resnetkit.training.bench import check_batch_fit
+from resnetkit.training.misfits import check_batch_fit
 from resnetkit.training.recipe import load_recipe
 from resnetkit.training.world import World
 

@@ -18,13 +18,8 @@ from resnetkit.data.datasets import DATASETS
 from resnetkit.data.splits import stratified_split
 from resnetkit.errors import RecipeError
 from resnetkit.training.bench import prepare
-from resnetkit.training.recipe import (
-    Duration,
-    Recipe,
-    load_recipe,
-    named_recipes,
-    recipe_text,
-)
+from resnetkit.training.recipe import Recipe, load_recipe, named_recipes, recipe_text
+from resnetkit.training.sections import Duration
 from resnetkit.training.world import World
 
 ALONE = World(0, 1, torch.device("cpu"))

@@ -25,9 +25,15 @@ from resnetkit.models.resnet import ResNet
 from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.zoo import Architecture
 from resnetkit.training.finetune import learned_network, take_over
-from resnetkit.training.muon import Muon
-from resnetkit.training.optim import parameter_groups
-from resnetkit.training.recipe import PlateauSchedule, Recipe
+from resnetkit.training.misfits import (
+    check_batch_fit,
+    check_data_fit,
+    check_network_fit,
+    check_size_fit,
+)
+from resnetkit.training.optimizers import make_optimizers
+from resnetkit.training.recipe import Recipe
+from resnetkit.training.sections import PlateauSchedule
 from resnetkit.training.tally import Score, Tally, score
 from resnetkit.training.world import ChosenPrecision, World, choose_precision
 
@@ -317,50 +323,6 @@ def find_class_weights(
     return (len(trained_on) / (len(counts) * counts.clamp_min(1))).float().to(device)
 
 
-def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
-    """Returns SGD for all parameters, or for all but those that Muon learns, and Muon."""
-    settings = recipe.optimizer
-    orthogonal = inner_convolutions(model) if settings.muon_lr else []
-    groups = parameter_groups(model, settings.weight_decay, settings.decay, leave_out=orthogonal)
-    descent = torch.optim.SGD(
-        with_shares(groups, model.fc, recipe.finetune.backbone_lr),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        fused=True,
-    )
-    if not orthogonal:
-        return (descent,)
-    muon = Muon(orthogonal, lr=settings.muon_lr, momentum=settings.muon_momentum)
-    muon.param_groups[0]["share"] = settings.muon_lr / settings.lr
-    return descent, muon
-
-
-def with_shares(
-    groups: list[dict[str, Any]], head: nn.Module, backbone_lr: float
-) -> list[dict[str, Any]]:
-    """Returns the groups with their rates relative to the recipe's: lower for all but the head."""
-    if backbone_lr == 1:
-        return [{**group, "share": 1.0} for group in groups]
-    of_head = set(head.parameters())
-    parts = [
-        {**group, "params": [p for p in group["params"] if (p in of_head) == chosen], "share": rate}
-        for group in groups
-        for chosen, rate in ((False, backbone_lr), (True, 1.0))
-    ]
-    return [part for part in parts if part["params"]]
-
-
-def inner_convolutions(model: ResNet) -> list[Tensor]:
-    """Returns the weights of the convolutions inside blocks, as far as they are learned."""
-    return [
-        module.weight
-        for _, block in model.blocks()
-        for module in block.modules()
-        if isinstance(module, nn.Conv2d) and module.weight.requires_grad
-    ]
-
-
 def choose_kernels(
     requested: str, architecture: Architecture, device: torch.device, *, multiply_adds: int
 ) -> ChosenKernels:
@@ -403,64 +365,3 @@ def averaged_copy(model: nn.Module, decay: float) -> AveragedModel | None:
     if decay == 0:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
-    """Raises RecipeError when the images cannot be augmented as asked."""
-    if recipe.data.flip != "none" and not dataset.mirrored:
-        raise RecipeError(
-            f"data.flip is '{recipe.data.flip}', but a mirrored image of '{dataset.name}' is not an"
-            " image of its class. Set data.flip=none."
-        )
-    side = min(dataset.image_size)
-    if recipe.data.crop_padding >= side:
-        raise RecipeError(
-            f"data.crop_padding is {recipe.data.crop_padding}, but the images are {side} pixels"
-            f" wide: a crop could miss them. Use at most {side // 2}."
-        )
-    if recipe.data.early_size >= side:
-        raise RecipeError(
-            f"data.early_size is {recipe.data.early_size}, but the images are only {side} pixels"
-            " wide. Use less, or 0 for whole images."
-        )
-
-
-def check_network_fit(recipe: Recipe, architecture: Architecture) -> None:
-    """Raises RecipeError when the network cannot be learned as asked."""
-    unfit = architecture.norm == "none" or architecture.preactivation
-    if recipe.optimizer.muon_lr and unfit:
-        raise RecipeError(
-            "optimizer.muon_lr needs batch normalisation after each convolution, whose weights it"
-            " keeps at a fixed norm: this network has none there. Set it to 0."
-        )
-
-
-def check_batch_fit(recipe: Recipe, samples: int, world: World) -> None:
-    """Raises RecipeError when a batch cannot be shared or is too small for batch normalisation."""
-    if recipe.batch_size % world.size:
-        raise RecipeError(
-            f"batch_size is {recipe.batch_size}, which {world.size} ranks cannot share equally."
-            f" Use a multiple of {world.size}."
-        )
-    if min(recipe.batch_size, samples) // world.size < 2:
-        raise RecipeError(
-            f"batch_size is {recipe.batch_size}: batch normalisation needs at least 2 images on"
-            f" each of {world.size} ranks. Use {2 * world.size} or more."
-        )
-
-
-def check_size_fit(recipe: Recipe, dataset: Dataset, model: ResNet) -> None:
-    """Raises RecipeError when the last stage would see less than one pixel of the image."""
-    stride = list(model.feature_maps.values())[-1].stride
-    height, width = dataset.image_size
-    if 0 < recipe.data.early_size < stride:
-        raise RecipeError(
-            f"'{recipe.model.name}' shrinks images by {stride}, but data.early_size is"
-            f" {recipe.data.early_size} pixels. Use {stride} or more."
-        )
-    if min(height, width) < stride:
-        raise RecipeError(
-            f"'{recipe.model.name}' shrinks images by {stride}, but those of '{dataset.name}' are"
-            f" only {height}x{width} pixels. Use a network with the 3x3 stem, such as resnet20 or"
-            " resnet18_3x3."
-        )

@@ -24,8 +24,9 @@ from resnetkit.training.bench import Bench, prepare
 from resnetkit.training.environment import hardware, versions
 from resnetkit.training.export import export_model
 from resnetkit.training.progress import Progress, restore, save
-from resnetkit.training.recipe import PlateauSchedule, Recipe, UntilErrorWarmup
+from resnetkit.training.recipe import Recipe
 from resnetkit.training.run import Event, Journal, Run, locked_run
+from resnetkit.training.sections import PlateauSchedule, UntilErrorWarmup
 from resnetkit.training.signals import StopRequest, caught_signals
 from resnetkit.training.tally import count
 from resnetkit.training.world import World, open_world

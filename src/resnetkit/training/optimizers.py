@@ -1,0 +1,57 @@
+"""The optimisers that a recipe asks for: SGD, or SGD and Muon, with a rate for each parameter."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnetkit.models.resnet import ResNet
+from resnetkit.training.muon import Muon
+from resnetkit.training.optim import parameter_groups
+from resnetkit.training.recipe import Recipe
+
+__all__ = ["make_optimizers"]
+
+
+def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
+    """Returns SGD for all parameters, or for all but those that Muon learns, and Muon."""
+    settings = recipe.optimizer
+    orthogonal = inner_convolutions(model) if settings.muon_lr else []
+    groups = parameter_groups(model, settings.weight_decay, settings.decay, leave_out=orthogonal)
+    descent = torch.optim.SGD(
+        with_shares(groups, model.fc, recipe.finetune.backbone_lr),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        fused=True,
+    )
+    if not orthogonal:
+        return (descent,)
+    muon = Muon(orthogonal, lr=settings.muon_lr, momentum=settings.muon_momentum)
+    muon.param_groups[0]["share"] = settings.muon_lr / settings.lr
+    return descent, muon
+
+
+def with_shares(
+    groups: list[dict[str, Any]], head: nn.Module, backbone_lr: float
+) -> list[dict[str, Any]]:
+    """Returns the groups with their rates relative to the recipe's: lower for all but the head."""
+    if backbone_lr == 1:
+        return [{**group, "share": 1.0} for group in groups]
+    of_head = set(head.parameters())
+    parts = [
+        {**group, "params": [p for p in group["params"] if (p in of_head) == chosen], "share": rate}
+        for group in groups
+        for chosen, rate in ((False, backbone_lr), (True, 1.0))
+    ]
+    return [part for part in parts if part["params"]]
+
+
+def inner_convolutions(model: ResNet) -> list[Tensor]:
+    """Returns the weights of the convolutions inside blocks, as far as they are learned."""
+    return [
+        module.weight
+        for _, block in model.blocks()
+        for module in block.modules()
+        if isinstance(module, nn.Conv2d) and module.weight.requires_grad
+    ]
