@@ -171,7 +171,7 @@ def test_the_digest_knows_everything_that_decides_an_answer(make_network: MakeNe
         replace(network, mean=network.mean + 1),
         replace(network, std=network.std + 1),
         replace(network, image_size=(32, 32)),
-        replace(network, data="cifar10"),  # shown whole
+        replace(network, shown=1.0),
         make_network(shortcut="B"),
         make_network(padding="split"),
     ]

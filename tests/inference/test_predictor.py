@@ -87,7 +87,7 @@ def test_answers_are_those_worked_out_by_hand(
 def test_images_of_a_named_set_get_the_probabilities_of_evaluation(
     make_network: MakeNetwork, tmp_path: Path
 ) -> None:
-    network = make_network(data="digits", channels=1, size=(8, 8), classes=10)
+    network = make_network(data="digits", shown=1.0, channels=1, size=(8, 8), classes=10)
     digits = open_dataset("digits")
     sample_ids = digits.splits["test"][:60]
     expected = predict_probabilities(

@@ -1,6 +1,7 @@
 """What a network is shown of an image, against torchvision and against the image itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -12,8 +13,14 @@ from torchvision.transforms import v2
 
 from resnetkit.errors import DataError
 from resnetkit.inference.view import View
+from resnetkit.models.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, pixels
+from resnetkit.models.weights.export import export_weights
+from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import Recipe
 
+Recipes = Callable[..., Recipe]
 Draw = Callable[..., Image.Image]
 MakeNetwork = Callable[..., TrainedNetwork]
 SIZES = [(40, 30), (30, 40), (24, 24), (27, 27), (101, 67), (25, 50), (8, 5)]
@@ -39,7 +46,7 @@ def test_networks_of_photos_see_torchvisions_resize_and_center_crop(
 def test_networks_of_a_named_set_see_an_image_of_its_size_untouched(
     make_network: MakeNetwork, draw: Draw, channels: int
 ) -> None:
-    view = View.of(make_network(data="cifar10", channels=channels, size=(32, 32)))
+    view = View.of(make_network(shown=1.0, channels=channels, size=(32, 32)))
     image = draw(2, (32, 32))
     seen = image if channels == 3 else image.convert("L")
     assert torch.equal(view.pixels(image), pixels_of(seen))
@@ -49,28 +56,29 @@ def test_networks_of_a_named_set_see_an_image_of_its_size_untouched(
 def test_networks_of_a_named_set_see_the_whole_shorter_side(
     make_network: MakeNetwork, draw: Draw, size: tuple[int, int]
 ) -> None:
-    view = View.of(make_network(data="cifar10"))
+    view = View.of(make_network(shown=1.0))
     image = draw(3, size)
     theirs = v2.CenterCrop(24)(v2.Resize(24)(image))
     assert torch.equal(view.pixels(image), pixels_of(theirs))
 
 
-SHOWN = {
-    ("resnet20", "cifar10"): 1.0,
-    ("resnet20", "digits"): 1.0,
-    ("resnet20", "photos"): 0.875,
-    ("resnet20", "/no/longer/there"): 0.875,
-    ("resnet20", ""): 1.0,  # such as akamaster's, of CIFAR-10
-    ("resnet18", ""): 0.875,  # such as torchvision's, of ImageNet
-    ("resnet18", "cifar10"): 1.0,
-}
-
-
-@pytest.mark.parametrize(("name", "data"), SHOWN)
-def test_what_is_shown_follows_the_data_and_where_they_are_unknown_the_stem(
-    make_network: MakeNetwork, name: str, data: str
+def test_what_is_shown_follows_what_the_network_was_shown(
+    make_network: MakeNetwork, tiny: Recipes, tmp_path: Path
 ) -> None:
-    assert View.of(make_network(name=name, data=data)).shown == SHOWN[name, data]
+    """All of a named set's images; of own photos and where weights do not say, the middle."""
+    run = train(tiny({"length": "1 steps"}), tmp_path / "run")
+    assert View.of(load_network(run.folder)).shown == 1.0
+    for form, name, shown in (
+        ("akamaster", "resnet20", 1.0),
+        ("torchvision", "resnet18", 0.875),
+        ("timm", "resnet18", 0.95),
+        ("resnetkit", "resnet18", 0.95),
+    ):
+        constants = {"mean": pixels(IMAGENET_MEAN), "std": pixels(IMAGENET_STD)}
+        options = {"padding": "split"} if form == "akamaster" else {}
+        network = make_network(name=name, shown=0.95, size=(32, 32), data="", **options)
+        export_weights(replace(network, **constants), tmp_path / form, form)
+        assert View.of(load_network(tmp_path / form)).shown == shown, form
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png"])
@@ -114,7 +122,7 @@ def test_a_large_jpeg_is_decoded_as_photos_are(make_network: MakeNetwork, draw: 
 
 
 def test_networks_of_oblong_images_see_the_middle(make_network: MakeNetwork, draw: Draw) -> None:
-    view = View.of(make_network(data="cifar10", size=(10, 20)))
+    view = View.of(make_network(shown=1.0, size=(10, 20)))
     image = draw(7, (40, 30))
     seen = view.pixels(image)
     theirs = pixels_of(image.crop((0, 5, 40, 25)).resize((20, 10), Image.Resampling.BILINEAR))

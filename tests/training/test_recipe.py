@@ -148,6 +148,7 @@ ANOTHER = {
     "data.crop_padding": 2,
     "data.padding": "reflect",
     "data.image_size": 72,
+    "data.shown": 1.0,
     "data.crop": "scale",
     "data.area": [0.2, 1],
     "data.side": [256, 400],

@@ -43,6 +43,11 @@ class Dataset:
         return self.images.shape[1]
 
     @property
+    def shown(self) -> float:
+        """Returns the share of the shorter side that is shown of an image: all of one in memory."""
+        return self.images.shown if isinstance(self.images, Photos) else 1.0
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """Returns height and width in pixels."""
         return self.images.shape[2], self.images.shape[3]

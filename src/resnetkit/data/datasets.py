@@ -91,6 +91,7 @@ def open_dataset(
     name: str,
     *,
     image_size: int = 0,
+    shown: float = SHOWN,
     channels: int = 3,
     seed: int = 0,
     skip_bad: bool = False,
@@ -101,6 +102,7 @@ def open_dataset(
     Args:
         name: a key of `DATASETS`, or a path that `read_images` takes.
         image_size: side in pixels that own images are shown at.
+        shown: share of their shorter side that the middle view shows.
         channels: 3 for own images in colour, 1 for grey.
         seed: of the drawing of parts, where own images are not divided.
         skip_bad: whether own images are all looked at first, and damaged ones left out.
@@ -121,15 +123,16 @@ def open_dataset(
     else:
         found = read_images(Path(name))
         images = split_images(without_bad(found) if skip_bad else found, seed=seed)
-    return photo_dataset(images, image_size=image_size, channels=channels)
+    return photo_dataset(images, image_size=image_size, shown=shown, channels=channels)
 
 
-def photo_dataset(images: ImageList, *, image_size: int, channels: int) -> Dataset:
+def photo_dataset(images: ImageList, *, image_size: int, shown: float, channels: int) -> Dataset:
     """Returns listed images as a data set; where no test part is given, validation serves as one.
 
     Args:
         images: see `split_images`.
         image_size: side of the square that is shown of each, pixels.
+        shown: share of the shorter side that the middle view shows.
         channels: 3 for colour, 1 for grey.
     """
     names = class_names(images)
@@ -145,7 +148,7 @@ def photo_dataset(images: ImageList, *, image_size: int, channels: int) -> Datas
         parts["test"] = parts["validation"]
     return Dataset(
         name=str(images.root),
-        images=Photos(tuple(f.path for f in images.files), channels, image_size, SHOWN),
+        images=Photos(tuple(f.path for f in images.files), channels, image_size, shown),
         labels=torch.tensor([known[file.label] for file in images.files], dtype=torch.int64),
         class_names=names,
         splits=parts,

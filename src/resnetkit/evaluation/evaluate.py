@@ -90,6 +90,7 @@ def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
     return open_dataset(
         name or network.data,
         image_size=min(network.image_size),
+        shown=network.shown,
         channels=network.architecture.in_channels,
     )
 

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnetkit.data.datasets import DATASETS, SHOWN
 from resnetkit.data.decode import check_range, decode, in_mode, read_image, refusals, upright
 from resnetkit.data.photos import center_view
 from resnetkit.errors import DataError
@@ -48,7 +47,7 @@ class View:
                 f"the network takes images of {channels} channels: image files have 3, or 1 for"
                 " grey."
             )
-        return cls(channels, network.image_size, shown_share(network))
+        return cls(channels, network.image_size, network.shown)
 
     @property
     def side(self) -> int:
@@ -87,14 +86,3 @@ class View:
         left, upper = (image.width - share * width) / 2, (image.height - share * height) / 2
         box = (left, upper, left + share * width, upper + share * height)
         return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
-
-
-def shown_share(network: TrainedNetwork) -> float:
-    """Returns the share of the shorter side that a network is shown.
-
-    The named data sets have images of one size, which are shown whole. Of own photos and of
-    ImageNet's the middle is shown, whatever their size. Where a file of weights does not say what
-    the network learned from, its stem tells small images from photos.
-    """
-    shown_whole = network.data in DATASETS if network.data else network.architecture.stem == "3x3"
-    return 1.0 if shown_whole else SHOWN

@@ -202,6 +202,7 @@ def prepare(recipe: Recipe, world: World, *, listed: Path | None = None) -> Benc
     dataset = open_dataset(
         recipe.data.name,
         image_size=recipe.data.image_size,
+        shown=recipe.data.shown,
         channels=recipe.model.options.get("in_channels", 3),
         seed=recipe.seed,
         skip_bad=recipe.data.on_bad_image == "skip",

@@ -88,6 +88,7 @@ def from_weights(weights: str, variant: str) -> dict[str, Any]:
         "model.weights": weights,
         **({"model.variant": variant} if variant else {}),
         "data.image_size": min(network.image_size),
+        "data.shown": network.shown,
         "data.normalize": "weights" if network.mean.shape[1:] == (1, 1) else "channel",
         "optimizer.lr": 0.02,
         "finetune.backbone_lr": 0.1,

@@ -38,6 +38,7 @@ def configuration(bench: Bench) -> dict[str, Any]:
         "layers": asdict(bench.architecture),
         "class_names": list(bench.dataset.class_names),
         "image_size": list(bench.dataset.image_size),
+        "shown": bench.dataset.shown,
         "recipe_sha256": bench.recipe.digest,
         "data": {"name": bench.dataset.name, "sha256": bench.dataset.sha256},
     }

@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from resnetkit.data.augment import Augmentation, Color, Crop, Flip, Padding, Policy
-from resnetkit.data.datasets import is_own
+from resnetkit.data.datasets import SHOWN, is_own
 from resnetkit.data.feed import NormalizationKind
 from resnetkit.models.weights.published import find_published
 from resnetkit.training import optim
@@ -146,6 +146,7 @@ class DataSection(Section):
     name: str = "digits"
     train_on: Literal["train", "train+validation"] = "train"
     image_size: Whole = Field(default=0, ge=0, le=2**14)
+    shown: Share = SHOWN
     normalize: NormalizationKind = "channel"
     crop: Crop = "padded"
     crop_padding: Whole = Field(default=0, ge=0)

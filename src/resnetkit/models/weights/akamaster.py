@@ -51,6 +51,7 @@ def load_akamaster(path: Path, content: object) -> TrainedNetwork:
         std=pixels(IMAGENET_STD),
         class_names=(),
         image_size=(32, 32),
+        shown=1.0,
         data="",
         origin=(
             f"ResNet-{depth} of akamaster/pytorch_resnet_cifar10: shortcuts of option"

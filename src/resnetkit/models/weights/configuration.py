@@ -19,6 +19,7 @@ __all__ = [
     "damaged",
     "json_bytes",
     "read_configuration",
+    "share",
     "texts",
     "weights_beside",
 ]
@@ -119,3 +120,14 @@ def constants(mean: Sequence[float], std: Sequence[float], channels: int) -> tup
 def json_bytes(facts: dict[str, Any]) -> bytes:
     """Returns a JSON file."""
     return (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode()
+
+
+def share(value: Any) -> float:
+    """Returns a share above 0, up to 1.
+
+    Raises:
+        ValueError: when it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError(f"{value!r} is no share of the shorter side")
+    return float(value)

@@ -13,6 +13,7 @@ from resnetkit.models.weights.configuration import (
     damaged,
     json_bytes,
     read_configuration,
+    share,
     texts,
 )
 from resnetkit.models.weights.network import TrainedNetwork, built
@@ -52,6 +53,7 @@ def load_model_folder(folder: Path) -> TrainedNetwork:
             image_size=(height, width),
             data=name,
             origin=origin,
+            shown=share(facts.get("shown", 1.0 if architecture.stem == "3x3" else 0.875)),
         )
     except (*IMPOSSIBLE, ArchitectureError) as error:
         raise damaged(folder / "config.json", error) from error
@@ -105,6 +107,7 @@ def model_folder_files(network: TrainedNetwork) -> dict[str, bytes]:
         "layers": asdict(network.architecture),
         "class_names": list(network.class_names),
         "image_size": list(network.image_size),
+        "shown": network.shown,
         "data": {"name": network.data},
         "origin": network.origin,
     }

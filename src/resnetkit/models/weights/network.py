@@ -27,6 +27,8 @@ class TrainedNetwork:
         data: name of the data set it was trained on; empty where the file does not say.
         origin: what the file was recognised as and how it is read, in words.
         format: of the file, one of `conventions.FORMATS`.
+        shown: share of the shorter side that is shown of an image of any size: 1 shows all of it,
+            0.875 is 224 of 256 pixels (He et al. 2015, sec. 3.4).
     """
 
     model: ResNet
@@ -38,6 +40,7 @@ class TrainedNetwork:
     data: str
     origin: str
     format: str = "resnetkit"
+    shown: float = 0.875
 
 
 def built(path: Path, architecture: Architecture, tensors: Tensors) -> ResNet:

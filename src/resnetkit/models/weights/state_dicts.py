@@ -19,6 +19,7 @@ from resnetkit.models.weights.configuration import (
     counts,
     damaged,
     json_bytes,
+    share,
     texts,
     weights_beside,
 )
@@ -179,6 +180,7 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
         raise WeightsError(f"{configuration} says '{name}', but {path} holds a {found}.")
     try:
         mean, std, size = preprocessing(facts["pretrained_cfg"], architecture.in_channels)
+        shown = share(facts["pretrained_cfg"].get("crop_pct", 0.875))
         class_names = names_of_classes(facts, architecture.num_classes)
     except IMPOSSIBLE as error:
         raise damaged(configuration, error) from error
@@ -195,6 +197,7 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
             " with the constants of its config.json"
         ),
         format="timm",
+        shown=shown,
     )
 
 
@@ -251,6 +254,7 @@ def timm_files(network: TrainedNetwork) -> dict[str, bytes]:
             "input_size": [architecture.in_channels, *network.image_size],
             "mean": fractions(network.mean),
             "std": fractions(network.std),
+            "crop_pct": network.shown,
             "num_classes": architecture.num_classes,
             "first_conv": "conv1",
             "classifier": "fc",
