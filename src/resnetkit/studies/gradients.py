@@ -182,7 +182,7 @@ def slopes_along(runs: Runs) -> Chart:
     shallow, deep = depths(runs)
     networks = [f"{family}{depth}" for family in ("plain", "resnet") for depth in (shallow, deep)]
     return Chart(
-        title="Slope of the gradient over the layers, along training, with BN",
+        title="Slope of the gradient, along training",
         x="step",
         y="powers of ten a layer",
         lines=tuple(

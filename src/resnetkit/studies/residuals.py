@@ -140,8 +140,8 @@ def charts(runs: Runs) -> list[Chart]:
             ),
         ),
         Chart(
-            title="Distance from the identity, of blocks that keep the shape, after training",
-            x="block, from the input",
+            title="Distance from the identity",
+            x="block that keeps the shape, from the input",
             y="|y - x| / |x|",
             lines=tuple(measured_line(runs, group, "residuals", "change") for group in runs),
         ),
