@@ -68,6 +68,7 @@ def choose(data: Path, *, weights: str = "", variant: str = "", seed: int = 0) -
         changes |= from_weights(weights, variant)
     elif is_small:
         changes |= {"model.name": "resnet20", "data.image_size": max(32, side // 8 * 8)}
+        changes["data.shown"] = 1.0  # there is nothing to spare at the edges
     else:
         changes |= {"model.name": "resnet18", "data.image_size": PHOTO_SIDE}
     if side > LARGE_SIDE:
