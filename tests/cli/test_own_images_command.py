@@ -76,6 +76,22 @@ def test_training_says_what_it_chose_and_learns(
     assert (tmp_path / "report" / "report.html").exists()
 
 
+def test_what_was_begun_goes_on_though_images_were_added(
+    resnet: Resnet, photos: Path, tmp_path: Path
+) -> None:
+    """With more images another number of epochs would be chosen: another recipe."""
+    words = ["train", "--data", str(photos), "--out", str(tmp_path / "run")]
+    words += ["--set", "length=2 epochs", "--set", "warmup.kind=none"]
+    first = resnet(*words)
+    for number in range(200, 290):
+        picture(0, number).save(photos / "cat" / f"{number}.png")
+    second = resnet(*words)
+    assert (first.code, second.code) == (0, 0), second.err
+    assert second.out == first.out
+    assert f"going on with the recipe in {tmp_path / 'run'}" in second.err
+    assert "was finished before; nothing was trained" in second.err
+
+
 def test_weights_are_tuned(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
     base = ["train", "--data", str(photos), "--set", "length=2 epochs", "--set", "warmup.kind=none"]
     assert resnet(*base, "--out", str(tmp_path / "a")).code == 0

@@ -66,6 +66,10 @@ def train(
     from resnetkit.training.loop import train as train_recipe
 
     threads = checked_threads(threads)
+    begun = out / "recipe.yaml" if out else Path()
+    if not recipe and data and begun.is_file():  # the choice was made when it began
+        remark(f"going on with the recipe in {out}")
+        recipe = str(begun)
     chosen = asked_recipe(recipe, changes, data, weights, variant, micro_batch)
     if dry_run:
         show_rehearsal(chosen, device=device, threads=threads, json=json)
