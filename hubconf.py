@@ -11,14 +11,37 @@ try:
 except ModuleNotFoundError:  # a hub clone that is not installed
     sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from resnetkit.models.zoo import ARCHITECTURES, create_model  # noqa: E402
+from resnetkit.models.zoo import ARCHITECTURES  # noqa: E402
+
+
+def build(name, pretrained="", variant="", **options):
+    """Returns a fresh network, or the trained one of a path or a name of published weights."""
+    from resnetkit.errors import UsageError
+    from resnetkit.models.weights.pretrained import from_pretrained
+    from resnetkit.models.zoo import create_model, known_as
+
+    if not pretrained:
+        return create_model(name, **options)
+    if options or isinstance(pretrained, bool):
+        raise UsageError(
+            "pretrained is the path or the name of trained weights, such as"
+            " pretrained='resnet50.a1_in1k', and takes no other options than variant."
+        )
+    model = from_pretrained(pretrained, variant=variant)
+    found = known_as(model.trained.architecture)
+    if found != name:
+        raise UsageError(f"{pretrained} is not a {name}: it is {model.trained.origin}.")
+    return model
 
 
 def entry_point(name):
-    """Returns a function that builds the named network with fresh weights."""
-    build = partial(create_model, name)
-    build.__doc__ = f"Builds {name}; options are those of resnetkit.create_model."
-    return build
+    """Returns a function that builds the named network."""
+    function = partial(build, name)
+    function.__doc__ = (
+        f"Builds {name}: fresh, with the options of resnetkit.create_model; or trained, with"
+        " pretrained=PATH_OR_NAME."
+    )
+    return function
 
 
 globals().update({name: entry_point(name) for name in ARCHITECTURES})

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resnetkit.models.complexity import trace
     from resnetkit.models.weights.export import export_weights
     from resnetkit.models.weights.load import load_network
+    from resnetkit.models.weights.pretrained import from_pretrained, save_pretrained
     from resnetkit.models.zoo import ARCHITECTURES, cifar_resnet, create_model
     from resnetkit.studies.runner import run_study
     from resnetkit.studies.table import STUDIES
@@ -33,12 +34,14 @@ __all__ = [
     "create_model",
     "evaluate",
     "export_weights",
+    "from_pretrained",
     "load_network",
     "load_predictor",
     "load_recipe",
     "open_dataset",
     "read_run",
     "run_study",
+    "save_pretrained",
     "trace",
     "train",
 ]
@@ -55,12 +58,14 @@ HOMES = {
     "create_model": "models.zoo",
     "evaluate": "evaluation.evaluate",
     "export_weights": "models.weights.export",
+    "from_pretrained": "models.weights.pretrained",
     "load_network": "models.weights.load",
     "load_predictor": "inference.predictor",
     "load_recipe": "training.recipe",
     "open_dataset": "data.datasets",
     "read_run": "training.run",
     "run_study": "studies.runner",
+    "save_pretrained": "models.weights.pretrained",
     "trace": "models.complexity",
     "train": "training.loop",
 }

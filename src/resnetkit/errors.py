@@ -6,6 +6,7 @@
     |   `-- RecipeError               a malformed recipe, or one that does not fit data or run
     |-- DataError            exit 3   data that is missing, damaged or not what it claims to be
     |-- WeightsError         exit 3   weights or a checkpoint that cannot be trusted
+    |-- TransferError        exit 3   files that do not come from elsewhere, or not go there
     |-- StorageError         exit 1   a folder that cannot be written, a disk that is full
     |-- TrainingDiverged     exit 1   a loss or gradient that is no longer a number
     `-- Interrupted          exit 130 or 143, after everything was saved
@@ -26,6 +27,7 @@ __all__ = [
     "ResnetkitError",
     "StorageError",
     "TrainingDiverged",
+    "TransferError",
     "UsageError",
     "WeightsError",
     "did_you_mean",
@@ -60,6 +62,12 @@ class DataError(ResnetkitError):
 
 class WeightsError(ResnetkitError):
     """Weights or a checkpoint that are missing, damaged or made for another network."""
+
+    exit_code = 3
+
+
+class TransferError(ResnetkitError):
+    """Files that cannot be brought from elsewhere or there, or that come as others."""
 
     exit_code = 3
 

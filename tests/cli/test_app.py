@@ -161,13 +161,15 @@ def test_every_command_speaks_json_and_nothing_else_on_stdout(
         ("data", "list"),
         ("data", "check", "digits"),
         ("data", "show", "digits"),
+        ("weights", "list"),
         ("weights", "show", "runs/two"),
         ("weights", "convert", "runs/two", "--to", "resnetkit", "--out", "converted"),
         ("predict", "runs/two", "digits.png"),
         ("features", "runs/two", "digits.png", "--out", "digits.safetensors"),
         ("nearest", "digits.safetensors", "digits.png", "--model", "runs/two"),
     ]
-    needs_a_network = {("data", "fetch")}
+    brings_files = {("weights", word) for word in ("fetch", "push", "pull")}
+    needs_a_network = {("data", "fetch"), *brings_files}
     spoken = {
         command for command in COMMANDS for words in called if words[: len(command)] == command
     }

@@ -21,6 +21,7 @@ CODES = {
     "RecipeError": 2,
     "DataError": 3,
     "WeightsError": 3,
+    "TransferError": 3,
     "StorageError": 1,
     "TrainingDiverged": 1,
 }

@@ -27,6 +27,7 @@ COUNTS = (50, 20)
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RESNETKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("resnetkit.download.PAUSES", ())
     return tmp_path / "cache"
 
 

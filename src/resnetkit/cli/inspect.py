@@ -89,10 +89,10 @@ def subject(
 ) -> "tuple[Architecture, int, TrainedNetwork | None]":
     """Returns the architecture that a name or a path means, the image size, and the trained one."""
     from resnetkit.errors import UsageError
-    from resnetkit.models.weights.load import load_network
+    from resnetkit.models.weights.load import is_trained, load_network
     from resnetkit.models.zoo import ARCHITECTURES, find_architecture
 
-    if name in ARCHITECTURES or not Path(name).exists():
+    if name in ARCHITECTURES or not is_trained(name):
         architecture = find_architecture(name).with_options(**options)
         return architecture, architecture.input_size, None
     if options:

