@@ -65,7 +65,7 @@ def test_training_says_what_it_chose_and_learns(
     words = ["train", "--data", str(photos), "--out", str(tmp_path / "run")]
     answer = resnet(*words, "--set", "length=8 epochs", "--set", "warmup.length=1 epochs")
     assert answer.code == 0, answer.err
-    assert "48 training images, about 20 pixels on the shorter side: chosen resnet20" in answer.err
+    assert "48 training images, about 20 pixels on the shorter side: resnet20 at 32" in answer.err
     assert "test error" in answer.out
     again = resnet("evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "report"), "--json")
     assert again.code == 0, again.err

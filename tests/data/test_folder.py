@@ -74,7 +74,19 @@ def test_classes_named_like_parts_are_classes_without_train(
     assert read_images(tmp_path).class_names == ("control", "test")
 
 
+def test_a_link_to_another_folder_of_the_tree_adds_nothing(
+    tmp_path: Path, make_folder: MakeFolder
+) -> None:
+    make_folder(tmp_path, {"cat": 2, "dog": 3})
+    (tmp_path / "cat" / "up").symlink_to("..")
+    (tmp_path / "cat" / "others").symlink_to(tmp_path / "dog")
+    outside = make_folder(tmp_path.parent / f"{tmp_path.name}-outside", {"more": 1}, first=70)
+    (tmp_path / "dog" / "more").symlink_to(outside / "more")
+    assert Counter(file.label for file in read_images(tmp_path).files) == {"cat": 2, "dog": 4}
+
+
 REFUSED_FOLDERS = {
+    "parts without training": ({"val/a": 1, "val/b": 1, "test/a": 1}, "no training images"),
     "nothing": ({}, "holds no images: expected class/image"),
     "one class": ({"cat": 3}, "holds one class only, 'cat'"),
     "parts and classes": ({"train/a": 1, "train/b": 1, "cat": 1}, "and besides cat"),
@@ -88,7 +100,7 @@ def test_folders_that_mean_nothing_are_refused(
 ) -> None:
     classes, message = REFUSED_FOLDERS[case]
     with pytest.raises(DataError) as caught:
-        read_images(make_folder(tmp_path, classes))
+        split_images(read_images(make_folder(tmp_path, classes)), seed=0)
     assert message in str(caught.value)
 
 
@@ -122,6 +134,12 @@ REFUSED_TABLES = {
     "no file": ("a.csv", "path,label\nx/9.jpg,cat\n", "line 2: there is no"),
     "no label": ("a.csv", "path,label\nx/0000.jpg,\n", "line 2: expected a path and a label"),
     "too short": ("a.csv", "path,label\nx/0000.jpg\n", "line 2: expected a path and a label"),
+    "a file twice": (
+        "a.csv",
+        "path,label\nx/0000.jpg,a\nx/../x/0000.jpg,b\n",
+        "line 3: ",
+    ),
+    "a path that cannot be": ("a.csv", f"path,label\n{chr(120) * 5000},a\n", "xxx..."),
     "another part": ("a.csv", "path,label,split\nx/0000.jpg,a,b\n", "the split is 'b', expected"),
     "a label in Latin-1": ("a.csv", b"path,label\nx/0000.jpg,caf\xe9\n", "is not UTF-8"),
     "no JSON": ("a.jsonl", '{"path": "x/0000.jpg", "label": "a"}\n{', "line 2: "),

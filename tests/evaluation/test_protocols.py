@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
-from resnetkit.errors import DataError
-from resnetkit.evaluation.evaluate import evaluate, evaluate_all, predict_probabilities
+from resnetkit.errors import DataError, UsageError
+from resnetkit.evaluation.evaluate import data_of, evaluate, evaluate_all, predict_probabilities
 from resnetkit.evaluation.protocols import PROTOCOLS, SCALES
 from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.network import TrainedNetwork
@@ -146,8 +146,40 @@ def test_what_images_do_not_allow_is_refused(network: TrainedNetwork, dataset: D
     empty = replace(dataset, splits={**dataset.splits, "validation": torch.arange(0)})
     with pytest.raises(DataError, match="no images in the part 'validation'"):
         evaluate(network, empty, split="validation")
+    with pytest.raises(UsageError, match="looks at mirror images anyway"):
+        evaluate(network, dataset, protocol="ten-crop", flip=True)
     with pytest.raises(DataError, match="with the protocol center"):
         evaluate(network, replace(dataset, mirrored=False), protocol="ten-crop")
+
+
+def test_images_that_were_learned_from_are_counted(
+    runs: list[Run], dataset: Dataset, network: TrainedNetwork
+) -> None:
+    """A folder without parts is a test set as a whole; most of this one was learned from."""
+    photos = str(Path(runs[0].recipe.data.name))
+    whole = data_of(network, photos)
+    assert len(whole.splits["test"]) == 60
+    assert evaluate(network, whole, device="cpu").learned == len(dataset.splits["train"])
+    assert evaluate(network, dataset, device="cpu").learned == 0
+    assert evaluate(network, dataset, split="train", device="cpu").learned == 0
+    *_, together = evaluate_all([load_network(run.folder) for run in runs], whole, device="cpu")
+    assert together.learned == len(dataset.splits["train"])
+    copied = load_network(runs[0].model)
+    assert copied.data == network.data  # the model of a run belongs to its list
+
+
+def test_a_test_set_may_hold_some_of_the_classes(
+    runs: list[Run], network: TrainedNetwork, tmp_path: Path
+) -> None:
+    photos = Path(runs[0].recipe.data.name)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "c").symlink_to(photos / "c")
+    some = data_of(network, str(tmp_path / "some"))
+    assert some.class_names == ("a", "b", "c")
+    assert some.labels.tolist() == [2] * 20
+    (tmp_path / "some" / "d").symlink_to(photos / "a")
+    with pytest.raises(DataError, match=r"not trained on: d \(1 in all\)\. It knows a, b, c"):
+        data_of(network, str(tmp_path / "some"))
 
 
 @pytest.mark.parametrize("code", ["en", "ko"])

@@ -69,6 +69,11 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
         "batch_size is 1: batch normalisation needs at least 2 images on each of 1 ranks."
         " Use 2 or more.",
     ),
+    "micro-batches of one": (
+        {"batch_size": 33, "micro_batch": 8},
+        "micro_batch is 8, which leaves a part of one image of 33: batch normalisation needs at"
+        " least 2. Use another number.",
+    ),
     "other classes": (
         {"model.options.num_classes": 100},
         "model.options.num_classes is 100, but the data set 'digits' has 10: leave the option out,"

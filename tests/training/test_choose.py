@@ -50,9 +50,11 @@ def test_the_choice_follows_the_images_and_makes_a_recipe(tmp_path: Path, case: 
     recipe = load_recipe("finetune", choice.changes)
     assert recipe.data.name == str(tmp_path / "photos")
     train_images = sum(count - 2 * max(1, round(count / 10)) for count in counts.values())
-    assert choice.words.startswith(f"{train_images} training images, about {min(size)} pixels")
-    assert recipe.model.name in choice.words
-    assert ("class_weights=balanced" in choice.words) == (recipe.class_weights == "balanced")
+    words = choice.in_words(recipe)
+    assert words.startswith(f"{train_images} training images, about {min(size)} pixels")
+    assert f"{recipe.model.name} at {recipe.data.image_size}x" in words
+    assert ("class_weights=balanced" in words) == (recipe.class_weights == "balanced")
+    assert "5 epochs in batches" in choice.in_words(load_recipe("finetune", {"length": "5 epochs"}))
 
 
 def test_weights_decide_network_size_and_rates(tiny: Recipes, tmp_path: Path) -> None:
@@ -63,8 +65,8 @@ def test_weights_decide_network_size_and_rates(tiny: Recipes, tmp_path: Path) ->
     assert choice.changes["model.options"] == {"shortcut": "B", "in_channels": 1}
     assert choice.changes["data.image_size"] == 8
     assert choice.changes["finetune.backbone_lr"] == 0.1
-    assert str(learned.folder) in choice.words
     recipe = load_recipe("finetune", {**choice.changes, "length": "2 epochs", "log_every": 1})
+    assert str(learned.folder) in choice.in_words(recipe)
     run = train(recipe, tmp_path / "tuned")  # the grey network looks at colour photos in grey
     assert run.final is not None
     assert run.final["train"]["count"] == 14

@@ -1,5 +1,6 @@
 """Training on a user's own images: what is written down, what goes on after a crash, bad files."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from resnetkit.data.folder import read_images
-from resnetkit.errors import DataError, RecipeError
+from resnetkit.errors import DataError, RecipeError, WeightsError
+from resnetkit.models.weights.load import load_network
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run import Event
@@ -69,6 +71,19 @@ def test_a_run_writes_down_what_it_learns_from_and_learns(
     assert run.final["train"]["error"] < 15  # the task is easy: guessing is wrong in half
 
 
+def test_the_network_does_not_say_where_the_images_lie(
+    own: Recipes, photos: Path, tmp_path: Path
+) -> None:
+    run = train(own({"length": "1 steps"}), tmp_path / "run")
+    for path in run.model.iterdir():
+        assert str(photos.parent).encode() not in path.read_bytes(), path.name
+    assert "trained on photos" in (run.model / "README.md").read_text()
+    assert load_network(run.folder).data == str(run.images_path)
+    copy = shutil.copytree(run.model, tmp_path / "given away")
+    assert load_network(copy).data == ""
+    assert load_network(copy).origin == "resnet20 trained by resnetkit on photos"
+
+
 @pytest.mark.parametrize("crop", ["area", "scale", "padded"])
 def test_a_crash_changes_no_byte_of_the_result(
     own: Recipes, photos: Path, tmp_path: Path, results: Results, crop: str
@@ -94,11 +109,44 @@ def test_a_damaged_photo_ends_training_with_its_name_or_is_skipped(
     own: Recipes, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (photos / "dog" / "3.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"dog/3\.png: the file is empty"):
+    with pytest.raises(DataError, match=r"dog/3\.png: the file is empty\. 1 image") as caught:
         train(own({"length": "6 epochs"}), tmp_path / "run")
+    assert "nothing was trained" in str(caught.value)
+    assert not (tmp_path / "run").exists()
     run = train(own({"data.on_bad_image": "skip"}), tmp_path / "skipping")
     assert len(read_images(run.images_path).files) == 79
     assert "dog/3.png" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["parts exchanged", "labels exchanged", "cut off", "removed"])
+def test_a_run_does_not_go_on_with_other_images(
+    own: Recipes, photos: Path, tmp_path: Path, change: str
+) -> None:
+    """Else the images that it will be tested on would be learned from."""
+    seen: list[Event] = []
+
+    def crash(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(own(), tmp_path / "run", observe=crash)
+    path = tmp_path / "run" / "images.csv"
+    text = path.read_text()
+    changed = {
+        "parts exchanged": text.replace(",test", ",t").replace(",train", ",test"),
+        "labels exchanged": text.replace(",cat,", ",c,").replace(",dog,", ",cat,"),
+        "cut off": "\n".join(text.splitlines()[:60]) + "\n",
+        "removed": "",
+    }[change]
+    changed = changed.replace(",t\n", ",train\n").replace(",c,", ",dog,")
+    path.write_text(changed)
+    if change == "removed":
+        path.unlink()
+        picture(0, 999).save(photos / "cat" / "later.png")
+    with pytest.raises(WeightsError, match="images, their classes or parts are others than when"):
+        train(own(), tmp_path / "run")
 
 
 def test_training_from_the_cache_is_repeated_to_the_bit(

@@ -207,6 +207,8 @@ def test_the_digest_changes_with_every_value(key: str, monkeypatch: pytest.Monke
     own = {"data.name": "/photos", "data.image_size": 64}
     of_base = {  # what a value needs that the named recipe has not
         "data.train_on": {"evaluation.split": "test"},
+        "finetune.freeze": {"model.weights": "/other"},
+        "model.variant": {"model.weights": "/other"},
         "data.image_size": own,
         "data.crop": own,
         "data.policy": {**own, "data.crop": "area"},

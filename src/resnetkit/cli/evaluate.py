@@ -55,12 +55,17 @@ def evaluate(
         network: A run folder, its model folder, or weights of another library: 'resnet weights
             show' says what it is.
     """
+    from resnetkit.errors import UsageError
     from resnetkit.evaluation.evaluate import data_of, evaluate_all
     from resnetkit.models.weights.load import load_network
     from resnetkit.report.evaluation_report import evaluation_facts, write_evaluation
     from resnetkit.report.language import find_language
 
     language = find_language(lang)
+    if out is not None and (out / "recipe.yaml").exists():
+        raise UsageError(
+            f"--out {out} is a run, which has a report of its own: name another folder."
+        )
     loaded = [load_network(path, variant=variant) for path in (network, *others)]
     dataset = data_of(loaded[0], data)
     for each in loaded:
@@ -76,6 +81,12 @@ def evaluate(
             device=device,
             observe=progress.update,
         )
+    for measured in evaluations:
+        if measured.learned:
+            remark(
+                f"warning: {measured.origin} has learned from {measured.learned:,} of these"
+                f" {measured.metrics.images:,} images: its error says little about others"
+            )
     if out is not None:
         remark(f"{write_evaluation(out, evaluations, dataset, language)} shows it")
     if json:

@@ -25,6 +25,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
         rows: one cell a column.
         numbers: for each column, `r` for one of numbers, aligned right, else `l`.
     """
+    rows = [[printable(str(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             print("\t".join(map(str, row)))
@@ -42,6 +43,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console(highlight=False).print(table)
+
+
+def printable(text: str) -> str:
+    """Returns text that keeps its line: a name from a file may hold anything."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def remark(text: str) -> None:

@@ -100,9 +100,10 @@ def asked_recipe(
     named: dict[str, Any] = {key: value for key, value in asked.items() if value}
     if not recipe and data and is_own(data):
         choice = choose(Path(data), weights=weights, variant=variant)
-        remark(choice.words)
-        recipe, named = "finetune", {**named, **choice.changes}
-    chosen = load_recipe(recipe or "digits", {**named, **parse_changes(changes)})
+        chosen = load_recipe("finetune", {**named, **choice.changes, **parse_changes(changes)})
+        remark(choice.in_words(chosen))
+    else:
+        chosen = load_recipe(recipe or "digits", {**named, **parse_changes(changes)})
     if chosen.micro_batch:
         remark(
             f"micro-batches of {chosen.micro_batch}: gradients are added up over a batch, but batch"
@@ -136,10 +137,13 @@ def lr_find(
     """
     from dataclasses import asdict
 
+    from resnetkit.errors import UsageError
     from resnetkit.report.rate_sheet import rate_sheet
     from resnetkit.storage import storage_errors, write_file
     from resnetkit.training.lr_find import find_lr
 
+    if out.suffix != ".svg":
+        raise UsageError(f"--out {out}: the chart is a drawing, expected a name that ends in .svg.")
     chosen = asked_recipe(recipe, changes, data, weights, variant, 0)
     with bar("lr-find") as progress:
         search = find_lr(

@@ -1,6 +1,7 @@
 """What a data set is: labelled images with their parts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -37,6 +38,11 @@ class Dataset:
     mirrored: bool
     sha256: str
     own: ImageList | None = None
+
+    @property
+    def title(self) -> str:
+        """Returns what to call it among others: of own images the folder's name, not its place."""
+        return Path(self.name).name if self.own else self.name
 
     @property
     def channels(self) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from resnetkit.data.published import PUBLISHED, open_published
 from resnetkit.data.splits import Split, stratified_split
 from resnetkit.errors import DataError, UsageError, did_you_mean
 
-__all__ = ["DATASETS", "check_name", "is_own", "open_dataset"]
+__all__ = ["DATASETS", "check_name", "is_own", "open_dataset", "open_to_measure"]
 
 DIGITS_SHA256 = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"
 
@@ -118,6 +118,8 @@ def open_dataset(
         return DATASETS[name]()
     if image_size < 1:
         raise UsageError(f"{name}: own images need a size to be shown at, such as 224 pixels.")
+    if channels not in (1, 3):
+        raise UsageError(f"{name}: own images have 3 channels, or 1 for grey, not {channels}.")
     if listed is not None and listed.is_file():
         images = replace(read_images(listed), root=Path(name))
     else:
@@ -126,17 +128,79 @@ def open_dataset(
     return photo_dataset(images, image_size=image_size, shown=shown, channels=channels)
 
 
-def photo_dataset(images: ImageList, *, image_size: int, shown: float, channels: int) -> Dataset:
+def open_to_measure(
+    name: str,
+    *,
+    class_names: tuple[str, ...],
+    image_size: int,
+    shown: float = SHOWN,
+    channels: int = 3,
+) -> Dataset:
+    """Opens a data set for a network that has learned before.
+
+    Nothing is drawn: own images that are in no part are all test images. A folder may hold some of
+    the classes only.
+
+    Args:
+        name: as for `open_dataset`.
+        class_names: that the network knows, in its order; empty where it does not say.
+        image_size: as for `open_dataset`.
+        shown: likewise.
+        channels: likewise.
+
+    Raises:
+        UsageError: when there is no data set of that name.
+        DataError: when its content is not what it should be, or of classes that are not known.
+    """
+    check_name(name)
+    if not is_own(name):
+        return DATASETS[name]()
+    images = read_images(Path(name), fewest_classes=1)
+    tests = tuple(replace(file, split=file.split or "test") for file in images.files)
+    return photo_dataset(
+        replace(images, files=tests),
+        image_size=image_size,
+        shown=shown,
+        channels=channels,
+        known=class_names,
+    )
+
+
+def photo_dataset(
+    images: ImageList,
+    *,
+    image_size: int,
+    shown: float,
+    channels: int,
+    known: tuple[str, ...] = (),
+) -> Dataset:
     """Returns listed images as a data set; where no test part is given, validation serves as one.
 
     Args:
-        images: see `split_images`.
+        images: each in a part.
         image_size: side of the square that is shown of each, pixels.
         shown: share of the shorter side that the middle view shows.
         channels: 3 for colour, 1 for grey.
+        known: names of the classes, in order; by default those that are there.
+
+    Raises:
+        DataError: when a class is not among the known ones.
     """
-    names = class_names(images)
-    known = {name: label for label, name in enumerate(images.class_names)}
+    own = class_names(images)
+    names = known or own
+    # Two classes of ImageNet may have one name: the place counts, where all of them are there.
+    places = range(len(own)) if own == names else [find(names, name) for name in own]
+    labels = {
+        folder: place
+        for folder, place in zip(images.class_names, places, strict=True)
+        if place is not None
+    }
+    strange = [folder for folder in images.class_names if folder not in labels]
+    if strange:
+        raise DataError(
+            f"{images.root} holds classes that the network was not trained on: {strange[0]}"
+            f" ({len(strange)} in all). It knows {', '.join(names[:3])}, ...."
+        )
     parts: dict[Split, Tensor] = {
         part: torch.tensor(
             [place for place, file in enumerate(images.files) if file.split == part],
@@ -149,13 +213,18 @@ def photo_dataset(images: ImageList, *, image_size: int, shown: float, channels:
     return Dataset(
         name=str(images.root),
         images=Photos(tuple(f.path for f in images.files), channels, image_size, shown),
-        labels=torch.tensor([known[file.label] for file in images.files], dtype=torch.int64),
+        labels=torch.tensor([labels[file.label] for file in images.files], dtype=torch.int64),
         class_names=names,
         splits=parts,
         mirrored=True,
         sha256=images.sha256,
         own=images,
     )
+
+
+def find(names: Sequence[str], name: str) -> int | None:
+    """Returns where a name is among others; none when it is not."""
+    return names.index(name) if name in names else None
 
 
 def class_names(images: ImageList) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ HELD_OUT_SHARE = 0.1  # of each class, for validation and for the test alike, wh
 COLUMNS = ("path", "label", "split")
 TABLES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 LARGEST_TABLE = 2**30  # bytes
+LONGEST_NAME = 200  # letters of a path in a message
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,14 @@ class ImageList:
         return digest.hexdigest()
 
 
-def read_images(root: Path) -> ImageList:
+def read_images(root: Path, *, fewest_classes: int = 2) -> ImageList:
     """Lists the images of a folder or a table.
 
     Args:
         root: a folder `class/image` or `train|val|test/class/image`, or a `.csv` or `.jsonl` file
             with the columns path, label and, if the parts are fixed, split; paths that are not
             absolute begin at the file's folder.
+        fewest_classes: how many there must be.
 
     Raises:
         DataError: when there is nothing to learn from, or the table cannot be read.
@@ -100,7 +102,7 @@ def read_images(root: Path) -> ImageList:
             f"{root} holds no images: expected class/image or train/class/image, where an image"
             f" ends in {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
-    if len(found.class_names) < 2:
+    if len(found.class_names) < fewest_classes:
         raise DataError(
             f"{root} holds one class only, '{found.class_names[0]}': a network learns to tell at"
             " least two apart. Expected a folder for each class."
@@ -112,7 +114,7 @@ def read_folder(root: Path) -> ImageList:
     """Lists the images below a folder; what lies in no class is passed over."""
     names = [path.name for path in folders_in(root)]
     parts = {name: PARTS[name.lower()] for name in names if name.lower() in PARTS}
-    has_parts = "train" in parts.values()
+    has_parts = "train" in parts.values() or 0 < len(parts) == len(names)
     if has_parts and len(parts) != len(names):
         strange = ", ".join(sorted(set(names) - set(parts)))
         raise DataError(
@@ -121,12 +123,13 @@ def read_folder(root: Path) -> ImageList:
         )
     if has_parts and len(set(parts.values())) != len(parts):
         raise DataError(f"{root} holds the same part twice: {', '.join(sorted(parts))}. Keep one.")
+    entered = {os.path.realpath(path) for path in (root, *map(root.joinpath, names))}
     files: list[ImageFile] = []
     passed_over = [path for path in files_in(root) if path.suffix.lower() in IMAGE_SUFFIXES]
     for name in names:
         split = parts[name] if has_parts else None
         for folder in folders_in(root / name) if has_parts else [root / name]:
-            for path in files_below(folder):
+            for path in files_below(folder, entered):
                 if path.suffix.lower() in IMAGE_SUFFIXES:
                     files.append(ImageFile(path, folder.name, split))
                 else:
@@ -156,17 +159,23 @@ def listed(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yields all files below a folder; one that links back to itself is entered once."""
-    entered: set[str] = set()
+def files_below(folder: Path, entered: set[str]) -> Iterator[Path]:
+    """Yields all files below a folder, but enters no other one that was entered before.
+
+    So a link to a folder that is there already, its own or that of another class, adds nothing.
+
+    Args:
+        folder: where to begin.
+        entered: real paths of folders; those that are entered are added.
+    """
     waiting = [folder]
     while waiting:
         here = waiting.pop()
-        if (real := os.path.realpath(here)) in entered:
-            continue
-        entered.add(real)
         yield from files_in(here)
-        waiting.extend(folders_in(here))
+        for inner in folders_in(here):
+            if (real := os.path.realpath(inner)) not in entered:
+                entered.add(real)
+                waiting.append(inner)
 
 
 def read_table(path: Path) -> ImageList:
@@ -185,7 +194,16 @@ def read_table(path: Path) -> ImageList:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     rows = csv_rows(path, text) if kind == "csv" else json_rows(path, text)
-    return ImageList(path, tuple(image_file(path, number, row) for number, row in rows))
+    files = {}
+    for number, row in rows:
+        file = image_file(path, number, row)
+        place = os.path.abspath(file.path)
+        if place in files:
+            raise DataError(
+                f"{path}, line {number}: {shortened(place)} was named before. Keep one."
+            )
+        files[place] = file
+    return ImageList(path, tuple(files.values()))
 
 
 def csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -235,9 +253,22 @@ def image_file(table: Path, number: int, row: dict[str, Any]) -> ImageFile:
             f"{table}, line {number}: the split is {part!r}, expected one of {', '.join(PARTS)}."
         )
     path = table.parent / name
-    if not path.is_file():
-        raise DataError(f"{table}, line {number}: there is no {path}.")
+    if not is_there(path):
+        raise DataError(f"{table}, line {number}: there is no {shortened(str(path))}.")
     return ImageFile(path, label.strip(), PARTS[part.lower()] if part else None)
+
+
+def is_there(path: Path) -> bool:
+    """Returns whether a file is there; what can be no path is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def shortened(name: str) -> str:
+    """Returns a path that may be very long, for a message."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 def split_images(images: ImageList, *, seed: int) -> ImageList:
@@ -284,6 +315,11 @@ def split_images(images: ImageList, *, seed: int) -> ImageList:
 
 def check_parts(images: ImageList) -> None:
     """Raises DataError when a class has no image to learn from."""
+    if all(file.split != "train" for file in images.files):
+        raise DataError(
+            f"{images.root} has no training images, only those of other parts. 'resnet evaluate'"
+            " measures on them; to learn, add a part named train."
+        )
     learned = {file.label for file in images.files if file.split == "train"}
     missing = [name for name in images.class_names if name not in learned]
     if missing:

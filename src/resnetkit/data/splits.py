@@ -36,7 +36,8 @@ def stratified_split(
     Returns:
         Ascending sample ids of each part; every sample is in exactly one.
     """
-    parts: dict[Split, list[Tensor]] = {name: [] for name in get_args(Split)}
+    none = torch.arange(0)
+    parts: dict[Split, list[Tensor]] = {name: [none] for name in get_args(Split)}
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
         shuffled = members[random_bits(members, seed=seed, epoch=0, stream=0).argsort()]

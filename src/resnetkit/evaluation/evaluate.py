@@ -1,7 +1,9 @@
 """evaluate(network, dataset) -> Evaluation: every image of a part is asked about once."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,8 @@ import torch
 from torch import Tensor
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import open_dataset
+from resnetkit.data.datasets import is_own, open_to_measure
+from resnetkit.data.folder import read_images
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.metrics import Floats, Metrics, measure
@@ -63,6 +66,8 @@ class Evaluation:
         precision: of the computation, float32 or bfloat16.
         metrics: what came out.
         worst: errors of the highest probability, the highest first.
+        learned: how many of these images the network has learned from, as far as is known: its
+            error on them says nothing. Of an ensemble, any of its networks.
     """
 
     origin: str
@@ -73,10 +78,14 @@ class Evaluation:
     precision: str
     metrics: Metrics
     worst: tuple[WorstError, ...]
+    learned: int = 0
 
 
 def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
     """Opens a data set as a network is shown it; by default the one it was trained on.
+
+    A run on own images has kept a list of them, with their parts; other own images that are in no
+    part are all test images.
 
     Raises:
         UsageError: when there is none of that name, or neither name nor network says which.
@@ -87,8 +96,9 @@ def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
             f"the file does not say what the network was trained on ({network.origin}): name the"
             " data, such as --data cifar10."
         )
-    return open_dataset(
+    return open_to_measure(
         name or network.data,
+        class_names=network.class_names,
         image_size=min(network.image_size),
         shown=network.shown,
         channels=network.architecture.in_channels,
@@ -126,14 +136,20 @@ def evaluate_all(
         observe: is told now and then which share is done, from 0 to 1.
 
     Raises:
+        UsageError: when mirror images are asked for of a protocol that has them anyway.
         DataError: when a network was made for other images or classes, the part is empty, or the
         images do not suit the protocol or have no mirror images.
     """
+    if flip and protocol != "center":
+        raise UsageError(
+            f"the protocol {protocol} looks at mirror images anyway: leave --flip out."
+        )
     sample_ids = dataset.splits[split]
     if not len(sample_ids):
         raise DataError(f"'{dataset.name}' has no images in the part '{split}'.")
     for network in networks:
         check_fit(network, dataset)
+    seen = [learned_from(network, dataset, sample_ids) for network in networks]
     if (flip or protocol != "center") and not dataset.mirrored:
         raise DataError(
             f"a mirrored image of '{dataset.name}' is not an image of its class: measure it without"
@@ -157,6 +173,7 @@ def evaluate_all(
     if len(found) > 1:
         together = np.mean([probabilities for _, probabilities in found], axis=0)
         found.append((f"ensemble of {len(found)} networks", together))
+        seen.append(set[int]().union(*seen))
     labels = dataset.labels[sample_ids].numpy()
     return [
         Evaluation(
@@ -168,9 +185,20 @@ def evaluate_all(
             precision=chosen.name,
             metrics=measure(probabilities, labels, dataset.class_names),
             worst=worst_errors(probabilities, dataset, sample_ids),
+            learned=len(known) if split != "train" else 0,
         )
-        for origin, probabilities in found
+        for (origin, probabilities), known in zip(found, seen, strict=True)
     ]
+
+
+def learned_from(network: TrainedNetwork, dataset: Dataset, sample_ids: Tensor) -> set[int]:
+    """Returns the samples that a network has learned from, by the list that its run has kept."""
+    if dataset.own is None or not is_own(network.data):
+        return set()
+    listed = read_images(Path(network.data), fewest_classes=1)
+    learned = {os.path.abspath(file.path) for file in listed.files if file.split == "train"}
+    files = dataset.own.files
+    return {n for n in sample_ids.tolist() if os.path.abspath(files[n].path) in learned}
 
 
 def part_of(observe: Callable[[float], None], place: int, count: int) -> Callable[[float], None]:

@@ -29,6 +29,7 @@ from resnetkit.training.misfits import (
     check_batch_fit,
     check_data_fit,
     check_network_fit,
+    check_own_images,
     check_size_fit,
 )
 from resnetkit.training.optimizers import make_optimizers
@@ -208,6 +209,9 @@ def prepare(recipe: Recipe, world: World, *, listed: Path | None = None) -> Benc
         skip_bad=recipe.data.on_bad_image == "skip",
         listed=listed,
     )
+    is_new = listed is None or not listed.is_file()
+    if dataset.own is not None and is_new and recipe.data.on_bad_image == "error":
+        check_own_images(dataset.own)
     if recipe.data.cache == "disk":
         dataset = with_cache(dataset, recipe)
     architecture = recipe.architecture(

@@ -11,6 +11,7 @@ from resnetkit.data.folder import ImageList, read_images, split_images
 from resnetkit.errors import DataError
 from resnetkit.models.weights.load import load_network
 from resnetkit.training.finetune import spelled
+from resnetkit.training.recipe import Recipe
 
 __all__ = ["Choice", "choose"]
 
@@ -29,11 +30,37 @@ class Choice:
 
     Attributes:
         changes: values of the recipe `finetune`, by dotted key.
-        words: one sentence for a person.
+        count: of training images.
+        side: their shorter side, the median in pixels.
+        imbalance: how many times as many images the largest class has as the smallest.
     """
 
     changes: dict[str, Any]
-    words: str
+    count: int
+    side: int
+    imbalance: float
+
+    def in_words(self, recipe: Recipe) -> str:
+        """Returns what a recipe that was made from the choice does, as a person would say it."""
+        size = recipe.data.image_size
+        start = f" from {recipe.model.weights}" if recipe.model.weights else ""
+        kept = (
+            " Decoded images are kept on the disk (data.cache)."
+            if recipe.data.cache != "none"
+            else ""
+        )
+        balance = (
+            f" The largest class has {self.imbalance:.1f} times the images of the smallest, so that"
+            " each image counts by its class (class_weights=balanced)."
+            if recipe.class_weights == "balanced"
+            else ""
+        )
+        return (
+            f"{self.count:,} training images, about {self.side} pixels on the shorter side:"
+            f" {recipe.model.name}{start} at {size}x{size} pixels, {recipe.length} in batches of"
+            f" {recipe.batch_size}, crops by area and mirror images (data.flip=none where left and"
+            f" right matter).{kept}{balance} --set changes any of it."
+        )
 
 
 def choose(data: Path, *, weights: str = "", variant: str = "", seed: int = 0) -> Choice:
@@ -76,7 +103,7 @@ def choose(data: Path, *, weights: str = "", variant: str = "", seed: int = 0) -
     imbalance = unevenness(images)
     if imbalance > UNBALANCED:
         changes["class_weights"] = "balanced"
-    return Choice(changes, in_words(changes, count, side, imbalance))
+    return Choice(changes, count, side, imbalance)
 
 
 def from_weights(weights: str, variant: str) -> dict[str, Any]:
@@ -116,22 +143,3 @@ def unevenness(images: ImageList) -> float:
     """Returns how many times as many training images the largest class has as the smallest."""
     counts = Counter(file.label for file in images.files if file.split == "train").values()
     return max(counts) / min(counts)
-
-
-def in_words(changes: dict[str, Any], count: int, side: int, imbalance: float) -> str:
-    """Returns a choice as a person would say it."""
-    size = changes["data.image_size"]
-    cache = " Decoded images are kept on the disk (data.cache)." if "data.cache" in changes else ""
-    start = f" from {changes['model.weights']}" if "model.weights" in changes else ""
-    balance = (
-        f" The largest class has {imbalance:.1f} times the images of the smallest, so that each"
-        " image counts by its class (class_weights=balanced)."
-        if "class_weights" in changes
-        else ""
-    )
-    return (
-        f"{count:,} training images, about {side} pixels on the shorter side: chosen"
-        f" {changes['model.name']}{start} at {size}x{size} pixels, {changes['length']} in batches"
-        f" of {changes['batch_size']}, crops by area and mirror images (data.flip=none where left"
-        f" and right matter).{cache}{balance} --set changes any of it."
-    )

@@ -32,7 +32,11 @@ def export_model(bench: Bench, folder: Path, scores: dict[Split, Score]) -> None
 
 
 def configuration(bench: Bench) -> dict[str, Any]:
-    """Returns what is needed, besides the tensors, to build the network and read its answers."""
+    """Returns what is needed, besides the tensors, to build the network and read its answers.
+
+    Where own images lie is nobody's business who is given the network: they are not named.
+    """
+    data = bench.dataset
     return {
         "architecture": bench.recipe.model.name,
         "layers": asdict(bench.architecture),
@@ -40,7 +44,8 @@ def configuration(bench: Bench) -> dict[str, Any]:
         "image_size": list(bench.dataset.image_size),
         "shown": bench.dataset.shown,
         "recipe_sha256": bench.recipe.digest,
-        "data": {"name": bench.dataset.name, "sha256": bench.dataset.sha256},
+        "origin": f"{bench.recipe.model.name} trained by resnetkit on {data.title}",
+        "data": {"name": "" if data.own else data.name, "sha256": data.sha256},
     }
 
 
@@ -52,7 +57,7 @@ def card(bench: Bench, scores: dict[Split, Score]) -> str:
         f"| {split} | {score.error:.2f} | {score.loss:.4f} | {score.count:,} |"
         for split, score in scores.items()
     )
-    name, data = bench.recipe.model.name, bench.dataset.name
+    name, data = bench.recipe.model.name, bench.dataset.title
     return f"""# {name} trained on {data}
 
 {complexity.depth} layers, {complexity.parameters:,} parameters, {

@@ -31,6 +31,13 @@ def learned_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwor
     path = Path(recipe.model.weights)
     network = load_network(path, variant=recipe.model.variant)
     if comparable(network.architecture) != comparable(architecture):
+        theirs, own = network.architecture.in_channels, architecture.in_channels
+        if replace(comparable(network.architecture), in_channels=own) == comparable(architecture):
+            raise RecipeError(
+                f"model.weights ({path}) are of a network for images of {theirs} channel(s), the"
+                f" data has {own}. Own images are read with as many as model.options.in_channels"
+                " says."
+            )
         name, options = spelled(network.architecture)
         if network.architecture.in_channels == architecture.in_channels:
             options.pop("in_channels", 0)  # it follows the data

@@ -1,13 +1,25 @@
 """What does not fit together: a recipe, its data, its network and the ranks that train it."""
 
+from dataclasses import replace
+
+from resnetkit.data.check import check_images
 from resnetkit.data.dataset import Dataset
-from resnetkit.errors import RecipeError
+from resnetkit.data.folder import ImageList
+from resnetkit.errors import DataError, RecipeError
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import Architecture
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.world import World
 
-__all__ = ["check_batch_fit", "check_data_fit", "check_network_fit", "check_size_fit"]
+__all__ = [
+    "check_batch_fit",
+    "check_data_fit",
+    "check_network_fit",
+    "check_own_images",
+    "check_size_fit",
+]
+
+MOST_CHECKED = 20_000  # own images that are all decoded before the first step: a minute or so
 
 
 def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
@@ -47,7 +59,13 @@ def check_batch_fit(recipe: Recipe, samples: int, world: World) -> None:
             f"batch_size is {recipe.batch_size}, which {world.size} ranks cannot share equally."
             f" Use a multiple of {world.size}."
         )
-    if min(recipe.batch_size, samples) // world.size < 2:
+    share = min(recipe.batch_size, samples) // world.size
+    if recipe.micro_batch and 1 in (recipe.micro_batch, share % recipe.micro_batch):
+        raise RecipeError(
+            f"micro_batch is {recipe.micro_batch}, which leaves a part of one image of {share}:"
+            " batch normalisation needs at least 2. Use another number."
+        )
+    if share < 2:
         raise RecipeError(
             f"batch_size is {recipe.batch_size}: batch normalisation needs at least 2 images on"
             f" each of {world.size} ranks. Use {2 * world.size} or more."
@@ -68,4 +86,21 @@ def check_size_fit(recipe: Recipe, dataset: Dataset, model: ResNet) -> None:
             f"'{recipe.model.name}' shrinks images by {stride}, but those of '{dataset.name}' are"
             f" only {height}x{width} pixels. Use a network with the 3x3 stem, such as resnet20 or"
             " resnet18_3x3."
+        )
+
+
+def check_own_images(images: ImageList) -> None:
+    """Decodes own images before hours are spent on some of them: of very many, those held out.
+
+    Raises:
+        DataError: when one cannot be used.
+    """
+    if len(images.files) > MOST_CHECKED:
+        held_out = tuple(file for file in images.files if file.split != "train")
+        images = replace(images, files=held_out)
+    bad = check_images(images).bad
+    if bad:
+        raise DataError(
+            f"{bad[0].reason} {len(bad):,} image(s) cannot be used, and nothing was trained."
+            f" 'resnet data check {images.root}' names all; data.on_bad_image=skip leaves them out."
         )

@@ -24,6 +24,7 @@ class Progress:
 
     Attributes:
         recipe_sha256: digest of the recipe.
+        data_sha256: digest of the data; of own images, of their names, sizes, classes and parts.
         step: steps done.
         below: whether the training error has been below the threshold of the warm-up.
         reached: whether training ends here: the validation error has reached the target, or has
@@ -39,6 +40,7 @@ class Progress:
     """
 
     recipe_sha256: str
+    data_sha256: str = ""
     step: int = 0
     below: bool = False
     reached: bool = False
@@ -92,7 +94,7 @@ def restore(bench: Bench, run: Run) -> Progress:
     """
     steps = checkpoint_steps(run.checkpoints)
     if not steps:
-        return Progress(bench.recipe.digest)
+        return Progress(bench.recipe.digest, bench.dataset.sha256)
     tensors, state = load_checkpoint(run.checkpoints, steps[-1])
     path = run.checkpoints / f"step-{steps[-1]}"
     try:
@@ -115,6 +117,8 @@ def check_origin(bench: Bench, progress: Progress) -> None:
     """Raises ValueError unless the checkpoint is of this recipe and of as many ranks."""
     if progress.recipe_sha256 != bench.recipe.digest:
         raise ValueError("it belongs to another recipe.")
+    if progress.data_sha256 not in ("", bench.dataset.sha256):
+        raise ValueError("the images, their classes or parts are others than when it began.")
     ranks = len(progress.epoch_sums)
     if ranks != bench.world.size:
         raise ValueError(f"it was saved by {ranks} ranks, this training has {bench.world.size}.")

@@ -9,8 +9,7 @@ from typing import Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from resnetkit.data.datasets import check_name
-from resnetkit.errors import ArchitectureError, RecipeError, UsageError, did_you_mean
+from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
 from resnetkit.models.zoo import Architecture, find_architecture
 from resnetkit.training.sections import (
     CheckpointSection,
@@ -72,10 +71,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def parts_fit(self) -> Self:
-        try:
-            check_name(self.data.name)
-        except UsageError as error:
-            raise ValueError(str(error)) from None
         chooses = {
             "target_error": self.target_error,
             "finetune.patience": self.finetune.patience,
@@ -89,6 +84,11 @@ class Recipe(Section):
                 )
         if self.class_weights != "none" and (self.data.mixup or self.data.cutmix):
             raise ValueError("class_weights needs images of one class: set mixup and cutmix to 0")
+        if not self.model.weights and (self.finetune.freeze or self.model.variant):
+            raise ValueError(
+                "finetune.freeze and model.variant belong to weights that were learned before: name"
+                " them in model.weights"
+            )
         if self.data.normalize == "weights" and not self.model.weights:
             raise ValueError(
                 "data.normalize=weights takes the constants of model.weights, which names no file"
@@ -253,6 +253,10 @@ def problem_sentence(problem: dict[str, Any]) -> str:
     if problem["type"] == "union_tag_invalid":
         key, found = f"{key}.kind", problem["ctx"]
         message = f"is {found['tag']!r}: expected one of {found['expected_tags']}"
+    elif key and isinstance(problem["input"], dict) and known_keys(place):
+        message = f"cannot be: {message[0].lower()}{message[1:]}"
+    elif message.startswith("unknown data set"):
+        key = ""
     elif key:
         message = f"is {problem['input']!r}: {message[0].lower()}{message[1:]}"
     return f"{key} {message}".lstrip() + ("" if message[-1] in ".?" else ".")

@@ -16,8 +16,9 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from resnetkit.data.augment import Augmentation, Color, Crop, Flip, Padding, Policy
-from resnetkit.data.datasets import SHOWN, is_own
+from resnetkit.data.datasets import SHOWN, check_name, is_own
 from resnetkit.data.feed import NormalizationKind
+from resnetkit.errors import UsageError
 from resnetkit.models.weights.published import find_published
 from resnetkit.training import optim
 
@@ -167,7 +168,11 @@ class DataSection(Section):
     @field_validator("name")
     @classmethod
     def from_anywhere(cls, name: str) -> str:
-        """Makes the path of own images hold in every folder."""
+        """Makes the path of own images hold in every folder; refuses what is no data set."""
+        try:
+            check_name(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
         return str(Path(name).resolve()) if is_own(name) else name
 
     @property

@@ -79,7 +79,7 @@ def load_folder(path: Path) -> TrainedNetwork:
     folder = path / "model" if (path / "recipe.yaml").is_file() else path
     if (folder / "config.json").is_file():
         network = load_configured(folder / "config.json")
-        listed = path / "images.csv"  # of a run on own images: which of them it was tested on
+        listed = folder.parent / "images.csv"  # of a run on own images: which it was tested on
         return replace(network, data=str(listed)) if listed.is_file() else network
     if folder != path:
         raise WeightsError(
