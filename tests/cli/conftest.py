@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from resnetkit.cli.app import run
+from resnetkit.cli.app import app, run
 from resnetkit.studies.degradation import DEGRADATION
 from resnetkit.studies.runner import trial_folder
 from resnetkit.training.recipe import Recipe, load_recipe
@@ -98,6 +99,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         monkeypatch.setenv("TERM", "xterm-256color")
         monkeypatch.setattr("sys.stdout", screen)
         monkeypatch.setattr("sys.stderr", screen)
+        monkeypatch.setattr(app, "console", Console())  # an older one keeps its width
         run(list(words))
         return screen.getvalue()
 
