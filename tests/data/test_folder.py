@@ -206,6 +206,18 @@ def test_a_class_without_training_images_is_refused(
         split_images(read_images(root), seed=0)
 
 
+def test_too_few_images_to_validate_on_are_refused(tmp_path: Path, make_folder: MakeFolder) -> None:
+    listed = read_images(make_folder(tmp_path, {"a": 1, "b": 1}))
+    with pytest.raises(DataError, match="too few images to keep one of a class apart"):
+        split_images(listed, seed=0)
+
+
+def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path, make_folder: MakeFolder) -> None:
+    make_folder(tmp_path, {"a": 2, os.fsdecode(b"caf\xe9"): 2})
+    with pytest.raises(DataError, match="a class whose name is not UTF-8"):
+        read_images(tmp_path)
+
+
 def test_an_image_without_part_among_others_is_refused(
     tmp_path: Path, make_folder: MakeFolder
 ) -> None:
@@ -219,7 +231,13 @@ def test_an_image_without_part_among_others_is_refused(
 def test_a_written_list_is_read_back_whatever_the_names(
     tmp_path: Path, make_folder: MakeFolder
 ) -> None:
-    classes = {'a "quoted", one': 12, "line\nbreak": 11, "\uace0\uc591\uc774": 10}
+    classes = {
+        'a "quoted", one': 12,
+        "line\nbreak": 11,
+        " spaced ": 5,
+        "re\rturned": 4,
+        "\uace0\uc591\uc774": 10,
+    }
     root = make_folder(tmp_path / "photos", classes)
     odd = os.fsencode(root / 'a "quoted", one' / "x") + b"\xe9.jpg"  # a name that is not UTF-8
     (root / 'a "quoted", one' / "0003.jpg").rename(os.fsdecode(odd))

@@ -172,7 +172,8 @@ def test_the_folders_of_imagenet_have_its_names(tmp_path: Path, draw: Draw) -> N
     for label in range(1000):
         folder = tmp_path / "train" / f"n{label:08}"
         folder.mkdir(parents=True)
-        (folder / "a.jpg").hardlink_to(tmp_path / "one.jpg")
+        for name in ("a.jpg", "b.jpg"):
+            (folder / name).hardlink_to(tmp_path / "one.jpg")
     names = open_dataset(str(tmp_path), image_size=8).class_names
     assert len(names) == 1000
     assert (names[0], names[999]) == ("tench", "toilet tissue")

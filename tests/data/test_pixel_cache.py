@@ -80,6 +80,21 @@ def test_a_disk_that_is_too_small_is_not_filled(
         opened(tmp_path, paths)
 
 
+def test_a_cache_may_take_half_of_what_was_free_before_it_was_written(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = opened(tmp_path, paths).pixels.size
+    begun = tmp_path / "another" / "cache"
+
+    def usage(path: Path) -> Usage:
+        written = sum(each.stat().st_size for each in begun.rglob("pixels"))
+        return Usage(10**9, 0, 2 * size + 2 - written)
+
+    monkeypatch.setattr(pixel_cache.shutil, "disk_usage", usage)
+    monkeypatch.setattr(pixel_cache, "AT_A_TIME", 1)
+    assert opened(tmp_path / "another", paths).pixels.size == size
+
+
 def test_random_views_come_from_the_cache_and_middle_views_from_the_files(
     tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

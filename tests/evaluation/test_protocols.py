@@ -1,6 +1,7 @@
 """Protocols against torchvision's crops and a loop over single views; ensembles; worst errors."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +167,20 @@ def test_images_that_were_learned_from_are_counted(
     assert together.learned == len(dataset.splits["train"])
     copied = load_network(runs[0].model)
     assert copied.data == network.data  # the model of a run belongs to its list
+
+
+def test_a_run_whose_training_images_are_gone_is_measured_on_others(
+    runs: list[Run], network: TrainedNetwork, tmp_path: Path
+) -> None:
+    shutil.copytree(runs[0].folder, tmp_path / "run")
+    listed = (tmp_path / "run" / "images.csv").read_bytes().splitlines(keepends=True)
+    learned = next(n for n, line in enumerate(listed) if line.rstrip().endswith(b",train"))
+    listed[learned] = listed[learned].replace(b"/photos/", b"/gone/")
+    (tmp_path / "run" / "images.csv").write_bytes(b"".join(listed))
+    moved = load_network(tmp_path / "run")
+    whole = data_of(network, runs[0].recipe.data.name)
+    found = [evaluate(each, whole, device="cpu").learned for each in (network, moved)]
+    assert found[1] == found[0] - 1
 
 
 def test_a_test_set_may_hold_some_of_the_classes(

@@ -47,6 +47,12 @@ def test_maps_are_those_of_the_whole_network() -> None:
         assert torch.equal(found, theirs[name])
 
 
+@pytest.mark.parametrize("name", ["resnet18", "preresnet18"])
+def test_the_stem_alone_is_a_backbone_too(name: str) -> None:
+    maps = backbone(name, out=["stem"])(torch.randn(1, 3, 32, 32))
+    assert [tuple(found.shape) for found in maps.values()] == [(1, 64, 8, 8)]
+
+
 @pytest.mark.parametrize("name", ["resnet18", "preresnet18", "resnet20"])
 @pytest.mark.parametrize("last", ["stage2", "stage3"])
 def test_every_parameter_of_what_is_left_gets_a_gradient(name: str, last: str) -> None:
@@ -73,6 +79,8 @@ def test_learned_weights_are_used_with_their_constants(tiny: Recipes, tmp_path: 
     assert body.std == pytest.approx((trained.std.item() / 255,))
     with pytest.raises(ArchitectureError, match="is not a resnet32: it is resnet20 trained by"):
         backbone("resnet32", weights=run.folder)
+    with pytest.raises(ArchitectureError, match="is not a preresnet20"):
+        backbone("preresnet20", weights=run.folder)
     with pytest.raises(WeightsError, match="there is no"):
         backbone("resnet20", weights=tmp_path / "none")
 

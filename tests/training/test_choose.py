@@ -75,6 +75,7 @@ def test_weights_decide_network_size_and_rates(tiny: Recipes, tmp_path: Path) ->
 def test_a_folder_whose_images_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
-        (tmp_path / name / "1.png").write_bytes(b"")
+        for number in range(3):
+            (tmp_path / name / f"{number}.png").write_bytes(b"")
     with pytest.raises(DataError, match="none of the images can be read"):
         choose(tmp_path)

@@ -159,6 +159,13 @@ def test_the_backbone_learns_at_its_own_rate(tiny: Recipes) -> None:
         torch.testing.assert_close(moved[1][name], factor * moved[0][name], rtol=1e-3, atol=1e-6)
 
 
+def test_muon_follows_the_rate_of_the_backbone(tiny: Recipes) -> None:
+    muon = {"optimizer.muon_lr": 0.05, "optimizer.lr": 0.2}
+    _, whole = bench_of(tiny(muon)).optimizers
+    _, tenth = bench_of(tiny({**muon, "finetune.backbone_lr": 0.1})).optimizers
+    assert tenth.param_groups[0]["share"] == pytest.approx(0.1 * whole.param_groups[0]["share"])
+
+
 def test_class_weights_are_scikit_learns(few: Recipes) -> None:
     bench = bench_of(few({"class_weights": "balanced"}))
     labels = bench.dataset.labels[bench.batches.sample_ids].numpy()

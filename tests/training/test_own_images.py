@@ -133,9 +133,9 @@ def test_a_run_does_not_go_on_with_other_images(
     with pytest.raises(KeyboardInterrupt):
         train(own(), tmp_path / "run", observe=crash)
     path = tmp_path / "run" / "images.csv"
-    text = path.read_text()
+    text = path.read_text()  # with plain ends of lines
     changed = {
-        "parts exchanged": text.replace(",test", ",t").replace(",train", ",test"),
+        "parts exchanged": text.replace(",test\n", ",t\n").replace(",train\n", ",test\n"),
         "labels exchanged": text.replace(",cat,", ",c,").replace(",dog,", ",cat,"),
         "cut off": "\n".join(text.splitlines()[:60]) + "\n",
         "removed": "",
@@ -157,6 +157,17 @@ def test_training_from_the_cache_is_repeated_to_the_bit(
     first, second = (train(recipe, tmp_path / name) for name in ("first", "second"))
     assert results(first.folder) == results(second.folder)
     assert len(list((tmp_path / "cache" / "photos").glob("*/pixels"))) == 1
+
+
+def test_the_validation_part_that_serves_as_test_part_is_not_learned_from(
+    own: Recipes, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "divided").mkdir()
+    (tmp_path / "divided" / "train").symlink_to(photos)
+    (tmp_path / "divided" / "val").symlink_to(shutil.copytree(photos, tmp_path / "held"))
+    changes = {"data.name": str(tmp_path / "divided"), "data.train_on": "train+validation"}
+    with pytest.raises(RecipeError, match="'divided' has no test part: that for validation serves"):
+        train(own({**changes, "evaluation.split": "test"}), tmp_path / "run")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

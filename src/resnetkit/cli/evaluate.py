@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Device, Json, Lang, Variant
+from resnetkit.cli.options import Device, Json, Lang, Precision, Variant
 from resnetkit.cli.output import bar, print_json, print_table, remark
 
 if TYPE_CHECKING:
@@ -37,10 +37,7 @@ def evaluate(
     flip: Annotated[
         bool, Parameter(negative=(), help="Average over each image and its mirror image.")
     ] = False,
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        Parameter(help="float32, the default; bfloat16; or auto."),
-    ] = "float32",
+    precision: Precision = "float32",
     out: Annotated[
         Path | None, Parameter(help="Folder for report.html, with the worst errors, and JSON.")
     ] = None,

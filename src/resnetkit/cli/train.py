@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Changes, Device, Json, parse_changes
+from resnetkit.cli.options import Changes, Device, Json, Variant, parse_changes
 from resnetkit.cli.output import Bar, bar, print_json, remark
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ Data = Annotated[
 ]
 Weights = Annotated[
     str, Parameter(help="Start from a run folder or a file of weights; the head is new.")
-]
-Variant = Annotated[
-    Literal["", "v1", "v1.5"],
-    Parameter(help="Of the weights, where their file does not say: v1 or v1.5."),
 ]
 MicroBatch = Annotated[
     int, Parameter(help="Images at a time when memory is short; gradients are added up.")

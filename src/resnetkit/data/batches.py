@@ -93,4 +93,5 @@ def evaluation_batches(
 ) -> Iterator[Tensor]:
     """Yields this rank's samples in batches; over all ranks each sample comes exactly once."""
     share = sample_ids[rank::ranks]
-    yield from share.split(batch_size)
+    if len(share):
+        yield from share.split(batch_size)

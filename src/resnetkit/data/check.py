@@ -107,12 +107,16 @@ class Look:
 
 
 def check_images(
-    images: ImageList, *, observe: Callable[[float], None] = lambda share: None
+    images: ImageList,
+    *,
+    duplicates: bool = True,
+    observe: Callable[[float], None] = lambda share: None,
 ) -> FolderReport:
     """Decodes every image, on all cores, and changes none.
 
     Args:
         images: see `split_images`.
+        duplicates: whether to look for images that are there twice.
         observe: is told now and then which share is done, from 0 to 1.
     """
     looks = []
@@ -137,14 +141,14 @@ def check_images(
             if look.reason
         ),
         converted={note: tuple(paths) for note, paths in converted.items()},
-        duplicates=tuple(find_duplicates(images.files, looks)),
+        duplicates=tuple(find_duplicates(images.files, looks)) if duplicates else (),
         passed_over=images.passed_over,
     )
 
 
 def without_bad(images: ImageList) -> ImageList:
     """Returns the images that can be used; the others are named in a warning of the log."""
-    bad = {each.path: each.reason for each in check_images(images).bad}
+    bad = {each.path: each.reason for each in check_images(images, duplicates=False).bad}
     for reason in bad.values():
         logger.warning("skipped: %s", reason)
     return replace(images, files=tuple(file for file in images.files if file.path not in bad))

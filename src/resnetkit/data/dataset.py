@@ -17,7 +17,7 @@ Images = Tensor | Photos
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images, in memory or mapped into it.
+    """Labelled images, in memory, mapped into it, or in files.
 
     Attributes:
         name: on the command line and in recipes.

@@ -16,7 +16,7 @@ from resnetkit.data.decode import IMAGE_SUFFIXES
 from resnetkit.data.splits import Split, stratified_split
 from resnetkit.errors import DataError
 
-__all__ = ["ImageFile", "ImageList", "read_images", "split_images", "write_images"]
+__all__ = ["ImageFile", "ImageList", "parts_of", "read_images", "split_images", "write_images"]
 
 PARTS: dict[str, Split] = {
     "train": "train",
@@ -131,10 +131,25 @@ def read_folder(root: Path) -> ImageList:
         for folder in folders_in(root / name) if has_parts else [root / name]:
             for path in files_below(folder, entered):
                 if path.suffix.lower() in IMAGE_SUFFIXES:
-                    files.append(ImageFile(path, folder.name, split))
+                    files.append(ImageFile(path, class_of(folder), split))
                 else:
                     passed_over.append(path)
     return ImageList(root, tuple(files), tuple(passed_over))
+
+
+def class_of(folder: Path) -> str:
+    """Returns the name of the class whose images a folder holds.
+
+    Raises:
+        DataError: when it is no text.
+    """
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{folder.parent} holds a class whose name is not UTF-8: {folder.name!r}. Rename it."
+        ) from error
+    return folder.name.strip()
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -206,6 +221,23 @@ def read_table(path: Path) -> ImageList:
     return ImageList(path, tuple(files.values()))
 
 
+def parts_of(table: Path) -> dict[str, str]:
+    """Returns the part of each path that a .csv file names, whether the file is still there or not.
+
+    Raises:
+        DataError: when it cannot be read.
+    """
+    try:
+        text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"{table} cannot be read: {error.strerror or error}.") from error
+    rows = (row for _, row in csv_rows(table, text))
+    return {
+        os.path.abspath(table.parent / (row["path"] or "")): PARTS.get(row.get("split") or "", "")
+        for row in rows
+    }
+
+
 def csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the rows of a table with a heading, each with the number of its line."""
     reader = csv.DictReader(StringIO(text, newline=""))
@@ -252,7 +284,7 @@ def image_file(table: Path, number: int, row: dict[str, Any]) -> ImageFile:
         raise DataError(
             f"{table}, line {number}: the split is {part!r}, expected one of {', '.join(PARTS)}."
         )
-    path = table.parent / name
+    path = Path(os.path.abspath(table.parent / name))
     if not is_there(path):
         raise DataError(f"{table}, line {number}: there is no {shortened(str(path))}.")
     return ImageFile(path, label.strip(), PARTS[part.lower()] if part else None)
@@ -314,11 +346,16 @@ def split_images(images: ImageList, *, seed: int) -> ImageList:
 
 
 def check_parts(images: ImageList) -> None:
-    """Raises DataError when a class has no image to learn from."""
+    """Raises DataError when a class has no image to learn from, or nothing is left to validate."""
     if all(file.split != "train" for file in images.files):
         raise DataError(
             f"{images.root} has no training images, only those of other parts. 'resnet evaluate'"
             " measures on them; to learn, add a part named train."
+        )
+    if all(file.split != "validation" for file in images.files):
+        raise DataError(
+            f"{images.root} has too few images to keep one of a class apart for validation. Add"
+            " some, or a part named val."
         )
     learned = {file.label for file in images.files if file.split == "train"}
     missing = [name for name in images.class_names if name not in learned]
@@ -332,7 +369,7 @@ def check_parts(images: ImageList) -> None:
 def write_images(images: ImageList) -> bytes:
     """Returns the list as the content of a .csv file that `read_images` reads back."""
     text = StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
+    table = csv.writer(text)
     table.writerow(COLUMNS)
     for file in images.files:
         table.writerow((os.path.abspath(file.path), file.label, file.split or ""))

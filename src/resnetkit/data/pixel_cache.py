@@ -91,12 +91,12 @@ def fill(folder: Path, paths: Sequence[Path], *, channels: int, side: int) -> No
     rows, begin = [], 0
     with replaced_folder(folder) as temporary, (temporary / "pixels").open("wb") as file:
         for place, values in enumerate(decoded(paths, channels, side)):
-            if place == AT_A_TIME or place + 1 == len(paths):
-                check_room(folder, begin / max(place, 1) * len(paths))
             height, width = values.shape[:2]
             rows.append((begin, height, width))
-            file.write(values.tobytes())
             begin += values.size
+            if place == min(AT_A_TIME, len(paths)) - 1:
+                check_room(folder, begin / (place + 1) * len(paths))
+            file.write(values.tobytes())
         file.flush()
         os.fsync(file.fileno())
         np.save(temporary / "index.npy", np.array(rows, dtype=np.int64))

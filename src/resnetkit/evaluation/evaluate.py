@@ -12,13 +12,14 @@ from torch import Tensor
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import is_own, open_to_measure
-from resnetkit.data.folder import read_images
+from resnetkit.data.folder import parts_of
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.metrics import Floats, Metrics, measure
 from resnetkit.evaluation.protocols import Protocol, views_of
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.training.run import read_run
 from resnetkit.training.world import ChosenPrecision, choose_precision, open_world
 
 __all__ = [
@@ -195,8 +196,12 @@ def learned_from(network: TrainedNetwork, dataset: Dataset, sample_ids: Tensor) 
     """Returns the samples that a network has learned from, by the list that its run has kept."""
     if dataset.own is None or not is_own(network.data):
         return set()
-    listed = read_images(Path(network.data), fewest_classes=1)
-    learned = {os.path.abspath(file.path) for file in listed.files if file.split == "train"}
+    listed = Path(network.data)
+    if listed.suffix != ".csv" or not (listed.parent / "recipe.yaml").is_file():
+        return set()
+    both = read_run(listed.parent).recipe.data.train_on == "train+validation"
+    parts = {"train", "validation"} if both else {"train"}
+    learned = {path for path, part in parts_of(listed).items() if part in parts}
     files = dataset.own.files
     return {n for n in sample_ids.tolist() if os.path.abspath(files[n].path) in learned}
 
@@ -225,13 +230,20 @@ def worst_errors(
     return tuple(
         WorstError(
             sample_id=(sample_id := int(sample_ids[place])),
-            name=str(dataset.own.files[sample_id].path) if dataset.own else "",
+            name=file_name(dataset, sample_id),
             true=dataset.class_names[int(dataset.labels[sample_id])],
             predicted=dataset.class_names[predicted[place]],
             probability=float(probabilities[place, predicted[place]]),
         )
         for place in order[:MOST_WORST].tolist()
     )
+
+
+def file_name(dataset: Dataset, sample_id: int) -> str:
+    """Returns the path of an image's file, also of one that is no text; empty without a file."""
+    if dataset.own is None:
+        return ""
+    return os.fsencode(dataset.own.files[sample_id].path).decode(errors="backslashreplace")
 
 
 def check_fit(network: TrainedNetwork, dataset: Dataset) -> None:

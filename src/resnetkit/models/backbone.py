@@ -118,12 +118,25 @@ def backbone(
     return found
 
 
+def layers_of(architecture: Architecture) -> tuple[object, ...]:
+    """Returns what two networks of one name have in common."""
+    return (
+        architecture.block,
+        architecture.depths,
+        architecture.widths,
+        architecture.stem,
+        architecture.preactivation,
+        architecture.groups,
+        architecture.base_width,
+    )
+
+
 def learned(
     name: str, path: Path, variant: str, options: dict[str, Any]
 ) -> tuple[ResNet, dict[str, Any]]:
     """Returns a network with what it has learned, in training mode, and its images' constants."""
     loaded = load_network(path, variant=variant)
-    if name and find_architecture(name).depths != loaded.architecture.depths:
+    if name and layers_of(find_architecture(name)) != layers_of(loaded.architecture):
         raise ArchitectureError(
             f"{path} is not a {name}: it is {loaded.origin}. Leave the name out, or name the one it"
             " is."

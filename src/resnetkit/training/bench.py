@@ -188,13 +188,16 @@ class Bench:
         )
 
 
-def prepare(recipe: Recipe, world: World, *, listed: Path | None = None) -> Bench:
+def prepare(
+    recipe: Recipe, world: World, *, listed: Path | None = None, cache: bool = True
+) -> Bench:
     """Builds everything a recipe asks for.
 
     Args:
         recipe: what is asked for.
         world: who trains.
         listed: a list of own images with their parts, which an earlier start has written.
+        cache: whether photos may be decoded and kept on the disk, where the recipe asks for it.
 
     Raises:
         RecipeError: when the recipe does not fit the data or the number of ranks.
@@ -209,11 +212,6 @@ def prepare(recipe: Recipe, world: World, *, listed: Path | None = None) -> Benc
         skip_bad=recipe.data.on_bad_image == "skip",
         listed=listed,
     )
-    is_new = listed is None or not listed.is_file()
-    if dataset.own is not None and is_new and recipe.data.on_bad_image == "error":
-        check_own_images(dataset.own)
-    if recipe.data.cache == "disk":
-        dataset = with_cache(dataset, recipe)
     architecture = recipe.architecture(
         num_classes=len(dataset.class_names), in_channels=dataset.channels
     )
@@ -223,6 +221,11 @@ def prepare(recipe: Recipe, world: World, *, listed: Path | None = None) -> Benc
     check_data_fit(recipe, dataset)
     check_network_fit(recipe, architecture)
     check_batch_fit(recipe, len(trained_on), world)
+    is_new = listed is None or not listed.is_file()
+    if dataset.own is not None and is_new and recipe.data.on_bad_image == "error":
+        check_own_images(dataset.own)
+    if recipe.data.cache == "disk" and cache:
+        dataset = with_cache(dataset, recipe)
 
     generator = torch.Generator().manual_seed(recipe.seed)
     model = architecture.build(generator)

@@ -160,9 +160,9 @@ def take_gradient(bench: Bench, images: Tensor, labels: Tensor) -> tuple[Tensor,
     bench.model.zero_grad(set_to_none=True)
     at_a_time = bench.recipe.micro_batch or len(labels)
     parts = list(zip(images.split(at_a_time), labels.split(at_a_time), strict=True))
-    losses = []
+    losses, whole = [], mean_weight(bench, labels)
     for place, (some_images, some_labels) in enumerate(parts, 1):
-        share = weight_of(bench, some_labels) / weight_of(bench, labels)
+        share = weight_of(bench, some_labels) / whole
         with bench.world.adding_up(bench.parallel, last=place == len(parts)):
             losses.append(take_part(bench, some_images, some_labels, share))
     gradients = [p.grad for p in bench.model.parameters() if p.grad is not None]
@@ -183,6 +183,15 @@ def take_part(bench: Bench, images: Tensor, labels: Tensor, share: float) -> Ten
     bench.epoch.add(counts)
     bench.interval.add(counts)
     return loss.detach()
+
+
+def mean_weight(bench: Bench, labels: Tensor) -> float:
+    """Returns what the images of a rank weigh, on average: ranks average their gradients."""
+    own = weight_of(bench, labels)
+    if bench.class_weights is None or bench.world.size == 1:
+        return own
+    weight = torch.tensor(own, dtype=torch.float64, device=labels.device)
+    return bench.world.sum(weight).item() / bench.world.size
 
 
 def weight_of(bench: Bench, labels: Tensor) -> float:
@@ -341,6 +350,9 @@ def average_statistics(bench: Bench, images: int) -> None:
             bench.result(images_and_labels()[0])
     for norm, momentum in averaged.items():
         norm.momentum = momentum
+        for name in ("running_mean", "running_var"):
+            statistic = norm.get_buffer(name)
+            statistic.copy_(bench.world.sum(statistic) / bench.world.size)
 
 
 def finish(bench: Bench, run: Run, progress: Progress, journal: Journal) -> None:

@@ -64,7 +64,9 @@ def find_lr(
     if steps < FEWEST_STEPS:
         raise UsageError(f"{steps} steps are too few: expected {FEWEST_STEPS} or more.")
     with open_world(device) as world:
-        bench = prepare(recipe, world)
+        if world.size > 1:
+            raise UsageError("lr-find looks for a rate in one process: start it without torchrun.")
+        bench = prepare(recipe, world, cache=False)
         torch.set_num_threads(threads or bench.sensible_threads)
         rates, losses = climb(bench, steps, observe)
     if not losses:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import torch
+
 from resnetkit.data.check import check_images
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.folder import ImageList
@@ -28,6 +30,12 @@ def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
         raise RecipeError(
             f"data.flip is '{recipe.data.flip}', but a mirrored image of '{dataset.name}' is not an"
             " image of its class. Set data.flip=none."
+        )
+    one = torch.equal(dataset.splits["test"], dataset.splits["validation"])
+    if one and recipe.data.train_on == "train+validation":
+        raise RecipeError(
+            f"data.train_on is 'train+validation', but '{dataset.title}' has no test part: that for"
+            " validation serves as one, and would be learned from. Set data.train_on=train."
         )
     side = min(dataset.image_size)
     if recipe.data.crop_padding >= side:
@@ -98,7 +106,7 @@ def check_own_images(images: ImageList) -> None:
     if len(images.files) > MOST_CHECKED:
         held_out = tuple(file for file in images.files if file.split != "train")
         images = replace(images, files=held_out)
-    bad = check_images(images).bad
+    bad = check_images(images, duplicates=False).bad
     if bad:
         raise DataError(
             f"{bad[0].reason} {len(bad):,} image(s) cannot be used, and nothing was trained."

@@ -28,7 +28,8 @@ def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimize
     if not orthogonal:
         return (descent,)
     muon = Muon(orthogonal, lr=settings.muon_lr, momentum=settings.muon_momentum)
-    muon.param_groups[0]["share"] = settings.muon_lr / settings.lr
+    share = settings.muon_lr / settings.lr
+    muon.param_groups[0]["share"] = share * recipe.finetune.backbone_lr
     return descent, muon
 
 

@@ -43,7 +43,7 @@ def rehearse(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> Rehea
         ResnetkitError: whatever building the training raises.
     """
     with open_world(device) as world:
-        bench = prepare(recipe, world)
+        bench = prepare(recipe, world, cache=False)
         torch.set_num_threads(threads or bench.sensible_threads)
         seconds = seconds_per_step(bench)
         began = time.perf_counter()

@@ -74,7 +74,8 @@ class Run:
             since the interval before.
         epoch: epoch (from 1), step, train_loss and train_error as trained, and where the recipe
             asks for it <split>_loss and <split>_error.
-        final: step, and for each split loss, error, top5_error and count; the test part's
+        final: step, whether training ended early (reached), best_epoch where patience chose it, and
+            for each split loss, error, top5_error and count; the test part's
             confusion matrix.
         Losses are in nats, errors in percent.
         """

@@ -60,6 +60,7 @@ def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedN
         raise StorageError(f"there is something at {path} already: choose another place.")
     if format in CONVENTIONS:
         check_held(network, format)
+    network.model.cpu()  # whoever evaluated it may have left it elsewhere
     write(network, path, format)
     try:
         again = load_network(path, variant=variant_of(network.architecture))

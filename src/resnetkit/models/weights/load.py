@@ -80,7 +80,8 @@ def load_folder(path: Path) -> TrainedNetwork:
     if (folder / "config.json").is_file():
         network = load_configured(folder / "config.json")
         listed = folder.parent / "images.csv"  # of a run on own images: which it was tested on
-        return replace(network, data=str(listed)) if listed.is_file() else network
+        is_run = (folder.parent / "recipe.yaml").is_file() and listed.is_file()
+        return replace(network, data=str(listed)) if is_run else network
     if folder != path:
         raise WeightsError(
             f"the run in {path} is not finished: it has no model yet. 'resnet train' with its"
