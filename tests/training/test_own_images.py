@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from resnetkit.data.datasets import open_dataset
 from resnetkit.data.folder import read_images
 from resnetkit.errors import DataError, RecipeError, WeightsError
 from resnetkit.models.weights.load import load_network
 from resnetkit.training.loop import train
+from resnetkit.training.misfits import check_same_data
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run import Event
+from resnetkit.training.world import World
 
 Recipes = Callable[..., Recipe]
 Results = Callable[[Path], dict[str, bytes]]
@@ -168,6 +172,20 @@ def test_the_validation_part_that_serves_as_test_part_is_not_learned_from(
     changes = {"data.name": str(tmp_path / "divided"), "data.train_on": "train+validation"}
     with pytest.raises(RecipeError, match="'divided' has no test part: that for validation serves"):
         train(own({**changes, "evaluation.split": "test"}), tmp_path / "run")
+
+
+class TwoRanks(World):
+    """A world in which another rank has seen other images."""
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.stack([values, values + 1])
+
+
+def test_ranks_that_see_other_images_are_refused(own: Recipes, photos: Path) -> None:
+    dataset = open_dataset(str(photos), image_size=16)
+    check_same_data(dataset, World(0, 1, torch.device("cpu")))
+    with pytest.raises(DataError, match="the 2 processes do not see the same images"):
+        check_same_data(dataset, TwoRanks(0, 2, torch.device("cpu")))
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

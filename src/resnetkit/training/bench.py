@@ -30,6 +30,7 @@ from resnetkit.training.misfits import (
     check_data_fit,
     check_network_fit,
     check_own_images,
+    check_same_data,
     check_size_fit,
 )
 from resnetkit.training.optimizers import make_optimizers
@@ -224,6 +225,7 @@ def prepare(
     is_new = listed is None or not listed.is_file()
     if dataset.own is not None and is_new and recipe.data.on_bad_image == "error":
         check_own_images(dataset.own)
+    check_same_data(dataset, world)
     if recipe.data.cache == "disk" and cache:
         dataset = with_cache(dataset, recipe)
 

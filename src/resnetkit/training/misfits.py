@@ -18,6 +18,7 @@ __all__ = [
     "check_data_fit",
     "check_network_fit",
     "check_own_images",
+    "check_same_data",
     "check_size_fit",
 ]
 
@@ -94,6 +95,20 @@ def check_size_fit(recipe: Recipe, dataset: Dataset, model: ResNet) -> None:
             f"'{recipe.model.name}' shrinks images by {stride}, but those of '{dataset.name}' are"
             f" only {height}x{width} pixels. Use a network with the 3x3 stem, such as resnet20 or"
             " resnet18_3x3."
+        )
+
+
+def check_same_data(dataset: Dataset, world: World) -> None:
+    """Raises DataError, on all ranks, when they do not all see the same data.
+
+    A disk that fails for one of them would otherwise give it other samples under the same numbers.
+    """
+    beginning = int(dataset.sha256[:12] or "0", 16)  # exact as a float64
+    seen = world.gather(torch.tensor([beginning], dtype=torch.float64, device=world.device))
+    if len(seen.unique()) > 1:
+        raise DataError(
+            f"the {world.size} processes do not see the same images of '{dataset.name}'. Check the"
+            " disk that they share, and start again."
         )
 
 
