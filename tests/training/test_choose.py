@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from resnetkit.errors import DataError
+from resnetkit.models.weights.published import find_published
 from resnetkit.training.choose import choose
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe, load_recipe
@@ -53,6 +54,8 @@ def test_the_choice_follows_the_images_and_makes_a_recipe(tmp_path: Path, case: 
     words = choice.in_words(recipe)
     assert words.startswith(f"{train_images} training images, about {min(size)} pixels")
     assert f"{recipe.model.name} at {recipe.data.image_size}x" in words
+    assert ("weights fetch" in words) == (recipe.model.name == "resnet18")
+    assert find_published("resnet18.IMAGENET1K_V1") is not None  # which the words name
     assert ("class_weights=balanced" in words) == (recipe.class_weights == "balanced")
     assert "5 epochs in batches" in choice.in_words(load_recipe("finetune", {"length": "5 epochs"}))
 

@@ -20,6 +20,11 @@ SMALL_SIDE = 64  # pixels; smaller images keep their size
 PHOTO_SIDE = 128  # pixels at which photos are shown: a third of the cost of 224
 LARGE_SIDE = 600  # pixels; decoding larger photos again and again takes longer than the network
 SHOWN_SMALL, SHOWN_PHOTOS = 120_000, 18_000  # in all, of few images again and again: minutes each
+FEW_PHOTOS = (
+    " From nothing, few photos teach little: 'resnet weights fetch resnet18.IMAGENET1K_V1' brings"
+    " weights that were learned from a million, to start from with --weights"
+    " resnet18.IMAGENET1K_V1."
+)
 FEWEST_EPOCHS, MOST_EPOCHS = 10, 60
 UNBALANCED = 3.0  # times as many images in the largest class as in the smallest
 
@@ -55,11 +60,12 @@ class Choice:
             if recipe.class_weights == "balanced"
             else ""
         )
+        advice = "" if recipe.model.weights or self.side < SMALL_SIDE else FEW_PHOTOS
         return (
             f"{self.count:,} training images, about {self.side} pixels on the shorter side:"
             f" {recipe.model.name}{start} at {size}x{size} pixels, {recipe.length} in batches of"
             f" {recipe.batch_size}, crops by area and mirror images (data.flip=none where left and"
-            f" right matter).{kept}{balance} --set changes any of it."
+            f" right matter).{kept}{balance} --set changes any of it.{advice}"
         )
 
 
