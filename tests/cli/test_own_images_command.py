@@ -92,6 +92,15 @@ def test_what_was_begun_goes_on_though_images_were_added(
     assert "was finished before; nothing was trained" in second.err
 
 
+@pytest.mark.parametrize("words", [[], ["finetune"], ["--recipe", "finetune"]])
+def test_the_recipe_for_own_images_may_be_named(
+    resnet: Resnet, photos: Path, words: list[str]
+) -> None:
+    answer = resnet("train", *words, "--data", str(photos), "--dry-run", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["recipe"]["data"]["image_size"] == 32
+
+
 def test_weights_are_tuned(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
     base = ["train", "--data", str(photos), "--set", "length=2 epochs", "--set", "warmup.kind=none"]
     assert resnet(*base, "--out", str(tmp_path / "a")).code == 0

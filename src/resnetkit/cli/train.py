@@ -35,7 +35,6 @@ Threads = Annotated[int, Parameter(help="CPU threads; by default as many as a st
 
 def train(
     recipe: str = "",
-    /,
     *,
     data: Data = "",
     weights: Weights = "",
@@ -63,7 +62,7 @@ def train(
 
     threads = checked_threads(threads)
     begun = out / "recipe.yaml" if out else Path()
-    if not recipe and data and begun.is_file():  # the choice was made when it began
+    if recipe in ("", "finetune") and data and begun.is_file():  # the choice was made when it began
         remark(f"going on with the recipe in {out}")
         recipe = str(begun)
     chosen = asked_recipe(recipe, changes, data, weights, variant, micro_batch)
@@ -94,7 +93,7 @@ def asked_recipe(
         "micro_batch": micro_batch,
     }
     named: dict[str, Any] = {key: value for key, value in asked.items() if value}
-    if not recipe and data and is_own(data):
+    if recipe in ("", "finetune") and data and is_own(data):
         choice = choose(Path(data), weights=weights, variant=variant)
         chosen = load_recipe("finetune", {**named, **choice.changes, **parse_changes(changes)})
         remark(choice.in_words(chosen))
@@ -110,7 +109,6 @@ def asked_recipe(
 
 def lr_find(
     recipe: str = "",
-    /,
     *,
     data: Data = "",
     weights: Weights = "",
