@@ -54,7 +54,7 @@ def probabilities(answer: Answer, classes: int) -> Tensor:
 
 def decoding() -> list[threading.Thread]:
     """Returns the threads that decode for a predictor."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("predict")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

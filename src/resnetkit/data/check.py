@@ -2,10 +2,8 @@
 
 import hashlib
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from resnetkit.data.ahead import ahead
 from resnetkit.data.decode import decode, load_bytes
 from resnetkit.data.folder import ImageFile, ImageList
 from resnetkit.data.splits import Split
@@ -24,6 +23,7 @@ __all__ = ["BadImage", "Duplicate", "FolderReport", "check_images", "fingerprint
 
 logger = logging.getLogger(__name__)
 
+AHEAD = 64  # images that are decoded before they are looked at
 DECODED_SIDE = 64  # pixels: enough to see whether a file is whole and what it shows
 BANDS = 8  # of 16 bits: fingerprints that differ in fewer bits agree in one of them
 MOST_BITS_APART = 6  # of 128
@@ -120,10 +120,9 @@ def check_images(
         observe: is told now and then which share is done, from 0 to 1.
     """
     looks = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside of Python's lock
-        for look in pool.map(look_at, (file.path for file in images.files)):
-            looks.append(look)
-            observe(len(looks) / len(images.files))
+    for _, begun in ahead(look_at, (file.path for file in images.files), most=AHEAD):
+        looks.append(begun.result())
+        observe(len(looks) / len(images.files))
     counts: dict[str, Counter[str]] = {name: Counter() for name in images.class_names}
     converted: dict[str, list[Path]] = defaultdict(list)
     for file, look in zip(images.files, looks, strict=True):

@@ -75,7 +75,7 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
 
 def is_own(name: str) -> bool:
     """Returns whether a name means a user's own images: a path, not an entry of the table."""
-    return name not in DATASETS and (os.sep in name or Path(name).exists())
+    return bool(name) and name not in DATASETS and (os.sep in name or Path(name).exists())
 
 
 def check_name(name: str) -> None:

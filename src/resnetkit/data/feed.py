@@ -1,8 +1,6 @@
 """From sample ids to the float batches a network sees."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -10,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from resnetkit.data.ahead import ahead
 from resnetkit.data.augment import Augmentation, augment, color_shifts, erased, flipped, normalize
 from resnetkit.data.batches import Batch, evaluation_batches
 from resnetkit.data.dataset import Dataset, Images
@@ -126,19 +125,12 @@ class Feed:
             for batch in batches:
                 yield batch, partial(self.training, batch, size=size_of(batch.step))
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="feed") as loader:
-            waiting: deque[tuple[Batch, Future[tuple[Tensor, Tensor]]]] = deque()
-            try:
-                for batch in batches:
-                    future = loader.submit(self.training, batch, size=size_of(batch.step))
-                    waiting.append((batch, future))
-                    if len(waiting) > AHEAD:
-                        ready, found = waiting.popleft()
-                        yield ready, found.result
-                for ready, found in waiting:
-                    yield ready, found.result
-            finally:
-                loader.shutdown(wait=True, cancel_futures=True)
+
+        def load(batch: Batch) -> tuple[Tensor, Tensor]:
+            return self.training(batch, size=size_of(batch.step))
+
+        for batch, loaded in ahead(load, batches, most=AHEAD, threads=1):
+            yield batch, loaded.result
 
     def training(self, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
         """Returns this rank's share, augmented: float (B, C, H, W), and labels.

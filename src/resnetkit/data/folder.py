@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -202,23 +202,30 @@ def read_table(path: Path) -> ImageList:
     kind = TABLES.get(path.suffix.lower())
     if kind is None:
         raise DataError(f"{path} is not a folder: expected one, or a .csv or .jsonl file.")
-    try:
-        if path.stat().st_size > LARGEST_TABLE:
-            raise DataError(f"{path} is larger than {LARGEST_TABLE / 2**30:.0f} GiB.")
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    text = text_of(path)
     rows = csv_rows(path, text) if kind == "csv" else json_rows(path, text)
-    files = {}
+    files: dict[Path, ImageFile] = {}
     for number, row in rows:
         file = image_file(path, number, row)
-        place = os.path.abspath(file.path)
-        if place in files:
-            raise DataError(
-                f"{path}, line {number}: {shortened(place)} was named before. Keep one."
-            )
-        files[place] = file
+        if file.path in files:
+            name = shortened(str(file.path))
+            raise DataError(f"{path}, line {number}: {name} was named before. Keep one.")
+        files[file.path] = file
     return ImageList(path, tuple(files.values()))
+
+
+def text_of(table: Path) -> str:
+    """Returns the text of a table, in which a path may hold what is no UTF-8.
+
+    Raises:
+        DataError: when it cannot be read.
+    """
+    try:
+        if table.stat().st_size > LARGEST_TABLE:
+            raise DataError(f"{table} is larger than {LARGEST_TABLE / 2**30:.0f} GiB.")
+        return table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"{table} cannot be read: {error.strerror or error}.") from error
 
 
 def parts_of(table: Path) -> dict[str, str]:
@@ -227,11 +234,7 @@ def parts_of(table: Path) -> dict[str, str]:
     Raises:
         DataError: when it cannot be read.
     """
-    try:
-        text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{table} cannot be read: {error.strerror or error}.") from error
-    rows = (row for _, row in csv_rows(table, text))
+    rows = (row for _, row in csv_rows(table, text_of(table)))
     return {
         os.path.abspath(table.parent / (row["path"] or "")): PARTS.get(row.get("split") or "", "")
         for row in rows
@@ -374,6 +377,3 @@ def write_images(images: ImageList) -> bytes:
     for file in images.files:
         table.writerow((os.path.abspath(file.path), file.label, file.split or ""))
     return text.getvalue().encode(errors="surrogateescape")
-
-
-assert set(PARTS.values()) == set(get_args(Split))

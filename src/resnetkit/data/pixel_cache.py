@@ -8,7 +8,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from filelock import FileLock
 from PIL import Image
 
+from resnetkit.data.ahead import ahead
 from resnetkit.data.decode import read_image
 from resnetkit.errors import DataError
 from resnetkit.storage import replaced_folder, storage_errors
@@ -25,7 +25,7 @@ from resnetkit.storage import replaced_folder, storage_errors
 __all__ = ["PixelCache", "open_cache"]
 
 SHARE_OF_DISK = 0.5  # of what is free, that a cache may take
-AT_A_TIME = 256  # images that are decoded before they are written
+AT_A_TIME = 256  # images that are decoded before they are written, and then measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +105,8 @@ def fill(folder: Path, paths: Sequence[Path], *, channels: int, side: int) -> No
 def decoded(paths: Sequence[Path], channels: int, side: int) -> Iterator[npt.NDArray[np.uint8]]:
     """Yields the images in order, decoded by all cores."""
     one = partial(reduced, channels=channels, side=side)
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="cache") as threads:
-        for start in range(0, len(paths), AT_A_TIME):
-            yield from threads.map(one, paths[start : start + AT_A_TIME])
+    for _, pixels in ahead(one, paths, most=AT_A_TIME):
+        yield pixels.result()
 
 
 def reduced(path: Path, *, channels: int, side: int) -> npt.NDArray[np.uint8]:

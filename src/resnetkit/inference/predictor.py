@@ -1,9 +1,7 @@
 """Predictor: weights, preprocessing and class names: images in, ranked labels out."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from resnetkit.data.ahead import ahead
 from resnetkit.data.augment import normalize
 from resnetkit.data.check import BadImage
 from resnetkit.errors import DataError, ResnetkitError, UsageError, did_you_mean
@@ -197,7 +196,7 @@ class Predictor:
         if isinstance(pictures, Picture):
             pictures = [pictures]
         decoded = ahead(self.decoded, pictures, most=AHEAD * self.batch_size)
-        for batch in batches(decoded, self.batch_size):
+        for batch in batches((each.result() for _, each in decoded), self.batch_size):
             good = [each.values for each in batch if not each.error]
             rows = iter(self.computed(torch.stack(good), compute) if good else ())
             for each in batch:
@@ -265,26 +264,6 @@ def features_of(layer: str) -> Compute:
             return model.avgpool(model.features(images, name)[name]).flatten(1).float()
 
     return compute
-
-
-def ahead(
-    function: Callable[[Picture | BadImage], Output],
-    items: Iterable[Picture | BadImage],
-    *,
-    most: int,
-) -> Iterator[Output]:
-    """Yields function(item) in order; threads compute it for so many items ahead, at most."""
-    waiting: deque[Future[Output]] = deque()
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="predict") as threads:
-        try:
-            for item in items:
-                waiting.append(threads.submit(function, item))
-                if len(waiting) > most:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            threads.shutdown(wait=True, cancel_futures=True)
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

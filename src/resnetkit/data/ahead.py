@@ -1,0 +1,40 @@
+"""Work done ahead of its use: threads compute what is asked for next, and no more than that."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["ahead"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    most: int,
+    threads: int | None = None,
+) -> Iterator[tuple[Item, "Future[Result]"]]:
+    """Yields each item, in order, with the future of function(item).
+
+    Args:
+        function: what is computed; it should leave Python's lock to others, as Pillow does.
+        items: taken one by one, so that there may be any number of them.
+        most: how many are begun before the first of them is asked for.
+        threads: that compute; one a core by default.
+    """
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="ahead") as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(function, item)))
+                if len(waiting) > most:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
