@@ -138,7 +138,10 @@ def check_folder(root: Path, *, json: bool) -> None:
     from resnetkit.data.folder import read_images, split_images
     from resnetkit.errors import DataError
 
-    images = split_images(read_images(root), seed=0)
+    images = read_images(root, fewest_classes=1)
+    given = {file.split for file in images.files}
+    if given & {None, "train"}:  # else it is a test set, of which nothing is held out
+        images = split_images(images, seed=0)
     with bar(f"check {root}") as progress:
         report = check_images(images, observe=progress.update)
     print_json(folder_facts(report)) if json else show_folder(root, report)

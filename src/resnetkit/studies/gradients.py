@@ -216,7 +216,8 @@ GRADIENTS = Study(
     ),
     scales={
         "quick": digits(
-            variants(20, 56, length="3 epochs"), cost="40 seconds more than degradation"
+            variants(20, 56, length="3 epochs"),
+            cost="roughly 100 seconds more than degradation (estimate)",
         ),
         "short": cifar10(
             variants(20, 56, length="1 epochs"), cost="about 5 hours on 2 cores (estimate)"

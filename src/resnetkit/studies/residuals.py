@@ -183,7 +183,7 @@ RESIDUALS = Study(
     ),
     scales={
         "quick": digits(
-            networks("resnet20", "resnet32", "resnet56"), cost="10 seconds more than degradation"
+            networks("resnet20", "resnet32", "resnet56"), cost="20 seconds more than degradation"
         ),
         "short": cifar10(
             networks("resnet20", "resnet56"), cost="about 35 minutes on 2 cores (estimate)"

@@ -41,7 +41,7 @@ from resnetkit.training.world import ChosenPrecision, World, choose_precision
 
 __all__ = ["Bench", "ChosenKernels", "choose_kernels", "prepare"]
 
-NORMALIZED_ON = 1_000  # own images: decoding all of them would take long, and say no more
+NORMALIZED_ON = 1_000  # own images: decoding all of them would take long
 SMALL_STEP = 10**9  # multiply-adds of a forward pass
 SMALL_TRAINING = 10**13  # multiply-adds of all forward passes: about five epochs of ResNet-20
 
@@ -307,6 +307,11 @@ def find_normalization(
         raise RecipeError(
             "data.normalize is 'weights', but theirs is a mean of each pixel of"
             f" {'x'.join(map(str, learned.mean.shape[1:]))}: set data.normalize=channel."
+        )
+    if recipe.data.early_size and learned.mean.shape[1:] != (1, 1):
+        raise RecipeError(
+            "data.normalize is 'weights', but theirs is a mean of each pixel, which does not fit"
+            " smaller crops: set data.early_size=0."
         )
     return Normalization(learned.mean, learned.std)
 

@@ -18,8 +18,9 @@ __all__ = ["Choice", "choose"]
 SIZES_READ = 200  # files whose size in pixels is looked at
 SMALL_SIDE = 64  # pixels; smaller images keep their size
 PHOTO_SIDE = 128  # pixels at which photos are shown: a third of the cost of 224
-LARGE_SIDE = 600  # pixels; decoding larger photos again and again takes longer than the network
+LARGE_SIDE = 600  # pixels; larger photos are not decoded again and again
 SHOWN_SMALL, SHOWN_PHOTOS = 120_000, 18_000  # in all, of few images again and again: minutes each
+MANY_PHOTOS = 10_000
 FEW_PHOTOS = (
     " From nothing, few photos teach little: 'resnet weights fetch resnet18.IMAGENET1K_V1' brings"
     " weights that were learned from a million, to start from with --weights"
@@ -60,7 +61,8 @@ class Choice:
             if recipe.class_weights == "balanced"
             else ""
         )
-        advice = "" if recipe.model.weights or self.side < SMALL_SIDE else FEW_PHOTOS
+        is_poor = self.count < MANY_PHOTOS and self.side >= SMALL_SIDE
+        advice = FEW_PHOTOS if is_poor and not recipe.model.weights else ""
         return (
             f"{self.count:,} training images, about {self.side} pixels on the shorter side:"
             f" {recipe.model.name}{start} at {size}x{size} pixels, {recipe.length} in batches of"

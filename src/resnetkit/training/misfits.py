@@ -22,7 +22,7 @@ __all__ = [
     "check_size_fit",
 ]
 
-MOST_CHECKED = 20_000  # own images that are all decoded before the first step: a minute or so
+MOST_CHECKED = 20_000  # own images that are all decoded before the first step
 
 
 def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
