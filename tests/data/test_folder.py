@@ -5,10 +5,12 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from resnetkit.data.folder import ImageList, read_images, split_images, write_images
+from resnetkit.data.folder import PARTS, ImageList, read_images, split_images, write_images
+from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
 
 MakeFolder = Callable[..., Path]
@@ -25,6 +27,10 @@ def parts(images: ImageList) -> dict[str, Counter[str | None]]:
         name: Counter(file.split for file in images.files if file.label == name)
         for name in images.class_names
     }
+
+
+def test_every_part_has_a_name_in_folders_and_tables() -> None:
+    assert set(PARTS.values()) == set(get_args(Split))
 
 
 # Folders

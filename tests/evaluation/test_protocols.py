@@ -154,7 +154,7 @@ def test_what_images_do_not_allow_is_refused(network: TrainedNetwork, dataset: D
 
 
 def test_images_that_were_learned_from_are_counted(
-    runs: list[Run], dataset: Dataset, network: TrainedNetwork
+    runs: list[Run], dataset: Dataset, network: TrainedNetwork, tmp_path: Path
 ) -> None:
     """A folder without parts is a test set as a whole; most of this one was learned from."""
     photos = str(Path(runs[0].recipe.data.name))
@@ -167,6 +167,8 @@ def test_images_that_were_learned_from_are_counted(
     assert together.learned == len(dataset.splits["train"])
     copied = load_network(runs[0].model)
     assert copied.data == network.data  # the model of a run belongs to its list
+    page = write_evaluation(tmp_path / "page", [together], whole).read_text()
+    assert f"has learned from {together.learned} of these 60 images" in page
 
 
 def test_a_run_whose_training_images_are_gone_is_measured_on_others(

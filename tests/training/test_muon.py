@@ -37,6 +37,21 @@ def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, ...]) 
     assert wide.max() < 1.3
 
 
+def test_bfloat16_is_exact_enough() -> None:
+    """What autocast computes points where the exact step points, with about its length."""
+    weights = [nn.Parameter(random(64, 64, 3, 3)) for _ in range(2)]
+    for weight, enabled in zip(weights, (False, True), strict=True):
+        weight.grad = random(64, 64, 3, 3, seed=1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            Muon([weight], lr=0.1, momentum=0.6).step()
+    before = random(64, 64, 3, 3)
+    before *= 64**0.5 / before.norm()
+    exact, rounded = ((weight.detach() - before).flatten() for weight in weights)
+    assert not torch.equal(exact, rounded)
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.999
+    assert rounded.norm() / exact.norm() == pytest.approx(1, abs=0.02)
+
+
 def test_the_length_of_a_gradient_does_not_matter() -> None:
     matrices = random(2, 16, 144)
     torch.testing.assert_close(orthogonal(matrices), orthogonal(1000 * matrices))
@@ -98,8 +113,10 @@ def test_its_rate_follows_the_schedule(tiny: Recipes, tmp_path: Path) -> None:
     assert shares == [1.0, 1.0, 0.25]
 
 
-def test_a_training_with_it_learns(tiny: Recipes, tmp_path: Path) -> None:
-    recipe = tiny({"optimizer.muon_lr": 0.05, "length": "3 epochs", "log_every": 10})
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_training_with_it_learns(precision: str, tiny: Recipes, tmp_path: Path) -> None:
+    changes = {"optimizer.muon_lr": 0.05, "length": "3 epochs", "log_every": 10}
+    recipe = tiny({**changes, "precision": precision})
     run = train(recipe, tmp_path / "run")
     losses = [event["loss"] for event in run.events("interval")]
     assert losses[-1] < losses[0] / 2

@@ -208,7 +208,8 @@ def apply_gradient(bench: Bench, lr: float, norm: Tensor) -> None:
     for optimizer in bench.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr * group["share"]
-        optimizer.step()
+        with bench.precision.autocast():  # for the matrix products of Muon
+            optimizer.step()
     if bench.averaged is not None:
         bench.averaged.update_parameters(bench.model)
 
