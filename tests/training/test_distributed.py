@@ -135,6 +135,7 @@ def test_no_process_complains(trained: Trained) -> None:
 def test_one_rank_alone_speaks(trained: Trained) -> None:
     assert trained.output.count("test error") == 1
     assert trained.output.count("epoch 1 ") == 1
+    assert "finished before" not in trained.output
 
 
 def test_a_finished_run_is_there(trained: Trained) -> None:

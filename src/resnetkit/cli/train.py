@@ -73,6 +73,8 @@ def train(
     with bar(chosen.name) as progress:
         narrator = Narrator(progress)
         run = train_recipe(chosen, folder, device=device, threads=threads, observe=narrator)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes that torchrun starts, the first one speaks for all
     if not narrator.total_steps:
         remark(f"{folder} was finished before; nothing was trained.")
     show_result(run, json=json)
@@ -231,7 +233,7 @@ def show_result(run: "Run", *, json: bool) -> None:
     from resnetkit.training.run import finite
 
     final = run.final
-    if final is None or os.environ.get("RANK", "0") != "0":
+    if final is None:
         return
     splits = [split for split in ("train", "validation", "test") if split in final]
     if json:
