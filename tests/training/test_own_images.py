@@ -62,6 +62,20 @@ def own(tiny: Recipes, photos: Path) -> Callable[..., Recipe]:
     return make
 
 
+def crash_in(folder: Path, recipe: Recipe) -> None:
+    """Trains in a folder until the fifth event, after a checkpoint, and dies there."""
+    seen: list[Event] = []
+
+    def crash(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, folder, observe=crash)
+    assert any((folder / "checkpoints").iterdir())
+
+
 def test_a_run_writes_down_what_it_learns_from_and_learns(
     own: Recipes, photos: Path, tmp_path: Path
 ) -> None:
@@ -94,15 +108,7 @@ def test_a_crash_changes_no_byte_of_the_result(
 ) -> None:
     recipe = own({"data.crop": crop, "data.side": [16, 24], "data.flip": "random"})
     whole = train(recipe, tmp_path / "whole")
-    seen: list[Event] = []
-
-    def crash(event: Event) -> None:
-        seen.append(event)
-        if len(seen) == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "crashed", observe=crash)
+    crash_in(tmp_path / "crashed", recipe)
     picture(0, 999).save(photos / "cat" / "later.png")  # what came later is not learned from
     resumed = train(recipe, tmp_path / "crashed")
     assert results(resumed.folder) == results(whole.folder)
@@ -127,15 +133,7 @@ def test_a_run_does_not_go_on_with_other_images(
     own: Recipes, photos: Path, tmp_path: Path, change: str
 ) -> None:
     """Else the images that it will be tested on would be learned from."""
-    seen: list[Event] = []
-
-    def crash(event: Event) -> None:
-        seen.append(event)
-        if len(seen) == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(own(), tmp_path / "run", observe=crash)
+    crash_in(tmp_path / "run", own())
     path = tmp_path / "run" / "images.csv"
     text = path.read_text()  # with plain ends of lines
     changed = {

@@ -22,7 +22,7 @@ class Muon(Optimizer):
 
     Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the
     fixed norm is that of the author's CIFAR-10 speed runs. `torch.optim.Muon` takes matrices only.
-    Steps may be taken under autocast, as the authors do: the iteration corrects its own rounding.
+    Steps may be taken under autocast: the author's products are in bfloat16 too.
 
     Args:
         parameters: weights of convolutions (outputs, inputs, H, W), each followed by batch
