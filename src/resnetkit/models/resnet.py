@@ -191,17 +191,16 @@ class ResNet(nn.Module):
 
     def stages(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yields the name and the feature map of the stem and of each stage, in order."""
-        first, *later = self.feature_maps
-        last = [first, *later][-1]
+        names = list(self.feature_maps)
         recompute = self.recompute and torch.is_grad_enabled()
         fused = self.fused and self.training
         x = self.conv1(images)
         x = self.maxpool(normalize_add_relu(self.bn1, x) if fused else self.relu(self.bn1(x)))
-        yield first, x
-        for number, name in enumerate(later, start=1):
+        yield names[0], x
+        for number, name in enumerate(names[1:], start=1):
             for block in self.get_submodule(f"layer{number}").children():
                 x = run_block(block, x, recompute=recompute, fused=fused)
-            yield name, self.relu_out(self.bn_out(x)) if name == last else x
+            yield name, self.relu_out(self.bn_out(x)) if name == names[-1] else x
 
     def freeze(self, up_to: str = "", *, norms: bool = False) -> None:
         """Fixes layers that are not to be learned any further.
