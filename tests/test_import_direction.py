@@ -11,6 +11,7 @@ SOURCE = Path(resnetkit.__file__).parent
 FLOORS = {
     "errors": 0,
     "storage": 1,
+    "untrusted": 1,
     "download": 2,
     "models": 3,
     "data": 3,

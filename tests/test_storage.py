@@ -2,13 +2,20 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from resnetkit import storage
 from resnetkit.errors import StorageError
-from resnetkit.storage import replaced_folder, storage_errors, write_file, write_synced
+from resnetkit.storage import (
+    remove_leftovers,
+    replaced_folder,
+    storage_errors,
+    temporary_for,
+    write_file,
+    write_synced,
+)
 
 SENTENCES = {
     errno.ENOSPC: "the disk is full",
@@ -132,10 +139,29 @@ def test_a_folder_stays_as_it_was_when_the_block_fails(
     assert names_in(tmp_path / "model") == ["old"]
 
 
-def test_what_a_killed_process_left_is_not_in_the_way(tmp_path: Path) -> None:
-    leftover = tmp_path / f"{storage.TEMPORARY_PREFIX}model"
-    leftover.mkdir()
-    (leftover / "half").write_text("half")
-    with replaced_folder(tmp_path / "model") as temporary:
-        assert names_in(temporary) == []
-    assert names_in(tmp_path) == ["model"]
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    write_file(tmp_path / "kept", "kept")
+    folder, file = temporary_for(tmp_path / "model"), temporary_for(tmp_path / "recipe.yaml")
+    folder.mkdir()
+    (folder / "half").write_text("half")
+    file.write_text("half")
+    remove_leftovers(tmp_path)
+    assert names_in(tmp_path) == ["kept"]
+
+
+def test_writers_at_the_same_time_leave_one_whole_result(tmp_path: Path) -> None:
+    """Each writes a file and a folder of its own content 50 times, next to seven others."""
+
+    def write(number: int) -> None:
+        for _ in range(50):
+            write_file(tmp_path / "file", f"{number}" * 1000)
+            with replaced_folder(tmp_path / "model") as temporary:
+                for name in "ab":
+                    write_synced(temporary / name, f"{number}".encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert names_in(tmp_path) == ["file", "model"]
+    assert len(set((tmp_path / "file").read_text())) == 1
+    first, second = [(tmp_path / "model" / name).read_bytes() for name in "ab"]
+    assert first == second

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from resnetkit.untrusted import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -43,14 +45,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console(highlight=False).print(table)
-
-
-def printable(text: str) -> str:
-    """Returns text that keeps its line: a name from a file may hold anything."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 def remark(text: str) -> None:

@@ -12,7 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from resnetkit.errors import WeightsError
-from resnetkit.storage import TEMPORARY_PREFIX, replaced_folder, write_synced
+from resnetkit.storage import remove_leftovers, replaced_folder, write_synced
 
 __all__ = [
     "checkpoint_steps",
@@ -71,8 +71,7 @@ def remove_old_checkpoints(folder: Path, keep: int, spare: Collection[int] = ())
     for step in checkpoint_steps(folder)[:-keep]:
         if step not in spare:
             shutil.rmtree(folder / f"step-{step}")
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        shutil.rmtree(leftover)
+    remove_leftovers(folder)
 
 
 def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:

@@ -1,0 +1,141 @@
+"""What comes from outside, bounded before it is believed: files, JSON and text for a terminal."""
+
+import errno
+import json
+import os
+import stat
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["decompressed", "open_regular", "parse_json", "printable", "read_bounded"]
+
+CHUNK_BYTES = 1 << 20
+MAX_DEPTH = 100  # brackets within brackets in JSON; Python's parser gives up at about 1,000
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a regular file for reading; a pipe, a device or a socket is refused without waiting.
+
+    Raises:
+        OSError: when there is none, it may not be read, or it is no regular file.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        yield file
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """Returns the content of a regular file, for which no more memory is asked than it has bytes.
+
+    Raises:
+        OSError: as `open_regular`, or with EFBIG when the file is larger than `max_bytes`.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        # A file that grows while it is read, and those of /proc that claim no size, are read too.
+        content = file.read(min(size, max_bytes) + 1)
+        while len(content) <= max_bytes and (more := file.read(CHUNK_BYTES)):
+            content += more
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {megabytes(max_bytes)}", str(path))
+    return content
+
+
+def decompressed(chunks: Sequence[bytes] | Iterator[bytes], max_bytes: int) -> bytes:
+    """Returns what a gzip stream unpacks to, in pieces, so that a bomb is stopped at its limit.
+
+    Args:
+        chunks: of the compressed bytes, in order.
+        max_bytes: that may come out.
+
+    Raises:
+        ValueError: when it is not whole, not gzip, or unpacks to more.
+    """
+    result, unpacker = bytearray(), zlib.decompressobj(wbits=31)
+    try:
+        for chunk in chunks:
+            while chunk and not unpacker.eof:
+                result += unpacker.decompress(chunk, max_bytes + 1 - len(result))
+                if len(result) > max_bytes:
+                    raise ValueError(f"it unpacks to more than {megabytes(max_bytes)}")
+                chunk = unpacker.unconsumed_tail
+    except zlib.error as error:
+        raise ValueError(f"it is not gzip, or damaged ({error})") from error
+    if not unpacker.eof:
+        raise ValueError("its end is missing")
+    return bytes(result)
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Parses JSON that came from elsewhere.
+
+    Raises:
+        ValueError: when it is not JSON in UTF-8, names a key twice, or is nested too deeply.
+    """
+    text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+    check_depth(text)
+    return json.loads(text, object_pairs_hook=distinct)
+
+
+def check_depth(text: str) -> None:
+    """Raises ValueError for brackets within brackets beyond `MAX_DEPTH`."""
+    depth, in_string = 0, False
+    characters = iter(text) if text.count("[") + text.count("{") > MAX_DEPTH else iter(())
+    for character in characters:
+        if in_string:
+            if character == "\\":
+                next(characters, "")
+            elif character == '"':
+                in_string = False
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+        elif character in "]}":
+            depth -= 1
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the pairs of a JSON object as a dict.
+
+    Raises:
+        ValueError: when a key occurs twice, of which one value would be lost.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        duplicate = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"it names the key {duplicate!r} twice")
+    return values
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Returns text that cannot move a terminal's cursor, change its colors or break a line.
+
+    Args:
+        text: which may come from a file, a file's name or a network.
+        keep: characters that stay as they are, such as "\n" in a message of several lines.
+    """
+    return "".join(
+        character
+        if character in keep or character.isprintable()
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def megabytes(count: int) -> str:
+    """Returns a number of bytes for people."""
+    return f"{count / 2**20:,.0f} MiB" if count >= 2**20 else f"{count:,} bytes"

@@ -1,0 +1,110 @@
+"""Files, JSON and text from outside are bounded before they are believed."""
+
+import errno
+import gzip
+import json
+import os
+import socket
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from resnetkit.untrusted import decompressed, open_regular, parse_json, printable, read_bounded
+
+
+def test_a_regular_file_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    assert read_bounded(path, 7) == b"content"
+    (tmp_path / "link").symlink_to(path)
+    assert read_bounded(tmp_path / "link", 1 << 40) == b"content"
+
+
+def test_a_file_that_is_too_large_is_refused_with_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # sparse: it takes no room
+    with pytest.raises(OSError, match="it is larger than 1 MiB") as caught:
+        read_bounded(path, 1 << 20)
+    assert caught.value.errno == errno.EFBIG
+
+
+def test_memory_follows_the_size_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"small")
+    tracemalloc.start()
+    read_bounded(path, 1 << 30)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for name in ("pipe", "endless", "socket"):
+            with pytest.raises(OSError, match="regular|No such device"), open_regular(tmp_path / name):
+                pass
+    with pytest.raises(IsADirectoryError), open_regular(tmp_path):
+        pass
+
+
+def test_a_file_that_claims_no_size_is_read() -> None:
+    assert read_bounded(Path("/proc/self/status"), 1 << 20).startswith(b"Name:")
+
+
+def test_gzip_is_unpacked_and_a_bomb_is_not() -> None:
+    packed = gzip.compress(b"0" * 10_000_000)
+    pieces = [packed[start : start + 100] for start in range(0, len(packed), 100)]
+    assert decompressed(pieces, 10_000_000) == b"0" * 10_000_000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="unpacks to more than 1 MiB"):
+        decompressed([packed], 1 << 20)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"0" * 100)[:-9]])
+def test_what_is_not_whole_gzip_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="end is missing|not gzip"):
+        decompressed([content], 1000)
+
+
+@pytest.mark.parametrize("text", ['{"a": [1, {"b": null}]}', "[]", '"[[["', "1e3"])
+def test_json_is_parsed_as_python_does(text: str) -> None:
+    assert parse_json(text) == json.loads(text)
+    assert parse_json(text.encode("utf-8-sig")) == json.loads(text)
+
+
+def test_brackets_in_strings_are_not_counted() -> None:
+    text = json.dumps(["[" * 10_000 + '\\"' + "{" * 10_000])
+    assert parse_json(text) == json.loads(text)
+    wide = json.dumps([[{}] for _ in range(10_000)])
+    assert parse_json(wide) == json.loads(wide)
+
+
+@pytest.mark.parametrize("bracket", ["[", '{"a":'])
+def test_deep_nesting_is_refused(bracket: str) -> None:
+    with pytest.raises(ValueError, match="nested more than 100 levels"):
+        parse_json(bracket * 100_000)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '[{"b": {"a": 1, "c": 2, "a": 1}}]'])
+def test_a_key_twice_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="names the key 'a' twice"):
+        parse_json(text)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"nul", b"1" * 10_000])
+def test_what_is_not_json_is_refused_as_a_value(content: bytes) -> None:
+    with pytest.raises(ValueError, match="Expecting|decode|limit"):
+        parse_json(content)
+
+
+def test_text_cannot_steer_a_terminal() -> None:
+    text = "dog\x1b[2J\r\n\x9b31m\u202egod\u00a0\ud800"
+    assert printable(text) == ("dog\\x1b[2J\\r\\n\\x9b31m\\u202egod\\xa0\\ud800")
+    assert printable("two\nlines", keep="\n") == "two\nlines"
+    assert printable("caf\u00e9 \ud55c") == "caf\u00e9 \ud55c"
