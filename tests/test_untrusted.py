@@ -45,7 +45,10 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         for name in ("pipe", "endless", "socket"):
-            with pytest.raises(OSError, match="regular|No such device"), open_regular(tmp_path / name):
+            with (
+                pytest.raises(OSError, match="regular|No such device"),
+                open_regular(tmp_path / name),
+            ):
                 pass
     with pytest.raises(IsADirectoryError), open_regular(tmp_path):
         pass
