@@ -46,7 +46,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
         listener.bind(str(tmp_path / "socket"))
         for name in ("pipe", "endless", "socket"):
             with (
-                pytest.raises(OSError, match="regular|No such device"),
+                pytest.raises(OSError, match=r"regular|No such device"),
                 open_regular(tmp_path / name),
             ):
                 pass
@@ -71,7 +71,7 @@ def test_gzip_is_unpacked_and_a_bomb_is_not() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"0" * 100)[:-9]])
 def test_what_is_not_whole_gzip_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="end is missing|not gzip"):
+    with pytest.raises(ValueError, match=r"end is missing|not gzip"):
         decompressed([content], 1000)
 
 
@@ -102,7 +102,7 @@ def test_a_key_twice_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"nul", b"1" * 10_000])
 def test_what_is_not_json_is_refused_as_a_value(content: bytes) -> None:
-    with pytest.raises(ValueError, match="Expecting|decode|limit"):
+    with pytest.raises(ValueError, match=r"Expecting|decode|limit"):
         parse_json(content)
 
 
