@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from resnetkit.untrusted import decompressed, open_regular, parse_json, printable, read_bounded
+from resnetkit.untrusted import (
+    decompressed,
+    open_regular,
+    parse_json,
+    printable,
+    read_bounded,
+    recognized_mistake,
+)
 
 
 def test_a_regular_file_is_read_whole(tmp_path: Path) -> None:
@@ -111,3 +118,31 @@ def test_text_cannot_steer_a_terminal() -> None:
     assert printable(text) == ("dog\\x1b[2J\\r\\n\\x9b31m\\u202egod\\xa0\\ud800")
     assert printable("two\nlines", keep="\n") == "two\nlines"
     assert printable("caf\u00e9 \ud55c") == "caf\u00e9 \ud55c"
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (POINTER, "Git LFS pointer"),
+        (b"/annex/objects/SHA256E-s1--00.pth\n", "git-annex pointer"),
+        (b"<!DOCTYPE html><html>", "HTML page"),
+        (b"\xef\xbb\xbf\r\n <HTML lang=en>", "HTML page"),
+        (b"<!-- saved from url=(1)x -->\n<!-- 2 -->\n<html>", "HTML page"),
+        (b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C">', "HTML page"),
+        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "error message"),
+        (b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "macOS"),
+    ],
+)
+def test_what_people_have_in_place_of_a_file_is_recognized(content: bytes, words: str) -> None:
+    assert words in (recognized_mistake(content) or "")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\x03\x04", b"\x89HDF", b'{"a": 1}', b"<svg>", b"<!---->" * 10_000, b"\x80\x02}"],
+)
+def test_other_files_are_not_mistaken_for_a_mistake(content: bytes) -> None:
+    assert recognized_mistake(content) is None

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
@@ -10,10 +11,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["decompressed", "open_regular", "parse_json", "printable", "read_bounded"]
+__all__ = [
+    "decompressed",
+    "open_regular",
+    "parse_json",
+    "printable",
+    "read_bounded",
+    "recognized_mistake",
+]
 
 CHUNK_BYTES = 1 << 20
 MAX_DEPTH = 100  # brackets within brackets in JSON; Python's parser gives up at about 1,000
+
+BEGINNING_BYTES = 1024  # of a file, enough to recognize what it is
+# What people have in place of a file when a download went wrong, by how it begins. The atomic group
+# keeps a row of comments from being tried in every way.
+MISTAKES = {
+    rb"version https://(git-lfs|hawser)\.github\.com/spec/": (
+        "it is a Git LFS pointer, not the file itself: run 'git lfs pull' where it came from"
+    ),
+    rb"((\.\./)*\.git)?/annex/objects/": (
+        "it is a git-annex pointer, not the file itself: run 'git annex get' where it came from"
+    ),
+    rb"(?>(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*)<(!doctype\s+html|html|head|body|title|script)\b": (
+        "it is an HTML page, such as a login or an error page, not the file itself: download it"
+        " again and look at the address"
+    ),
+    rb"(<\?xml[^>]*>\s*)?<Error>": (
+        "it is a server's error message, not the file itself: download it again and look at the"
+        " address"
+    ),
+    rb"\x00\x05\x16[\x00\x07]": (
+        "it holds only what macOS keeps beside a file (its name begins with '._'), not the file"
+        " itself"
+    ),
+}
 
 
 @contextmanager
@@ -74,6 +106,25 @@ def decompressed(chunks: Sequence[bytes] | Iterator[bytes], max_bytes: int) -> b
     if not unpacker.eof:
         raise ValueError("its end is missing")
     return bytes(result)
+
+
+def recognized_mistake(beginning: bytes) -> str | None:
+    """Returns what a file is that is not what it should be, where that is a common mistake.
+
+    To be asked of a file that cannot be read as what its name says.
+
+    Args:
+        beginning: of the file; of more than a kilobyte, the first is looked at.
+
+    Returns:
+        Words such as "it is a Git LFS pointer, not the file itself: run 'git lfs pull' ..." without
+        a full stop; None where nothing is recognized.
+    """
+    content = beginning[:BEGINNING_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip()
+    for pattern, words in MISTAKES.items():
+        if re.match(pattern, content, re.IGNORECASE | re.DOTALL):
+            return words
+    return None
 
 
 def parse_json(content: bytes | str) -> Any:
