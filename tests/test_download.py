@@ -1,6 +1,8 @@
 """Downloads from a server on this machine that cuts, refuses, redirects, dawdles and lies."""
 
+import errno
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -84,6 +86,10 @@ class Server(BaseHTTPRequestHandler):
     def page_other(self) -> None:
         self.answer(b"another file", 0, 12)
 
+    def page_login(self) -> None:
+        """Is a page of a network that wants to be logged in to first."""
+        self.answer(b"<!doctype html><title>Log in</title>", 0, 99)
+
     def page_short(self) -> None:
         """Says that there is less than there is."""
         self.answer(CONTENT, 0, 1000, 1000)
@@ -100,6 +106,13 @@ class Server(BaseHTTPRequestHandler):
 
     def page_endless(self) -> None:
         self.answer(CONTENT, 0, len(CONTENT), ENDLESS)
+
+    def page_slow(self) -> None:
+        """Sends the file in ten pieces within half a second."""
+        self.answer(CONTENT, self.start, self.start, len(CONTENT) - self.start)
+        for piece in range(10):
+            time.sleep(0.05)
+            self.wfile.write(CONTENT[piece * len(CONTENT) // 10 : (piece + 1) * len(CONTENT) // 10])
 
     def page_silent(self) -> None:
         self.ending.wait(20)
@@ -176,6 +189,11 @@ def fetch(tmp_path: Path) -> Callable[..., list[tuple[int, int]]]:
 Fetch = Callable[..., list[tuple[int, int]]]
 
 
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Returns the files of a folder, without the lock that stays there."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".lock"}
+
+
 @pytest.mark.parametrize("page", ["whole", "moved", "far", "cut", "restarts", "busy", "lengthless"])
 def test_the_whole_file_comes_whatever_happens_on_the_way(
     address: str, tmp_path: Path, fetch: Fetch, page: str
@@ -183,7 +201,7 @@ def test_the_whole_file_comes_whatever_happens_on_the_way(
     told = fetch(f"{address}/{page}")
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert told[-1] == (len(CONTENT), 0 if page == "lengthless" else len(CONTENT))
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert list(files_in(tmp_path)) == ["file"]
 
 
 def test_a_cut_connection_is_taken_up_where_it_ended(address: str, fetch: Fetch) -> None:
@@ -231,6 +249,7 @@ def test_what_is_left_of_another_file_does_no_harm(
         ("dead", 3, r"cannot be reached \(the connection ended after 0 of 1,024,000 bytes\)"),
         ("long", 3, r"cannot be reached \(the connection ended after"),
         ("other", 1, "holds another file: its SHA-256 is [0-9a-f]{64}, expected"),
+        ("login", 1, "sends something else: it is an HTML page, such as a login"),
         ("short", 1, "holds another file: its SHA-256 is"),
         ("circle", 5, r"cannot be reached \(it leads in a circle, or nowhere\)"),
         ("nowhere", 1, r"cannot be reached \(it leads in a circle, or nowhere\)"),
@@ -244,7 +263,7 @@ def test_what_is_not_the_file_is_refused_and_not_kept(
         fetch(f"{address}/{page}")
     assert str(caught.value).count("\n") == 0
     assert len(Server.asked) == asked
-    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    left = files_in(tmp_path)
     assert not left or (list(left) == ["file.part"] and CONTENT.startswith(left["file.part"]))
 
 
@@ -266,7 +285,72 @@ def test_a_file_without_end_is_not_taken(
     monkeypatch.setattr(module, "MOST_BYTES", 500_000)
     with pytest.raises(TransferError, match="sends more than 500,000 bytes"):
         fetch(f"{address}/endless")
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == {}
+
+
+def test_two_downloads_of_one_file_at_once_both_succeed(
+    address: str, tmp_path: Path, fetch: Fetch
+) -> None:
+    errors: list[Exception] = []
+
+    def call() -> None:
+        try:
+            fetch(f"{address}/slow")
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert errors == []
+    assert files_in(tmp_path) == {"file": CONTENT}
+    assert len(Server.asked) == 1
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_will_do(
+    address: str, tmp_path: Path, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    import filelock
+
+    def acquire(*_: object, **__: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    fetch(f"{address}/whole")
+    with pytest.raises(TransferError):
+        download(
+            [f"{address}/cut"],
+            tmp_path / "more",
+            digest=Digest("md5", "0"),
+            observe=lambda *_: None,
+        )
+    assert files_in(tmp_path) == {"file": CONTENT}
+
+
+def test_a_lock_that_cannot_be_written_is_a_sentence(
+    address: str, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import filelock
+
+    def acquire(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    with pytest.raises(StorageError, match=r"cannot write .*lock: the file system is read-only"):
+        fetch(f"{address}/whole")
+
+
+def test_a_pipe_or_a_link_in_place_of_the_file_is_replaced(
+    address: str, tmp_path: Path, fetch: Fetch
+) -> None:
+    os.mkfifo(tmp_path / "file")
+    (tmp_path / "other").write_text("untouched")
+    (tmp_path / "file.part").symlink_to(tmp_path / "other")
+    fetch(f"{address}/whole")
+    assert files_in(tmp_path) == {"file": CONTENT, "other": b"untouched"}
 
 
 def test_the_next_address_is_tried(address: str, tmp_path: Path, fetch: Fetch) -> None:

@@ -15,7 +15,8 @@ from typing import IO, Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 from resnetkit.errors import TransferError
-from resnetkit.storage import storage_errors
+from resnetkit.storage import exclusive, storage_errors, temporary_for
+from resnetkit.untrusted import BEGINNING_BYTES, open_regular, recognized_mistake
 
 __all__ = ["Digest", "Observer", "check_online", "download", "headers_of"]
 
@@ -33,6 +34,7 @@ PAUSES = (0.5, 1.0, 2.0)  # seconds between tries
 PASSING = {408, 429, 500, 502, 503, 504}  # answers that may be others a moment later
 FAILURES = (OSError, http.client.HTTPException, ValueError)  # ValueError: an impossible address
 ADVICE = "Make room there, or choose another folder."
+WAITING = "another process is fetching this file: waiting for it"
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,21 @@ class Digest:
 
     def of(self, path: Path) -> str:
         """Returns what a file hashes to."""
-        algorithm = "sha1" if self.kind == "git" else self.kind
-        beginning = b"blob %d\0" % path.stat().st_size if self.kind == "git" else b""
-        digest = hashlib.new(algorithm, beginning, usedforsecurity=False)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            digest = self.begun(os.fstat(file.fileno()).st_size)
             return hashlib.file_digest(file, lambda: digest).hexdigest()
+
+    def of_bytes(self, content: bytes) -> str:
+        """Returns what the content of a file hashes to."""
+        digest = self.begun(len(content))
+        digest.update(content)
+        return digest.hexdigest()
+
+    def begun(self, size: int) -> "hashlib._Hash":
+        """Returns a hash that waits for a content of so many bytes."""
+        algorithm = "sha1" if self.kind == "git" else self.kind
+        beginning = b"blob %d\0" % size if self.kind == "git" else b""
+        return hashlib.new(algorithm, beginning, usedforsecurity=False)
 
     def __str__(self) -> str:
         return {"sha256": "SHA-256", "md5": "MD5", "git": "SHA-1 by Git"}[self.kind]
@@ -76,27 +88,53 @@ def check_online() -> None:
             )
 
 
-def download(urls: Sequence[str], path: Path, *, digest: Digest, observe: Observer) -> None:
+def download(
+    urls: Sequence[str],
+    path: Path,
+    *,
+    digest: Digest,
+    observe: Observer,
+    lock: Path | None = None,
+    advice: str = ADVICE,
+) -> None:
     """Downloads a file from the first address that has it; it is there verified or not at all.
 
     A connection that is cut is taken up again where it ended, a few times. After that, what has
-    come stays for the next call.
+    come stays for the next call. Of several processes one downloads, and the others wait for it.
 
     Args:
         urls: addresses of the same file.
         path: where to put it; what has come so far lies beside it under the name `<name>.part`.
-        digest: of the whole file.
+        digest: of the whole file; nothing is downloaded when it is there already.
         observe: see `Observer`.
+        lock: file that is locked meanwhile; by default `<name>.lock` beside it.
+        advice: how to go on when the folder cannot be written.
 
     Raises:
         TransferError: when no address can be reached, or what comes is not the file.
         StorageError: when the disk is full.
     """
     check_online()
+    lock = lock or path.with_name(f"{path.name}.lock")
+    with exclusive(lock, waiting=WAITING, advice=advice) as locked:
+        if digest.matches(path):
+            return
+        part = path.with_name(f"{path.name}.part") if locked else temporary_for(path)
+        try:
+            download_part(urls, part, digest=digest, observe=observe)
+            with storage_errors(path, ADVICE):
+                part.replace(path)
+        finally:
+            if not locked:
+                part.unlink(missing_ok=True)
+
+
+def download_part(urls: Sequence[str], part: Path, *, digest: Digest, observe: Observer) -> None:
+    """Downloads a file from the first address that has it, to what becomes the file then."""
     reasons = []
     for url in urls:
         try:
-            download_from(url, path, digest=digest, observe=observe)
+            download_from(url, part, digest=digest, observe=observe)
         except TransferError as error:
             reasons.append(str(error).rstrip("."))
         else:
@@ -104,25 +142,33 @@ def download(urls: Sequence[str], path: Path, *, digest: Digest, observe: Observ
     raise TransferError("; ".join(reasons) + ".")
 
 
-def download_from(url: str, path: Path, *, digest: Digest, observe: Observer) -> None:
+def download_from(url: str, part: Path, *, digest: Digest, observe: Observer) -> None:
     """Downloads a file from one address, taking up a cut connection where it ended."""
-    part = path.with_name(path.name + ".part")
+    if part.is_symlink() or not (part.is_file() or part.is_dir()):
+        with storage_errors(part, ADVICE):
+            part.unlink(missing_ok=True)  # a link or a pipe in its place would be written to
     leftover = part.exists()
     if not (leftover and digest.matches(part)):
         persistently(url, lambda: receive(url, part, observe))
-    if not digest.matches(part):
-        found = digest.of(part)
-        part.unlink()
-        if leftover:  # what lay there may have been of another file
-            download_from(url, path, digest=digest, observe=observe)
-            return
-        is_whole = len(digest.beginning) == len(found)
-        expected = digest.beginning if is_whole else f"one that begins with {digest.beginning}"
-        raise TransferError(
-            f"{shown(url)} holds another file: its {digest} is {found}, expected {expected}."
-        )
-    with storage_errors(path, ADVICE):
-        part.replace(path)
+    if digest.matches(part):
+        return
+    message = other_file(url, part, digest)
+    part.unlink()
+    if not leftover:
+        raise TransferError(message)
+    download_from(url, part, digest=digest, observe=observe)  # it may have been of another file
+
+
+def other_file(url: str, part: Path, digest: Digest) -> str:
+    """Returns why what has come is not the file that was asked for."""
+    with open_regular(part) as file:
+        mistake = recognized_mistake(file.read(BEGINNING_BYTES))
+    if mistake:
+        return f"{shown(url)} sends something else: {mistake}."
+    actual = digest.of(part)
+    is_whole = len(digest.beginning) == len(actual)
+    expected = digest.beginning if is_whole else f"one that begins with {digest.beginning}"
+    return f"{shown(url)} holds another file: its {digest} is {actual}, expected {expected}."
 
 
 def headers_of(url: str, wanted: str) -> HTTPMessage:

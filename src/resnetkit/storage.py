@@ -1,26 +1,39 @@
 """Writing files so that a crash, a full disk or a kill never leaves a half-written one in place."""
 
 import errno
+import logging
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resnetkit.errors import StorageError
 
+if TYPE_CHECKING:
+    import filelock
+
 __all__ = [
     "TEMPORARY_PREFIX",
+    "exclusive",
+    "path_in_home",
     "remove_leftovers",
     "replaced_folder",
     "storage_errors",
+    "temporary_for",
     "write_file",
     "write_synced",
 ]
 
+logger = logging.getLogger(__name__)
+
 TEMPORARY_PREFIX = ".writing-"
 PUT_TRIES = 100  # each lost to another process that put its folder there first
+QUIET_SECONDS = 0.5  # that a process waits for a lock before it says so
+MAX_WAIT_HOURS = 6  # for another process that holds a lock
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # how file systems say that they know none
 
 
 @contextmanager
@@ -126,6 +139,82 @@ def put_in_place(temporary: Path, path: Path) -> None:
             path.rename(aside)
         remove(aside)
     temporary.rename(path)
+
+
+@contextmanager
+def exclusive(lock: Path, *, waiting: str, advice: str) -> Iterator[bool]:
+    """Waits until no other process or thread holds a lock, and holds it.
+
+    Args:
+        lock: a file, made where there is none, and left there.
+        waiting: what to tell the user when another one holds it.
+        advice: how to go on when the file cannot be written.
+
+    Yields:
+        Whether the lock is held: not on a file system that knows no locks, where unique temporary
+        names must do.
+
+    Raises:
+        StorageError: when the file cannot be written, or another one holds the lock for hours.
+    """
+    import filelock  # here, so that commands that lock nothing start without it
+
+    lock_file = filelock.FileLock(lock)
+    held = True
+    with storage_errors(lock, advice):
+        try:
+            acquire(lock_file, lock, waiting)
+        except NotImplementedError:  # in versions of filelock before 3.19
+            held = False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            held = False
+    try:
+        yield held
+    finally:
+        if held:
+            lock_file.release()
+
+
+def acquire(lock_file: "filelock.BaseFileLock", lock: Path, waiting: str) -> None:
+    """Acquires a lock, and tells the user when that takes long.
+
+    Raises:
+        StorageError: when it takes hours.
+    """
+    import filelock
+
+    try:
+        lock_file.acquire(timeout=QUIET_SECONDS)
+        return
+    except filelock.Timeout:
+        logger.warning(waiting)
+    try:
+        lock_file.acquire(timeout=MAX_WAIT_HOURS * 3600)
+    except filelock.Timeout:
+        raise StorageError(
+            f"another process has held {lock} for {MAX_WAIT_HOURS} hours: end it and try again."
+        ) from None
+
+
+def path_in_home(path: str, variable: str) -> Path:
+    """Returns a path in which ~ stands for the user's home.
+
+    Args:
+        path: which may begin with ~.
+        variable: of the environment, by which a user without a home names another folder.
+
+    Raises:
+        StorageError: when it begins with ~, and this user has no home.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise StorageError(
+            f"the folder {path} is not known, since this user has no home folder: set {variable} to"
+            " a folder that can be written."
+        )
+    return Path(expanded)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,14 +1,9 @@
 """Published weights brought to this machine, verified, into the caches of their libraries."""
 
-import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import filelock
 
 from resnetkit.download import Digest, Observer, download, headers_of
 from resnetkit.errors import TransferError, UsageError, did_you_mean
@@ -24,8 +19,6 @@ from resnetkit.models.weights.published import (
 from resnetkit.storage import storage_errors, write_file
 
 __all__ = ["digest_named", "fetch_weights"]
-
-logger = logging.getLogger(__name__)
 
 ADVICE = "Set TORCH_HOME (torchvision) or HF_HOME (timm) to a folder that can be written."
 HEXADECIMAL = re.compile(r"[0-9a-f]+")
@@ -141,25 +134,8 @@ def fetch_file(url: str, path: Path, locks: Path, digest: Digest, observe: Obser
     with storage_errors(path, ADVICE):
         path.parent.mkdir(parents=True, exist_ok=True)
         locks.mkdir(parents=True, exist_ok=True)
-    with alone(locks / f"{path.name}.lock"):
-        if not digest.matches(path):
-            download([url], path, digest=digest, observe=observe)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Waits until no other process holds a lock, and holds it."""
-    lock = filelock.FileLock(path)
-    with storage_errors(path, ADVICE):
-        try:
-            lock.acquire(timeout=1)
-        except filelock.Timeout:
-            logger.warning("another process is fetching this file: waiting for it")
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    lock = locks / f"{path.name}.lock"
+    download([url], path, digest=digest, observe=observe, lock=lock, advice=ADVICE)
 
 
 def link(path: Path, blob: Path) -> None:
