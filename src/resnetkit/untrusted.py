@@ -6,13 +6,16 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 __all__ = [
+    "BEGINNING_BYTES",
     "decompressed",
+    "decompressed_pieces",
     "open_regular",
     "parse_json",
     "printable",
@@ -49,7 +52,7 @@ MISTAKES = {
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[IO[bytes]]:
+def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Opens a regular file for reading; a pipe, a device or a socket is refused without waiting.
 
     Raises:
@@ -83,7 +86,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def decompressed(chunks: Sequence[bytes] | Iterator[bytes], max_bytes: int) -> bytes:
+def decompressed(chunks: Iterable[bytes], max_bytes: int) -> bytes:
     """Returns what a gzip stream unpacks to, in pieces, so that a bomb is stopped at its limit.
 
     Args:
@@ -93,19 +96,38 @@ def decompressed(chunks: Sequence[bytes] | Iterator[bytes], max_bytes: int) -> b
     Raises:
         ValueError: when it is not whole, not gzip, or unpacks to more.
     """
-    result, unpacker = bytearray(), zlib.decompressobj(wbits=31)
+    return b"".join(decompressed_pieces(chunks, max_bytes))
+
+
+def decompressed_pieces(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
+    """Yields what a gzip stream unpacks to, a megabyte at most at a time.
+
+    Args:
+        chunks: as for `decompressed`.
+        max_bytes: likewise.
+
+    Raises:
+        ValueError: likewise.
+    """
+    count, unpacker = 0, zlib.decompressobj(wbits=31)
     try:
         for chunk in chunks:
             while chunk and not unpacker.eof:
-                result += unpacker.decompress(chunk, max_bytes + 1 - len(result))
-                if len(result) > max_bytes:
+                piece = unpacker.decompress(chunk, min(CHUNK_BYTES, max_bytes + 1 - count))
+                count += len(piece)
+                if count > max_bytes:
                     raise ValueError(f"it unpacks to more than {megabytes(max_bytes)}")
+                if piece:
+                    yield piece
                 chunk = unpacker.unconsumed_tail
+            if unpacker.eof:
+                break
     except zlib.error as error:
         raise ValueError(f"it is not gzip, or damaged ({error})") from error
     if not unpacker.eof:
         raise ValueError("its end is missing")
-    return bytes(result)
+    if unpacker.unused_data.startswith(b"\x1f\x8b"):
+        raise ValueError("it is made of several gzip streams: unpack it with gunzip")
 
 
 def recognized_mistake(beginning: bytes) -> str | None:

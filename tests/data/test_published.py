@@ -3,9 +3,15 @@
 import gzip
 import hashlib
 import json
+import os
 import pickle
+import pwd
 import tarfile
+import time
+import tracemalloc
+import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +25,13 @@ from resnetkit.data import published, roads
 from resnetkit.data.contact_sheet import contact_sheet
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.published import PUBLISHED, Arrays, check_cached, store
-from resnetkit.errors import DataError, StorageError, UsageError
+from resnetkit.errors import DataError, StorageError, TransferError, UsageError
 
 COUNTS = (50, 20)
+
+
+def npy(array: np.ndarray) -> bytes:
+    return published.npy_bytes(array)
 
 
 @pytest.fixture(autouse=True)
@@ -183,6 +193,78 @@ def test_the_pinned_digests_of_cifar10_are_those_of_the_official_batches() -> No
     assert set(PUBLISHED["cifar10"].digests) == set(vars(random_arrays("cifar10")))
 
 
+FACTS = {"name": "cifar10", "road": "r", "sha256": dict.fromkeys(vars(random_arrays("mnist")), "0")}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("facts.json", b"", "facts.json cannot be read"),
+        ("facts.json", b"[" * 100_000, "nested more than"),
+        ("facts.json", b'{"sha256": {}, "sha256": {}}', "names the key 'sha256' twice"),
+        ("facts.json", b"[]", "facts.json does not say what it should"),
+        ("facts.json", b'{"road": "r"}', "facts.json does not say what it should"),
+        ("facts.json", b'{"road": "r", "sha256": [1]}', "facts.json does not say what it should"),
+        ("facts.json", json.dumps({**FACTS, "road": [1]}).encode(), "does not say what it should"),
+        ("images.npy", b"", "images.npy cannot be read"),
+        ("images.npy", b"PK\x03\x04", "images.npy cannot be read"),
+        ("images.npy", npy(np.zeros((70, 32, 32, 3), np.float32)), "images.npy is float32"),
+        ("images.npy", npy(np.zeros(3, np.uint8)), r"images.npy is uint8 of shape \(3,\)"),
+        ("images.npy", npy(np.zeros((70, 32, 32, 3), np.uint8))[:-1], "images.npy cannot be read"),
+        ("labels.npy", npy(np.full(70, 10, np.uint8)), "labels.npy names more than 10 classes"),
+        ("labels.npy", npy(np.zeros((), np.uint8)), "labels.npy is uint8"),
+    ],
+)
+def test_a_cache_that_is_damaged_is_a_sentence(
+    small: Callable[[str], Arrays], file: str, content: bytes, words: str
+) -> None:
+    folder = store("cifar10", small("cifar10"), "a test")
+    (folder / file).write_bytes(content)
+    for read in (open_dataset, check_cached):
+        with pytest.raises(DataError, match=words) as caught:
+            read("cifar10")
+        assert "remove that folder and run 'resnet data fetch cifar10'" in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["images.npy", "labels.npy", "facts.json"])
+def test_a_pipe_in_the_cache_is_refused_without_waiting(
+    small: Callable[[str], Arrays], file: str
+) -> None:
+    folder = store("cifar10", small("cifar10"), "a test")
+    (folder / file).unlink()
+    with pytest.raises(DataError, match="No such file"):
+        open_dataset("cifar10")
+    os.mkfifo(folder / file)
+    with pytest.raises(DataError, match="it is not a regular file"):
+        open_dataset("cifar10")
+
+
+def test_without_a_home_nothing_is_here_and_the_variable_is_named(
+    small: Callable[[str], Arrays], source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_binary(source, small("cifar10"))
+    for name in ("RESNETKIT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert not published.is_cached("cifar10")
+    with pytest.raises(
+        DataError, match=r"not on this machine: .* no home folder: set RESNETKIT_CACHE"
+    ):
+        open_dataset("cifar10")
+    with pytest.raises(StorageError, match="set RESNETKIT_CACHE to a folder that can be written"):
+        roads.fetch("cifar10", source=source)
+    monkeypatch.setenv("RESNETKIT_CACHE", str(source / "cache"))
+    assert roads.fetch("cifar10", source=source) == source / "cache" / "datasets" / "cifar10"
+
+
+def test_a_tilde_in_the_name_of_the_cache_is_the_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RESNETKIT_CACHE", "~/kept")
+    assert published.cache_folder() == tmp_path / "kept"
+
+
 @pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels"])
 def test_one_changed_byte_is_refused_and_nothing_is_kept(
     small: Callable[[str], Arrays], cache: Path, part: str
@@ -238,7 +320,9 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read_are_named(source: Path) -> None:
     (source / "test_batch.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"the files of 'cifar10' in .* cannot be read"):
+    with pytest.raises(
+        DataError, match=r"the files of 'cifar10' in .* cannot be read: data_batch_1"
+    ):
         roads.fetch("cifar10", source=source)
 
 
@@ -256,6 +340,238 @@ def test_a_python_batch_with_another_checksum_is_not_unpickled(
     with pytest.raises(DataError, match="cannot be read"):
         roads.fetch("cifar10", source=source)
     assert not (source / "harmed").exists()
+
+
+LAYOUT_WRITERS = {"binary": write_binary, "sheets": write_sheets}
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """Returns the beginning of a PNG file of so many pixels."""
+    header = b"IHDR" + width.to_bytes(4) + height.to_bytes(4) + bytes([8, 2, 0, 0, 0])
+    crc = zlib.crc32(header).to_bytes(4)
+    return b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4) + header + crc
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "content", "words"),
+    [
+        ("binary", "data_batch_2.bin", b"x" * 100, "has 100 bytes, expected 3,073 for each image"),
+        ("binary", "data_batch_2.bin", b"", r"train_images is uint8 of shape \(40, 32, 32, 3\)"),
+        ("binary", "test_batch.bin", b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        ("sheets", "test_batch.png", b"<!DOCTYPE html>", "it is an HTML page"),
+        (
+            "sheets",
+            "test_batch.png",
+            png_claiming(100_000, 100_000),
+            "has 100,000 x 100,000 pixels",
+        ),
+        ("sheets", "test_batch.png", png_claiming(1024, 20), "test_batch.png is damaged"),
+        ("sheets", "train_lables.json", b"[" * 100_000, "nested more than"),
+        ("sheets", "train_lables.json", b'{"0": 1}', "is no list of labels"),
+        ("sheets", "train_lables.json", b"[1, 300]", "is no list of labels"),
+        ("sheets", "train_lables.json", b"[1, 2.5]", "is no list of labels"),
+        ("sheets", "train_lables.json", b"[true]", "is no list of labels"),
+        ("sheets", "train_lables.json", b"[1", "is not JSON"),
+    ],
+)
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_file_that_is_something_else_is_named(
+    small: Callable[[str], Arrays],
+    source: Path,
+    layout: str,
+    file: str,
+    content: bytes,
+    words: str,
+    archived: bool,
+) -> None:
+    LAYOUT_WRITERS[layout](source, small("cifar10"))
+    (source / file).write_bytes(content)
+    given = archive_of(source) if archived else source
+    with pytest.raises(DataError, match=words) as caught:
+        roads.fetch("cifar10", source=given)
+    assert "resnetkit-" not in str(caught.value)  # the temporary folder
+    assert "download=True" not in str(caught.value)
+
+
+def archive_of(folder: Path) -> Path:
+    path = folder.parent / "have.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, "package")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "pipe", "endless", "folder"])
+def test_a_file_that_is_no_file_is_named(
+    small: Callable[[str], Arrays], source: Path, kind: str
+) -> None:
+    write_binary(source, small("cifar10"))
+    path = source / "data_batch_4.bin"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(
+        DataError, match=r"data_batch_4.bin: (No such|it is not a regular|Is a dir)"
+    ):
+        roads.fetch("cifar10", source=source)
+
+
+@pytest.mark.parametrize("name", ["have.tgz", "have"])
+def test_a_source_that_is_a_pipe_or_endless_is_refused(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="it is not a regular file"):
+        roads.fetch("cifar10", source=tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="it is not a regular file"):
+        roads.fetch("cifar10", source=tmp_path / name)
+
+
+def test_a_gzip_bomb_in_place_of_an_idx_file_is_stopped(
+    small: Callable[[str], Arrays], source: Path
+) -> None:
+    write_idx(source, small("mnist"), packed=True)
+    bomb = gzip.compress(bytes(200 << 20), 1)
+    (source / "t10k-images-idx3-ubyte.gz").write_bytes(bomb)
+    tracemalloc.start()
+    with pytest.raises(
+        DataError, match=r"t10k-images-idx3-ubyte\.gz: it unpacks to more than 15,696"
+    ):
+        roads.fetch("mnist", source=source)
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not an IDX file"),
+        (bytes([0, 0, 8, 3]) + bytes([255] * 12), "is not an IDX file of bytes of the shape"),
+        (bytes([0, 0, 8, 255]), "is not an IDX file"),
+        (bytes([0, 0, 8, 3, 0, 0, 0, 20, 0, 0, 0, 28, 0, 0, 0, 28, 1]), "its end is missing"),
+    ],
+)
+def test_an_idx_file_of_another_shape_is_refused(
+    small: Callable[[str], Arrays], source: Path, content: bytes, words: str
+) -> None:
+    write_idx(source, small("mnist"), packed=False)
+    (source / "t10k-images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        roads.fetch("mnist", source=source)
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_of_several_data_sets_in_a_folder_the_right_one_is_taken(
+    small: Callable[[str], Arrays], source: Path, archived: bool
+) -> None:
+    """As below the root folder of torchvision, where MNIST's files have Fashion-MNIST's names."""
+    right = small("mnist")
+    for folder, arrays in {
+        "FashionMNIST/raw": replace(right, train_images=255 - right.train_images),
+        "MNIST/raw": right,
+    }.items():
+        (source / folder).mkdir(parents=True)
+        write_idx(source / folder, arrays, packed=True)
+    roads.fetch("mnist", source=archive_of(source) if archived else source)
+    assert check_cached("mnist")["sha256"] == right.digests()
+
+
+def test_of_several_archives_one_must_be_named(source: Path) -> None:
+    for name in ("a.tgz", "b.tar.gz"):
+        (source / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"holds 2 archives, such as a\.tgz and b\.tar\.gz: name"):
+        roads.fetch("cifar10", source=source)
+
+
+def test_the_official_archive_is_checked_by_its_digest_first(source: Path) -> None:
+    path = source / "cifar-100-python.tar.gz"
+    path.write_bytes(b"half of it")
+    for given in (path, source):
+        with pytest.raises(
+            DataError, match=r"the official archive, but its MD5 is [0-9a-f]{32}, exp"
+        ):
+            roads.fetch("cifar100", source=given)
+    path.write_bytes(b"<html><title>404</title>")
+    with pytest.raises(DataError, match="it is an HTML page"):
+        roads.fetch("cifar100", source=path)
+
+
+def test_a_batch_is_unpickled_as_python_2_wrote_it(source: Path) -> None:
+    """Words of bytes, and arrays by the old name of their module."""
+    pixels = bytes(range(256)) * 12
+    content = (
+        b"(dS'data'\ncnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+        b"(I1\n(I1\nI3072\ntcnumpy\ndtype\n(S'u1'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntbI00\n"
+        b"S'" + "".join(f"\\x{value:02x}" for value in pixels).encode() + b"'\ntb"
+        b"sS'fine_labels'\n(lI7\nas."
+    )
+    (source / "train").write_bytes(content)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    images, labels = roads.python_batch(source, "train", md5, 1 << 20)
+    assert images.transpose(0, 3, 1, 2).tobytes() == pixels
+    assert labels.tolist() == [7]
+
+
+def test_a_batch_needs_nothing_but_arrays(source: Path) -> None:
+    content = b"cos\nsystem\n(S'true'\ntR."
+    (source / "train").write_bytes(content)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    with pytest.raises(ValueError, match=r"it asks for os\.system"):
+        roads.python_batch(source, "train", md5, 1 << 20)
+
+
+def test_a_name_that_is_not_text_is_no_hindrance(
+    small: Callable[[str], Arrays], tmp_path: Path
+) -> None:
+    source = tmp_path / "phot\udce9s"
+    source.mkdir()
+    write_binary(source, small("cifar10"))
+    roads.fetch("cifar10", source=source)
+    assert check_cached("cifar10")["road"] == str(source)
+
+
+def test_what_is_here_is_not_fetched_again(
+    small: Callable[[str], Arrays], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = store("cifar10", small("cifar10"), "a test")
+    monkeypatch.setenv("RESNETKIT_OFFLINE", "1")
+    assert roads.fetch("cifar10") == folder
+    (folder / "images.npy").unlink()
+    with pytest.raises(TransferError, match="RESNETKIT_OFFLINE"):
+        roads.fetch("cifar10")
+
+
+@pytest.mark.parametrize("origin", ["elsewhere", "here"])
+def test_several_fetches_at_once_all_end_well(
+    small: Callable[[str], Arrays],
+    source: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    origin: str,
+) -> None:
+    arrays = small("cifar10")
+    write_binary(source, arrays)
+    asked = []
+
+    def slowly(name: str, folder: Path, observe: object) -> tuple[Arrays, str]:
+        asked.append(name)
+        time.sleep(0.7)
+        return arrays, "a test"
+
+    monkeypatch.setattr(roads, "official", slowly)
+    given = source if origin == "here" else None
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(roads.fetch, "cifar10", source=given) for _ in range(4)]
+    assert {call.result() for call in calls} == {cache / "datasets" / "cifar10"}
+    assert check_cached("cifar10")["sha256"] == arrays.digests()
+    assert len(list((cache / "datasets").iterdir())) == 2  # the lock is the other one
+    if origin == "elsewhere":
+        assert len(asked) == 1
+        assert "another process is fetching 'cifar10': waiting for it" in caplog.text
 
 
 def test_where_the_official_site_is_out_of_reach_npm_is_asked(

@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 
 from resnetkit.cli.options import Json
 from resnetkit.cli.output import bar, print_json, print_table, remark
+from resnetkit.untrusted import printable
 
 if TYPE_CHECKING:
     from resnetkit.data.check import FolderReport
@@ -26,7 +27,7 @@ data = App(
 @data.command(name="list", help_epilogue="Example: resnet data list")
 def list_datasets(*, json: Json = False) -> None:
     """List the data sets and whether they are on this machine."""
-    from resnetkit.data.published import PUBLISHED, cache_folder
+    from resnetkit.data.published import PUBLISHED, is_cached
 
     rows: list[dict[str, Any]] = [
         {
@@ -42,7 +43,7 @@ def list_datasets(*, json: Json = False) -> None:
             "name": name,
             "title": published.title,
             "megabytes": published.megabytes,
-            "here": (cache_folder() / "datasets" / name).is_dir(),
+            "here": is_cached(name),
             "source": published.source,
         }
         for name, published in PUBLISHED.items()
@@ -125,7 +126,7 @@ def check(name: str, /, *, json: Json = False) -> None:
         f" {dataset.channels} channel(s), {len(dataset.class_names)} classes"
     )
     if facts:
-        remark(f"it came from {facts['road']}")
+        remark(f"it came from {printable(facts['road'])}")
 
 
 def check_folder(root: Path, *, json: bool) -> None:

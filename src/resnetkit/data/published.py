@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,20 +16,35 @@ import torch
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.splits import stratified_split
-from resnetkit.errors import DataError
-from resnetkit.storage import replaced_folder, storage_errors, write_synced
+from resnetkit.errors import DataError, StorageError
+from resnetkit.storage import (
+    exclusive,
+    path_in_home,
+    replaced_folder,
+    storage_errors,
+    write_synced,
+)
+from resnetkit.untrusted import open_regular, parse_json, read_bounded
 
 __all__ = [
     "PUBLISHED",
     "Arrays",
     "Published",
+    "alone_in_cache",
     "cache_folder",
     "check_cached",
+    "check_content",
+    "dataset_folder",
+    "is_cached",
+    "is_whole",
     "open_published",
     "store",
 ]
 
 Pixels = npt.NDArray[np.uint8]
+IMAGES, LABELS, FACTS = CACHED_FILES = ("images.npy", "labels.npy", "facts.json")
+MAX_FACTS_BYTES = 1 << 20
+ADVICE = "Make room, or set RESNETKIT_CACHE to another folder."
 VALIDATION_SHARE = 0.1  # of each class: 45k/5k on CIFAR-10, as in the paper
 
 
@@ -159,12 +176,55 @@ PUBLISHED: dict[str, Published] = {
 
 
 def cache_folder() -> Path:
-    """Returns where data sets are kept: RESNETKIT_CACHE, else the XDG cache folder."""
-    own = os.environ.get("RESNETKIT_CACHE")
-    if own:
-        return Path(own)
-    general = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(general) / "resnetkit"
+    """Returns where data sets are kept: RESNETKIT_CACHE, else the XDG cache folder.
+
+    Raises:
+        StorageError: when neither is set, and this user has no home.
+    """
+    general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    own = os.environ.get("RESNETKIT_CACHE") or f"{general}/resnetkit"
+    return path_in_home(own, "RESNETKIT_CACHE")
+
+
+def dataset_folder(name: str) -> Path:
+    """Returns the folder of a data set in the cache."""
+    return cache_folder() / "datasets" / name
+
+
+def is_cached(name: str) -> bool:
+    """Returns whether a data set is on this machine, as far as the names of its files say it."""
+    try:
+        folder = dataset_folder(name)
+    except StorageError:
+        return False
+    return all((folder / file).is_file() for file in CACHED_FILES)
+
+
+def is_whole(name: str) -> bool:
+    """Returns whether a data set is on this machine, and is what it should be."""
+    if not is_cached(name):
+        return False
+    try:
+        check_cached(name)
+    except DataError:
+        return False
+    return True
+
+
+@contextmanager
+def alone_in_cache(name: str) -> Iterator[Path]:
+    """Yields the folder of a data set, which no other process fetches meanwhile.
+
+    Raises:
+        StorageError: when the cache cannot be written.
+    """
+    folder = dataset_folder(name)
+    with storage_errors(folder, ADVICE):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_name(f".{name}.lock")
+    waiting = f"another process is fetching '{name}': waiting for it"
+    with exclusive(lock, waiting=waiting, advice=ADVICE):
+        yield folder
 
 
 def array_sha256(array: Pixels) -> str:
@@ -214,16 +274,16 @@ def store(name: str, arrays: Arrays, road: str) -> Path:
         StorageError: when the cache cannot be written.
     """
     check_content(name, arrays)
-    folder = cache_folder() / "datasets" / name
+    folder = dataset_folder(name)
     images = np.concatenate([arrays.train_images, arrays.test_images])
     labels = np.concatenate([arrays.train_labels, arrays.test_labels])
     facts = {"name": name, "road": road, "sha256": arrays.digests()}
-    with storage_errors(folder, "Make room, or set RESNETKIT_CACHE to another folder."):
+    with storage_errors(folder, ADVICE):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replaced_folder(folder) as temporary:
-            write_synced(temporary / "images.npy", npy_bytes(images))
-            write_synced(temporary / "labels.npy", npy_bytes(labels))
-            write_synced(temporary / "facts.json", json.dumps(facts, indent=1).encode())
+            write_synced(temporary / IMAGES, npy_bytes(images))
+            write_synced(temporary / LABELS, npy_bytes(labels))
+            write_synced(temporary / FACTS, json.dumps(facts, indent=1).encode())
     return folder
 
 
@@ -238,26 +298,76 @@ def read_cached(name: str) -> tuple[Pixels, Pixels, dict[str, Any]]:
     """Returns all images and all labels, memory-mapped, and what is known of them.
 
     Raises:
-        DataError: when they are not there or cannot be read.
+        DataError: when they are not there, cannot be read, or are not of the shape they should be.
     """
-    folder = cache_folder() / "datasets" / name
+    published = PUBLISHED[name]
+    try:
+        folder = dataset_folder(name)
+    except StorageError as error:
+        raise DataError(f"the data set '{name}' is not on this machine: {error}") from error
     if not folder.is_dir():
         raise DataError(
             f"the data set '{name}' is not on this machine (looked in {folder})."
-            f" 'resnet data fetch {name}' gets its {PUBLISHED[name].megabytes} MB, or takes the"
-            " files you have with --from."
+            f" 'resnet data fetch {name}' gets its {published.megabytes} MB, or takes the files you"
+            " have with --from."
         )
+    count = sum(published.counts)
     try:
-        facts = json.loads((folder / "facts.json").read_text())
-        # Copy-on-write: the file stays as it is, and torch may treat the array as writable.
-        images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
-        labels = np.load(folder / "labels.npy", mmap_mode="c", allow_pickle=False)
+        facts = read_facts(folder / FACTS)
+        images = mapped(folder / IMAGES, (count, *published.image_shape))
+        labels = mapped(folder / LABELS, (count,))
+        if labels.max() >= len(published.class_names):
+            raise ValueError(f"{LABELS} names more than {len(published.class_names)} classes")
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"the cached data set in {folder} cannot be read ({error}): remove that folder and"
-            f" run 'resnet data fetch {name}' again."
+            f"the cached data set in {folder} is damaged ({reason}): remove that folder and run"
+            f" 'resnet data fetch {name}' again."
         ) from error
     return images, labels, facts
+
+
+def mapped(path: Path, shape: tuple[int, ...]) -> Pixels:
+    """Returns an array of bytes in a file, mapped into memory.
+
+    Raises:
+        OSError: when the file cannot be read.
+        ValueError: when it is damaged, or of another shape.
+    """
+    with open_regular(path):  # numpy would wait for a pipe
+        pass
+    try:
+        # Copy-on-write: the file stays as it is, and torch may treat the array as writable.
+        array: Pixels = np.lib.format.open_memmap(path, mode="c")
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
+    if array.shape != shape or array.dtype != np.uint8:
+        raise ValueError(
+            f"{path.name} is {array.dtype} of shape {array.shape}, expected uint8 of shape {shape}"
+        )
+    return array
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Returns what `store` has written of a data set.
+
+    Raises:
+        OSError: when the file cannot be read.
+        ValueError: when it is damaged.
+    """
+    try:
+        facts = parse_json(read_bounded(path, MAX_FACTS_BYTES))
+    except ValueError as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
+    names = {field.name for field in fields(Arrays)}
+    digests = facts.get("sha256") if isinstance(facts, dict) else None
+    if (
+        not isinstance(digests, dict)
+        or digests.keys() != names
+        or not all(isinstance(value, str) for value in (facts.get("road"), *digests.values()))
+    ):
+        raise ValueError(f"{path.name} does not say what it should")
+    return {"name": path.parent.name, "road": facts["road"], "sha256": digests}
 
 
 def check_cached(name: str) -> dict[str, Any]:
@@ -273,7 +383,7 @@ def check_cached(name: str) -> dict[str, Any]:
     if arrays.digests() != facts["sha256"]:
         raise DataError(
             f"the cached data set '{name}' has changed since it was fetched: remove"
-            f" {cache_folder() / 'datasets' / name} and fetch it again."
+            f" {dataset_folder(name)} and fetch it again."
         )
     return facts
 
@@ -287,10 +397,6 @@ def open_published(name: str) -> Dataset:
     published = PUBLISHED[name]
     images, labels, facts = read_cached(name)
     train, test = published.counts
-    if images.shape != (train + test, *published.image_shape) or len(labels) != len(images):
-        raise DataError(
-            f"the cached data set '{name}' is not whole: 'resnet data check {name}' says more."
-        )
     targets = torch.from_numpy(labels).to(torch.int64)
     splits = stratified_split(targets[:train], validation_share=VALIDATION_SHARE, test_share=0)
     splits["test"] = torch.arange(train, train + test)

@@ -1,24 +1,49 @@
 """The roads on which a published data set comes: official files, npm, or files the user has."""
 
-import gzip
-import json
+import io
+import os
+import pickle
 import shutil
+import stat
+import struct
 import subprocess
-import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
-from resnetkit.data.published import PUBLISHED, Arrays, Pixels, store
+from resnetkit.data.archive import is_archive, unpack
+from resnetkit.data.published import (
+    PUBLISHED,
+    Arrays,
+    Pixels,
+    Published,
+    alone_in_cache,
+    check_content,
+    dataset_folder,
+    is_whole,
+    store,
+)
 from resnetkit.download import Digest, Observer, check_online, download
 from resnetkit.errors import DataError, TransferError, UsageError, did_you_mean
+from resnetkit.untrusted import (
+    BEGINNING_BYTES,
+    decompressed,
+    open_regular,
+    parse_json,
+    read_bounded,
+    recognized_mistake,
+)
 
 __all__ = ["fetch", "read_folder"]
+
+MAX_ENTRIES = 100_000  # of a folder that is searched for the files of a data set
+MAX_ARCHIVE_BYTES = 2 << 30  # the official ones have 170 MB
 
 
 @dataclass(frozen=True)
@@ -81,22 +106,43 @@ def fetch(
         StorageError: when the disk is full or the cache cannot be written.
     """
     if name not in PUBLISHED:
-        raise UsageError(
-            f"there is nothing to fetch for '{name}': expected one of {', '.join(PUBLISHED)}."
-            + did_you_mean(name, PUBLISHED)
-        )
+        raise UsageError(not_to_fetch(name))
     if source is not None:
-        return store(name, read_source(name, source), str(source))
+        arrays = read_source(name, source)
+        with alone_in_cache(name):
+            return store(name, arrays, str(source))
+    if is_whole(name):
+        return dataset_folder(name)
     check_online()
+    with alone_in_cache(name) as folder:
+        if is_whole(name):  # another process has fetched it meanwhile
+            return folder
+        return store(name, *fetched(name, observe))
+
+
+def not_to_fetch(name: str) -> str:
+    """Returns why there is nothing to fetch for a name."""
+    if name == "digits":
+        return "there is nothing to fetch for 'digits': they come with scikit-learn."
+    return (
+        f"there is nothing to fetch for '{name}': expected one of {', '.join(PUBLISHED)}."
+        + did_you_mean(name, PUBLISHED)
+    )
+
+
+def fetched(name: str, observe: Observer) -> tuple[Arrays, str]:
+    """Returns a data set as the first road that leads there brings it, and which one that was.
+
+    Raises:
+        DataError: when no road leads there, or what comes is not the data set.
+    """
     refusals = []
     for road in (official, from_npm):
         with tempfile.TemporaryDirectory(prefix="resnetkit-") as folder:
             try:
-                arrays, origin = road(name, Path(folder), observe)
+                return road(name, Path(folder), observe)
             except RoadClosedError as error:
                 refusals.append(str(error))
-                continue
-            return store(name, arrays, origin)
     raise DataError(
         f"the data set '{name}' could not be fetched: {'; '.join(refusals)}. If you have its files,"
         f" 'resnet data fetch {name} --from PATH' takes them."
@@ -147,57 +193,166 @@ def read_source(name: str, source: Path) -> Arrays:
         UsageError: when there is no such file or folder.
         DataError: when the data set is not in it.
     """
-    if not source.exists():
-        raise UsageError(f"there is no file or folder {source}.")
-    if source.is_dir():
-        archives = [path for path in source.iterdir() if is_archive(path)]
-        if archives and not holds_dataset(name, source):
-            return read_source(name, archives[0])
-        return read_folder(name, source)
-    if not is_archive(source):
+    try:
+        mode = source.stat().st_mode
+    except OSError as error:
+        raise UsageError(
+            f"there is no file or folder {source} that can be read ({error.strerror})."
+        ) from error
+    if not stat.S_ISDIR(mode):
+        return read_archive(name, source)
+    if next(places(name, source), None) is None:
+        archive = archive_in(name, source)
+        if archive is not None:
+            return read_archive(name, archive)
+    return read_folder(name, source)
+
+
+def archive_in(name: str, folder: Path) -> Path | None:
+    """Returns the archive in a folder that may hold a data set; None where there is none.
+
+    Raises:
+        DataError: when there are several, and none has the name of the official one.
+    """
+    try:
+        archives = sorted(path for path in folder.iterdir() if is_archive(path))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
+    official_names = {file.name for file in OFFICIAL_FILES[name]}
+    archives = [path for path in archives if path.name in official_names] or archives
+    if len(archives) > 1:
         raise DataError(
-            f"{source} is neither a folder nor a .tar.gz or .tgz archive: give what you downloaded"
-            " or the folder it was unpacked to."
+            f"{folder} holds {len(archives)} archives, such as {archives[0].name} and"
+            f" {archives[1].name}: name the one that holds '{name}'."
         )
+    return archives[0] if archives else None
+
+
+def read_archive(name: str, archive: Path) -> Arrays:
+    """Reads a data set from an archive: its known files, of a size that they may have.
+
+    Raises:
+        DataError: when it is no archive, is damaged, or the data set is not in it.
+    """
+    check_archive(name, archive)
+    names = {file for layout in LAYOUTS[name] for file in layout.files}
     with tempfile.TemporaryDirectory(prefix="resnetkit-") as folder:
-        try:
-            with tarfile.open(source) as archive:
-                archive.extractall(folder, filter="data")  # refuses paths that lead outside
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise DataError(f"the archive {source} cannot be unpacked: {error}.") from error
-        return read_folder(name, Path(folder))
+        unpack(archive, Path(folder), names, max_bytes=most_bytes(PUBLISHED[name]))
+        return read_folder(name, Path(folder), shown=archive)
 
 
-def is_archive(path: Path) -> bool:
-    return path.is_file() and path.name.endswith((".tar.gz", ".tgz"))
+def check_archive(name: str, archive: Path) -> None:
+    """Checks that a file may be an archive of a data set; the official one by its digest.
+
+    Raises:
+        DataError: when it is not.
+    """
+    try:
+        with open_regular(archive) as file:
+            bytes_there = os.fstat(file.fileno()).st_size
+            mistake = recognized_mistake(file.read(BEGINNING_BYTES))
+    except OSError as error:
+        raise DataError(f"{archive} cannot be read: {error.strerror}.") from error
+    if mistake:
+        raise DataError(f"{archive}: {mistake}.")
+    if not is_archive(archive):
+        raise DataError(
+            f"{archive} is neither a folder nor a .tar.gz, .tgz or .tar archive: give what you"
+            " downloaded, or the folder that it was unpacked to."
+        )
+    if bytes_there > MAX_ARCHIVE_BYTES:
+        raise DataError(f"{archive} has {bytes_there:,} bytes, more than an archive of '{name}'.")
+    for official_file in OFFICIAL_FILES[name]:
+        if archive.name == official_file.name:
+            check_official(archive, official_file.md5)
 
 
-def holds_dataset(name: str, folder: Path) -> bool:
-    return any(found(folder, layout.landmark) for layout in LAYOUTS[name])
+def check_official(archive: Path, md5: str) -> None:
+    """Checks that an archive with the name of the official one is the official one.
+
+    Raises:
+        DataError: when it is not.
+    """
+    digest = Digest("md5", md5)
+    if (actual := digest.of(archive)) != md5:
+        raise DataError(
+            f"{archive} has the name of the official archive, but its {digest} is {actual},"
+            f" expected {md5}: it is damaged or did not come whole. Download it again; if you"
+            " packed it yourself, rename it."
+        )
 
 
-def read_folder(name: str, folder: Path) -> Arrays:
+def read_folder(name: str, folder: Path, *, shown: Path | None = None) -> Arrays:
     """Reads a data set from an unpacked folder, in any layout that is known for it.
+
+    Where a folder holds several of one layout, as the MNIST family does, the right one is taken.
+
+    Args:
+        name: a key of `PUBLISHED`.
+        folder: where its files lie, or folders with them.
+        shown: what the user knows the folder as; by default its path.
 
     Raises:
         DataError: when none is found, or a file in it is damaged.
     """
-    for layout in LAYOUTS[name]:
-        landmark = found(folder, layout.landmark)
-        if landmark is not None:
-            try:
-                return layout.read(landmark.parent)
-            except (OSError, ValueError, RuntimeError, EOFError, SyntaxError) as error:
-                raise DataError(
-                    f"the files of '{name}' in {landmark.parent} cannot be read: {error}"
-                ) from error
-    landmarks = " or ".join(layout.landmark for layout in LAYOUTS[name])
-    raise DataError(f"{folder} does not hold the data set '{name}': expected {landmarks} in it.")
+    errors = []
+    for layout, place in places(name, folder):
+        try:
+            arrays = layout.read(place, PUBLISHED[name])
+            check_content(name, arrays)
+            return arrays
+        except DataError as error:
+            errors.append(error)
+        except ValueError as error:
+            errors.append(
+                DataError(f"the files of '{name}' in {shown or place} cannot be read: {error}.")
+            )
+    if errors:
+        raise errors[0]
+    landmarks = " or ".join(dict.fromkeys(layout.landmark for layout in LAYOUTS[name]))
+    raise DataError(
+        f"{shown or folder} does not hold the data set '{name}': expected {landmarks} in it."
+    )
 
 
-def found(folder: Path, landmark: str) -> Path | None:
-    """Returns the first file of that name in a folder or below it."""
-    return next(iter(sorted(folder.rglob(landmark))), None)
+def places(name: str, folder: Path) -> Iterator[tuple["Layout", Path]]:
+    """Yields where files of a data set lie in a folder or below it, in order, with their layout.
+
+    Raises:
+        DataError: when so much is in it that the search would take long.
+    """
+    entries = 0
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        entries += len(folders) + len(files)
+        if entries > MAX_ENTRIES:
+            raise DataError(
+                f"{folder} holds more than {MAX_ENTRIES:,} files: name the folder in which the"
+                f" files of '{name}' lie."
+            )
+        for layout in LAYOUTS[name]:
+            if layout.landmark in files:
+                yield layout, Path(place)
+
+
+def most_bytes(published: Published) -> int:
+    """Returns what no file of a data set is larger than: all pixels, and names and labels."""
+    return sum(published.counts) * (int(np.prod(published.image_shape)) + 100) + (1 << 20)
+
+
+def content_of(folder: Path, name: str, max_bytes: int) -> bytes:
+    """Returns the content of a file of a data set.
+
+    Raises:
+        ValueError: when it cannot be read, is larger, or obviously something else.
+    """
+    try:
+        content = read_bounded(folder / name, max_bytes)
+    except OSError as error:
+        raise ValueError(f"{name}: {error.strerror}") from error
+    if mistake := recognized_mistake(content):
+        raise ValueError(f"{name}: {mistake}")
+    return content
 
 
 @dataclass(frozen=True)
@@ -206,37 +361,78 @@ class Layout:
 
     Attributes:
         landmark: a file that is there in this layout alone.
-        read: from the landmark's folder to the arrays.
+        files: the names of all that are read.
+        read: from their folder, and what they should be, to the arrays; raises ValueError.
     """
 
     landmark: str
-    read: Callable[[Path], Arrays]
+    files: tuple[str, ...]
+    read: Callable[[Path, Published], Arrays]
 
 
-def read_cifar_python(dataset: type[torchvision_datasets.CIFAR10]) -> Callable[[Path], Arrays]:
-    """Returns a reader of the official Python batches: torchvision's, which checks MD5s first."""
+TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+TRAIN_LABELS, TEST_LABELS = "train_lables.json", "test_lables.json"  # as the package spells them
 
-    def read(folder: Path) -> Arrays:
-        train, test = (dataset(str(folder.parent), train=part) for part in (True, False))
+
+def cifar_python(dataset: type[torchvision_datasets.CIFAR10], landmark: str) -> Layout:
+    """Returns the layout of the official Python batches, whose digests torchvision knows."""
+
+    def read(folder: Path, published: Published) -> Arrays:
+        limit = most_bytes(published)
+        train = [python_batch(folder, name, md5, limit) for name, md5 in dataset.train_list]
+        test = [python_batch(folder, name, md5, limit) for name, md5 in dataset.test_list]
         return Arrays(
-            train.data,
-            np.asarray(train.targets, dtype=np.uint8),
-            test.data,
-            np.asarray(test.targets, dtype=np.uint8),
+            np.concatenate([images for images, _ in train]),
+            np.concatenate([labels for _, labels in train]),
+            *test[0],
         )
 
-    return read
+    files = (landmark, *(name for name, _ in (*dataset.train_list, *dataset.test_list)))
+    return Layout(landmark, files, read)
 
 
-def read_cifar_binary(folder: Path) -> Arrays:
+def python_batch(folder: Path, name: str, md5: str, max_bytes: int) -> tuple[Pixels, Pixels]:
+    """Reads an official batch: pickled by Python 2, and therefore only when it is the very one."""
+    content = content_of(folder, name, max_bytes)
+    digest = Digest("md5", md5)
+    if (actual := digest.of_bytes(content)) != md5:
+        raise ValueError(
+            f"{name} is not the official file: its {digest} is {actual}, expected {md5}. Fetch it"
+            " again"
+        )
+    batch = ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+    labels = batch["labels"] if "labels" in batch else batch["fine_labels"]
+    images = np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return images, np.asarray(labels, dtype=np.uint8)
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Builds arrays, lists and words; of the official batches, which need nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] != "numpy" or name not in ARRAY_PARTS:
+            raise ValueError(f"it asks for {module}.{name}, which no batch needs")
+        return super().find_class(module, name)
+
+
+ARRAY_PARTS = ("_reconstruct", "ndarray", "dtype", "_frombuffer", "scalar")
+
+
+def read_cifar_binary(folder: Path, published: Published) -> Arrays:
     """Reads the official binary batches: a label and 3,072 pixels, channel by channel, a record."""
 
     def batch(name: str) -> tuple[Pixels, Pixels]:
-        records = np.frombuffer((folder / name).read_bytes(), np.uint8).reshape(-1, 3073)
+        content = content_of(folder, f"{name}.bin", most_bytes(published))
+        if len(content) % 3073:
+            raise ValueError(
+                f"{name}.bin has {len(content):,} bytes, expected 3,073 for each image: it is"
+                " damaged or did not come whole"
+            )
+        records = np.frombuffer(content, np.uint8).reshape(-1, 3073)
         return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
 
-    train = [batch(f"data_batch_{number}.bin") for number in range(1, 6)]
-    test_images, test_labels = batch("test_batch.bin")
+    train = [batch(name) for name in TRAIN_BATCHES]
+    test_images, test_labels = batch("test_batch")
     return Arrays(
         np.concatenate([images for images, _ in train]),
         np.concatenate([labels for _, labels in train]),
@@ -245,58 +441,128 @@ def read_cifar_binary(folder: Path) -> Arrays:
     )
 
 
-def read_cifar_sheets(folder: Path) -> Arrays:
+def read_cifar_sheets(folder: Path, published: Published) -> Arrays:
     """Reads PNG sheets: a row an image, its 1,024 RGB pixels side by side; labels in JSON."""
+    limit = most_bytes(published)
+    train, test = published.counts
 
-    def sheet(name: str) -> Pixels:
-        with Image.open(folder / name, formats=["PNG"]) as image:
-            if image.width != 1024:
-                raise ValueError(f"{name} is {image.width} pixels wide, expected 1024")
-            return np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3)
-
-    def labels(name: str) -> Pixels:
-        return np.asarray(json.loads((folder / name).read_text()), dtype=np.uint8)
+    def sheet(name: str, rows: int) -> Pixels:
+        content = content_of(folder, f"{name}.png", limit)
+        check_png_size(f"{name}.png", content, (1024, rows))
+        try:
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                return np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3)
+        except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
+            raise ValueError(f"{name}.png is damaged ({error})") from error
 
     return Arrays(
-        np.concatenate([sheet(f"data_batch_{number}.png") for number in range(1, 6)]),
-        labels("train_lables.json"),
-        sheet("test_batch.png"),
-        labels("test_lables.json"),
+        np.concatenate([sheet(name, train // len(TRAIN_BATCHES)) for name in TRAIN_BATCHES]),
+        json_labels(TRAIN_LABELS, content_of(folder, TRAIN_LABELS, limit)),
+        sheet("test_batch", test),
+        json_labels(TEST_LABELS, content_of(folder, TEST_LABELS, limit)),
     )
 
 
-def read_idx_files(folder: Path) -> Arrays:
+def check_png_size(name: str, content: bytes, expected: tuple[int, int]) -> None:
+    """Checks what a PNG file claims as its width and height, before it is decoded.
+
+    Raises:
+        ValueError: when it is no PNG file, or claims another size.
+    """
+    if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < 24:
+        raise ValueError(f"{name} is not a PNG file")
+    size = struct.unpack(">II", content[16:24])
+    if size != expected:
+        raise ValueError(
+            f"{name} has {size[0]:,} x {size[1]:,} pixels, expected {expected[0]:,} x"
+            f" {expected[1]:,}"
+        )
+
+
+def json_labels(name: str, content: bytes) -> Pixels:
+    """Returns labels that lie in JSON.
+
+    Raises:
+        ValueError: when they are no list of numbers from 0 to 255.
+    """
+    try:
+        labels = parse_json(content)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {error}") from error
+    if not isinstance(labels, list) or not all(
+        type(label) is int and 0 <= label <= 255 for label in labels
+    ):
+        raise ValueError(f"{name} is no list of labels, whole numbers from 0 to 255")
+    return np.array(labels, dtype=np.uint8)
+
+
+def read_idx_files(folder: Path, published: Published) -> Arrays:
     """Reads the four IDX files of the MNIST family, compressed or not."""
+    height, width, _ = published.image_shape
+    train, test = published.counts
     return Arrays(
-        read_idx(folder, "train-images-idx3-ubyte")[..., None],
-        read_idx(folder, "train-labels-idx1-ubyte"),
-        read_idx(folder, "t10k-images-idx3-ubyte")[..., None],
-        read_idx(folder, "t10k-labels-idx1-ubyte"),
+        read_idx(folder, "train-images-idx3-ubyte", (train, height, width))[..., None],
+        read_idx(folder, "train-labels-idx1-ubyte", (train,)),
+        read_idx(folder, "t10k-images-idx3-ubyte", (test, height, width))[..., None],
+        read_idx(folder, "t10k-labels-idx1-ubyte", (test,)),
     )
 
 
-def read_idx(folder: Path, name: str) -> Pixels:
-    """Reads an IDX file of bytes: two zeros, the type, the number of dimensions, their sizes."""
-    plain, packed = folder / name, folder / f"{name}.gz"
-    content = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
-    dimensions = content[3]
-    if content[:3] != bytes([0, 0, 8]):
-        raise ValueError(f"{name} is not an IDX file of bytes")
-    sizes = np.frombuffer(content, ">u4", count=dimensions, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(sizes)
+def read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Pixels:
+    """Reads an IDX file of bytes: two zeros, the type, the number of dimensions, their sizes.
+
+    Raises:
+        ValueError: when it is none, or of another shape.
+    """
+    header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
+    size = len(header) + int(np.prod(shape))
+    if (folder / name).exists():
+        content = content_of(folder, name, size)
+    else:
+        packed = content_of(folder, f"{name}.gz", size + (1 << 20))
+        try:
+            content = decompressed([packed], size)
+        except ValueError as error:
+            raise ValueError(f"{name}.gz: {error}") from error
+    if not content.startswith(header):
+        raise ValueError(f"{name} is not an IDX file of bytes of the shape {shape}")
+    if len(content) < size:
+        raise ValueError(
+            f"{name} has {len(content):,} bytes, expected {size:,}: its end is missing"
+        )
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
+IDX_NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+IDX_FILES = (*IDX_NAMES, *(f"{name}.gz" for name in IDX_NAMES))
 IDX_LAYOUTS = [
-    Layout("train-images-idx3-ubyte", read_idx_files),
-    Layout("train-images-idx3-ubyte.gz", read_idx_files),
+    Layout("train-images-idx3-ubyte", IDX_FILES, read_idx_files),
+    Layout("train-images-idx3-ubyte.gz", IDX_FILES, read_idx_files),
 ]
 LAYOUTS: dict[str, list[Layout]] = {
     "cifar10": [
-        Layout("batches.meta", read_cifar_python(torchvision_datasets.CIFAR10)),
-        Layout("test_batch.bin", read_cifar_binary),
-        Layout("test_batch.png", read_cifar_sheets),
+        cifar_python(torchvision_datasets.CIFAR10, "batches.meta"),
+        Layout(
+            "test_batch.bin",
+            tuple(f"{name}.bin" for name in (*TRAIN_BATCHES, "test_batch")),
+            read_cifar_binary,
+        ),
+        Layout(
+            "test_batch.png",
+            (
+                *(f"{name}.png" for name in (*TRAIN_BATCHES, "test_batch")),
+                TRAIN_LABELS,
+                TEST_LABELS,
+            ),
+            read_cifar_sheets,
+        ),
     ],
-    "cifar100": [Layout("meta", read_cifar_python(torchvision_datasets.CIFAR100))],
+    "cifar100": [cifar_python(torchvision_datasets.CIFAR100, "meta")],
     "fashion-mnist": IDX_LAYOUTS,
     "mnist": IDX_LAYOUTS,
 }

@@ -13,11 +13,13 @@ from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.weights.published import hub_address, hub_cache
 from resnetkit.storage import replaced_folder, storage_errors, write_synced
+from resnetkit.untrusted import read_bounded
 
 __all__ = ["pull", "push"]
 
 NEEDED = ("config.json", "model.safetensors", "preprocessing.safetensors")
 CARD = "README.md"
+MAX_CARD_BYTES = 10 << 20
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 CARD_HEADER = """---
@@ -64,11 +66,26 @@ def folder_contents(folder: Path) -> dict[str, bytes]:
     """
     network = check_ours(folder)
     model = folder / "model" if (folder / "recipe.yaml").is_file() else folder
-    contents = {name: (model / name).read_bytes() for name in NEEDED}
-    card = model / CARD
-    text = card.read_text(encoding="utf-8") if card.is_file() else f"# {network.origin}\n"
+    contents = {name: read_bounded(model / name, MOST_BYTES) for name in NEEDED}
+    text = f"# {network.origin}\n"
+    if (model / CARD).exists():
+        text = card_text(model / CARD)
     header = "" if text.startswith("---\n") else CARD_HEADER
     return {**contents, CARD: f"{header}{text}".encode()}
+
+
+def card_text(path: Path) -> str:
+    """Returns the model card of a network.
+
+    Raises:
+        WeightsError: when it is no text.
+    """
+    try:
+        return read_bounded(path, MAX_CARD_BYTES).decode()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"{path} is not text in UTF-8: {error}.") from error
 
 
 def check_ours(folder: Path) -> TrainedNetwork:
@@ -127,7 +144,7 @@ def pull(repository: str, out: Path) -> Path:
     check_ours(paths["config.json"].parent)
     with storage_errors(out, "Choose another place with --out."), replaced_folder(out) as temporary:
         for name, path in paths.items():
-            write_synced(temporary / name, path.read_bytes())
+            write_synced(temporary / name, read_bounded(path, MOST_BYTES))
     return out
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
-from resnetkit.errors import WeightsError, did_you_mean
+from resnetkit.errors import StorageError, WeightsError, did_you_mean
 from resnetkit.models.weights.conventions import variant_of
 from resnetkit.models.zoo import ARCHITECTURES
+from resnetkit.storage import path_in_home
+from resnetkit.untrusted import read_bounded
 
 __all__ = ["Published", "find_published", "hub_address", "hub_cache", "published", "similar"]
 
@@ -28,6 +30,7 @@ TIMM_TAGS = {
     "resnext50_32x4d": "a1_in1k a1h_in1k a2_in1k a3_in1k gluon_in1k ra_in1k tv2_in1k tv_in1k",
     "wide_resnet50_2": "racm_in1k tv2_in1k tv_in1k",
 }
+MAX_REFERENCE_BYTES = 1000  # of a file with the name of a commit
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -63,22 +66,34 @@ class Published:
 
     @property
     def folder(self) -> Path:
-        """Returns the folder of the cache: of torch.hub's files, or of one repository's."""
+        """Returns the folder of the cache: of torch.hub's files, or of one repository's.
+
+        Raises:
+            StorageError: when that is in the home of a user who has none.
+        """
         if self.library == "torchvision":
-            return Path(torch.hub.get_dir()) / "checkpoints"
+            return path_in_home(torch.hub.get_dir(), "TORCH_HOME") / "checkpoints"
         return hub_cache() / f"models--{self.source.replace('/', '--')}"
 
     @property
     def place(self) -> Path | None:
         """Returns the file or folder that `load_network` reads; None: not on this machine."""
+        try:
+            return self.place_in(self.folder)
+        except StorageError:
+            return None
+
+    def place_in(self, folder: Path) -> Path | None:
+        """Returns what of the cache's folder `load_network` reads; None: it is not there."""
         if self.library == "torchvision":
-            path = self.folder / self.files[0]
+            path = folder / self.files[0]
             return path if path.is_file() else None
         try:
-            commit = (self.folder / "refs" / "main").read_text().strip()
+            content = read_bounded(folder / "refs" / "main", MAX_REFERENCE_BYTES)
+            commit = content.decode("ascii").strip()
         except (OSError, ValueError):
             return None
-        snapshot = self.folder / "snapshots" / commit
+        snapshot = folder / "snapshots" / commit
         whole = COMMIT.fullmatch(commit) and all((snapshot / file).is_file() for file in self.files)
         return snapshot if whole else None
 
@@ -88,20 +103,29 @@ class Published:
         Raises:
             WeightsError: when it is not on this machine.
         """
-        place = self.place
+        try:
+            folder = self.folder
+        except StorageError as error:
+            raise WeightsError(f"the weights '{self.name}' are not here: {error}") from error
+        place = self.place_in(folder)
         if place is None:
             raise WeightsError(
-                f"the weights '{self.name}' are not on this machine (looked in {self.folder}):"
+                f"the weights '{self.name}' are not on this machine (looked in {folder}):"
                 f" 'resnet weights fetch {self.name}' brings their {self.megabytes:,.0f} MB."
             )
         return place
 
 
 def hub_cache() -> Path:
-    """Returns where files of the Hub are kept: HF_HUB_CACHE, HF_HOME/hub or the XDG cache."""
+    """Returns where files of the Hub are kept: HF_HUB_CACHE, HF_HOME/hub or the XDG cache.
+
+    Raises:
+        StorageError: when none is set, and this user has no home.
+    """
     general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{general}/huggingface"
-    return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE") or f"{home}/hub")).expanduser()
+    path = os.path.expandvars(os.environ.get("HF_HUB_CACHE") or f"{home}/hub")
+    return path_in_home(path, "HF_HOME")
 
 
 def hub_address() -> str:
