@@ -4,10 +4,12 @@ import base64
 import hashlib
 import io
 import json
+import os
 import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -207,6 +209,28 @@ def test_what_is_pushed_is_pulled_to_the_bit(hub: type[Hub], run: Path, tmp_path
     assert load_network(tmp_path / "pulled").class_names == ("a", "b", "c")
 
 
+def test_several_pulls_at_once_bring_whole_networks(
+    hub: type[Hub], run: Path, tmp_path: Path
+) -> None:
+    push(run, "me/few")
+
+    def pulled(out: Path) -> bool:
+        try:
+            pull("me/few", out)
+        except StorageError:  # another one was there first
+            return False
+        return True
+
+    places = [tmp_path / name for name in ("one", "one", "one", "two")]
+    with ThreadPoolExecutor(len(places)) as pool:
+        done = list(pool.map(pulled, places))
+    assert any(done[:3])
+    assert done[3]
+    for place in places:
+        assert {path.name for path in place.iterdir()} == FILES
+        assert load_network(place).class_names == ("a", "b", "c")
+
+
 def test_the_card_is_one_that_the_hub_understands(
     hub: type[Hub], run: Path, tmp_path: Path
 ) -> None:
@@ -219,6 +243,18 @@ def test_the_card_is_one_that_the_hub_understands(
     pull("me/few", tmp_path / "pulled")
     push(tmp_path / "pulled", "me/again")
     assert hub.repositories["me/again"] == hub.repositories["me/few"]  # no second header
+
+
+def test_a_card_that_is_none_is_refused(hub: type[Hub], run: Path) -> None:
+    card = run / "model" / "README.md"
+    card.write_bytes(b"\xff\xfe")
+    with pytest.raises(WeightsError, match=r"README\.md is not text in UTF-8"):
+        push(run, "me/few")
+    card.unlink()
+    os.mkfifo(card)
+    with pytest.raises(WeightsError, match=r"README\.md cannot be read: it is not a regular file"):
+        push(run, "me/few")
+    assert hub.asked == []
 
 
 def test_a_folder_without_card_gets_one(

@@ -7,9 +7,12 @@ huggingface_hub and torch.hub make of our caches, and we of theirs, is tried wit
 
 import hashlib
 import json
+import os
 import pickle
+import pwd
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -385,6 +388,40 @@ def test_a_cache_that_cannot_be_written_is_named(hub: type[Hub], tmp_path: Path)
     (tmp_path / "torch").write_text("in the way")
     with pytest.raises(StorageError, match=r"cannot write .*Set TORCH_HOME"):
         fetch_weights(TORCHVISION)
+
+
+@pytest.mark.parametrize(("name", "variable"), [(TORCHVISION, "TORCH_HOME"), (TIMM, "HF_HOME")])
+def test_without_a_home_nothing_is_here_and_the_variable_is_named(
+    hub: type[Hub], monkeypatch: pytest.MonkeyPatch, name: str, variable: str
+) -> None:
+    for unset in ("TORCH_HOME", "HF_HOME", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(unset, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert module.published()[name].place is None
+    with pytest.raises(WeightsError, match=f"are not here: .* no home folder: set {variable} to"):
+        load_network(name)
+    with pytest.raises(StorageError, match=f"no home folder: set {variable} to"):
+        fetch_weights(name)
+    assert hub.asked == []
+
+
+def test_a_pipe_in_the_cache_is_not_waited_for(hub: type[Hub]) -> None:
+    entry = module.published()[TIMM]
+    (entry.folder / "refs").mkdir(parents=True)
+    os.mkfifo(entry.folder / "refs" / "main")
+    assert entry.place is None
+    fetch_weights(TIMM)
+    assert entry.place is not None
+
+
+@pytest.mark.parametrize("name", [TORCHVISION, TIMM])
+def test_several_fetches_of_one_name_at_once_all_end_well(hub: type[Hub], name: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(fetch_weights, name) for _ in range(4)]
+    assert {call.result() for call in calls} == {module.published()[name].place}
+    asked = [each for each in hub.asked if each.startswith("GET") and "safetensors" in each]
+    assert len(asked) == (1 if name == TIMM else 0)
+    assert load_network(name).model is not None
 
 
 def test_code_that_is_published_never_runs(

@@ -16,7 +16,7 @@ from resnetkit.models.weights.published import (
     published,
     similar,
 )
-from resnetkit.storage import storage_errors, write_file
+from resnetkit.storage import storage_errors, temporary_for, write_file
 
 __all__ = ["digest_named", "fetch_weights"]
 
@@ -92,18 +92,19 @@ def fetch_from_hub(entry: Published, observe: Observer) -> None:
     `blobs/` holds them by digest, `snapshots/<commit>/` links to them by name, and `refs/main` says
     which commit is the newest.
     """
+    folder = entry.folder  # which may not be known: then nothing is asked
     revision = "main"
     for file in entry.files:
         url = f"{hub_address()}/{entry.source}/resolve/{revision}/{file}"
         found = described(url)
         revision = found.commit  # of all files the same, whatever is published meanwhile
-        blob = entry.folder / "blobs" / found.digest.beginning
-        locks = hub_cache() / ".locks" / entry.folder.name
+        blob = folder / "blobs" / found.digest.beginning
+        locks = hub_cache() / ".locks" / folder.name
         fetch_file(url, blob, locks, found.digest, observe)
-        link(entry.folder / "snapshots" / revision / file, blob)
-    with storage_errors(entry.folder, ADVICE):
-        (entry.folder / "refs").mkdir(exist_ok=True)
-        write_file(entry.folder / "refs" / "main", revision)
+        link(folder / "snapshots" / revision / file, blob)
+    with storage_errors(folder, ADVICE):
+        (folder / "refs").mkdir(exist_ok=True)
+        write_file(folder / "refs" / "main", revision)
 
 
 def described(url: str) -> HubFile:
@@ -143,5 +144,6 @@ def link(path: Path, blob: Path) -> None:
     with storage_errors(path, ADVICE):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() or path.resolve() != blob.resolve():
-            path.unlink(missing_ok=True)
-            path.symlink_to(Path("../..") / "blobs" / blob.name)
+            temporary = temporary_for(path)  # another process may make the same link now
+            temporary.symlink_to(Path("../..") / "blobs" / blob.name)
+            temporary.replace(path)

@@ -122,6 +122,7 @@ def pull(repository: str, out: Path) -> Path:
     check_repository(repository)
     if out.exists() or out.is_symlink():
         raise StorageError(f"there is something at {out} already: choose another place with --out.")
+    cache = hub_cache()
     with hub(repository) as (library, api):
         about = api.model_info(repository, files_metadata=True)
         listed = {sibling.rfilename: sibling for sibling in about.siblings or []}
@@ -132,7 +133,7 @@ def pull(repository: str, out: Path) -> Path:
                     repository,
                     name,
                     revision=about.sha,
-                    cache_dir=hub_cache(),
+                    cache_dir=cache,
                     endpoint=hub_address(),
                 )
             )
