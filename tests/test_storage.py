@@ -2,6 +2,8 @@
 
 import errno
 import os
+import pwd
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import pytest
 
 from resnetkit.errors import StorageError
 from resnetkit.storage import (
+    exclusive,
+    new_folder,
+    path_in_home,
     remove_leftovers,
     replaced_folder,
     storage_errors,
@@ -165,3 +170,87 @@ def test_writers_at_the_same_time_leave_one_whole_result(tmp_path: Path) -> None
     assert len(set((tmp_path / "file").read_text())) == 1
     first, second = [(tmp_path / "model" / name).read_bytes() for name in "ab"]
     assert first == second
+
+
+def test_of_several_new_folders_the_first_stays_and_the_others_are_refused(tmp_path: Path) -> None:
+    def make(number: int) -> bool:
+        try:
+            with new_folder(tmp_path / "new") as folder:
+                (folder / "file").write_text(str(number))
+                time.sleep(0.05)
+        except StorageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(make, range(4)))
+    assert done.count(True) == 1
+    assert (tmp_path / "new" / "file").read_text() == str(done.index(True))
+    assert names_in(tmp_path) == ["new"]
+
+
+@pytest.mark.parametrize("name", ["new", "new/theirs"])
+def test_a_new_folder_replaces_nothing(tmp_path: Path, name: str) -> None:
+    theirs = tmp_path / name
+    with (
+        pytest.raises(StorageError, match=r"there is something at .*new already"),
+        new_folder(tmp_path / "new"),
+    ):
+        theirs.parent.mkdir(exist_ok=True)
+        theirs.write_text("theirs")
+    assert theirs.read_text() == "theirs"
+    assert names_in(tmp_path) == ["new"]
+
+
+def test_one_after_the_other_holds_a_lock_and_a_wait_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("resnetkit.storage.QUIET_SECONDS", 0.05)
+    inside: list[int] = []
+
+    def work(number: int) -> bool:
+        with exclusive(tmp_path / "lock", waiting="it is in use", advice="") as held:
+            inside.append(number)
+            time.sleep(0.1)
+            inside.remove(number)
+            return held and not inside
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(work, range(3)))
+    assert "it is in use" in caplog.text
+
+
+def test_the_wait_for_a_lock_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetkit.storage.QUIET_SECONDS", 0.01)
+    monkeypatch.setattr("resnetkit.storage.MAX_WAIT_HOURS", 0.0)
+
+    def work() -> None:
+        with exclusive(tmp_path / "lock", waiting="", advice=""):
+            pass
+
+    with (
+        exclusive(tmp_path / "lock", waiting="", advice=""),
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(StorageError, match=r"another process has held .*lock for"),
+    ):
+        pool.submit(work).result()
+
+
+def test_a_lock_where_nothing_can_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*/file/lock: a .* Move\."),
+        exclusive(tmp_path / "file" / "lock", waiting="", advice="Move."),
+    ):
+        pass
+
+
+def test_the_home_is_where_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert path_in_home("~/kept", "VARIABLE") == Path("/somewhere/kept")
+    assert path_in_home("/other/~", "VARIABLE") == Path("/other/~")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises(StorageError, match="no home folder: set VARIABLE to a folder"):
+        path_in_home("~/kept", "VARIABLE")
+    assert path_in_home("kept", "VARIABLE") == Path("kept")

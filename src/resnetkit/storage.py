@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TEMPORARY_PREFIX",
     "exclusive",
+    "new_folder",
     "path_in_home",
     "remove_leftovers",
     "replaced_folder",
@@ -113,16 +114,52 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     Of two processes that do this at the same time, the one that ends last wins.
     """
+    with placed_folder(path, put_in_place) as temporary:
+        yield temporary
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty temporary folder that becomes `path` at once when the block ends well.
+
+    Of two processes that do this at the same time, the one that ends first wins.
+
+    Raises:
+        StorageError: when there is something at `path` by then.
+    """
+    with placed_folder(path, put_where_nothing_is) as temporary:
+        yield temporary
+
+
+@contextmanager
+def placed_folder(path: Path, put: Callable[[Path, Path], None]) -> Iterator[Path]:
+    """Yields an empty temporary folder that is put to `path` when the block ends well."""
     temporary = temporary_for(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
         sync_folder(temporary)
-        put_in_place(temporary, path)
+        put(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def put_where_nothing_is(temporary: Path, path: Path) -> None:
+    """Renames a folder to `path`, which another process may have made meanwhile.
+
+    Raises:
+        StorageError: when one has.
+    """
+    try:
+        temporary.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise StorageError(
+            f"there is something at {path} already: choose another place."
+        ) from error
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

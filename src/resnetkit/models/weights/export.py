@@ -17,7 +17,7 @@ from resnetkit.models.weights.model_folder import model_folder_files
 from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.weights.state_dicts import timm_files, torchvision_bytes
 from resnetkit.models.weights.transformers import transformers_files
-from resnetkit.storage import replaced_folder, storage_errors, write_file, write_synced
+from resnetkit.storage import new_folder, storage_errors, write_file, write_synced
 
 __all__ = ["export_weights"]
 
@@ -84,7 +84,7 @@ def write(network: TrainedNetwork, path: Path, format: str) -> None:  # noqa: A0
     with storage_errors(path, "Choose another place."):
         if format in FOLDERS:
             contents = FOLDERS[format](network)
-            with replaced_folder(path) as folder:
+            with new_folder(path) as folder:
                 for name, content in contents.items():
                     write_synced(folder / name, content)
         else:

@@ -12,7 +12,7 @@ from resnetkit.models.weights.fetch import digest_named
 from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.weights.published import hub_address, hub_cache
-from resnetkit.storage import replaced_folder, storage_errors, write_synced
+from resnetkit.storage import new_folder, storage_errors, write_synced
 from resnetkit.untrusted import read_bounded
 
 __all__ = ["pull", "push"]
@@ -143,7 +143,7 @@ def pull(repository: str, out: Path) -> Path:
     for name, path in paths.items():
         check_digest(repository, path, listed[name])
     check_ours(paths["config.json"].parent)
-    with storage_errors(out, "Choose another place with --out."), replaced_folder(out) as temporary:
+    with storage_errors(out, "Choose another place with --out."), new_folder(out) as temporary:
         for name, path in paths.items():
             write_synced(temporary / name, read_bounded(path, MOST_BYTES))
     return out
