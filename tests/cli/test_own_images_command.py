@@ -59,6 +59,32 @@ def test_every_fault_is_named_and_the_exit_code_says_so(resnet: Resnet, photos: 
     assert facts["duplicates"][0]["labels"] == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_a_folder_named_like_a_data_set_is_meant_by_its_path(
+    resnet: Resnet, photos: Path, name: str
+) -> None:
+    photos.rename(name)
+    for words in (("data", "check"), ("data", "show"), ("train", "--dry-run", "--data")):
+        answer = resnet(*words, f"./{name}")
+        assert answer.code == 0, answer.err
+        assert "is taken as" not in answer.err
+    assert Path(f"{name}.png").is_file()
+    assert "48 training images" in answer.err
+
+
+def test_which_one_is_meant_is_said_when_both_are_there(resnet: Resnet, photos: Path) -> None:
+    photos.rename("digits")
+    for words in (("data", "check", "digits"), ("data", "show", "digits")):
+        answer = resnet(*words)
+        assert answer.code == 0
+        assert (
+            "'digits' is taken as the data set of that name: for what lies here write './dig"
+            in (answer.err)
+        )
+    assert resnet("study", "degradation", "--data", "./digits").code == 2
+    assert "1,259 train" in resnet("data", "check", "digits").out
+
+
 def test_training_says_what_it_chose_and_learns(
     resnet: Resnet, photos: Path, tmp_path: Path
 ) -> None:

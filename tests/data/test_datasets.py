@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import open_dataset
+from resnetkit.data.datasets import open_dataset, other_meaning, own_path
 from resnetkit.data.splits import stratified_split
 from resnetkit.errors import DataError, UsageError
+from resnetkit.training.recipe import load_recipe
 
 # Published results depend on who is in which part: these may never change.
 SPLIT_SHA256 = {
@@ -132,3 +134,66 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         "unknown data set 'digit': expected one of digits, cifar10, cifar100, fashion-mnist,"
         " mnist, or the path of a folder of images. Did you mean 'digits'?"
     )
+
+
+@pytest.fixture
+def _folders_of_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes folders here that have the names of data sets and others, and a home with photos."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("digits", "cifar10", "photos", ".hidden", "home/photos"):
+        (tmp_path / name).mkdir(parents=True)
+
+
+@pytest.mark.usefixtures("_folders_of_every_name")
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("digits", None),
+        ("cifar10", None),
+        ("mnist", None),
+        ("", None),
+        ("nothing", None),
+        ("./digits", "HERE/digits"),
+        ("digits/", "HERE/digits"),
+        ("HERE/cifar10", "HERE/cifar10"),
+        ("photos", "photos"),
+        ("./photos", "photos"),
+        ("photos/cat", "photos/cat"),
+        ("~/photos", "HERE/home/photos"),
+        (".hidden", ".hidden"),
+        (".", "."),
+        ("..", ".."),
+        ("./nothing", "nothing"),
+        ("~no-such-user/photos", "~no-such-user/photos"),
+    ],
+)
+def test_what_is_typed_as_a_path_is_one_and_any_other_name_is_a_data_sets_first(
+    tmp_path: Path, name: str, path: str | None
+) -> None:
+    actual = own_path(name.replace("HERE", str(tmp_path)))
+    assert actual == (None if path is None else Path(path.replace("HERE", str(tmp_path))))
+    if actual is not None and actual.exists():
+        assert own_path(str(actual)) == actual  # as a Path, a path stays one
+
+
+@pytest.mark.usefixtures("_folders_of_every_name")
+def test_a_tilde_that_is_a_name_here_is_that_name(tmp_path: Path) -> None:
+    (tmp_path / "~" / "photos").mkdir(parents=True)
+    assert own_path("~/photos") == Path("~/photos")
+
+
+@pytest.mark.usefixtures("_folders_of_every_name")
+def test_a_name_with_two_meanings_gets_a_remark() -> None:
+    for name in ("digits", "cifar10"):
+        assert f"write './{name}'" in (other_meaning(name) or "")
+    for name in ("mnist", "./digits", "photos", "nothing", ""):
+        assert other_meaning(name) is None
+
+
+@pytest.mark.usefixtures("_folders_of_every_name")
+def test_a_recipe_keeps_which_one_was_meant(tmp_path: Path) -> None:
+    assert load_recipe("digits").data.name == "digits"
+    for name, path in {"./digits": "digits", "~/photos": "home/photos"}.items():
+        recipe = load_recipe("digits", {"data.name": name, "data.image_size": 32})
+        assert recipe.data.name == str(tmp_path / path)

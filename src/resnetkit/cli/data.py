@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from resnetkit.cli.options import Json
-from resnetkit.cli.output import bar, print_json, print_table, remark
+from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on_data
 from resnetkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -107,12 +107,14 @@ def check(name: str, /, *, json: Json = False) -> None:
         name: A data set of 'resnet data list', or your own images: a folder class/image or
             train|val|test/class/image, or a .csv or .jsonl file of path, label and split.
     """
-    from resnetkit.data.datasets import is_own, open_dataset
+    from resnetkit.data.datasets import open_dataset, own_path
     from resnetkit.data.published import PUBLISHED, check_cached
 
-    if is_own(name):
-        check_folder(Path(name), json=json)
+    path = own_path(name)
+    if path is not None:
+        check_folder(path, json=json)
         return
+    remark_on_data(name)
     facts = check_cached(name) if name in PUBLISHED else {}
     dataset = open_dataset(name)
     counts = {split: len(ids) for split, ids in dataset.splits.items()}
@@ -219,12 +221,16 @@ def show(
     """Write a contact sheet: a row of training images a class, with its name.
 
     Args:
-        name: A data set of 'resnet data list'.
+        name: A data set of 'resnet data list', or your own images, as for 'resnet data check'.
     """
-    from resnetkit.data.contact_sheet import write_contact_sheet
-    from resnetkit.data.datasets import open_dataset
+    from resnetkit.data.contact_sheet import CELL_PIXELS, write_contact_sheet
+    from resnetkit.data.datasets import open_dataset, own_path
 
-    path = write_contact_sheet(open_dataset(name), out or Path(f"{name}.png"))
+    own_images = own_path(name)
+    remark_on_data(name)
+    dataset = open_dataset(name, image_size=CELL_PIXELS)
+    stem = name if own_images is None else own_images.resolve().stem
+    path = write_contact_sheet(dataset, out or Path(f"{stem}.png"))
     if json:
         print_json({"name": name, "file": str(path)})
     else:

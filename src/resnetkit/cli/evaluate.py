@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from resnetkit.cli.options import Device, Json, Lang, Precision, Variant
-from resnetkit.cli.output import bar, print_json, print_table, remark
+from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on_data
 
 if TYPE_CHECKING:
     from resnetkit.evaluation.evaluate import Evaluation
@@ -65,6 +65,7 @@ def evaluate(
         )
     loaded = [load_network(path, variant=variant) for path in (network, *others)]
     dataset = data_of(loaded[0], data)
+    remark_on_data(dataset.name)
     for each in loaded:
         remark(f"{each.origin}; {split} part of {dataset.name}")
     with bar("evaluate") as progress:

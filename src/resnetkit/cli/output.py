@@ -11,7 +11,7 @@ from resnetkit.untrusted import printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Bar", "bar", "print_json", "print_table", "remark"]
+__all__ = ["Bar", "bar", "print_json", "print_table", "remark", "remark_on_data"]
 
 
 def print_json(value: Any) -> None:
@@ -50,6 +50,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
 def remark(text: str) -> None:
     """Tells a person something that is not data."""
     print(text, file=sys.stderr)
+
+
+def remark_on_data(name: str) -> None:
+    """Says which one is meant when both a data set and a file or folder here have a name."""
+    from resnetkit.data.datasets import other_meaning
+
+    if meaning := other_meaning(name):
+        remark(meaning)
 
 
 class Bar:

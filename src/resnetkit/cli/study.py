@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from resnetkit.cli.options import Changes, Device, Json, Lang, parse_changes
-from resnetkit.cli.output import Bar, bar, print_json, print_table, remark
+from resnetkit.cli.output import Bar, bar, print_json, print_table, remark, remark_on_data
 
 if TYPE_CHECKING:
     from resnetkit.studies.study import Outcome
@@ -58,6 +58,7 @@ def study(
         raise UsageError(f"--jobs {jobs}: expected 0 or more.")
     language = find_language(lang)
     studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
+    remark_on_data(data)
     scale = studies[0].choose_scale(scale, data)
     replaced = parse_changes(changes)
     trainings = len(tasks_of(studies, scale, out, replaced))

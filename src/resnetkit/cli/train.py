@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from resnetkit.cli.options import Changes, Device, Json, Variant, parse_changes
-from resnetkit.cli.output import Bar, bar, print_json, remark
+from resnetkit.cli.output import Bar, bar, print_json, remark, remark_on_data
 
 if TYPE_CHECKING:
     from resnetkit.training.recipe import Recipe
@@ -84,7 +84,7 @@ def asked_recipe(
     recipe: str, changes: tuple[str, ...], data: str, weights: str, variant: str, micro_batch: int
 ) -> "Recipe":
     """Returns the recipe that the words of a command ask for, and says what was chosen for them."""
-    from resnetkit.data.datasets import is_own
+    from resnetkit.data.datasets import own_path
     from resnetkit.training.choose import choose
     from resnetkit.training.recipe import load_recipe
 
@@ -95,12 +95,14 @@ def asked_recipe(
         "micro_batch": micro_batch,
     }
     named: dict[str, Any] = {key: value for key, value in asked.items() if value}
-    if recipe in ("", "finetune") and data and is_own(data):
-        choice = choose(Path(data), weights=weights, variant=variant)
+    own_images = own_path(data)
+    if recipe in ("", "finetune") and own_images is not None:
+        choice = choose(own_images, weights=weights, variant=variant)
         chosen = load_recipe("finetune", {**named, **choice.changes, **parse_changes(changes)})
         remark(choice.in_words(chosen))
     else:
         chosen = load_recipe(recipe or "digits", {**named, **parse_changes(changes)})
+    remark_on_data(chosen.data.name)
     if chosen.micro_batch:
         remark(
             f"micro-batches of {chosen.micro_batch}: gradients are added up over a batch, but batch"

@@ -20,7 +20,15 @@ from resnetkit.data.published import PUBLISHED, open_published
 from resnetkit.data.splits import Split, stratified_split
 from resnetkit.errors import DataError, UsageError, did_you_mean
 
-__all__ = ["DATASETS", "check_name", "is_own", "open_dataset", "open_to_measure"]
+__all__ = [
+    "DATASETS",
+    "check_name",
+    "is_own",
+    "open_dataset",
+    "open_to_measure",
+    "other_meaning",
+    "own_path",
+]
 
 DIGITS_SHA256 = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"
 
@@ -73,9 +81,29 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
 }
 
 
+def own_path(name: str) -> Path | None:
+    """Returns the path of a user's own images that a name means; None for a data set of the table.
+
+    What is typed as a path is one: it has a separator, or begins with a point or ~. Any other name
+    means the data set of the table, and only where there is none what lies here under that name.
+    """
+    is_path = os.sep in name or name.startswith((".", "~"))
+    if not is_path and (not name or name in DATASETS or not os.path.lexists(name)):
+        return None
+    path = Path(name if os.path.lexists(name) else os.path.expanduser(name))
+    return path.absolute() if str(path) in DATASETS else path  # as a Path, "./digits" is "digits"
+
+
 def is_own(name: str) -> bool:
     """Returns whether a name means a user's own images: a path, not an entry of the table."""
-    return bool(name) and name not in DATASETS and (os.sep in name or Path(name).exists())
+    return own_path(name) is not None
+
+
+def other_meaning(name: str) -> str | None:
+    """Returns a remark on a name that means a data set, when a file or folder here has it too."""
+    if name not in DATASETS or not os.path.lexists(name):
+        return None
+    return f"'{name}' is taken as the data set of that name: for what lies here write './{name}'"
 
 
 def check_name(name: str) -> None:
@@ -114,16 +142,17 @@ def open_dataset(
         DataError: when its content is not what it should be.
     """
     check_name(name)
-    if not is_own(name):
+    path = own_path(name)
+    if path is None:
         return DATASETS[name]()
     if image_size < 1:
         raise UsageError(f"{name}: own images need a size to be shown at, such as 224 pixels.")
     if channels not in (1, 3):
         raise UsageError(f"{name}: own images have 3 channels, or 1 for grey, not {channels}.")
     if listed is not None and listed.is_file():
-        images = replace(read_images(listed), root=Path(name))
+        images = replace(read_images(listed), root=path)
     else:
-        found = read_images(Path(name))
+        found = read_images(path)
         images = split_images(without_bad(found) if skip_bad else found, seed=seed)
     return photo_dataset(images, image_size=image_size, shown=shown, channels=channels)
 
@@ -153,9 +182,10 @@ def open_to_measure(
         DataError: when its content is not what it should be, or of classes that are not known.
     """
     check_name(name)
-    if not is_own(name):
+    path = own_path(name)
+    if path is None:
         return DATASETS[name]()
-    images = read_images(Path(name), fewest_classes=1)
+    images = read_images(path, fewest_classes=1)
     tests = tuple(replace(file, split=file.split or "test") for file in images.files)
     return photo_dataset(
         replace(images, files=tests),

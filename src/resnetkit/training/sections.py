@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from resnetkit.data.augment import Augmentation, Color, Crop, Flip, Padding, Policy
-from resnetkit.data.datasets import SHOWN, check_name, is_own
+from resnetkit.data.datasets import SHOWN, check_name, is_own, own_path
 from resnetkit.data.feed import NormalizationKind
 from resnetkit.errors import UsageError
 from resnetkit.models.weights.published import find_published
@@ -173,7 +173,8 @@ class DataSection(Section):
             check_name(name)
         except UsageError as error:
             raise ValueError(str(error)) from None
-        return str(Path(name).resolve()) if is_own(name) else name
+        path = own_path(name)
+        return name if path is None else str(path.resolve())
 
     @property
     def augmentation(self) -> Augmentation:
