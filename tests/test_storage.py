@@ -192,12 +192,14 @@ def test_of_several_new_folders_the_first_stays_and_the_others_are_refused(tmp_p
 @pytest.mark.parametrize("name", ["new", "new/theirs"])
 def test_a_new_folder_replaces_nothing(tmp_path: Path, name: str) -> None:
     theirs = tmp_path / name
-    with (
-        pytest.raises(StorageError, match=r"there is something at .*new already"),
-        new_folder(tmp_path / "new"),
-    ):
-        theirs.parent.mkdir(exist_ok=True)
-        theirs.write_text("theirs")
+
+    def make() -> None:
+        with new_folder(tmp_path / "new"):
+            theirs.parent.mkdir(exist_ok=True)
+            theirs.write_text("theirs")
+
+    with pytest.raises(StorageError, match=r"there is something at .*new already"):
+        make()
     assert theirs.read_text() == "theirs"
     assert names_in(tmp_path) == ["new"]
 

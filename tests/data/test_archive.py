@@ -146,6 +146,22 @@ def sparse(name: str) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"),
         (b"<html>", "HTML page"),
     ],
+    ids=[
+        "slightly too large",
+        "absurdly large",
+        "shorter than claimed",
+        "unknown and absurdly large",
+        "negative",
+        "sparse",
+        "cut in a file",
+        "cut in a header",
+        "text",
+        "text in gzip",
+        "cut gzip",
+        "no gzip",
+        "pointer",
+        "page",
+    ],
 )
 def test_what_is_damaged_or_lies_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
@@ -194,6 +210,7 @@ def pax(content: bytes) -> bytes:
         b"19 size=-99999999\n",
         b"30 GNU.sparse.map=0,1,2,3,4,5\n",
     ],
+    ids=["digits", "many digits", "absurd length", "negative size", "sparse"],
 )
 def test_what_describes_a_member_is_no_trap(tmp_path: Path, content: bytes) -> None:
     plain = tar_bytes(regular("wanted"), form=tarfile.USTAR_FORMAT)
