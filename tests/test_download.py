@@ -79,6 +79,9 @@ class Server(BaseHTTPRequestHandler):
     def page_missing(self) -> None:
         self.send_error(404)
 
+    def page_colored(self) -> None:
+        self.send_error(404, "\x1b[31mNot Found")
+
     def page_dead(self) -> None:
         """Ends every connection before a byte of it."""
         self.answer(CONTENT, self.start, self.start)
@@ -245,6 +248,7 @@ def test_what_is_left_of_another_file_does_no_harm(
     ("page", "asked", "reason"),
     [
         ("missing", 1, r"cannot be reached \(the server answers 404 Not Found\)"),
+        ("colored", 1, r"the server answers 404 \\x1b\[31mNot Found"),
         ("broken", 3, r"cannot be reached \(the server answers 500 Internal Server Error\)"),
         ("dead", 3, r"cannot be reached \(the connection ended after 0 of 1,024,000 bytes\)"),
         ("long", 3, r"cannot be reached \(the connection ended after"),

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from resnetkit.errors import TransferError
 from resnetkit.storage import exclusive, storage_errors, temporary_for
-from resnetkit.untrusted import BEGINNING_BYTES, open_regular, recognized_mistake
+from resnetkit.untrusted import BEGINNING_BYTES, open_regular, printable, recognized_mistake
 
 __all__ = ["Digest", "Observer", "check_online", "download", "headers_of"]
 
@@ -350,7 +350,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         if error.code < 400:
             return "it leads in a circle, or nowhere"
-        return f"the server answers {error.code} {error.reason}"
+        return f"the server answers {error.code} {printable(str(error.reason))}"
     if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
-    return str(error) or type(error).__name__
+        return printable(str(error.reason))
+    return printable(str(error)) or type(error).__name__

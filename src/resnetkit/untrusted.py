@@ -123,7 +123,7 @@ def decompressed_pieces(chunks: Iterable[bytes], max_bytes: int) -> Iterator[byt
             if unpacker.eof:
                 break
     except zlib.error as error:
-        raise ValueError(f"it is not gzip, or damaged ({error})") from error
+        raise ValueError("it is not gzip, or damaged") from error
     if not unpacker.eof:
         raise ValueError("its end is missing")
     if unpacker.unused_data.startswith(b"\x1f\x8b"):

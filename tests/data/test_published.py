@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -477,6 +478,43 @@ def test_of_several_data_sets_in_a_folder_the_right_one_is_taken(
         write_idx(source / folder, arrays, packed=True)
     roads.fetch("mnist", source=archive_of(source) if archived else source)
     assert check_cached("mnist")["sha256"] == right.digests()
+
+
+def test_no_link_in_an_archive_leads_elsewhere(tmp_path: Path) -> None:
+    """Links through names that are too long to be resolved, which Python's own filter overlooks.
+
+    The filter follows links as far as the longest path that the system resolves (CVE-2025-4517).
+    """
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"untouched")
+
+    def header(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        return member
+
+    folder, steps, path = "d" * 247, "abcdefghijklmnop", ""
+    with tarfile.open(tmp_path / "have.tgz", "w:gz") as archive:
+        for step in steps:
+            archive.addfile(header(os.path.join(path, folder), tarfile.DIRTYPE))
+            archive.addfile(header(os.path.join(path, step), tarfile.SYMTYPE, folder))
+            path = os.path.join(path, folder)
+        beyond = f"{'/'.join(steps)}/{'l' * 254}"
+        archive.addfile(header(beyond, tarfile.SYMTYPE, "../" * len(steps)))
+        archive.addfile(header("out", tarfile.SYMTYPE, f"{beyond}/../..{tmp_path}"))
+        archive.addfile(header("link", tarfile.LNKTYPE, "out/victim"))
+        content = header("link", tarfile.REGTYPE)
+        content.size = 11
+        archive.addfile(content, io.BytesIO(b"overwritten"))
+    with pytest.raises(DataError, match=r"have\.tgz does not hold the data set"):
+        roads.fetch("cifar10", source=tmp_path / "have.tgz")
+    assert victim.read_bytes() == b"untouched"
+
+
+def test_one_of_several_files_is_not_enough(small: Callable[[str], Arrays], source: Path) -> None:
+    write_idx(source, small("mnist"), packed=True)
+    with pytest.raises(DataError, match="is one of the files of 'mnist': give the folder"):
+        roads.fetch("mnist", source=source / "t10k-images-idx3-ubyte.gz")
 
 
 def test_of_several_archives_one_must_be_named(source: Path) -> None:

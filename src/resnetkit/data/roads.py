@@ -126,7 +126,7 @@ def not_to_fetch(name: str) -> str:
         return "there is nothing to fetch for 'digits': they come with scikit-learn."
     return (
         f"there is nothing to fetch for '{name}': expected one of {', '.join(PUBLISHED)}."
-        + did_you_mean(name, PUBLISHED)
+        + did_you_mean(name.lower(), PUBLISHED)
     )
 
 
@@ -255,6 +255,10 @@ def check_archive(name: str, archive: Path) -> None:
         raise DataError(f"{archive} cannot be read: {error.strerror}.") from error
     if mistake:
         raise DataError(f"{archive}: {mistake}.")
+    if any(archive.name in layout.files for layout in LAYOUTS[name]):
+        raise DataError(
+            f"{archive} is one of the files of '{name}': give the folder in which all of them lie."
+        )
     if not is_archive(archive):
         raise DataError(
             f"{archive} is neither a folder nor a .tar.gz, .tgz or .tar archive: give what you"
@@ -453,7 +457,7 @@ def read_cifar_sheets(folder: Path, published: Published) -> Arrays:
             with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
                 return np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3)
         except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
-            raise ValueError(f"{name}.png is damaged ({error})") from error
+            raise ValueError(f"{name}.png is damaged") from error
 
     return Arrays(
         np.concatenate([sheet(name, train // len(TRAIN_BATCHES)) for name in TRAIN_BATCHES]),

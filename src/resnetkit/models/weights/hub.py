@@ -13,7 +13,7 @@ from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.weights.published import hub_address, hub_cache
 from resnetkit.storage import new_folder, storage_errors, write_synced
-from resnetkit.untrusted import read_bounded
+from resnetkit.untrusted import printable, read_bounded
 
 __all__ = ["pull", "push"]
 
@@ -229,4 +229,4 @@ def said(error: Exception) -> str:
     response = getattr(error, "response", None)
     status = f"the Hub answers {response.status_code}: " if response is not None else ""
     words = getattr(error, "server_message", None) or " ".join(str(error).split())
-    return (status + (words or type(error).__name__)[:300]).rstrip(". ")
+    return printable(status + (words or type(error).__name__)[:300]).rstrip(". ")
