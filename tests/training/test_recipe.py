@@ -19,6 +19,7 @@ from resnetkit.data.splits import stratified_split
 from resnetkit.errors import RecipeError
 from resnetkit.training.bench import prepare
 from resnetkit.training.recipe import Recipe, load_recipe, named_recipes, recipe_text
+from resnetkit.training.recipe_file import parse_yaml
 from resnetkit.training.sections import Duration
 from resnetkit.training.world import World
 
@@ -582,11 +583,11 @@ def test_a_file_without_keys_is_refused(tmp_path: Path, content: str) -> None:
 
 def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "image.png", b"\x89PNG\r\n\x1a\n\xff\xfe\x00")
-    assert refusal_of_file(path).startswith(f"the recipe '{path}' cannot be read: ")
+    assert refusal_of_file(path).startswith(f"the recipe '{path}' is not text in UTF-8")
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    assert refusal_of_file(str(tmp_path)).startswith(f"the recipe '{tmp_path}' cannot be read: ")
+    assert refusal_of_file(str(tmp_path)).startswith(f"the recipe '{tmp_path}' is a folder, ")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
@@ -621,3 +622,47 @@ def test_a_schedule_is_needed_and_the_rest_has_the_papers_values(tmp_path: Path)
 
 def test_names_tell_runs_apart(tiny: Callable[..., Recipe]) -> None:
     assert tiny({"seed": 3, "model.name": "plain20"}).name == "plain20-digits-seed3"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("length: 1 epochs\nlength: 2 epochs\n", "'length' occurs twice, first in line 1"),
+        ("optimizer:\n  lr: 0.1\nlength: 1 epochs\noptimizer:\n  momentum: 0\n", "line 4"),
+        ("schedule: {kind: cosine, final: 0.1, final: 0.2}\n", "'final' occurs twice"),
+        ("seed: 012\n", "012 begins with a zero"),
+        ("a: &a [x, x]\nb: [*a, *a]\n", "a recipe has no aliases"),
+        ("[" * 50_000, "is not YAML"),
+        ('{"seed": 1, "seed": 2}', "'seed' occurs twice"),
+    ],
+    ids=["twice", "section twice", "inside", "octal", "alias", "deep", "JSON"],
+)
+def test_what_would_be_read_otherwise_than_written_is_refused(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    assert words in refusal_of_file(written(tmp_path / "mine.yaml", text))
+
+
+def test_a_file_larger_than_a_recipe_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "large.yaml", "# " + "x" * 2**20)
+    assert refusal_of_file(path).endswith("it is larger than 1 MiB.")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("1e-4", 1e-4), ("1:30", "1:30"), ("no", "no"), ("off", "off"), ("0x10", "0x10")),
+        *(("2026-11-26", "2026-11-26"), ("true", True), ("-3", -3), (".5", 0.5), ("null", None)),
+    ],
+)
+def test_a_value_is_what_it_looks_like(text: str, value: object) -> None:
+    assert parse_yaml(text) == value
+    assert type(parse_yaml(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"a": "no"}, {"a": "012"}, {"a": 1e-05}, {"a": ["\udce9", None, True]}],
+)
+def test_what_is_written_is_read_back(options: dict[str, object]) -> None:
+    assert parse_yaml(yaml.safe_dump(options, sort_keys=False)) == options

@@ -51,9 +51,7 @@ def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         UsageError: when a word is not of that form.
     """
-    import yaml
-
-    from resnetkit.training.recipe import YAML_ERRORS
+    from resnetkit.training.recipe_file import YAML_ERRORS, parse_yaml
 
     parsed = {}
     for change in changes:
@@ -63,17 +61,8 @@ def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
                 f"--set {change}: expected KEY=VALUE, such as --set optimizer.lr=0.05."
             )
         try:
-            parsed[key] = yaml.safe_load(value)
-        except YAML_ERRORS:
-            raise UsageError(f"--set {change}: '{value}' is not a YAML value; quote it.") from None
-        if isinstance(parsed[key], str):
-            parsed[key] = as_number(parsed[key])
+            parsed[key] = parse_yaml(value)
+        except YAML_ERRORS as error:
+            problem = getattr(error, "problem", "") or "it is not YAML"
+            raise UsageError(f"--set {change}: {problem}. Quote a word that is none.") from None
     return parsed
-
-
-def as_number(word: str) -> str | float:
-    """Returns a number that YAML 1.1 takes for a word, such as 1e-4, as a number."""
-    try:
-        return float(word)
-    except ValueError:
-        return word

@@ -9,8 +9,10 @@ from typing import Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from resnetkit.data.datasets import DATASETS, is_own
 from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
 from resnetkit.models.zoo import Architecture, find_architecture
+from resnetkit.training.recipe_file import YAML_ERRORS, read_yaml
 from resnetkit.training.sections import (
     CheckpointSection,
     DataSection,
@@ -29,10 +31,7 @@ from resnetkit.training.sections import (
     Whole,
 )
 
-__all__ = ["YAML_ERRORS", "Recipe", "load_recipe", "named_recipes", "recipe_text"]
-
-YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
-"""What PyYAML raises for a text that is none: its own, and what its constructors let through."""
+__all__ = ["Recipe", "load_recipe", "named_recipes", "recipe_text"]
 
 
 class Recipe(Section):
@@ -179,14 +178,22 @@ def read_values(name_or_path: str) -> dict[str, Any]:
     named = named_recipes()
     path = named.get(name_or_path, Path(name_or_path))
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise RecipeError(
             f"unknown recipe '{name_or_path}': expected one of {', '.join(named)}, or a YAML file."
-            + did_you_mean(name_or_path, named)
+            + (data_hint(name_or_path) or did_you_mean(name_or_path, named))
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the recipe '{path}' cannot be read: {error}.") from error
+    except IsADirectoryError:
+        raise RecipeError(
+            f"the recipe '{path}' is a folder, expected a YAML file.{data_hint(name_or_path)}"
+        ) from None
+    except OSError as error:
+        raise RecipeError(
+            f"the recipe '{path}' cannot be read: {error.strerror or error}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"the recipe '{path}' is not text in UTF-8 ({error}).") from error
     except YAML_ERRORS as error:
         raise RecipeError(
             f"the recipe '{path}' is not YAML: {' '.join(str(error).split())}."
@@ -196,6 +203,12 @@ def read_values(name_or_path: str) -> dict[str, Any]:
             f"the recipe '{path}' holds no keys: expected lines such as 'batch_size: 128'."
         )
     return values
+
+
+def data_hint(word: str) -> str:
+    """Returns a question for those who name their images or a data set in place of a recipe."""
+    means_data = word in DATASETS or is_own(word)
+    return f" Did you mean '--data {word}'?" if means_data else ""
 
 
 def set_value(values: dict[str, Any], key: str, value: Any) -> None:
