@@ -1,6 +1,36 @@
-"""python -m resnetkit: the same as the command `resnet`, and what torchrun starts."""
+"""The process behind the command `resnet`, also as `python -m resnetkit`, which torchrun starts."""
 
-from resnetkit.cli.app import main
+import os
+import signal
+import sys
+from types import FrameType
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Runs the command and ends the process; an interruption never shows a traceback."""
+    asks_to_stop = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if asks_to_stop:  # else it is ignored, as in a shell's background
+        signal.signal(signal.SIGINT, leave)
+    from resnetkit.cli.app import run
+
+    # Threads that wait spin for some microseconds before they sleep: waking up costs more than
+    # most waits, and spinning for long takes the core from others (figures in docs/log.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if asks_to_stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = run(sys.argv[1:])
+    if asks_to_stop:
+        signal.signal(signal.SIGINT, leave)
+    sys.exit(code)
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """Ends the process at once: nothing has begun yet, or everything is done."""
+    os.write(2, b"resnet: interrupted.\n")
+    os._exit(128 + number)
+
 
 if __name__ == "__main__":
     main()

@@ -8,6 +8,7 @@
     |-- WeightsError         exit 3   weights or a checkpoint that cannot be trusted
     |-- TransferError        exit 3   files that do not come from elsewhere, or not go there
     |-- StorageError         exit 1   a folder that cannot be written, a disk that is full
+    |-- OutOfMemory          exit 1   more memory was needed than this machine gives
     |-- TrainingDiverged     exit 1   a loss or gradient that is no longer a number
     `-- Interrupted          exit 130 or 143, after everything was saved
 
@@ -15,6 +16,7 @@ Each message says what happened, what was expected and how to go on. `assert` is
 invariants.
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
@@ -23,6 +25,7 @@ __all__ = [
     "ArchitectureError",
     "DataError",
     "Interrupted",
+    "OutOfMemory",
     "RecipeError",
     "ResnetkitError",
     "StorageError",
@@ -31,6 +34,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "did_you_mean",
+    "is_out_of_memory",
 ]
 
 
@@ -76,6 +80,10 @@ class StorageError(ResnetkitError):
     """A folder that cannot be written or a disk that is full."""
 
 
+class OutOfMemory(ResnetkitError):
+    """More memory was needed than this machine, its GPU or a limit of the process gives."""
+
+
 class TrainingDiverged(ResnetkitError):
     """A loss or gradient that is no longer a finite number."""
 
@@ -99,6 +107,31 @@ class Interrupted(ResnetkitError):
     def exit_code(self) -> int:  # type: ignore[override]  # the one code that depends on the cause
         """Returns 130 for SIGINT and 143 for SIGTERM."""
         return 128 + self.signal_number
+
+
+MEMORY_WORDS = (
+    "can't allocate memory",  # torch on a CPU
+    "out of memory",  # torch on a GPU
+    "cannot allocate memory",  # the system
+    "unable to allocate",  # NumPy
+    "std::bad_alloc",
+    "failed to map segment",  # a library that could not be loaded
+    "can't start new thread",  # whose stack takes memory
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says, in the words of any library, that memory is short."""
+    if isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    # joblib's word for a worker that the kernel has ended, as it does when memory is short
+    if type(error).__name__ == "TerminatedWorkerError":
+        return True
+    words = str(error).lower()
+    is_technical = isinstance(error, RuntimeError | ImportError | OSError)
+    return is_technical and any(known in words for known in MEMORY_WORDS)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from resnetkit.cli.app import app, run
+from resnetkit.models.weights.model_folder import model_folder_files
+from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.studies.degradation import DEGRADATION
 from resnetkit.studies.runner import trial_folder
 from resnetkit.training.recipe import Recipe, load_recipe
+from resnetkit.training.run import MODEL_FILES
 
 AS_IN_THE_PAPER = {
     "plain20": (9.0, 12.0),
@@ -55,6 +59,8 @@ class Terminal(io.StringIO):
 def write_run(folder: Path, recipe: Recipe, *, train: float = 5.0, test: float = 6.0) -> Path:
     """Writes a finished run with these final errors."""
     (folder / "model").mkdir(parents=True)
+    for name in MODEL_FILES:
+        (folder / "model" / name).write_text("{}")
     (folder / "recipe.yaml").write_text(recipe.to_yaml())
     errors = {"train": train, "validation": test, "test": test}
     final: dict[str, Any] = {
@@ -67,6 +73,23 @@ def write_run(folder: Path, recipe: Recipe, *, train: float = 5.0, test: float =
     timing = {"step": 4, "seconds": 61.5, "images_per_second": 1000.0}
     (folder / "timing.jsonl").write_text(json.dumps(timing) + "\n")
     return folder
+
+
+def untrained_network(recipe: Recipe) -> dict[str, bytes]:
+    """Returns the files of `model/` for the network of a recipe for digits, as it was built."""
+    architecture = recipe.architecture(num_classes=10, in_channels=1)
+    return model_folder_files(
+        TrainedNetwork(
+            model=architecture.build().eval(),
+            architecture=architecture,
+            mean=torch.zeros(1, 1, 1),
+            std=torch.ones(1, 1, 1),
+            class_names=tuple("0123456789"),
+            image_size=(8, 8),
+            data="digits",
+            origin="a network that was never trained",
+        )
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +142,11 @@ def finished_run(tmp_path: Path) -> Callable[..., Path]:
     def build(
         folder: str = "runs/one", changes: dict[str, Any] | None = None, **errors: float
     ) -> Path:
-        return write_run(tmp_path / folder, load_recipe("digits", changes), **errors)
+        recipe = load_recipe("digits", changes)
+        written = write_run(tmp_path / folder, recipe, **errors)
+        for name, content in untrained_network(recipe).items():
+            (written / "model" / name).write_bytes(content)
+        return written
 
     return build
 

@@ -1,5 +1,6 @@
 """Errors: what the exceptions mean, and one line with the right code for whatever goes wrong."""
 
+import os
 import pickle
 import re
 import signal
@@ -23,6 +24,7 @@ CODES = {
     "WeightsError": 3,
     "TransferError": 3,
     "StorageError": 1,
+    "OutOfMemory": 1,
     "TrainingDiverged": 1,
 }
 
@@ -43,7 +45,7 @@ def test_every_error_has_its_promised_code() -> None:
 
 def test_the_tree_is_drawn_in_the_docstring() -> None:
     assert errors.__doc__
-    assert set(ERRORS) | {"Interrupted", "did_you_mean"} == set(errors.__all__)
+    assert set(ERRORS) | {"Interrupted", "did_you_mean", "is_out_of_memory"} == set(errors.__all__)
     for name, error in ERRORS.items():
         assert name in errors.__doc__
         assert error.__doc__
@@ -122,7 +124,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a mapping for a word": (["models", "resnet20", "--set", "norm={a: 1}"], "one of batch"),
     "a change without =": (["models", "resnet20", "--set", "shortcut"], "expected KEY=VALUE"),
     "a change without key": (["models", "resnet20", "--set", "=A"], "expected KEY=VALUE"),
-    "no YAML": (["models", "resnet20", "--set", "shortcut={"], "not a YAML value"),
+    "no YAML": (["models", "resnet20", "--set", "shortcut={"], "expected the node content"),
     "a change of nothing": (["models", "--set", "shortcut=C"], "name it, such as"),
     # recipes
     "no such recipe": (["train", "digits_study"], "Did you mean 'digits-study'?"),
@@ -223,13 +225,29 @@ def test_a_recipe_file_that_is_none_is_explained(
     assert said in answer.err
 
 
-@pytest.mark.parametrize("name", ["folder", "binary"])
-def test_what_is_no_text_is_no_recipe(resnet: Resnet, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("folder", "is a folder, expected a YAML file. Did you mean '--data folder'?"),
+        ("binary", "is not text in UTF-8"),
+        ("pipe", "cannot be read: it is not a regular file."),
+    ],
+)
+def test_what_is_no_text_is_no_recipe(
+    resnet: Resnet, tmp_path: Path, name: str, words: str
+) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    os.mkfifo(tmp_path / "pipe")
     answer = resnet("train", name)
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err.startswith(f"resnet: the recipe '{name}' cannot be read: ")
+    assert answer.err.startswith(f"resnet: the recipe '{name}' {words}")
+
+
+def test_a_data_set_in_place_of_a_recipe_is_understood(resnet: Resnet) -> None:
+    answer = resnet("train", "mnist")
+    assert answer.code == 2
+    assert "Did you mean '--data mnist'?" in answer.err
 
 
 @pytest.mark.parametrize("command", [["train"], ["study", "degradation", "--jobs", "1"]])

@@ -1,11 +1,8 @@
 """The command `resnet`: its table of commands, and how errors end it."""
 
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from importlib.metadata import version
-from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -13,14 +10,17 @@ from resnetkit.cli.data import data
 from resnetkit.cli.evaluate import evaluate
 from resnetkit.cli.inspect import inspect
 from resnetkit.cli.models import models
+from resnetkit.cli.output import StdoutConsole
 from resnetkit.cli.predict import features, nearest, predict
 from resnetkit.cli.runs import report, runs
+from resnetkit.cli.streams import drop_stdout, interruptions, open_streams
 from resnetkit.cli.study import study
 from resnetkit.cli.train import lr_find, recipes, train
 from resnetkit.cli.weights import weights
-from resnetkit.errors import ResnetkitError, UsageError
+from resnetkit.errors import ResnetkitError, UsageError, is_out_of_memory
+from resnetkit.untrusted import printable
 
-__all__ = ["app", "main"]
+__all__ = ["app", "run"]
 
 EXAMPLES: dict[Callable[..., object], str] = {
     models: "resnet models resnet56 --set shortcut=C",
@@ -43,6 +43,7 @@ app = App(
         "Train, measure and explain residual networks, and see why they work where plain ones fail."
     ),
     help_epilogue="Begin with: resnet study degradation",
+    console=StdoutConsole(),
     version=lambda: version("resnetkit"),
     result_action="return_value",
     exit_on_error=False,
@@ -56,51 +57,54 @@ app.command(data)
 app.command(weights)
 
 
-def main(words: list[str] | None = None) -> None:
-    """Runs a command and ends the process with its exit code."""
-    # Threads that wait spin for some microseconds before they sleep: waking up costs more than
-    # most waits, and spinning for long takes the core from others (figures in docs/log.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    sys.exit(run(sys.argv[1:] if words is None else words))
+NEWLINE = "\n"
+OUT_OF_MEMORY = (
+    "there is not enough memory for this. What needs less: a smaller batch (--batch-size, or"
+    " --micro-batch and --set batch_size=N in training), smaller images (--set data.image_size=N),"
+    " fewer trainings at a time (--jobs), a smaller network."
+)
 
 
 def run(words: list[str]) -> int:
     """Runs a command and returns its exit code; errors go to stderr as sentences."""
-    with open_streams():
+    with open_streams(), interruptions() as interrupted:
         try:
             code = app(words)
             sys.stdout.flush()
-        except CycloptsError as error:
-            return complain(f"{error} 'resnet --help' shows what there is.", UsageError.exit_code)
-        except ResnetkitError as error:
-            return complain(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            return complain("interrupted.", 130)
-        except BrokenPipeError:  # the reader of our output has left, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except OSError as error:
-            return complain(f"the system refuses: {error}.", ResnetkitError.exit_code)
-        except SystemExit as ended:  # how rich ends when the reader has left
-            return 0 if ended.code == 1 else int(ended.code or 0)
+        except BaseException as error:
+            if interrupted and not isinstance(error, ResnetkitError):
+                return complain("interrupted.", 130)  # whatever a library made of it
+            return ending(error)
         return code if isinstance(code, int) else 0
 
 
-@contextmanager
-def open_streams() -> Iterator[None]:
-    """Gives a process whose stdout or stderr was closed before it started a place to write to."""
-    with ExitStack() as stack:
-        nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-        for name, redirect in (("stdout", redirect_stdout), ("stderr", redirect_stderr)):
-            stream = getattr(sys, name)
-            if stream is None:
-                stack.enter_context(redirect(nowhere))
-            elif isinstance(stream, TextIOWrapper):  # a file's name may be no text at all
-                stream.reconfigure(errors="backslashreplace")
-        yield
+def ending(error: BaseException) -> int:
+    """Tells a person why a command ended, and returns its exit code.
+
+    Raises:
+        BaseException: the error, when it is a fault of ours.
+    """
+    match error:
+        case CycloptsError():
+            return complain(f"{error} 'resnet --help' shows what there is.", UsageError.exit_code)
+        case ResnetkitError():
+            return complain(str(error), error.exit_code)
+        case KeyboardInterrupt():
+            return complain("interrupted.", 130)
+        case BrokenPipeError():  # the reader of our answers has left, as `head` does
+            drop_stdout()
+            return 0
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
+        case _ if is_out_of_memory(error):
+            return complain(OUT_OF_MEMORY, ResnetkitError.exit_code)
+        case OSError():
+            return complain(f"the system refuses: {error}.", ResnetkitError.exit_code)
+        case _:
+            raise error
 
 
 def complain(message: str, code: int) -> int:
     """Tells a person what went wrong and returns the exit code."""
-    print(f"resnet: {message}", file=sys.stderr)
+    print(f"resnet: {printable(message, keep=NEWLINE)}", file=sys.stderr)
     return code

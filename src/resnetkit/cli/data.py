@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from resnetkit.cli.options import Json
-from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on_data
+from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on_data, say
 from resnetkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def fetch(
     if json:
         print_json({"name": name, "folder": str(folder)})
     else:
-        print(folder)
+        say(folder)
 
 
 @data.command(help_epilogue="Example: resnet data check photos/")
@@ -123,7 +123,7 @@ def check(name: str, /, *, json: Json = False) -> None:
         return
     parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     height, width = dataset.image_size
-    print(
+    say(
         f"{name} is whole: {parts} images of {height}x{width} pixels with"
         f" {dataset.channels} channel(s), {len(dataset.class_names)} classes"
     )
@@ -187,24 +187,24 @@ def show_folder(root: Path, report: "FolderReport") -> None:
         ],
         numbers="l" + "r" * len(parts),
     )
-    print(
+    say(
         f"{root}: {report.images:,} images in {len(report.counts)} classes, the largest"
         f" {report.imbalance:.1f} times the smallest"
     )
     for bad in report.bad:
-        print(f"bad: {bad.reason}")
+        say(f"bad: {bad.reason}")
     for note, paths in report.converted.items():
-        print(f"harmless in {len(paths):,}: {note}, such as {paths[0]}")
+        say(f"harmless in {len(paths):,}: {note}, such as {paths[0]}")
     for pair in report.duplicates[:MOST_SHOWN]:
         alike = "equal" if pair.exact else "alike"
-        print(
+        say(
             f"{alike}: {pair.first.path} ({pair.first.split}, {pair.first.label}) and"
             f" {pair.second.path} ({pair.second.split}, {pair.second.label})"
         )
     if len(report.duplicates) > MOST_SHOWN:
-        print(f"and {len(report.duplicates) - MOST_SHOWN:,} more such pairs: --json lists them")
+        say(f"and {len(report.duplicates) - MOST_SHOWN:,} more such pairs: --json lists them")
     if report.passed_over:
-        print(
+        say(
             f"passed over {len(report.passed_over):,} files that are no images by their names, such"
             f" as {report.passed_over[0]}"
         )
@@ -234,4 +234,4 @@ def show(
     if json:
         print_json({"name": name, "file": str(path)})
     else:
-        print(path)
+        say(path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from resnetkit.cli.options import Device, Json, Lang, Precision, Variant
-from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on_data
+from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on_data, say
 
 if TYPE_CHECKING:
     from resnetkit.evaluation.evaluate import Evaluation
@@ -112,19 +112,19 @@ def show_side_by_side(evaluations: "Sequence[Evaluation]") -> None:
         ],
         numbers="lrrrr",
     )
-    print(f"\n{evaluations[-1].origin}")
+    say(f"\n{evaluations[-1].origin}")
 
 
 def show(evaluation: "Evaluation") -> None:
     """Prints an evaluation for people."""
     metrics = evaluation.metrics
     views = "2 views (mirrored)" if evaluation.flip else VIEWS[evaluation.protocol]
-    print(f"top-1 error  {rate_words(metrics.top1)}")
+    say(f"top-1 error  {rate_words(metrics.top1)}")
     if len(metrics.classes) > 5:
-        print(f"top-5 error  {rate_words(metrics.top5)}")
-    print(f"loss  {metrics.loss:.4f} nats")
-    print(f"calibration error  {metrics.calibration_error:.2f} %")
-    print(f"{metrics.images:,} images, {views}, {evaluation.precision}\n")
+        say(f"top-5 error  {rate_words(metrics.top5)}")
+    say(f"loss  {metrics.loss:.4f} nats")
+    say(f"calibration error  {metrics.calibration_error:.2f} %")
+    say(f"{metrics.images:,} images, {views}, {evaluation.precision}\n")
     print_table(
         ["class", "images", "error", "precision"],
         [
@@ -143,9 +143,9 @@ def show_mistakes(metrics: "Metrics") -> None:
     names = [each.name for each in metrics.classes]
     found = mistakes(metrics.confusion)[:MOST_MISTAKES]
     if found:
-        print("\nmost frequent mistakes")
+        say("\nmost frequent mistakes")
     for each in found:
-        print(f"{each.count:6,}  {names[each.true]} taken for {names[each.predicted]}")
+        say(f"{each.count:6,}  {names[each.true]} taken for {names[each.predicted]}")
 
 
 def rate_words(rate: "ErrorRate") -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from resnetkit.cli.options import Changes, Json, Variant, parse_changes
-from resnetkit.cli.output import print_json, print_table, remark
+from resnetkit.cli.output import print_json, print_table, remark, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,7 +122,7 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
                     short(sum(block.multiply_adds for block in found)),
                 ]
             )
-    print(summary(name, stages))
+    say(summary(name, stages))
     print_table(
         ["stage", "output", "blocks", "layers", "shortcut", "parameters", "mult-adds"],
         rows,
@@ -149,7 +149,7 @@ def show_comparison(stages: "Mapping[str, Sequence[StageOutline]]") -> None:
         [what, *(f"{each[what]:,}" for each in counted), same([each[what] for each in counted])]
         for what in counted[0]
     ]
-    print()
+    say()
     print_table(["", *stages, ""], rows, numbers="l" + "r" * len(stages) + "l")
 
 
@@ -297,7 +297,7 @@ def show_saliency(name: str, which: str, out: Path, variant: str, *, json: bool)
     if json:
         print_json({"answer": answer, "probability": share, "drawing": str(out)})
     else:
-        print(f"{answer}, probability {share:.4f}")
+        say(f"{answer}, probability {share:.4f}")
     remark(f"drawn in {out}")
 
 
@@ -332,7 +332,7 @@ def show_probes(probed: dict[str, Any]) -> None:
     }
     for name, columns in headings.items():
         if name in probed:
-            print()
+            say()
             rows = [[figure(value) for value in each.values()] for each in probed[name]]
             print_table(columns, rows, numbers="l" + "r" * (len(columns) - 1))
 

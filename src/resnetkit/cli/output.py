@@ -6,12 +6,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.console import Console
+
 from resnetkit.untrusted import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Bar", "bar", "print_json", "print_table", "remark", "remark_on_data"]
+__all__ = [
+    "Bar",
+    "StdoutConsole",
+    "bar",
+    "print_json",
+    "print_table",
+    "remark",
+    "remark_on_data",
+    "say",
+]
 
 
 def print_json(value: Any) -> None:
@@ -28,12 +39,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
         numbers: for each column, `r` for one of numbers, aligned right, else `l`.
     """
     rows = [[printable(str(cell)) for cell in row] for row in rows]
+    columns = [printable(column) for column in columns]
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             print("\t".join(map(str, row)))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -44,12 +55,25 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
         table.add_column(Text(column), justify=align, no_wrap=is_name)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    Console(highlight=False).print(table)
+    StdoutConsole(highlight=False).print(table)
+
+
+def say(text: object = "", *, end: str = "\n") -> None:
+    """Prints an answer for people; what may come from a file cannot steer the terminal."""
+    print(printable(str(text), keep="\n\t"), end=end)
 
 
 def remark(text: str) -> None:
     """Tells a person something that is not data."""
-    print(text, file=sys.stderr)
+    print(printable(text, keep="\n"), file=sys.stderr)
+
+
+class StdoutConsole(Console):
+    """Where tables and the help are written."""
+
+    def on_broken_pipe(self) -> None:
+        """Lets the command decide what it means that its reader has left."""
+        raise BrokenPipeError
 
 
 def remark_on_data(name: str) -> None:
@@ -70,7 +94,7 @@ class Bar:
     def update(self, completed: float, detail: str = "") -> None:
         """Shows how much is done and a few words."""
         if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=completed, detail=detail)
+            self.progress.update(self.task, completed=completed, detail=printable(detail))
 
     @property
     def is_shown(self) -> bool:
@@ -83,7 +107,6 @@ def bar(description: str, total: float = 1.0) -> Iterator[Bar]:
     if not sys.stderr.isatty():
         yield Bar(None, description, total)
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,
@@ -94,13 +117,13 @@ def bar(description: str, total: float = 1.0) -> Iterator[Bar]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield Bar(progress, description, total)
+        yield Bar(progress, printable(description), total)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from resnetkit.cli.options import BatchSize, Device, Json, Precision, Variant
-from resnetkit.cli.output import bar, print_json, remark
+from resnetkit.cli.output import bar, print_json, remark, say
 from resnetkit.cli.records import Format, Kind, Record, Tally, chosen_form, print_records
 from resnetkit.errors import DataError, UsageError
 
@@ -124,7 +124,7 @@ def features(
             {"file": str(out), "images": count, "width": width, "bad": tally.bad, **made.facts}
         )
     else:
-        print(f"{out}: {count:,} image(s), {width:,} features of {layer} each")
+        say(f"{out}: {count:,} image(s), {width:,} features of {layer} each")
     return code
 
 

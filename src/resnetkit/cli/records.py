@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -12,6 +13,7 @@ from cyclopts import Parameter
 
 from resnetkit.cli.output import remark
 from resnetkit.errors import DataError, UsageError
+from resnetkit.untrusted import printable
 
 __all__ = ["Format", "Kind", "Record", "Tally", "chosen_form", "print_records"]
 
@@ -98,8 +100,9 @@ def chosen_form(format: Form, *, json: bool) -> Form:  # noqa: A002  # the name 
 def print_records(records: Iterable[Record], kind: Kind, form: Form) -> int:
     """Prints records one by one as they come, says how fast, and returns the exit code."""
     tally = Tally()
+    is_for_machines = form in ("csv", "json", "lines") and not sys.stdout.isatty()
     for text in TEXTS[form](tally.watched(records), kind):
-        print(text, flush=True)
+        print(text if is_for_machines else printable(text, keep="\n"), flush=True)
     return tally.finish()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetkit.cli.options import Json, Lang
-from resnetkit.cli.output import print_json, print_table
+from resnetkit.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from resnetkit.training.run import Run
@@ -70,7 +70,7 @@ def report(folder: Path, /, *, lang: Lang = "en", json: Json = False) -> None:
     if json:
         print_json({"report": str(path.resolve())})
     else:
-        print(path)
+        say(path)
 
 
 def write_report(folder: Path, lang: str) -> Path:

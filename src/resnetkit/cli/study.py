@@ -1,5 +1,6 @@
 """resnet study: a question, its trainings, its report."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from resnetkit.cli.options import Changes, Device, Json, Lang, parse_changes
-from resnetkit.cli.output import Bar, bar, print_json, print_table, remark, remark_on_data
+from resnetkit.cli.output import Bar, bar, print_json, print_table, remark, remark_on_data, say
+from resnetkit.cli.streams import drop_stdout
 
 if TYPE_CHECKING:
     from resnetkit.studies.study import Outcome
@@ -76,7 +78,11 @@ def study(
         )
     reports = [write_study_report(outcome, language) for outcome in outcomes]
     report = write_overview(outcomes, language) if name == ALL else reports[0]
-    show_outcomes(outcomes, report, json=json)
+    try:
+        show_outcomes(outcomes, report, json=json)
+        sys.stdout.flush()
+    except BrokenPipeError:  # a reader that leaves changes no verdict
+        drop_stdout()
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     holds = all(finding.verdict == "confirmed" for finding in findings)
     return 0 if holds else CLAIM_NOT_CONFIRMED
@@ -127,10 +133,10 @@ def show_outcomes(outcomes: "Sequence[Outcome]", report: Path, *, json: bool) ->
         print_json(json_module.loads((report.parent / "findings.json").read_text()))
     else:
         for finding in (finding for outcome in outcomes for finding in outcome.findings):
-            print(f"{finding.verdict}: {finding.claim}")
+            say(f"{finding.verdict}: {finding.claim}")
             for sample in (finding.first, finding.second):
                 unit, digits = (f" {sample.unit}", 2) if sample.unit else ("", 3)
                 mean, spread = f"{sample.mean:.{digits}f}", f"{sample.spread:.{digits}f}"
                 count = len(sample.values)
-                print(f"    {sample.label}: {mean}{unit} +- {spread} (n = {count})")
+                say(f"    {sample.label}: {mean}{unit} +- {spread} (n = {count})")
     remark(f"report: {report.resolve()}")

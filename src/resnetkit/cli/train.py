@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from resnetkit.cli.options import Changes, Device, Json, Variant, parse_changes
-from resnetkit.cli.output import Bar, bar, print_json, remark, remark_on_data
+from resnetkit.cli.output import Bar, bar, print_json, remark, remark_on_data, say
 
 if TYPE_CHECKING:
     from resnetkit.training.recipe import Recipe
@@ -157,7 +157,7 @@ def lr_find(
     if json:
         print_json({**asdict(search), "drawing": str(out)})
     else:
-        print(f"--set optimizer.lr={search.suggested:.2g}")
+        say(f"--set optimizer.lr={search.suggested:.2g}")
     remark(f"drawn in {out}; nothing else was written")
 
 
@@ -246,7 +246,7 @@ def show_result(run: "Run", *, json: bool) -> None:
         print_json(finite(facts))
         return
     for split in splits:
-        print(f"{split} error {final[split]['error']:.2f} % of {final[split]['count']:,} images")
+        say(f"{split} error {final[split]['error']:.2f} % of {final[split]['count']:,} images")
     remark(f"{run.folder} holds the run; 'resnet report {run.folder}' draws it.")
 
 
@@ -260,7 +260,7 @@ def show_rehearsal(chosen: Any, *, device: str, threads: int, json: bool) -> Non
     if json:
         print_json({"recipe": chosen.model_dump(mode="json"), "estimate": asdict(estimate)})
         return
-    print(chosen.to_yaml(), end="")
+    say(chosen.to_yaml(), end="")
     remark(
         f"\n{estimate.parameters:,} parameters, {estimate.total_steps:,} steps of"
         f" {estimate.seconds_per_step:.3f} s: about {duration_words(estimate.seconds)};"
@@ -288,7 +288,7 @@ def recipes(name: str = "", /, *, json: Json = False) -> None:
         (
             print_json(load_recipe(name).model_dump(mode="json"))
             if json
-            else print(recipe_text(name), end="")
+            else say(recipe_text(name), end="")
         )
         return
     listed = {
@@ -299,4 +299,4 @@ def recipes(name: str = "", /, *, json: Json = False) -> None:
         print_json(listed)
         return
     for each, headline in listed.items():
-        print(f"{each:16} {headline}")
+        say(f"{each:16} {headline}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from resnetkit.cli.options import Json, Variant
-from resnetkit.cli.output import bar, print_json, print_table, remark
+from resnetkit.cli.output import bar, print_json, print_table, remark, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +84,7 @@ def fetch(name: str, /, *, json: Json = False) -> None:
     if json:
         print_json({"name": name, "place": str(place)})
     else:
-        print(place)
+        say(place)
 
 
 @weights.command(help_epilogue="Example: resnet weights push runs/NAME OWNER/NAME")
@@ -114,7 +114,7 @@ def push(
     if json:
         print_json({"repository": repository, "commit": address})
     else:
-        print(address)
+        say(address)
 
 
 @weights.command(help_epilogue="Example: resnet weights pull OWNER/NAME --out mine")
@@ -141,7 +141,7 @@ def pull(
     if json:
         print_json({"repository": repository, "folder": str(folder)})
     else:
-        print(folder)
+        say(folder)
 
 
 def hide_bars_of_the_hub() -> None:
@@ -200,7 +200,7 @@ def convert(
         return
     remark(f"read: {network.origin}")
     remark(f"{counts(again)['tensors']} tensors and the logits read again are equal to the bit")
-    print(out)
+    say(out)
 
 
 def counts(network: "TrainedNetwork") -> dict[str, int]:

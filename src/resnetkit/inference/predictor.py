@@ -15,7 +15,7 @@ from torch import Tensor
 from resnetkit.data.ahead import ahead
 from resnetkit.data.augment import normalize
 from resnetkit.data.check import BadImage
-from resnetkit.errors import DataError, ResnetkitError, UsageError, did_you_mean
+from resnetkit.errors import DataError, OutOfMemory, UsageError, did_you_mean, is_out_of_memory
 from resnetkit.evaluation.evaluate import class_probabilities
 from resnetkit.inference.view import Picture, View
 from resnetkit.models.resnet import ResNet
@@ -298,9 +298,8 @@ def enough_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not short and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
-        raise ResnetkitError(
+        raise OutOfMemory(
             "there is not enough memory for a batch of this size: take a smaller --batch-size."
         ) from error

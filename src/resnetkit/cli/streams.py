@@ -1,0 +1,161 @@
+"""Where commands write, which may be closed, full or gone, and how they are interrupted."""
+
+import _thread
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from io import TextIOBase, TextIOWrapper
+from types import FrameType
+from typing import Any, TextIO
+
+from resnetkit.untrusted import printable
+
+__all__ = ["LastingStream", "drop_stdout", "interruptions", "open_streams"]
+
+
+class LastingStream(TextIOBase):
+    """A stream of messages that outlasts its reader: what cannot be written is dropped.
+
+    A training must not end because nobody reads what it says: the reader of a pipe may leave, a
+    terminal may be closed, a disk may be full.
+
+    Args:
+        stream: where messages go as long as they can.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.is_lost = False
+
+    def write(self, text: str) -> int:
+        self.attempt(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self.attempt(self.stream.flush)
+
+    def attempt(self, action: Any) -> None:
+        """Does something with the stream, unless that failed before."""
+        if self.is_lost:
+            return
+        try:
+            action()
+        except (OSError, ValueError):  # ValueError: it was closed
+            self.is_lost = True
+            with suppress(OSError, ValueError):  # what waits in buffers has a place to go to
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def isatty(self) -> bool:
+        with suppress(ValueError):
+            return not self.is_lost and self.stream.isatty()
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self.stream.errors
+
+
+def drop_stdout() -> None:
+    """Lets what is still written to stdout go nowhere, since its reader has left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def open_streams() -> Iterator[None]:
+    """Prepares stdout and stderr for names that are no text, and for readers that leave.
+
+    A stream that was closed before the process started is replaced by one to nowhere.
+    """
+    with ExitStack() as stack:
+        nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        for name, redirect in (("stdout", redirect_stdout), ("stderr", redirect_stderr)):
+            stream = getattr(sys, name)
+            if stream is None:
+                stack.enter_context(redirect(nowhere))
+            elif isinstance(stream, TextIOWrapper):  # a file's name may be no text at all
+                stream.reconfigure(errors="backslashreplace")
+        stack.enter_context(redirect_stderr(LastingStream(sys.stderr)))
+        stack.enter_context(log_to_stderr())
+        yield
+
+
+class PrintableFormatter(logging.Formatter):
+    """Writes a message of the log such that names in it cannot steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n")
+
+
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Shows the warnings of this library to a person."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter())
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("resnetkit")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+SECONDS_TO_LEAVE = 3.0  # between an interruption and the next attempt
+
+
+class Interruptions:
+    """Whether SIGINT has come, and whether the command has ended for it."""
+
+    def __init__(self) -> None:
+        self.has_come = False
+        self.is_over = False
+
+    def __bool__(self) -> bool:
+        return self.has_come
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Raises KeyboardInterrupt, as Python's own handler of SIGINT does."""
+        self.has_come = True
+        timer = threading.Timer(SECONDS_TO_LEAVE, self.insist)
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    def insist(self) -> None:
+        """Interrupts again when a library has swallowed the exception, as some imports do."""
+        if not self.is_over:
+            _thread.interrupt_main(signal.SIGINT)
+
+
+@contextmanager
+def interruptions() -> Iterator[Interruptions]:
+    """Notes SIGINT while a command runs.
+
+    What is noted tells an interruption from the errors that libraries make of it, such as that a
+    compiler failed or a module could not be imported.
+    """
+    noted = Interruptions()
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield noted
+        return
+    signal.signal(signal.SIGINT, noted.note)
+    try:
+        yield noted
+    finally:
+        noted.is_over = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
