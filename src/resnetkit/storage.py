@@ -80,7 +80,7 @@ def write_file(path: Path, content: str | bytes) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = temporary_for(path)
     try:
-        write_synced(temporary, content.encode() if isinstance(content, str) else content)
+        write_synced(temporary, as_bytes(content))
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -106,6 +106,11 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def as_bytes(content: str | bytes) -> bytes:
+    """Returns text in UTF-8; what of it is no text, as in the name of a file, is escaped."""
+    return content.encode(errors="backslashreplace") if isinstance(content, str) else content
 
 
 @contextmanager

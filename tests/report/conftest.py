@@ -14,7 +14,7 @@ import pytest
 from resnetkit.studies.degradation import DEGRADATION
 from resnetkit.studies.study import Outcome
 from resnetkit.training.recipe import load_recipe
-from resnetkit.training.run import Run
+from resnetkit.training.run import MODEL_FILES, Run
 
 EPOCHS, STEPS_PER_EPOCH, CLASSES = 12, 19, 10
 GROUPS = ("plain20", "plain32", "plain56", "resnet20", "resnet32", "resnet56")
@@ -111,6 +111,8 @@ def make_run(
         )
     if finished:
         (folder / "model").mkdir()
+        for name in MODEL_FILES:
+            (folder / "model" / name).write_text("{}")
         (folder / "model" / "config.json").write_text(json.dumps(CONFIG))
         matrix = confusion_matrix(test_error, dice)
         wrong = sum(matrix[i][j] for i in range(CLASSES) for j in range(CLASSES) if i != j)

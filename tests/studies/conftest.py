@@ -10,7 +10,7 @@ import pytest
 from resnetkit.studies.degradation import DEGRADATION
 from resnetkit.studies.study import Finding, Sample, Scale, Study, judge_higher, networks
 from resnetkit.training.recipe import Recipe, load_recipe
-from resnetkit.training.run import Run
+from resnetkit.training.run import MODEL_FILES, Run
 
 FOUR_STEPS = """\
 optimizer: {lr: 0.02}
@@ -36,6 +36,8 @@ def plain_is_worse(runs: dict[str, list[Run]]) -> Sequence[Finding]:
 def write_run(folder: Path, recipe: Recipe, *, train: float, test: float) -> Run:
     """Writes a finished run with these final errors."""
     (folder / "model").mkdir(parents=True)
+    for name in MODEL_FILES:
+        (folder / "model" / name).write_text("{}")
     (folder / "recipe.yaml").write_text(recipe.to_yaml())
     errors = {"train": train, "validation": test, "test": test}
     final: dict[str, Any] = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -292,3 +293,64 @@ def test_a_full_disk_names_the_checkpoint_that_is_kept(
         train(few(), tmp_path / "run")
     assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [4]
     assert "The checkpoint of step 4 is kept." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"step": -1}, {"step": 4}, {"step": "6"}, {"metrics_bytes": -5}, {"best_epoch": 99}),
+        *({"lowest_error": -3.0}, {"epoch_sums": [[-1.0] * 4]}, {"reached": 1}, {"below": None}),
+    ],
+    ids=str,
+)
+def test_a_state_that_cannot_be_is_refused(
+    tmp_path: Path, few: Callable[..., Recipe], changes: dict[str, Any]
+) -> None:
+    saved = unfinished(tmp_path / "run", few())
+    state = json.loads((saved / "state.json").read_text())
+    put(saved, "state.json", json.dumps({**state, **changes}).encode())
+    with pytest.raises(WeightsError, match="was not made for this training: ") as caught:
+        train(few(), tmp_path / "run")
+    assert next(iter(changes)) in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["model", "momentum"])
+def test_tensors_that_are_no_numbers_are_refused(
+    tmp_path: Path, few: Callable[..., Recipe], file: str
+) -> None:
+    saved = unfinished(tmp_path / "run", few())
+    tensors = safetensors.torch.load((saved / f"{file}.safetensors").read_bytes())
+    tensors["conv1.weight"].view(-1)[3] = float("nan")
+    put(saved, f"{file}.safetensors", safetensors.torch.save(tensors))
+    with pytest.raises(WeightsError, match=r"'conv1\.weight' of .* no finite numbers"):
+        train(few(), tmp_path / "run")
+
+
+def test_a_momentum_too_few_is_refused(tmp_path: Path, few: Callable[..., Recipe]) -> None:
+    saved = unfinished(tmp_path / "run", few())
+    tensors = safetensors.torch.load((saved / "momentum.safetensors").read_bytes())
+    del tensors["conv1.weight"]
+    put(saved, "momentum.safetensors", safetensors.torch.save(tensors))
+    with pytest.raises(WeightsError, match=r"momentum does not fit the parameters: conv1\.weight"):
+        train(few(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "model.safetensors"])
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(
+    tmp_path: Path, few: Callable[..., Recipe], name: str
+) -> None:
+    saved = unfinished(tmp_path / "run", few())
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+    with pytest.raises(WeightsError, match="not a regular file"):
+        train(few(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"../x": "0"}', '{"a": "0", "a": "1"}', "[]"])
+def test_a_manifest_of_something_else_is_refused(
+    tmp_path: Path, few: Callable[..., Recipe], content: str
+) -> None:
+    saved = unfinished(tmp_path / "run", few())
+    (saved / "manifest.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"manifest\.json cannot be read"):
+        train(few(), tmp_path / "run")

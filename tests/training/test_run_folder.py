@@ -1,6 +1,7 @@
 """The run folder: whose it is, who may write in it, and what can be read from it."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from resnetkit.errors import RecipeError, StorageError, UsageError, WeightsError
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import EventLog, Run, find_runs, locked_run, read_run
+from resnetkit.training.run import MODEL_FILES, EventLog, Run, find_runs, locked_run, read_run
 
 Contents = Callable[[Path], dict[str, bytes]]
 Recipes = Callable[..., Recipe]
@@ -268,9 +269,9 @@ def test_the_last_step_is_found_whatever_the_final_event_holds(
 def test_lines_are_cut_back_to_an_earlier_length(tmp_path: Path) -> None:
     with closing(EventLog(tmp_path / "log.jsonl")) as log:
         log.write({"step": 1})
-        size = log.size
+        size, sha256 = log.size, log.sha256
         log.write({"step": 2})
-        log.cut(size)
+        log.resume(size, sha256)
         log.write({"step": 3})
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
 
@@ -378,3 +379,75 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, few: Recipes) -> N
             pytest.skip("this user may write everywhere")
     finally:
         tmp_path.chmod(0o700)
+
+
+def stopped(folder: Path, recipe: Recipe) -> Path:
+    """Trains up to the last epoch, so that a checkpoint and metrics are there, and no model."""
+    with pytest.raises(ValueError, match="stop"):
+        train(recipe, folder, observe=stop_at_the_last_epoch)
+    return folder
+
+
+def test_a_changed_digit_in_the_metrics_is_noticed(tmp_path: Path, few: Recipes) -> None:
+    path = stopped(tmp_path, few()) / "metrics.jsonl"
+    before = path.read_bytes()
+    place = before.index(b'"loss": ') + 8
+    digit = b"1" if before[place : place + 1] != b"1" else b"2"
+    path.write_bytes(before[:place] + digit + before[place + 1 :])
+    with pytest.raises(WeightsError, match=r"its lines were changed\. Nothing was changed"):
+        train(few(), tmp_path)
+    path.write_bytes(before)
+    assert train(few(), tmp_path).final is not None
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"a": 1}', "[3]", ""])
+def test_a_damaged_environment_does_not_stop_a_resume(
+    tmp_path: Path, few: Recipes, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = stopped(tmp_path, few())
+    (folder / "environment.json").write_text(content)
+    run = train(few(), folder)
+    assert run.final is not None
+    assert len(run.sessions) == 1
+    assert "was set aside" in caplog.text
+    assert (folder / "environment.json.damaged").read_text() == content
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl"])
+def test_a_pipe_in_place_of_a_log_is_refused_at_once(
+    tmp_path: Path, few: Recipes, name: str
+) -> None:
+    folder = stopped(tmp_path, few())
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(StorageError, match="it is not a regular file"):
+        train(few(), folder)
+
+
+@pytest.mark.parametrize("missing", MODEL_FILES)
+def test_a_network_that_lost_a_file_is_written_again(
+    tmp_path: Path, few: Recipes, results: Contents, missing: str
+) -> None:
+    run = train(few(), tmp_path)
+    before = results(tmp_path)
+    (run.model / missing).unlink()
+    assert run.final is None
+    assert train(few(), tmp_path).final is not None
+    assert results(tmp_path) == before
+
+
+def test_a_finished_network_that_was_changed_is_noticed(tmp_path: Path, few: Recipes) -> None:
+    run = train(few(), tmp_path)
+    path = run.model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match=r"move .*model away, and the same command writes it"):
+        train(few(), tmp_path)
+
+
+def test_unfinished_files_of_killed_processes_are_removed(tmp_path: Path, few: Recipes) -> None:
+    folder = stopped(tmp_path, few())
+    for place in (folder, folder / "checkpoints"):
+        (place / ".writing-0123456789ab-model").mkdir()
+        (place / ".writing-0123456789ab-file").write_text("half")
+    train(few(), folder)
+    assert not list(folder.rglob(".writing-*"))

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from resnetkit.models.weights.configuration import read_configuration
 from resnetkit.report import words
 from resnetkit.report.drawing import COLORS
 from resnetkit.report.language import ENGLISH, Language
@@ -86,4 +87,4 @@ def without_time(session: Event) -> Event:
 def model_facts(run: Run) -> Event:
     """Returns the configuration of a finished network; an empty mapping when there is none."""
     path = run.model / "config.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_configuration(path) if path.is_file() else {}

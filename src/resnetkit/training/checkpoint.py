@@ -13,6 +13,7 @@ from torch import Tensor
 
 from resnetkit.errors import WeightsError
 from resnetkit.storage import remove_leftovers, replaced_folder, write_synced
+from resnetkit.untrusted import parse_json, read_bounded
 
 __all__ = [
     "checkpoint_steps",
@@ -21,6 +22,9 @@ __all__ = [
     "save_checkpoint",
     "tensors_to_bytes",
 ]
+
+LARGEST_FILE = 2**34  # bytes; the largest network of the zoo has 0.4 GB of weights
+LARGEST_MANIFEST = 2**20
 
 Tensors = dict[str, dict[str, Tensor]]
 """Named tensors of each file, such as {"model": {...}, "optimizer": {...}}."""
@@ -87,7 +91,7 @@ def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:
     contents = {}
     for name, digest in read_manifest(path).items():
         try:
-            contents[name] = (path / name).read_bytes()
+            contents[name] = read_bounded(path / name, LARGEST_FILE)
         except OSError as error:
             raise damaged(path, f"{name} cannot be read ({error.strerror})") from error
         if hashlib.sha256(contents[name]).hexdigest() != digest:
@@ -99,7 +103,7 @@ def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:
     for name, content in contents.items():
         try:
             if name == "state.json":
-                state = json.loads(content)
+                state = parse_json(content)
             else:
                 tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(content)
         except (ValueError, safetensors.SafetensorError) as error:
@@ -110,12 +114,17 @@ def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:
 def read_manifest(path: Path) -> dict[str, str]:
     """Returns the SHA-256 of each file of a checkpoint."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        if not isinstance(manifest, dict):
-            raise ValueError("not a mapping")
+        manifest = parse_json(read_bounded(path / "manifest.json", LARGEST_MANIFEST))
+        if not isinstance(manifest, dict) or not all(map(is_plain_name, manifest)):
+            raise ValueError("it is no table of files")
     except (OSError, ValueError) as error:
         raise damaged(path, f"manifest.json cannot be read ({error})") from error
     return manifest
+
+
+def is_plain_name(name: str) -> bool:
+    """Returns whether a name is that of a file in the folder itself."""
+    return name == Path(name).name and name not in ("", ".", "..")
 
 
 def damaged(path: Path, reason: str) -> WeightsError:

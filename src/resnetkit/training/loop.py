@@ -18,7 +18,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from resnetkit.data.batches import Batch
 from resnetkit.data.folder import write_images
 from resnetkit.data.splits import Split
-from resnetkit.errors import Interrupted, TrainingDiverged
+from resnetkit.errors import Interrupted, TrainingDiverged, WeightsError
+from resnetkit.models.weights.load import load_network
 from resnetkit.storage import write_file
 from resnetkit.training.bench import Bench, prepare
 from resnetkit.training.environment import hardware, versions
@@ -68,17 +69,41 @@ def train(
     """
     with open_world(device) as world, caught_signals() as stop:
         bench = prepare(recipe, world, listed=Run(folder, recipe).images_path)
+        if world.any(bool(stop))[0]:  # while it was prepared, and perhaps for a compiler as well
+            raise Interrupted(
+                "stopped before the first step; nothing was changed. The same command resumes.",
+                stop.signal_number or signal.SIGTERM,
+            )
         torch.set_num_threads(threads or bench.sensible_threads)
         with opened_run(folder, recipe, world) as run:
             if run.final is None:
                 write_list(bench, run)
                 with closing(Journal(run, observe, writes=world.is_main)) as journal:
                     progress = restore(bench, run)
-                    journal.open_session(session(bench, progress), progress.metrics_bytes)
+                    journal.open_session(
+                        session(bench, progress), progress.metrics_bytes, progress.metrics_sha256
+                    )
                     fit(bench, run, progress, journal, stop)
                     finish(bench, run, progress, journal)
                 world.wait()  # nobody leaves before the run is finished
+            elif world.is_main:
+                check_model(run)
     return run
+
+
+def check_model(run: Run) -> None:
+    """Checks that the network of a finished run is what was written.
+
+    Raises:
+        WeightsError: when it is not; the last checkpoint still holds it.
+    """
+    try:
+        load_network(run.folder)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error} The run in {run.folder} was finished, and its last checkpoint still holds the"
+            f" network: move {run.model} away, and the same command writes it again."
+        ) from error
 
 
 @contextmanager
@@ -143,7 +168,7 @@ def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: Stop
             close_epoch(bench, progress, journal, batch.epoch + 1)
         is_snapshot = progress.step in bench.snapshot_steps
         if stopped or progress.reached or is_snapshot or due(progress.step, every, total):
-            progress.metrics_bytes = journal.sync()
+            progress.metrics_bytes, progress.metrics_sha256 = journal.sync()
             save(bench, run, progress)
         if stopped:
             raise Interrupted(

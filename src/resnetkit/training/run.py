@@ -11,13 +11,15 @@ probes/            what studies have measured in the network
 model/             weights, configuration and card of the finished network
 """
 
+import errno
+import hashlib
 import json
 import logging
 import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +27,18 @@ from typing import Any
 import filelock
 
 from resnetkit.errors import DataError, RecipeError, StorageError, UsageError, WeightsError
-from resnetkit.storage import TEMPORARY_PREFIX, storage_errors, write_file
+from resnetkit.storage import TEMPORARY_PREFIX, remove_leftovers, storage_errors, write_file
 from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.recipe import Recipe, checked_recipe, read_values
+from resnetkit.untrusted import open_regular, parse_json, read_bounded
 
-__all__ = ["Event", "Journal", "Run", "find_runs", "locked_run", "read_run"]
+__all__ = ["MODEL_FILES", "Event", "Journal", "Run", "find_runs", "locked_run", "read_run"]
 
 Event = dict[str, Any]
 logger = logging.getLogger(__name__)
+
+LARGEST_RECORD = 2**30  # bytes; the metrics of the longest recipe have less than a hundredth
+MODEL_FILES = ("config.json", "model.safetensors", "preprocessing.safetensors")
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,9 @@ class Run:
         """Returns the step of the last interval; 0 before the first. It reads only a file's end."""
         if not self.timing_path.exists():
             return 0
-        with self.timing_path.open("rb") as file:
-            file.seek(max(0, self.timing_path.stat().st_size - 1024))
-            steps = re.findall(rb'"step": (\d+)[^\n]*\n', file.read())
+        with open_regular(self.timing_path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 1024))
+            steps = re.findall(rb'"step": (\d{1,18})[^\n]*\n', file.read(1024))
         return int(steps[-1]) if steps else 0
 
     def writing(self) -> AbstractContextManager[None]:
@@ -105,17 +111,20 @@ class Run:
 
     @property
     def share_done(self) -> float:
-        """Returns the share of all steps that is done, from 0 to 1."""
-        if self.final is not None:
-            return 1.0
-        sessions = self.sessions
-        return self.last_step / sessions[-1]["total_steps"] if sessions else 0.0
+        """Returns the share of all steps that is done, from 0 to 1; 0 where it cannot be read."""
+        try:
+            if self.final is not None:
+                return 1.0
+            total = self.sessions[-1]["total_steps"]
+            return min(1.0, self.last_step / total)
+        except (DataError, IndexError, KeyError, TypeError, ZeroDivisionError):
+            return 0.0
 
     @property
     def final(self) -> Event | None:
-        """Returns the last event of a finished run, else None."""
-        if not self.model.exists():  # exported before the last event is written
-            return None
+        """Returns the last event of a finished run whose network is there, else None."""
+        if not all((self.model / name).is_file() for name in MODEL_FILES):
+            return None  # exported before the last event is written
         finals = self.events("final")
         if not finals:
             return None
@@ -147,9 +156,12 @@ class Run:
         if not path.exists():
             return []
         try:
-            return list(json.loads(path.read_text()))
-        except ValueError as error:
-            raise damaged(path, str(error)) from error
+            sessions = parse_json(read_bounded(path, LARGEST_RECORD))
+            if not isinstance(sessions, list) or not all(isinstance(s, dict) for s in sessions):
+                raise ValueError("it is no list of sessions")
+        except (OSError, ValueError) as error:
+            raise damaged(path, reason(error)) from error
+        return sessions
 
     @property
     def seconds(self) -> float:
@@ -175,7 +187,10 @@ def read_lines(path: Path) -> list[Event]:
     """Returns the whole lines of a JSON lines file; a line that is being written is left out."""
     if not path.exists():
         return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    try:
+        whole, _, _ = read_bounded(path, LARGEST_RECORD).rpartition(b"\n")
+    except OSError as error:
+        raise damaged(path, reason(error)) from error
     return [parse_line(path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
 
 
@@ -186,7 +201,7 @@ def parse_line(path: Path, number: int, line: bytes) -> Event:
         DataError: when it is not a JSON object.
     """
     try:
-        event = json.loads(line)
+        event = parse_json(line)
         if not isinstance(event, dict):
             raise ValueError("it is not an object")
     except ValueError as error:
@@ -194,17 +209,25 @@ def parse_line(path: Path, number: int, line: bytes) -> Event:
     return {key: measured(value) for key, value in event.items()}
 
 
-def damaged(path: Path, reason: str) -> DataError:
+def reason(error: Exception) -> str:
+    """Returns in words why a file cannot be read."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def damaged(path: Path, words: str) -> DataError:
     """Returns the error for a file of a run that is not what was written."""
-    return DataError(f"{path} is damaged: {reason}. Put the file back, or train the recipe again.")
+    return DataError(f"{path} is damaged: {words}. Put the file back, or train the recipe again.")
 
 
 class EventLog:
     """A JSON lines file that grows by whole lines and can be cut back to an earlier length."""
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its reader
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         self.path = path
         self.file = path.open("ab", buffering=0)  # nothing is left behind when the disk is full
+        self.digest = hashlib.sha256()
 
     @property
     def size(self) -> int:
@@ -214,26 +237,42 @@ class EventLog:
     def write(self, event: Event) -> None:
         """Adds a line."""
         line = json.dumps(finite(event), allow_nan=False).encode() + b"\n"
+        self.digest.update(line)
         while line:  # the last bytes before a disk is full are written without complaint
             line = line[self.file.write(line) :]
 
-    def cut(self, size: int) -> None:
+    @property
+    def sha256(self) -> str:
+        """Returns the digest of the content since `resume`, which is all of it."""
+        return self.digest.hexdigest()
+
+    def resume(self, size: int, sha256: str) -> None:
         """Removes what lies beyond a length, which a resumed run writes again.
 
+        Args:
+            size: of the content that is kept, bytes.
+            sha256: of that content.
+
         Raises:
-            WeightsError: when the file is shorter than that.
+            WeightsError: when the file is shorter than that, or holds something else.
         """
-        if self.size < size:
+        digest = prefix_digest(self.path, size)
+        if self.size < size or digest.hexdigest() != sha256:
+            problem = (
+                f"is shorter than when the checkpoint was saved: {self.size} bytes, expected {size}"
+                if self.size < size
+                else "is not what it was when the checkpoint was saved: its lines were changed"
+            )
             raise WeightsError(
-                f"{self.path} is shorter than when the checkpoint was saved: {self.size} bytes,"
-                f" expected {size}. Nothing was changed. Put the file back, or start again in"
+                f"{self.path} {problem}. Nothing was changed. Put the file back, or start again in"
                 " another folder."
             )
         self.file.truncate(size)
+        self.digest = digest
 
     def cut_unfinished_line(self) -> None:
         """Removes what a killed process had not written to its end."""
-        self.cut(self.path.read_bytes().rfind(b"\n") + 1)
+        self.file.truncate(read_bounded(self.path, LARGEST_RECORD).rfind(b"\n") + 1)
 
     def sync(self) -> None:
         """Waits until everything is on the disk."""
@@ -241,6 +280,16 @@ class EventLog:
 
     def close(self) -> None:
         self.file.close()
+
+
+def prefix_digest(path: Path, size: int) -> "hashlib._Hash":
+    """Returns the running SHA-256 of the first bytes of a file."""
+    digest, left = hashlib.sha256(), size
+    with path.open("rb") as file:
+        while left > 0 and (chunk := file.read(min(left, 2**20))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest
 
 
 def read_run(folder: Path) -> Run:
@@ -299,6 +348,9 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
                 " with --out."
             ) from None
     try:
+        with storage_errors(folder, advice):  # what killed processes have left: nobody else writes
+            for place in (folder, folder / "checkpoints", folder / "probes"):
+                remove_leftovers(place)
         if (folder / "recipe.yaml").exists():
             refuse_other_recipe(read_run(folder), recipe)
         else:
@@ -343,18 +395,38 @@ class Journal:
     def __init__(self, run: Run, observe: Callable[[Event], None], *, writes: bool) -> None:
         self.run, self.observe, self.writes = run, observe, writes
         if writes:
-            with run.writing():
-                self.metrics, self.timing = EventLog(run.metrics_path), EventLog(run.timing_path)
+            with run.writing(), ExitStack() as opened:
+                self.metrics = opened.enter_context(closing(EventLog(run.metrics_path)))
+                self.timing = opened.enter_context(closing(EventLog(run.timing_path)))
                 self.timing.cut_unfinished_line()
+                opened.pop_all()  # they stay open
 
-    def open_session(self, session: Event, metrics_bytes: int) -> None:
-        """Notes what this start runs on, and cuts the metrics back to where it goes on."""
+    def open_session(self, session: Event, metrics_bytes: int, metrics_sha256: str) -> None:
+        """Notes what this start runs on, and cuts the metrics back to where it resumes.
+
+        Raises:
+            WeightsError: when the metrics are not those that the checkpoint was saved with.
+        """
         if self.writes:
             with self.run.writing():
-                self.metrics.cut(metrics_bytes)
-                sessions = [*self.run.sessions, session]
+                self.metrics.resume(metrics_bytes, metrics_sha256)
+                sessions = [*self.earlier_sessions(), session]
                 write_file(self.run.environment_path, json.dumps(sessions, indent=1))
             self.observe({"event": "session", **session})
+
+    def earlier_sessions(self) -> list[Event]:
+        """Returns the environments of earlier starts; a damaged file is set aside.
+
+        Nothing that is computed depends on them.
+        """
+        try:
+            return self.run.sessions
+        except DataError as error:
+            path = self.run.environment_path
+            aside = path.with_name(f"{path.name}.damaged")
+            path.replace(aside)
+            logger.warning("%s It was set aside as %s.", str(error).partition(". ")[0] + ".", aside)
+            return []
 
     def write(self, event: Event, timing: Event | None = None) -> None:
         """Writes an event and, apart from it, how long it took; the observer sees both."""
@@ -365,13 +437,13 @@ class Journal:
                     self.timing.write(timing)
             self.observe({**event, **(timing or {})})
 
-    def sync(self) -> int:
-        """Waits until the metrics are on the disk and returns their length in bytes."""
+    def sync(self) -> tuple[int, str]:
+        """Waits until the metrics are on the disk; returns their length in bytes and SHA-256."""
         if not self.writes:
-            return 0
+            return 0, ""
         with self.run.writing():
             self.metrics.sync()
-        return self.metrics.size
+        return self.metrics.size, self.metrics.sha256
 
     def close(self) -> None:
         if self.writes:
