@@ -22,7 +22,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from resnetkit.data import published, roads
+from resnetkit.data import layouts, published, roads
 from resnetkit.data.contact_sheet import contact_sheet
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.published import PUBLISHED, Arrays, check_cached, store
@@ -548,7 +548,7 @@ def test_a_batch_is_unpickled_as_python_2_wrote_it(source: Path) -> None:
     )
     (source / "train").write_bytes(content)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    images, labels = roads.python_batch(source, "train", md5, 1 << 20)
+    images, labels = layouts.python_batch(source, "train", md5, 1 << 20)
     assert images.transpose(0, 3, 1, 2).tobytes() == pixels
     assert labels.tolist() == [7]
 
@@ -558,7 +558,7 @@ def test_a_batch_needs_nothing_but_arrays(source: Path) -> None:
     (source / "train").write_bytes(content)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     with pytest.raises(ValueError, match=r"it asks for os\.system"):
-        roads.python_batch(source, "train", md5, 1 << 20)
+        layouts.python_batch(source, "train", md5, 1 << 20)
 
 
 def test_a_name_that_is_not_text_is_no_hindrance(
