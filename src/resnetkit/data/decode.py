@@ -1,10 +1,15 @@
 """One image file -> pixels, safely: the same decoder for training, evaluation and prediction."""
 
+import ctypes
+import errno
 import math
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -20,9 +25,12 @@ from PIL import (
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
+    features,
 )
 
+from resnetkit.data.containers import ORIENTATION, Container, opened
 from resnetkit.errors import DataError
+from resnetkit.untrusted import BEGINNING_BYTES, read_bounded, recognized_mistake
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -32,6 +40,7 @@ __all__ = [
     "load_bytes",
     "read_image",
     "stored_size",
+    "unreadable_reason",
 ]
 
 OPENED: dict[str, tuple[str, ...]] = {
@@ -44,17 +53,50 @@ OPENED: dict[str, tuple[str, ...]] = {
     PpmImagePlugin.PpmImageFile.format: (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 """What is decoded at all, with the endings of its names."""
+if features.check("avif"):  # Pillow may be built without
+    OPENED["AVIF"] = (".avif",)
 
 # Pillow calls a JPEG that holds several images, as many telephones write them, MPO.
 SUFFIXES = {**OPENED, "MPO": (".jpg", ".jpeg", ".jpe", ".mpo")}
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
+UNREADABLE = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
+    **dict.fromkeys((".avif", ".avifs"), "AVIF"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx"), "JPEG 2000"),
+    **dict.fromkeys(
+        (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"), "a raw photo"
+    ),
+    **dict.fromkeys((".psd", ".psb"), "a Photoshop document"),
+    **dict.fromkeys((".svg", ".svgz", ".eps", ".pdf"), "a drawing, not pixels"),
+    **dict.fromkeys((".dcm", ".nii", ".exr", ".hdr", ".fits"), "values without a range of 8 bits"),
+    **{".jxl": "JPEG XL", ".ico": "an icon", ".tga": "TGA", ".pcx": "PCX", ".npy": "an array"},
+}
+
 MOST_PIXELS = 2**27  # 134 million: above the largest telephone cameras, far below a bomb
+MOST_SCANNED = 2**31  # pixels times scans of a progressive JPEG: some seconds
 LARGEST_FILE = 2**29  # bytes
 LONGEST_RATIO = 100  # of the sides
+MEMORY = 2**29  # bytes that all images together take that are being decoded
+FEW_LEVELS = 64  # of 256; fewer left of 16 bits are hardly a picture
+SYSTEM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # refusals that no image is to blame for
 
-# Larger images are refused below; Pillow would warn of those that are still allowed.
+# Larger images are refused below; Pillow would warn of those that are still allowed, and of
+# metadata that nobody reads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module="PIL")
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+
+
+def unreadable_reason(suffix: str) -> str | None:
+    """Returns why images with such an ending are not read; None for other endings.
+
+    Args:
+        suffix: such as ".heic", in any case.
+    """
+    known = UNREADABLE.get(suffix.lower())
+    if known is None or suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    return f"{known}, which is not read here: convert it to JPEG or PNG"
 
 
 @dataclass(frozen=True)
@@ -64,10 +106,12 @@ class Decoded:
     Attributes:
         image: of mode RGB or L, upright.
         notes: what was unusual in the file and has been converted, in words.
+        losses: what little is left of the picture, in words; nothing for almost every image.
     """
 
     image: Image.Image
     notes: tuple[str, ...]
+    losses: tuple[str, ...] = ()
 
 
 def read_image(path: Path, *, channels: int = 3, short_side: int = 0) -> Decoded:
@@ -75,13 +119,14 @@ def read_image(path: Path, *, channels: int = 3, short_side: int = 0) -> Decoded
 
     Args:
         path: of the file.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         short_side: pixels that the shorter side must have at least; a large JPEG is then decoded
             at a half, a quarter or an eighth of its size, which is several times faster. 0 decodes
             all of it.
 
     Raises:
         DataError: when the file cannot be read or is no image that can be trusted.
+        MemoryError: when memory is short, which is no fault of the image.
     """
     return decode(load_bytes(path), str(path), channels=channels, short_side=short_side)
 
@@ -91,15 +136,18 @@ def load_bytes(path: Path) -> bytes:
 
     Raises:
         DataError: when it cannot be read, or is larger than an image can be.
+        OSError: when the system has no more files or memory to give.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+        return read_bounded(path, LARGEST_FILE)
     except OSError as error:
+        if error.errno in SYSTEM:
+            raise
+        if error.errno == errno.EFBIG:
+            raise DataError(
+                f"{path}: the file has more than {LARGEST_FILE / 2**20:,.0f} MiB."
+            ) from error
         raise DataError(f"{path}: it cannot be read: {error.strerror or error}.") from error
-    if len(content) > LARGEST_FILE:
-        raise DataError(f"{path}: the file has more than {LARGEST_FILE / 2**20:,.0f} MiB.")
-    return content
 
 
 def decode(content: bytes, name: str, *, channels: int = 3, short_side: int = 0) -> Decoded:
@@ -113,38 +161,58 @@ def decode(content: bytes, name: str, *, channels: int = 3, short_side: int = 0)
 
     Raises:
         DataError: when it is no image that can be trusted.
+        MemoryError: when memory is short.
     """
     if not content:
         raise DataError(f"{name}: the file is empty.")
-    with refusals(name), Image.open(BytesIO(content), formats=list(OPENED)) as file:
-        check_size(name, file.size)
-        check_range(file)
-        notes = list(oddities(name, file))
-        if short_side:
-            file.draft(None, enough(file.size, short_side))
-        file.load()
-        return Decoded(in_mode(upright(file), "RGB" if channels == 3 else "L"), tuple(notes))
+    with refusals(name, content):
+        container = opened(content)
+        with Image.open(BytesIO(container.content), formats=list(OPENED)) as file:
+            check_size(name, file.size)
+            check_range(file)
+            check_scans(container.scans, file)
+            turn = turning(container, file)
+            notes = list(oddities(name, file, container, turn))
+            if short_side:
+                file.draft(None, enough(file.size, short_side))
+            if file.format == "TIFF":
+                silence_libtiff()
+            with memory_for(file):
+                file.load()
+                losses = list(losses_before(file))
+                image = in_mode(turned(file, turn), "RGB" if channels == 3 else "L")
+        losses += losses_after(image, file, container)
+        return Decoded(image, tuple(notes), tuple(losses))
 
 
 def stored_size(path: Path) -> tuple[int, int] | None:
     """Returns width and height as a file says, without decoding it; none when it cannot be read."""
     try:
-        with refusals(str(path)), Image.open(path, formats=list(OPENED)) as file:
+        content = load_bytes(path)
+        with (
+            refusals(str(path), content),
+            Image.open(BytesIO(opened(content).content), formats=list(OPENED)) as file,
+        ):
             return file.size
     except DataError:
         return None
 
 
 @contextmanager
-def refusals(name: str) -> Iterator[None]:
+def refusals(name: str, content: bytes = b"") -> Iterator[None]:
     """Turns whatever Pillow raises for a malformed file into a DataError that names it."""
     try:
         yield
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
+        words = recognized_mistake(content[:BEGINNING_BYTES])
+        if words is None and not content.strip(b"\0"):
+            words = "it holds nothing but zeros, as after a download that was cut off"
         raise DataError(
-            f"{name}: it is no image that can be read: expected one of {', '.join(OPENED)}."
+            f"{name}: {words}."
+            if words
+            else f"{name}: it is no image that can be read: expected one of {', '.join(OPENED)}."
         ) from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: it has far more pixels than are decoded ({error}).") from error
@@ -175,43 +243,104 @@ def check_range(file: Image.Image) -> None:
         raise ValueError("its values have 32 bits and no known range; save it with 8 or 16")
 
 
-def oddities(name: str, file: Image.Image) -> Iterator[str]:
+def check_scans(scans: int, file: Image.Image) -> None:
+    """Raises ValueError for a JPEG whose decoder would go over its pixels again and again."""
+    if scans * math.prod(file.size) > MOST_SCANNED:
+        raise ValueError("it has too many scans for its size, which would take minutes")
+
+
+def oddities(name: str, file: Image.Image, container: Container, turn: int) -> Iterator[str]:
     """Yields what is unusual in a file and will be converted."""
     suffix = Path(name).suffix.lower()
     known = SUFFIXES.get(file.format or "", ())
+    if file.format == "JPEG":
+        known = SUFFIXES["MPO"] + known
     if suffix and known and suffix not in known:
         yield f"the name ends in {suffix}, but it is {file.format}"
-    if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
+    if container.is_animated or getattr(file, "is_animated", False):
         yield "animated or of several pages: the first one is used"
     if file.mode.startswith("I"):
         yield "16 bits a channel, reduced to 8"
     if file.mode == "CMYK":
         yield "CMYK, converted to RGB"
     if file.mode in ("P", "PA"):
-        yield "colours of a palette, looked up"
+        yield "colors of a palette, looked up"
     if file.has_transparency_data:
         yield "transparent, laid on white"
-    if is_turned(file):
+    if turn != 1:
         yield "stored on its side or mirrored, turned upright"
 
 
-ORIENTATION = 0x0112  # EXIF tag
+def losses_before(file: Image.Image) -> Iterator[str]:
+    """Yields what will be lost of an image that is loaded and not converted yet."""
+    if file.mode in ("RGBA", "LA") and file.getchannel("A").getextrema() == (0, 0):
+        yield "transparent everywhere: nothing but white is left"
+
+
+def losses_after(image: Image.Image, file: Image.Image, container: Container) -> Iterator[str]:
+    """Yields what was lost of an image that was converted to 8 bits, or when its file was cut."""
+    if container.bits == 16 or file.mode.startswith("I"):
+        levels = np.unique(np.asarray(image.convert("L")))
+        if len(levels) < FEW_LEVELS and levels[-1] < FEW_LEVELS:
+            yield (
+                f"16 bits a channel, of which the upper ones are not used: {len(levels)} of 256"
+                " gray levels are left; scale the values to the full range"
+            )
+    elif (
+        file.format == "JPEG"
+        and image.height >= 16
+        and is_gray(image.getpixel((0, image.height - 1)))
+    ):
+        bottom = np.asarray(image.crop((0, image.height - image.height // 16, *image.size)))
+        if (np.abs(bottom.astype(np.int16) - 128) <= 1).all():
+            yield "the lower part is uniform gray, as when the end of a file was lost"
+
+
+def is_gray(pixel: float | tuple[int, ...] | None) -> bool:
+    """Returns whether a pixel has the value that libjpeg fills in for what is missing."""
+    values = pixel if isinstance(pixel, tuple) else (pixel or 0,)
+    return all(abs(value - 128) <= 1 for value in values)
 
 
 def enough(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     """Returns the least size, of the same shape, whose shorter side is long enough."""
-    share = short_side / min(size)
-    return math.ceil(size[0] * share), math.ceil(size[1] * share)
+    scale = short_side / min(size)
+    return math.ceil(size[0] * scale), math.ceil(size[1] * scale)
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by its EXIF orientation."""
+
+
+def turning(container: Container, file: Image.Image) -> int:
+    """Returns the orientation of an image that was opened from a file, 1 to 8."""
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        value = file.tag_v2.get(ORIENTATION, 1)
+        return value if value in TURNS else 1
+    return container.orientation
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns a loaded image turned upright."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return upright(image)  # newer versions of Pillow have turned it already
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Returns the image turned as its EXIF orientation says."""
-    return ImageOps.exif_transpose(image) if is_turned(image) else image
-
-
-def is_turned(image: Image.Image) -> bool:
-    """Returns whether the image is stored on its side, upside down or mirrored."""
-    return image.getexif().get(ORIENTATION, 1) not in (0, 1)
+    """Returns a decoded image turned as its EXIF says; as it is where that cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # whatever Pillow makes of damaged metadata: they do not matter
+        return image
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -219,7 +348,63 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
-        layers = image.convert("RGBA")
+        layers = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGBA", image.size, "white")
         image.alpha_composite(layers)
     return image if image.mode == mode else image.convert("RGB").convert(mode)
+
+
+class MemoryGate:
+    """Lets threads decode at the same time as long as their images fit into memory together.
+
+    Args:
+        limit: bytes of all that are in; one that is larger waits until it is alone.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def room_for(self, count: int) -> Iterator[None]:
+        """Waits until so many bytes are free, and holds them as long as the block runs."""
+        with self.changed:
+            self.changed.wait_for(lambda: not self.taken or self.taken + count <= self.limit)
+            self.taken += count
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.taken -= count
+                self.changed.notify_all()
+
+
+GATE = MemoryGate(MEMORY)  # one for the process, as its memory is
+
+
+def memory_for(file: Image.Image) -> AbstractContextManager[None]:
+    """Returns the context in which an image is decoded and converted."""
+    a_pixel = 2 * len(file.getbands()) + 4  # as decoded, turned, and in its final mode
+    if file.has_transparency_data:
+        a_pixel += 8  # with its transparency, and the white that it is laid on
+    return GATE.room_for(math.prod(file.size) * a_pixel)
+
+
+@cache
+def silence_libtiff() -> None:
+    """Keeps libtiff from writing to stderr, where it knows no other place for its warnings.
+
+    Pillow offers no way; the library that it has loaded does. Elsewhere than on Linux it is left.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            paths = {line.split(maxsplit=5)[5].strip() for line in maps if "libtiff" in line}
+        for path in paths:
+            library = ctypes.CDLL(path)
+            library.TIFFSetWarningHandler(None)
+            library.TIFFSetErrorHandler(None)
+    except (OSError, AttributeError, IndexError):
+        return

@@ -1,0 +1,320 @@
+"""What surrounds pixels decides nothing but the orientation, and cannot take minutes."""
+
+import io
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from resnetkit.data.containers import opened
+from resnetkit.data.decode import MemoryGate, decode, unreadable_reason
+from resnetkit.errors import DataError
+
+SIZE = (40, 24)
+
+
+def picture(size: tuple[int, int] = SIZE) -> Image.Image:
+    """Returns a picture that no turn leaves as it is."""
+    width, height = size
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
+    values = np.stack([across * 6, down * 9, across + down], -1).astype(np.uint8)
+    return Image.fromarray(values)
+
+
+def encoded(form: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture().save(stream, form, **options)
+    return stream.getvalue()
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def with_png_chunks(*chunks: bytes) -> bytes:
+    plain = encoded("PNG")
+    return plain[:33] + b"".join(chunks) + plain[33:]
+
+
+def with_jpeg_segments(*segments: tuple[int, bytes]) -> bytes:
+    plain = encoded("JPEG", quality=95)
+    added = b"".join(
+        bytes([0xFF, code]) + struct.pack(">H", len(body) + 2) + body for code, body in segments
+    )
+    return plain[:2] + added + plain[2:]
+
+
+def tiff_header(orientation: int, *entries: bytes) -> bytes:
+    """Returns EXIF with an orientation and other entries, each of 12 bytes."""
+    own = struct.pack("<HHII", 0x0112, 3, 1, orientation)
+    return (
+        b"II*\0" + struct.pack("<IH", 8, 1 + len(entries)) + b"".join([own, *entries]) + b"\0" * 4
+    )
+
+
+def pixels(content: bytes, name: str) -> np.ndarray:
+    return np.asarray(decode(content, name).image)
+
+
+RATIONAL_AS_TEXT = struct.pack("<HHII", 0x011A, 2, 4, 0x00333231)  # the resolution, as text
+BROKEN_EXIF = {
+    "no EXIF": b"garbage!",
+    "cut off": b"II*\0\x08",
+    "far away": b"II*\0" + struct.pack("<I", 2**31),
+    "many tags": b"II*\0" + struct.pack("<IH", 8, 65535) + bytes(100),
+    "one that is none": tiff_header(77),
+}
+
+
+@pytest.mark.parametrize("exif", BROKEN_EXIF.values(), ids=BROKEN_EXIF)
+def test_damaged_metadata_damage_no_image(exif: bytes) -> None:
+    as_jpeg = with_jpeg_segments((0xE1, b"Exif\0\0" + exif))
+    np.testing.assert_array_equal(pixels(as_jpeg, "a.jpg"), pixels(encoded("JPEG", quality=95), ""))
+    as_png = with_png_chunks(png_chunk(b"eXIf", exif))
+    np.testing.assert_array_equal(pixels(as_png, "a.png"), np.asarray(picture()))
+    as_webp = encoded("WEBP", lossless=True, exif=exif)
+    np.testing.assert_array_equal(pixels(as_webp, "a.webp"), np.asarray(picture()))
+
+
+def test_a_tag_of_another_type_leaves_the_orientation() -> None:
+    content = with_jpeg_segments((0xE1, b"Exif\0\0" + tiff_header(6, RATIONAL_AS_TEXT)))
+    found = decode(content, "a.jpg")
+    assert found.image.size == SIZE[::-1]
+    assert found.notes == ("stored on its side or mirrored, turned upright",)
+
+
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def raw_profile(exif: bytes) -> bytes:
+    digits = (b"Exif\0\0" + exif).hex()
+    return f"\nexif\n{len(digits) // 2:8}\n{digits}\n".encode()
+
+
+TURNED = {
+    "EXIF in a JPEG": with_jpeg_segments((0xE1, b"Exif\0\0" + tiff_header(6))),
+    "XMP in a JPEG": with_jpeg_segments((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP)),
+    "EXIF in a PNG": with_png_chunks(png_chunk(b"eXIf", tiff_header(6))),
+    "XMP in a PNG": with_png_chunks(png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)),
+    "a raw profile": with_png_chunks(
+        png_chunk(b"tEXt", b"Raw profile type exif\0" + raw_profile(tiff_header(6)))
+    ),
+    "a packed profile": with_png_chunks(
+        png_chunk(
+            b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw_profile(tiff_header(6)))
+        )
+    ),
+    "EXIF in a WebP": encoded("WEBP", lossless=True, exif=tiff_header(6)),
+    "a tag of a TIFF": encoded("TIFF", tiffinfo={0x0112: 6}),
+}
+
+
+@pytest.mark.parametrize("content", TURNED.values(), ids=TURNED)
+def test_an_orientation_is_found_wherever_pillow_finds_one(content: bytes) -> None:
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.getexif().get(0x0112) == 6
+    found = decode(content, "a")
+    expected = np.rot90(np.asarray(picture()), -1).astype(int)
+    assert np.abs(np.asarray(found.image).astype(int) - expected).mean() < 3  # JPEG loses a little
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM"])
+def test_pixels_are_those_of_the_whole_file(form: str) -> None:
+    profile = {"icc_profile": bytes(3000)} if form in ("JPEG", "PNG", "WEBP", "TIFF") else {}
+    content = encoded(form, **profile)
+    with Image.open(io.BytesIO(content)) as image:
+        np.testing.assert_array_equal(pixels(content, "a"), np.asarray(image.convert("RGB")))
+
+
+def test_cmyk_of_adobe_keeps_its_colors() -> None:
+    stream = io.BytesIO()
+    picture().convert("CMYK").save(stream, "JPEG", quality=95)
+    content = stream.getvalue()
+    adobe = b"Adobe\0\x64\0\0\0\0\0"
+    content = content[:2] + b"\xff\xee\x00\x0e" + adobe + content[2:]
+    with Image.open(io.BytesIO(content)) as image:
+        np.testing.assert_array_equal(pixels(content, "a.jpg"), np.asarray(image.convert("RGB")))
+
+
+def test_large_texts_and_profiles_do_not_matter() -> None:
+    bomb = zlib.compress(b"0" * 80_000_000)
+    content = with_png_chunks(
+        png_chunk(b"tEXt", b"Comment\0" + b"x" * 5_000_000),
+        png_chunk(b"zTXt", b"Raw profile type exif\0\0" + bomb),
+        png_chunk(b"iCCP", b"name\0\0" + bomb),
+    )
+    np.testing.assert_array_equal(pixels(content, "a.png"), np.asarray(picture()))
+
+
+def many_scans(count: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (4000, 4000)).save(stream, "JPEG", progressive=True)
+    content = stream.getvalue()
+    last = content[content.rfind(b"\xff\xda") : -2]
+    return content[:-2] + last * count + b"\xff\xd9"
+
+
+def tags_that_claim(count: int, values: int) -> bytes:
+    """Returns a TIFF each of whose tags claims the same values."""
+    entries = b"".join(struct.pack("<HHII", 40_000 + n, 1, values, 8) for n in range(count))
+    return b"II*\0" + struct.pack("<IH", 8, count) + entries + bytes(4 + values)
+
+
+SLOW = {
+    "scans": (lambda: many_scans(3000), "more than 100 scans"),
+    "scans of a large one": (lambda: many_scans(85), ""),
+    "segments": (
+        lambda: b"\xff\xd8" + b"\xff\xe0\x00\x02" * 1_000_000,
+        "more than 10,000 segments",
+    ),
+    "markers": (lambda: b"\xff\xd8" + b"\xff\x01" * 2_000_000, "more than 10,000 segments"),
+    "chunks": (
+        lambda: with_png_chunks(png_chunk(b"tEXt", b"a\0b") * 200_000),
+        "more than 100,000 chunks",
+    ),
+    "tags": (lambda: tags_that_claim(3000, 1_000_000), "claim more bytes than the file has"),
+    "a tag too many": (lambda: tags_that_claim(5000, 4), "5,000 tags, more than 4,096"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), SLOW.values(), ids=SLOW)
+def test_what_would_take_minutes_is_refused_in_seconds(
+    make: Callable[[], bytes], reason: str
+) -> None:
+    content = make()
+    began = time.process_time()
+    if reason:
+        with pytest.raises(DataError, match=reason):
+            decode(content, "a")
+    else:
+        decode(content, "a", short_side=64)
+    assert time.process_time() - began < 20  # a minute or more before
+
+
+@pytest.mark.parametrize("form", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_pages_are_not_counted(form: str) -> None:
+    """Counting 20,000 pages of a TIFF takes 20 seconds; the second one is enough to know."""
+    pages = [Image.new("L", (8, 8), number % 256) for number in range(300)]
+    stream = io.BytesIO()
+    pages[0].save(stream, form, save_all=True, append_images=pages[1:])
+    assert (
+        "animated or of several pages: the first one is used"
+        in decode(stream.getvalue(), "a").notes
+    )
+    assert decode(encoded(form), "a").notes == (
+        ("colors of a palette, looked up",) if form == "GIF" else ()
+    )
+
+
+def test_a_large_image_waits_until_it_is_alone() -> None:
+    gate = MemoryGate(10)
+    with gate.room_for(4), gate.room_for(6):
+        assert gate.taken == 10
+    with gate.room_for(1000):
+        assert gate.taken == 1000
+    assert gate.taken == 0
+
+
+def test_images_wait_for_each_other_when_they_are_too_large_together() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    gate, most, inside = MemoryGate(10), [0], [0]
+
+    def hold(count: int) -> None:
+        with gate.room_for(count):
+            inside[0] += count
+            most[0] = max(most[0], inside[0] if inside[0] != count else 0)
+            time.sleep(0.001)
+            inside[0] -= count
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hold, [3, 5, 7, 20, 1, 9, 4, 2] * 10))
+    assert 0 < most[0] <= 10
+    assert gate.taken == 0
+
+
+def test_memory_that_is_short_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(image: object) -> None:
+        raise MemoryError
+
+    content = encoded("BMP")
+    monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", load)
+    with pytest.raises(MemoryError):
+        decode(content, "a.bmp")
+
+
+LOST = {
+    "values of 12 bits": (
+        lambda: Image.fromarray(np.linspace(0, 4095, 1024).reshape(32, 32).astype(np.uint16)),
+        "16 of 256 gray levels are left",
+    ),
+    "transparent": (lambda: Image.new("RGBA", SIZE, (9, 9, 9, 0)), "nothing but white is left"),
+    "gray and transparent": (lambda: Image.new("LA", SIZE, (9, 0)), "nothing but white is left"),
+    "16 bits": (
+        lambda: Image.fromarray(np.linspace(0, 65535, 1024).reshape(32, 32).astype(np.uint16)),
+        "",
+    ),
+    "partly transparent": (lambda: Image.new("RGBA", SIZE, (9, 9, 9, 1)), ""),
+    "black": (lambda: Image.new("L", SIZE), ""),
+}
+
+
+@pytest.mark.parametrize(("make", "words"), LOST.values(), ids=LOST)
+def test_a_picture_of_which_little_is_left_is_said(
+    make: Callable[[], Image.Image], words: str
+) -> None:
+    stream = io.BytesIO()
+    make().save(stream, "PNG")
+    losses = decode(stream.getvalue(), "a.png").losses
+    assert len(losses) == bool(words)
+    assert not words or words in losses[0]
+
+
+def test_a_lower_part_that_is_gray_is_said() -> None:
+    stream = io.BytesIO()
+    whole = picture((200, 160))
+    whole.save(stream, "JPEG")
+    assert not decode(stream.getvalue(), "a.jpg").losses
+    whole.paste((128, 128, 128), (0, 96, 200, 160))
+    stream = io.BytesIO()
+    whole.save(stream, "JPEG")
+    assert decode(stream.getvalue(), "a.jpg").losses == (
+        "the lower part is uniform gray, as when the end of a file was lost",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (bytes(1000), "nothing but zeros"),
+        (b"<!DOCTYPE html><html><body>Sign in", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "Git LFS pointer"),
+    ],
+    ids=["zeros", "page", "pointer"],
+)
+def test_what_lies_in_place_of_an_image_is_recognized(content: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        decode(content, "a.jpg")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_is_read_where_pillow_has_it() -> None:
+    found = pixels(encoded("AVIF", quality=95), "a.avif").astype(int)
+    assert np.abs(found - np.asarray(picture()).astype(int)).mean() < 4
+
+
+def test_known_formats_that_are_not_read_have_a_reason() -> None:
+    for suffix in (".heic", ".HEIF", ".cr2", ".svg"):
+        assert "convert it to JPEG or PNG" in (unreadable_reason(suffix) or "")
+    for suffix in (".jpg", ".txt", "", ".PNG"):
+        assert unreadable_reason(suffix) is None
+
+
+def test_the_content_is_not_copied_where_nothing_is_left_out(tmp_path: Path) -> None:
+    content = encoded("BMP")
+    assert opened(content).content is content
