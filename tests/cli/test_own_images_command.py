@@ -49,14 +49,14 @@ def test_every_fault_is_named_and_the_exit_code_says_so(resnet: Resnet, photos: 
     assert answer.code == 3
     assert f"bad: {photos}/dog/03.png: the file is empty." in answer.out
     assert "harmless in 1: the name ends in .jpg, but it is PNG, such as" in answer.out
-    assert f"equal: {photos}/cat/copy.png" in answer.out
+    assert f"identical: 2 images, {photos}/cat/copy.png" in answer.out
     assert "passed over 1 files that are no images by their names" in answer.out
     assert "1 of 62 images cannot be used" in answer.err
     facts = json.loads(resnet("data", "check", str(photos), "--json").out)
     assert [Path(bad["path"]).name for bad in facts["bad"]] == ["03.png"]
     assert facts["classes"]["dog"] == {"train": 24, "validation": 3, "test": 3}
     assert facts["duplicates"][0]["exact"] is True
-    assert facts["duplicates"][0]["labels"] == ["cat", "dog"]
+    assert [image["label"] for image in facts["duplicates"][0]["images"]] == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10"])

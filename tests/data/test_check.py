@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from resnetkit.data.check import FolderReport, check_images, fingerprint, without_bad
+from resnetkit.data.check import FolderReport, alike, check_images, fingerprint, without_bad
 from resnetkit.data.folder import read_images, split_images
 
 Draw = Callable[..., Image.Image]
@@ -78,15 +78,62 @@ def test_images_in_two_parts_or_classes_are_found_equal_or_alike(
     ImageEnhance.Brightness(smaller).enhance(0.9).save(root / "val/b/smaller.jpg", quality=60)
     draw(30).save(root / "train/a/relabelled.png")
     found = {
-        tuple(sorted((pair.first.path.name, pair.second.path.name))): pair.exact
-        for pair in checked(root).duplicates
+        tuple(sorted(file.path.name for file in group.images)): group.exact
+        for group in checked(root).duplicates
     }
     assert found == {
-        ("0003.jpg", "copy.jpg"): True,
-        ("copy.jpg", "twin of one part.jpg"): True,
+        ("0003.jpg", "copy.jpg", "twin of one part.jpg"): True,
         ("0025.jpg", "smaller.jpg"): False,
         ("0030.jpg", "relabelled.png"): False,
     }
+
+
+def test_many_copies_of_a_picture_are_one_group(tmp_path: Path, draw: Draw) -> None:
+    """As scraped placeholders are: pairs would be a million."""
+    draw(1).save(tmp_path / "one.png")
+    content = (tmp_path / "one.png").read_bytes()
+    for number in range(300):
+        folder = tmp_path / "photos" / ("a" if number % 2 else "b")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(content)
+    (group,) = checked(tmp_path / "photos").duplicates
+    assert (len(group.images), group.exact) == (300, True)
+
+
+def test_groups_of_fingerprints_are_those_of_all_pairs() -> None:
+    """Against every pair, for fingerprints near each other in bands that thousands share."""
+    rng = np.random.default_rng(0)
+    centers = rng.integers(0, 256, (40, 16), dtype=np.uint8)
+    centers[:30, :2] = 7  # one band in common
+    flips = (rng.random((1500, 128)) < 0.02).astype(np.uint8)
+    prints = {
+        each.tobytes() for each in centers[rng.integers(0, 40, 1500)] ^ np.packbits(flips, axis=1)
+    }
+    ours = {frozenset(group) for group in alike(sorted(prints))}
+    assert ours == {frozenset(group) for group in slow_groups(sorted(prints))}
+    assert 1 < len(ours) < len(prints)
+
+
+def slow_groups(prints: list[bytes]) -> list[set[bytes]]:
+    """Joins, pair by pair, what differs in at most 6 of 128 bits."""
+    bits = np.unpackbits(np.frombuffer(b"".join(prints), np.uint8).reshape(-1, 16), axis=1)
+    groups: list[set[bytes]] = []
+    for place, own in enumerate(prints):
+        near = {prints[n] for n in ((bits[place] != bits).sum(1) <= 6).nonzero()[0]} | {own}
+        touched = [group for group in groups if group & near]
+        groups = [group for group in groups if not group & near]
+        groups.append(near.union(*touched))
+    return groups
+
+
+def test_what_little_is_left_of_is_told_apart(tmp_path: Path, make_folder: MakeFolder) -> None:
+    make_folder(tmp_path, {"a": 3, "b": 3})
+    Image.new("RGBA", (20, 20), (9, 9, 9, 0)).save(tmp_path / "a" / "empty.png")
+    report = checked(tmp_path)
+    assert not report.bad
+    ((note, paths),) = report.lost.items()
+    assert note.startswith("transparent everywhere")
+    assert [path.name for path in paths] == ["empty.png"]
 
 
 def test_flat_images_are_not_alike(tmp_path: Path) -> None:

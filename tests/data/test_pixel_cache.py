@@ -48,6 +48,25 @@ def test_images_come_back_no_larger_than_asked(
     np.testing.assert_array_equal(np.asarray(cache.image(1)), np.asarray(smaller))
 
 
+@pytest.mark.parametrize("name", ["index.npy", "pixels"])
+@pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "a pipe"])
+def test_a_damaged_cache_is_made_anew(
+    tmp_path: Path, paths: list[Path], name: str, content: bytes | None
+) -> None:
+    whole = [np.asarray(opened(tmp_path, paths).image(number)) for number in range(3)]
+    (file,) = (tmp_path / "cache").glob(f"*/{name}")
+    file.unlink()
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(content)
+    leftover = tmp_path / "cache" / ".writing-0123456789ab-x"
+    leftover.mkdir()
+    for number, expected in enumerate(whole):
+        np.testing.assert_array_equal(np.asarray(opened(tmp_path, paths).image(number)), expected)
+    assert not leftover.exists()
+
+
 def test_files_are_decoded_once_and_again_when_they_change(
     tmp_path: Path, paths: list[Path], draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:

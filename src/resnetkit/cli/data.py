@@ -10,12 +10,13 @@ from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on
 from resnetkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from resnetkit.data.check import FolderReport
+    from resnetkit.data.check import Duplicates, FolderReport
 
 __all__ = ["data"]
 
 SPLITS = ("train", "validation", "test")
 MOST_SHOWN = 20
+MOST_PLACES = 4  # splits and classes that the images of one group lie in
 
 data = App(
     name="data",
@@ -163,14 +164,16 @@ def folder_facts(report: "FolderReport") -> dict[str, Any]:
         "imbalance": report.imbalance,
         "bad": [{"path": str(bad.path), "reason": bad.reason} for bad in report.bad],
         "converted": {note: list(map(str, paths)) for note, paths in report.converted.items()},
+        "lost": {note: list(map(str, paths)) for note, paths in report.lost.items()},
         "duplicates": [
             {
-                "paths": [str(pair.first.path), str(pair.second.path)],
-                "labels": [pair.first.label, pair.second.label],
-                "splits": [pair.first.split, pair.second.split],
-                "exact": pair.exact,
+                "exact": group.exact,
+                "images": [
+                    {"path": str(file.path), "label": file.label, "split": file.split}
+                    for file in group.images
+                ],
             }
-            for pair in report.duplicates
+            for group in report.duplicates
         ],
         "passed_over": list(map(str, report.passed_over)),
     }
@@ -195,19 +198,31 @@ def show_folder(root: Path, report: "FolderReport") -> None:
         say(f"bad: {bad.reason}")
     for note, paths in report.converted.items():
         say(f"harmless in {len(paths):,}: {note}, such as {paths[0]}")
-    for pair in report.duplicates[:MOST_SHOWN]:
-        alike = "equal" if pair.exact else "alike"
-        say(
-            f"{alike}: {pair.first.path} ({pair.first.split}, {pair.first.label}) and"
-            f" {pair.second.path} ({pair.second.split}, {pair.second.label})"
-        )
+    for note, paths in report.lost.items():
+        say(f"little is left of {len(paths):,}: {note}, such as {paths[0]}")
+    for group in report.duplicates[:MOST_SHOWN]:
+        say(duplicates_in_words(group))
     if len(report.duplicates) > MOST_SHOWN:
-        say(f"and {len(report.duplicates) - MOST_SHOWN:,} more such pairs: --json lists them")
+        say(f"and {len(report.duplicates) - MOST_SHOWN:,} more such groups: --json lists them")
     if report.passed_over:
         say(
             f"passed over {len(report.passed_over):,} files that are no images by their names, such"
             f" as {report.passed_over[0]}"
         )
+
+
+def duplicates_in_words(group: "Duplicates") -> str:
+    """Returns one line on images that show the same: how many, where, and one of each place."""
+    places: dict[tuple[str, str], list[Path]] = {}
+    for file in group.images:
+        places.setdefault((file.split or "train", file.label), []).append(file.path)
+    listed = [
+        f"{len(paths):,} in {split} {label} such as {paths[0]}"
+        for (split, label), paths in list(places.items())[:MOST_PLACES]
+    ]
+    more = f", and in {len(places) - MOST_PLACES:,} more" if len(places) > MOST_PLACES else ""
+    kind = "identical" if group.exact else "alike"
+    return f"{kind}: {len(group.images):,} images, {', '.join(listed)}{more}"
 
 
 @data.command(help_epilogue="Example: resnet data show cifar10 --out cifar10.png")

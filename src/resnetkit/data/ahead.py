@@ -6,10 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["ahead"]
+__all__ = ["ahead", "processors"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def processors() -> int:
+    """Returns how many processors this process may use, which can be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def ahead(
@@ -28,7 +35,7 @@ def ahead(
         threads: that compute; one a core by default.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    with ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(threads or processors(), thread_name_prefix="ahead") as pool:
         try:
             for item in items:
                 waiting.append((item, pool.submit(function, item)))

@@ -1,17 +1,19 @@
-"""Looks at every image of a folder: what is damaged, what is unusual, what is there twice."""
+"""Looks at every image of a folder: what is corrupt, unusual or a duplicate."""
 
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from resnetkit.data.ahead import ahead
 from resnetkit.data.decode import decode, load_bytes
@@ -19,16 +21,18 @@ from resnetkit.data.folder import ImageFile, ImageList
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
 
-__all__ = ["BadImage", "Duplicate", "FolderReport", "check_images", "fingerprint", "without_bad"]
+__all__ = ["BadImage", "Duplicates", "FolderReport", "check_images", "fingerprint", "without_bad"]
 
 logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key", str, bytes, int)
 
 AHEAD = 64  # images that are decoded before they are looked at
 DECODED_SIDE = 64  # pixels: enough to see whether a file is whole and what it shows
 BANDS = 8  # of 16 bits: fingerprints that differ in fewer bits agree in one of them
 MOST_BITS_APART = 6  # of 128
 LEAST_CONTRAST = 4.0  # of 255; below, a fingerprint is noise
-LARGEST_BUCKET = 2_000  # images with one band in common, beyond which pairs are not looked for
+COMPARED = 2_000  # fingerprints with a band in common that are compared with each other at once
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,15 @@ class BadImage:
 
 
 @dataclass(frozen=True)
-class Duplicate:
-    """Two images of different parts, or of different classes, that show the same.
+class Duplicates:
+    """Images of different splits, or of different classes, that show the same.
 
     Attributes:
-        first: of the two files.
-        second: likewise.
+        images: two or more, in the order of their paths.
         exact: whether their bytes are equal; else they look alike.
     """
 
-    first: ImageFile
-    second: ImageFile
+    images: tuple[ImageFile, ...]
     exact: bool
 
 
@@ -67,14 +69,16 @@ class FolderReport:
         counts: images of each class in each part.
         bad: files that cannot be used.
         converted: what is unusual and harmless, with the files it was met in.
-        duplicates: pairs across parts or classes, the exact ones first.
+        lost: of which images little of the picture is left, and why, with their files.
+        duplicates: groups across splits or classes, the exact ones first.
         passed_over: files that are no images by their names.
     """
 
     counts: dict[str, dict[str, int]]
     bad: tuple[BadImage, ...]
     converted: dict[str, tuple[Path, ...]]
-    duplicates: tuple[Duplicate, ...]
+    lost: dict[str, tuple[Path, ...]]
+    duplicates: tuple[Duplicates, ...]
     passed_over: tuple[Path, ...]
 
     @property
@@ -96,12 +100,14 @@ class Look:
     Attributes:
         reason: why it cannot be used; empty when it can.
         notes: what is unusual.
+        losses: what little is left of the picture.
         sha256: of its bytes.
         fingerprint: 16 bytes that similar images share, as uint8 (16,); None where there is none.
     """
 
     reason: str
     notes: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
     sha256: str = ""
     fingerprint: npt.NDArray[np.uint8] | None = None
 
@@ -116,7 +122,7 @@ def check_images(
 
     Args:
         images: see `split_images`.
-        duplicates: whether to look for images that are there twice.
+        duplicates: whether to look for duplicate images.
         observe: is told now and then which share is done, from 0 to 1.
     """
     looks = []
@@ -124,11 +130,8 @@ def check_images(
         looks.append(begun.result())
         observe(len(looks) / len(images.files))
     counts: dict[str, Counter[str]] = {name: Counter() for name in images.class_names}
-    converted: dict[str, list[Path]] = defaultdict(list)
-    for file, look in zip(images.files, looks, strict=True):
+    for file in images.files:
         counts[file.label][file.split or "train"] += 1
-        for note in look.notes:
-            converted[note].append(file.path)
     return FolderReport(
         counts={
             name: {part: found[part] for part in get_args(Split) if found[part]}
@@ -139,10 +142,22 @@ def check_images(
             for file, look in zip(images.files, looks, strict=True)
             if look.reason
         ),
-        converted={note: tuple(paths) for note, paths in converted.items()},
+        converted=files_by_note(images, [look.notes for look in looks]),
+        lost=files_by_note(images, [look.losses for look in looks]),
         duplicates=tuple(find_duplicates(images.files, looks)) if duplicates else (),
         passed_over=images.passed_over,
     )
+
+
+def files_by_note(
+    images: ImageList, notes: Sequence[tuple[str, ...]]
+) -> dict[str, tuple[Path, ...]]:
+    """Returns for each note the files that have it."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for file, its_notes in zip(images.files, notes, strict=True):
+        for note in its_notes:
+            files[note].append(file.path)
+    return {note: tuple(paths) for note, paths in files.items()}
 
 
 def without_bad(images: ImageList) -> ImageList:
@@ -160,7 +175,8 @@ def look_at(path: Path) -> Look:
         decoded = decode(content, str(path), short_side=DECODED_SIDE)
     except DataError as error:
         return Look(str(error))
-    return Look("", decoded.notes, hashlib.sha256(content).hexdigest(), fingerprint(decoded.image))
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Look("", decoded.notes, decoded.losses, sha256, fingerprint(decoded.image))
 
 
 def fingerprint(image: Image.Image) -> npt.NDArray[np.uint8] | None:
@@ -179,47 +195,72 @@ def fingerprint(image: Image.Image) -> npt.NDArray[np.uint8] | None:
     return np.packbits(np.concatenate([across.ravel(), down.ravel()]))
 
 
-def find_duplicates(files: Sequence[ImageFile], looks: Sequence[Look]) -> Iterator[Duplicate]:
-    """Yields pairs that show the same but belong to different parts or classes."""
-    exact = [
-        pair
-        for group in grouped(enumerate(look.sha256 for look in looks))
-        for pair in pairs_apart(group, files)
-    ]
-    yield from (Duplicate(files[a], files[b], exact=True) for a, b in exact)
-    known = set(exact)
-    prints = {
-        place: each for place, look in enumerate(looks) if (each := look.fingerprint) is not None
-    }
-    alike = set()
-    for band in range(BANDS):
-        keys = ((place, each[2 * band : 2 * band + 2].tobytes()) for place, each in prints.items())
-        for group in grouped(keys):
-            alike |= {
-                (a, b)
-                for a, b in pairs_apart(group, files)
-                if bits_apart(prints[a], prints[b]) <= MOST_BITS_APART
-            }
-    yield from (Duplicate(files[a], files[b], exact=False) for a, b in sorted(alike - known))
+def find_duplicates(files: Sequence[ImageFile], looks: Sequence[Look]) -> Iterator[Duplicates]:
+    """Yields groups of images that show the same but belong to different splits or classes."""
+    by_content = grouped((look.sha256, place) for place, look in enumerate(looks))
+    exact = [places for places in by_content.values() if are_apart(files, places)]
+    yield from (group_of(files, places, exact=True) for places in exact)
+    by_print = grouped(
+        (b"" if look.fingerprint is None else look.fingerprint.tobytes(), place)
+        for place, look in enumerate(looks)
+    )
+    for prints in alike(list(by_print)):
+        places = sorted(chain.from_iterable(by_print[each] for each in prints))
+        if are_apart(files, places) and len({looks[place].sha256 for place in places}) > 1:
+            yield group_of(files, places, exact=False)
 
 
-def grouped(keys: "Iterator[tuple[int, str]] | Iterator[tuple[int, bytes]]") -> list[list[int]]:
-    """Returns the places that have a key in common; an empty key is none."""
-    found: dict[str | bytes, list[int]] = defaultdict(list)
-    for place, key in keys:
+def grouped(keys: Iterable[tuple[Key, int]]) -> dict[Key, list[int]]:
+    """Returns the places of each key; an empty key is none."""
+    places: dict[Key, list[int]] = defaultdict(list)
+    for key, place in keys:
         if key:
-            found[key].append(place)
-    return [group for group in found.values() if 1 < len(group) <= LARGEST_BUCKET]
+            places[key].append(place)
+    return dict(places)
 
 
-def pairs_apart(group: Sequence[int], files: Sequence[ImageFile]) -> Iterator[tuple[int, int]]:
-    """Yields the pairs of a group that differ in part or class, the first place first."""
-    for position, a in enumerate(group):
-        for b in group[position + 1 :]:
-            if (files[a].split, files[a].label) != (files[b].split, files[b].label):
-                yield a, b
+def are_apart(files: Sequence[ImageFile], places: Sequence[int]) -> bool:
+    """Returns whether some images belong to more than one split or class."""
+    return len({(files[place].split, files[place].label) for place in places}) > 1
 
 
-def bits_apart(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> int:
-    """Returns in how many bits two fingerprints differ."""
-    return int(np.bitwise_count(first ^ second).sum())
+def group_of(files: Sequence[ImageFile], places: Sequence[int], *, exact: bool) -> Duplicates:
+    return Duplicates(tuple(files[place] for place in places), exact)
+
+
+def alike(prints: Sequence[bytes]) -> list[list[bytes]]:
+    """Returns groups of different fingerprints, each of which differs from another in few bits.
+
+    Fingerprints with few different bits agree in at least one of their bands, so that only those
+    with a band in common are compared. A fingerprint that is like no other is a group of its own.
+    """
+    words = np.frombuffer(b"".join(prints), dtype=np.uint64).reshape(-1, 2)
+    first, second = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    for band in range(BANDS):
+        keys = ((each[2 * band : 2 * band + 2], place) for place, each in enumerate(prints))
+        for places in grouped(keys).values():
+            if len(places) > 1:
+                a, b = close_pairs(words, np.array(places))
+                first.append(a)
+                second.append(b)
+    pairs = np.concatenate(first), np.concatenate(second)
+    graph = coo_array((np.ones(len(pairs[0]), dtype=bool), pairs), shape=(len(prints),) * 2)
+    _, labels = connected_components(graph, directed=False)
+    groups = grouped((int(label) + 1, place) for place, label in enumerate(labels))
+    return [[prints[place] for place in places] for places in groups.values()]
+
+
+def close_pairs(
+    words: npt.NDArray[np.uint64], places: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns which fingerprints differ in few bits, each with its successors among the places."""
+    first, second = [], []
+    for start in range(0, len(places), COMPARED):
+        block = places[start : start + COMPARED]
+        for other in range(start, len(places), COMPARED):
+            rest = places[other : other + COMPARED]
+            bits = np.bitwise_count(words[block][:, None] ^ words[rest]).sum(-1)
+            a, b = np.nonzero(bits <= MOST_BITS_APART)
+            first.append(block[a])
+            second.append(rest[b])
+    return np.concatenate(first), np.concatenate(second)

@@ -1,7 +1,6 @@
 """Images in files, as if they were a tensor: decoded and cut out when they are asked for."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from resnetkit.data.ahead import processors
 from resnetkit.data.augment import Augmentation
 from resnetkit.data.decode import read_image
 from resnetkit.data.pixel_cache import PixelCache
@@ -164,7 +164,7 @@ class Photos:
 @cache
 def pool() -> ThreadPoolExecutor:
     """Returns the threads that decode: Pillow works outside of Python's lock."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+    return ThreadPoolExecutor(processors(), thread_name_prefix="decode")
 
 
 def center_view(image: Image.Image, size: int, side: int) -> Image.Image:

@@ -14,16 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 from PIL import Image
 
 from resnetkit.data.ahead import ahead
 from resnetkit.data.decode import read_image
 from resnetkit.errors import DataError
-from resnetkit.storage import replaced_folder, storage_errors
+from resnetkit.storage import exclusive, remove_leftovers, replaced_folder, storage_errors
+from resnetkit.untrusted import open_regular
 
 __all__ = ["PixelCache", "open_cache"]
 
+ADVICE = "Make room, or set data.cache=none."
 SHARE_OF_DISK = 0.5  # of what is free, that a cache may take
 AT_A_TIME = 256  # images that are decoded before they are written, and then measured
 
@@ -64,13 +65,36 @@ def open_cache(root: Path, paths: Sequence[Path], *, channels: int, side: int) -
         StorageError: when the cache cannot be written.
     """
     folder = root / digest(paths, channels, side)[:32]
-    with storage_errors(folder, "Make room, or set data.cache=none."):
+    with storage_errors(folder, ADVICE):
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):  # of several processes one decodes
-            if not folder.is_dir():
+    lock, waiting = folder.with_suffix(".lock"), "another process decodes the same images"
+    with exclusive(lock, waiting=waiting, advice=ADVICE):  # of several processes one decodes
+        cache = read_cache(folder, len(paths), channels)
+        if cache is None:
+            with storage_errors(folder, ADVICE):
+                remove_leftovers(root)
                 fill(folder, paths, channels=channels, side=side)
-    index = np.load(folder / "index.npy", allow_pickle=False)
-    pixels = np.memmap(folder / "pixels", dtype=np.uint8, mode="r")
+            cache = read_cache(folder, len(paths), channels)
+    if cache is None:
+        raise DataError(f"the decoded images in {folder} cannot be read. {ADVICE}")
+    return cache
+
+
+def read_cache(folder: Path, count: int, channels: int) -> PixelCache | None:
+    """Returns a cache whose index fits its pixels; none where it is missing or damaged."""
+    try:
+        with open_regular(folder / "index.npy") as file:
+            index = np.load(file, allow_pickle=False)
+        with open_regular(folder / "pixels") as file:
+            pixels = np.memmap(file, dtype=np.uint8, mode="r")
+    except (OSError, ValueError, EOFError, SyntaxError):
+        return None
+    if index.dtype != np.int64 or index.shape != (count, 3) or (index[:, 1:] < 1).any():
+        return None
+    ends = (index[:, 1] * index[:, 2] * channels).cumsum()
+    begins = np.concatenate([[0], ends[:-1]])
+    if not np.array_equal(index[:, 0], begins) or ends[-1] != len(pixels):
+        return None
     return PixelCache(pixels, index, channels)
 
 

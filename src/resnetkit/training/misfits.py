@@ -1,5 +1,6 @@
 """What does not fit together: a recipe, its data, its network and the ranks that train it."""
 
+import logging
 from dataclasses import replace
 
 import torch
@@ -21,6 +22,8 @@ __all__ = [
     "check_same_data",
     "check_size_fit",
 ]
+
+logger = logging.getLogger(__name__)
 
 MOST_CHECKED = 20_000  # own images that are all decoded before the first step
 
@@ -121,7 +124,10 @@ def check_own_images(images: ImageList) -> None:
     if len(images.files) > MOST_CHECKED:
         held_out = tuple(file for file in images.files if file.split != "train")
         images = replace(images, files=held_out)
-    bad = check_images(images, duplicates=False).bad
+    report = check_images(images, duplicates=False)
+    for note, paths in report.lost.items():
+        logger.warning("little is left of %d image(s), such as %s: %s", len(paths), paths[0], note)
+    bad = report.bad
     if bad:
         raise DataError(
             f"{bad[0].reason} {len(bad):,} image(s) cannot be used, and nothing was trained."
