@@ -6,6 +6,8 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +67,23 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 def tiny() -> Callable[..., Recipe]:
     """Makes recipes of six steps on the digits; values by dotted key replace its own."""
     return small_recipe
+
+
+def redigest(folder: Path) -> None:
+    """Makes the digests of a `model/` folder fit its files, as a forger would."""
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("sha256", None)
+    content = json.dumps(config, sort_keys=True).encode()
+    digests = {"config.json": hashlib.sha256(content).hexdigest()}
+    for name in ("model.safetensors", "preprocessing.safetensors"):
+        digests[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps({**config, "sha256": digests}))
+
+
+@pytest.fixture(scope="session")
+def forge() -> Callable[[Path], None]:
+    """Makes the digests of a changed `model/` folder fit its files."""
+    return redigest
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_show_says_it_to_machines(file: Path, resnet: Resnet) -> None:
 
 
 def test_a_mean_image_and_names_are_shown_in_few_words(
-    file: Path, tmp_path: Path, resnet: Resnet
+    file: Path, tmp_path: Path, resnet: Resnet, forge: Callable[[Path], None]
 ) -> None:
     import json
 
@@ -70,6 +70,7 @@ def test_a_mean_image_and_names_are_shown_in_few_words(
     config = json.loads((tmp_path / "own" / "config.json").read_text())
     config["class_names"] = ["a", "b", "c", "d", "e"]
     (tmp_path / "own" / "config.json").write_text(json.dumps(config))
+    forge(tmp_path / "own")
     rows = dict(resnet("weights", "show", "own").rows)
     assert rows["mean"] == "an image of 3 x 224 x 224"
     assert rows["classes"] == "5: a, b, c, ..."

@@ -56,7 +56,7 @@ def network(runs: list[Run]) -> TrainedNetwork:
 
 @pytest.fixture
 def dataset(network: TrainedNetwork) -> Dataset:
-    return open_dataset(network.data, image_size=SIZE)
+    return open_dataset(str(network.images), image_size=SIZE)
 
 
 def views_by_hand(image: Image.Image, protocol: str) -> list[torch.Tensor]:
@@ -166,7 +166,7 @@ def test_images_that_were_learned_from_are_counted(
     *_, together = evaluate_all([load_network(run.folder) for run in runs], whole, device="cpu")
     assert together.learned == len(dataset.splits["train"])
     copied = load_network(runs[0].model)
-    assert copied.data == network.data  # the model of a run belongs to its list
+    assert copied.images == network.images  # the model of a run belongs to its list
     page = write_evaluation(tmp_path / "page", [together], whole).read_text()
     assert f"has learned from {together.learned} of these 60 images" in page
 

@@ -303,7 +303,7 @@ def test_code_in_a_repository_never_runs(hub: type[Hub], run: Path, tmp_path: Pa
     torch.save({"x": Malicious()}, stream)
     hub.repositories["me/evil"]["model.safetensors"] = stream.getvalue()
     hub.repositories["me/evil"]["hubconf.py"] = b"raise SystemExit"
-    with pytest.raises(WeightsError, match="Nothing in it was executed"):
+    with pytest.raises(WeightsError, match="is not what was written"):
         pull("me/evil", tmp_path / "pulled")
     assert not (tmp_path / "trap").exists()
     assert not (tmp_path / "pulled").exists()
@@ -316,7 +316,7 @@ def test_weights_of_another_network_are_refused(hub: type[Hub], run: Path, tmp_p
     hub.repositories["me/few"]["model.safetensors"] = safetensors.torch.save(
         {"conv1.weight": torch.zeros(1)}
     )
-    with pytest.raises(WeightsError, match="lacks"):
+    with pytest.raises(WeightsError, match="is not what was written"):
         pull("me/few", tmp_path / "pulled")
     assert not (tmp_path / "pulled").exists()
 

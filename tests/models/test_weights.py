@@ -64,6 +64,9 @@ class TheirNetwork(nn.Module):
         return self.linear(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
 def their_network(blocks: int = 3, classes: int = 10) -> TheirNetwork:
     """Returns one whose every tensor is random, running statistics too."""
     with torch.random.fork_rng(devices=[]):
@@ -104,13 +107,14 @@ def test_it_says_what_was_recognised_and_chosen(tmp_path: Path) -> None:
     network = load_network(write(tmp_path / "resnet20.th", their_state(their_network())))
     assert network.origin == (
         "ResNet-20 of akamaster/pytorch_resnet_cifar10: shortcuts of option A (zeros on both"
-        " sides), images normalised with the constants of ImageNet"
+        " sides), images normalised with the constants of ImageNet (entry state_dict, names without"
+        " module.)"
     )
     assert network.architecture.padding == "split"
     assert network.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert network.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
     assert network.mean.shape == network.std.shape == (3, 1, 1)
-    assert (network.class_names, network.data, network.image_size) == ((), "", (32, 32))
+    assert (network.class_names, network.data, network.image_size) == (*(CIFAR10, "", (32, 32)),)
 
 
 def test_zeros_appended_would_answer_differently(tmp_path: Path) -> None:
@@ -454,10 +458,13 @@ def test_preprocessing_that_does_not_fit_is_refused(mean: Tensor, std: Tensor, r
         load_network(run)
 
 
-def test_preprocessing_in_double_is_read_as_float32(run: Path) -> None:
+def test_preprocessing_in_double_is_read_as_float32(
+    run: Path, forge: Callable[[Path], None]
+) -> None:
     path = run / "model" / "preprocessing.safetensors"
     values = {name: t.double() for name, t in safetensors.torch.load_file(path).items()}
     safetensors.torch.save_file(values, path)
+    forge(run / "model")
     assert load_network(run).mean.dtype == torch.float32
 
 

@@ -260,7 +260,7 @@ DAMAGE: dict[str, tuple[Callable[[State], object], str]] = {
     "another shape": (set_to("bn1.weight", torch.ones(3)), "'bn1.weight' has the shape (3,)"),
     "not finite": (set_to("bn1.bias", torch.full((64,), torch.nan)), "no finite numbers"),
     "negative variance": (set_to("bn1.running_var", -torch.ones(64)), "negative variance"),
-    "no head": (dropped("fc.weight", "fc.bias"), "lacks 'fc.weight'. It has no head"),
+    "half a head": (dropped("fc.bias"), "has another head than one layer: fc.weight"),
     "a flat head": (set_to("fc.weight", torch.ones(9)), "'fc.weight' has the shape (9,)"),
     "no class": (set_to("fc.weight", torch.ones(0, 512)), "num_classes is 0"),
     "a small stem": (
@@ -507,7 +507,7 @@ TRANSFORMERS_DAMAGE: dict[str, tuple[Callable[[State], object], str]] = {
     "missing": (dropped("resnet.embedder.embedder.normalization.bias"), "lacks 1 tensor(s)"),
     "left over": (set_to("resnet.extra", torch.ones(1)), "has no use for 1 tensor(s)"),
     "in our names too": (set_to("fc.bias", torch.ones(CLASSES)), "has no use for"),
-    "no head": (dropped("classifier.1.weight", "classifier.1.bias"), "It has no head"),
+    "half a head": (dropped("classifier.1.bias"), "has another head than one layer: fc.weight"),
 }
 
 

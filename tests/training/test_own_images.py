@@ -96,9 +96,9 @@ def test_the_network_does_not_say_where_the_images_lie(
     for path in run.model.iterdir():
         assert str(photos.parent).encode() not in path.read_bytes(), path.name
     assert "trained on photos" in (run.model / "README.md").read_text()
-    assert load_network(run.folder).data == str(run.images_path)
+    assert load_network(run.folder).images == run.images_path
     copy = shutil.copytree(run.model, tmp_path / "given away")
-    assert load_network(copy).data == ""
+    assert load_network(copy).images is None
     assert load_network(copy).origin == "resnet20 trained by resnetkit on photos"
 
 

@@ -204,7 +204,7 @@ def probe_untrained(architecture: "Architecture", size: int) -> dict[str, Any]:
 def probe(network: "TrainedNetwork", *, thorough: bool) -> dict[str, Any]:
     """Returns what the probes see in a trained network, on images of its own data's test part."""
     from resnetkit.data.augment import normalize
-    from resnetkit.errors import ArchitectureError
+    from resnetkit.errors import ArchitectureError, UsageError
     from resnetkit.evaluation.evaluate import data_of
     from resnetkit.probes.gradients import gradient_flow
     from resnetkit.probes.paths import path_gradients
@@ -212,10 +212,11 @@ def probe(network: "TrainedNetwork", *, thorough: bool) -> dict[str, Any]:
     from resnetkit.probes.residuals import residual_magnitudes
     from resnetkit.probes.responses import layer_responses
 
-    if not network.data:
-        remark("the file does not say which data it belongs to: nothing was probed")
+    try:
+        dataset = data_of(network)
+    except UsageError as error:
+        remark(f"nothing was probed: {error}")
         return {}
-    dataset = data_of(network)
     sample_ids = dataset.splits["test"][:IMAGES]
     images = normalize(dataset.images[sample_ids], network.mean, network.std)
     labels = dataset.labels[sample_ids]
@@ -308,13 +309,11 @@ def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
     from resnetkit.inference.view import View
 
     if which.isascii() and which.isdecimal() and len(which) < 10:
-        if not network.data:
-            raise UsageError("the file does not say which data it belongs to: name an image file.")
         dataset = data_of(network)
         tests = dataset.splits["test"]
         if int(which) >= len(tests):
             raise UsageError(
-                f"--saliency {which}: '{network.data}' has {len(tests):,} test images, from 0."
+                f"--saliency {which}: '{dataset.name}' has {len(tests):,} test images, from 0."
             )
         return dataset.images[tests[int(which)]]
     return View.of(network).pixels(Path(which))

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,14 @@ import torch
 from torch import Tensor
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import is_own, open_to_measure
+from resnetkit.data.datasets import DATASETS, open_to_measure
 from resnetkit.data.folder import parts_of
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.metrics import Floats, Metrics, measure
 from resnetkit.evaluation.protocols import Protocol, views_of
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.models.weights.network import TrainedNetwork, check_head
 from resnetkit.training.run import read_run
 from resnetkit.training.world import ChosenPrecision, choose_precision, open_world
 
@@ -92,17 +91,33 @@ def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
         UsageError: when there is none of that name, or neither name nor network says which.
         DataError: when its content is not what it should be.
     """
-    if not (name or network.data):
-        raise UsageError(
-            f"the file does not say what the network was trained on ({network.origin}): name the"
-            " data, such as --data cifar10."
-        )
     return open_to_measure(
-        name or network.data,
+        name or own_data(network),
         class_names=network.class_names,
         image_size=min(network.image_size),
         shown=network.shown,
         channels=network.architecture.in_channels,
+    )
+
+
+def own_data(network: TrainedNetwork) -> str:
+    """Returns the data that a network was trained on: what its run has listed, or a published name.
+
+    A path that a file of weights names is not opened: who wrote the file would choose what is read.
+
+    Raises:
+        UsageError: when the data are not known.
+    """
+    if network.images is not None:
+        return str(network.images)
+    if network.data in DATASETS:
+        return network.data
+    said = (
+        f"names '{network.data}', which is not opened unasked" if network.data else "does not say"
+    )
+    raise UsageError(
+        f"what the network was trained on is not known ({network.origin}; its file {said}): name"
+        " the data, such as --data cifar10 or --data photos/."
     )
 
 
@@ -194,10 +209,8 @@ def evaluate_all(
 
 def learned_from(network: TrainedNetwork, dataset: Dataset, sample_ids: Tensor) -> set[int]:
     """Returns the samples that a network has learned from, by the list that its run has kept."""
-    if dataset.own is None or not is_own(network.data):
-        return set()
-    listed = Path(network.data)
-    if listed.suffix != ".csv" or not (listed.parent / "recipe.yaml").is_file():
+    listed = network.images
+    if dataset.own is None or listed is None:
         return set()
     both = read_run(listed.parent).recipe.data.train_on == "train+validation"
     parts = {"train", "validation"} if both else {"train"}
@@ -248,6 +261,7 @@ def file_name(dataset: Dataset, sample_id: int) -> str:
 
 def check_fit(network: TrainedNetwork, dataset: Dataset) -> None:
     """Raises DataError unless the network can be asked about these images and their classes."""
+    check_head(network)
     known, asked = network.architecture.num_classes, len(dataset.class_names)
     if known != asked:
         raise DataError(

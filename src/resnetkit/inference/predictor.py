@@ -20,7 +20,7 @@ from resnetkit.evaluation.evaluate import class_probabilities
 from resnetkit.inference.view import Picture, View
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.weights.load import load_network
-from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.models.weights.network import TrainedNetwork, check_head
 from resnetkit.training.world import ChosenPrecision, choose_precision, open_world
 
 __all__ = ["Answer", "Guess", "Output", "Predictor", "batches", "load_predictor"]
@@ -120,7 +120,8 @@ class Predictor:
     @property
     def layers(self) -> tuple[str, ...]:
         """Returns the names of the layers that `features` takes."""
-        return (*self.network.model.feature_maps, "pool", "fc")
+        head = ("fc",) if self.network.has_head else ()
+        return (*self.network.model.feature_maps, "pool", *head)
 
     def predict(
         self, pictures: Picture | Iterable[Picture | BadImage], *, top: int = TOP
@@ -138,6 +139,7 @@ class Predictor:
         Raises:
             UsageError: when none are to be ranked.
         """
+        check_head(self.network)
         if top < 1:
             raise UsageError(f"the {top} most probable classes: expected 1 or more.")
         return (self.answer(each, top) for each in self.outputs(pictures, probabilities))

@@ -1,15 +1,14 @@
 """The finished network as a folder to exchange: weights, configuration, preprocessing, card."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from resnetkit.data.splits import Split
 from resnetkit.models.complexity import trace
+from resnetkit.models.resnet import ResNet
+from resnetkit.models.weights.model_folder import model_folder_files
+from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.storage import replaced_folder, write_synced
 from resnetkit.training.bench import Bench
-from resnetkit.training.checkpoint import tensors_to_bytes
 from resnetkit.training.tally import Score
 
 __all__ = ["export_model"]
@@ -17,36 +16,36 @@ __all__ = ["export_model"]
 
 def export_model(bench: Bench, folder: Path, scores: dict[Split, Score]) -> None:
     """Writes weights, preprocessing, configuration and card; the folder is there whole or not."""
-    normalization = bench.feed.normalization
-    contents = {
-        "model.safetensors": tensors_to_bytes(bench.result.state_dict()),
-        "preprocessing.safetensors": tensors_to_bytes(
-            {"mean": normalization.mean.cpu(), "std": normalization.std.cpu()}
-        ),
-        "config.json": json.dumps(configuration(bench), indent=1).encode(),
-        "README.md": card(bench, scores).encode(),
+    data = bench.dataset
+    facts = {
+        "architecture": bench.recipe.model.name,
+        "recipe_sha256": bench.recipe.digest,
+        "data": {"name": "" if data.own else data.name, "sha256": data.sha256},
     }
+    contents = model_folder_files(finished_network(bench), **facts)
+    contents["README.md"] = card(bench, scores).encode(errors="backslashreplace")
     with replaced_folder(folder) as temporary:
         for name, content in contents.items():
             write_synced(temporary / name, content)
 
 
-def configuration(bench: Bench) -> dict[str, Any]:
-    """Returns what is needed, besides the tensors, to build the network and read its answers.
-
-    Where own images lie is nobody's business who is given the network: they are not named.
-    """
-    data = bench.dataset
-    return {
-        "architecture": bench.recipe.model.name,
-        "layers": asdict(bench.architecture),
-        "class_names": list(bench.dataset.class_names),
-        "image_size": list(bench.dataset.image_size),
-        "shown": bench.dataset.shown,
-        "recipe_sha256": bench.recipe.digest,
-        "origin": f"{bench.recipe.model.name} trained by resnetkit on {data.title}",
-        "data": {"name": "" if data.own else data.name, "sha256": data.sha256},
-    }
+def finished_network(bench: Bench) -> TrainedNetwork:
+    """Returns the network of a training with all that is needed to use it."""
+    data, normalization = bench.dataset, bench.feed.normalization
+    result = bench.result
+    assert isinstance(result, ResNet)
+    title = data.title.encode(errors="backslashreplace").decode()  # it may be no text
+    return TrainedNetwork(
+        model=result,
+        architecture=bench.architecture,
+        mean=normalization.mean.cpu(),
+        std=normalization.std.cpu(),
+        class_names=data.class_names,
+        image_size=data.image_size,
+        data="" if data.own else data.name,
+        origin=f"{bench.recipe.model.name} trained by resnetkit on {title}",
+        shown=data.shown,
+    )
 
 
 def card(bench: Bench, scores: dict[Split, Score]) -> str:

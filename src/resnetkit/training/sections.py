@@ -19,6 +19,7 @@ from resnetkit.data.augment import Augmentation, Color, Crop, Flip, Padding, Pol
 from resnetkit.data.datasets import SHOWN, check_name, is_own, own_path
 from resnetkit.data.feed import NormalizationKind
 from resnetkit.errors import UsageError
+from resnetkit.models.weights.configuration import LARGEST_SIDE, SMALLEST_CROP
 from resnetkit.models.weights.published import find_published
 from resnetkit.training import optim
 
@@ -146,8 +147,8 @@ class DataSection(Section):
 
     name: str = "digits"
     train_on: Literal["train", "train+validation"] = "train"
-    image_size: Whole = Field(default=0, ge=0, le=2**14)
-    shown: Share = SHOWN
+    image_size: Whole = Field(default=0, ge=0, le=LARGEST_SIDE)
+    shown: Annotated[Share, Field(ge=SMALLEST_CROP)] = SHOWN
     normalize: NormalizationKind = "channel"
     crop: Crop = "padded"
     crop_padding: Whole = Field(default=0, ge=0)

@@ -16,27 +16,31 @@ from resnetkit.models.blocks import Shortcut
 from resnetkit.models.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, pixels
 from resnetkit.models.weights.layout import add_batch_counts
 from resnetkit.models.weights.network import TrainedNetwork, built
-from resnetkit.models.weights.tensors import Tensors, state_in, without_prefix
+from resnetkit.models.weights.tensors import Tensors
 from resnetkit.models.zoo import Architecture, cifar
+
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+)
+"""What the repository trains on, in the order of the data set."""
 
 __all__ = ["akamaster_bytes", "is_akamaster", "load_akamaster"]
 
 
-def is_akamaster(content: object) -> bool:
-    """Returns whether what a file holds looks like weights of this repository."""
-    names = {name.removeprefix("module.") for name in state_in(content)}
+def is_akamaster(tensors: Tensors) -> bool:
+    """Returns whether the tensors of a file look like weights of this repository."""
+    names = set(tensors)
     return {"conv1.weight", "linear.weight", "layer3.0.conv1.weight"} <= names and (
         "layer4.0.conv1.weight" not in names
     )
 
 
-def load_akamaster(path: Path, content: object) -> TrainedNetwork:
-    """Builds the network from what `read_file` returned for one of these files.
+def load_akamaster(path: Path, state: Tensors) -> TrainedNetwork:
+    """Builds the network from the tensors of one of these files.
 
     Raises:
         WeightsError: when the tensors are not exactly those of one of the paper's networks.
     """
-    state = without_prefix(path, state_in(content))
     tensors = {our_name(name): tensor for name, tensor in state.items()}
     if len(tensors) != len(state):
         raise WeightsError(f"{path} names a tensor twice, in its own way and in torchvision's.")
@@ -49,7 +53,7 @@ def load_akamaster(path: Path, content: object) -> TrainedNetwork:
         architecture=architecture,
         mean=pixels(IMAGENET_MEAN),
         std=pixels(IMAGENET_STD),
-        class_names=(),
+        class_names=CIFAR10_CLASSES if architecture.num_classes == 10 else (),
         image_size=(32, 32),
         shown=1.0,
         data="",

@@ -40,7 +40,7 @@ from resnetkit.models.weights.protobuf import (
     unpacked,
     varint,
 )
-from resnetkit.models.weights.tensors import Tensors, check_values, is_safetensors
+from resnetkit.models.weights.tensors import Tensors, check_values, is_safetensors, read_content
 from resnetkit.models.zoo import known_as
 
 __all__ = ["caffe_bytes", "is_caffe", "load_caffe"]
@@ -149,14 +149,17 @@ def understood(path: Path, layers: dict[str, Fields]) -> TrainedNetwork:
     )
 
 
+MOST_LAYERS = 20_000  # ResNet-152 has 700
+
+
 def read_layers(path: Path) -> dict[str, Fields]:
     """Returns the layers of a file by name.
 
     Raises:
         ValueError: when it is no NetParameter.
-        OSError: when it cannot be read.
+        WeightsError: when it cannot be read.
     """
-    net = group_fields(memoryview(path.read_bytes()))
+    net = group_fields(memoryview(read_content(path)), MOST_LAYERS)
     if NET_LAYERS_V1 in net:
         raise Malformed(
             "it was written by a Caffe of before 2015, which has no batch normalisation"
@@ -355,8 +358,8 @@ def mean_of(path: Path) -> tuple[Tensor, str]:
         assert mean is not None
         return mean, f"the mean of each channel ({MEAN_FILE} does not lie beside it)"
     try:
-        image = without_ones(blob(memoryview(beside.read_bytes())), 3)
-    except (ValueError, OSError) as error:
+        image = without_ones(blob(memoryview(read_content(beside))), 3)
+    except ValueError as error:
         raise WeightsError(f"{beside} is damaged: {str(error)[:150]}.") from error
     if image.shape != (3, 224, 224):
         raise WeightsError(f"{beside} has the shape {tuple(image.shape)}, expected (3, 224, 224).")

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from resnetkit.errors import WeightsError
 from resnetkit.models.weights.conventions import pixels
+from resnetkit.untrusted import parse_json, read_bounded
 
 __all__ = [
     "IMPOSSIBLE",
     "constants",
     "counts",
     "damaged",
+    "image_side",
     "json_bytes",
     "read_configuration",
     "share",
@@ -36,18 +38,24 @@ IMPOSSIBLE = (
 )
 """What building a network raises for values that no network has."""
 
+LARGEST_CONFIGURATION = 2**24  # bytes; 20,000 classes with long names have 2 MB
+LARGEST_SIDE = 4096  # pixels; four times the largest image that a network was published for
+SMALLEST_CROP = 0.1  # of the shorter side
+LONGEST_NAME = 2_000
+MOST_COUNTS = 64
+
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
     """Returns the mapping in a JSON file."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = parse_json(read_bounded(path, LARGEST_CONFIGURATION))
         if not isinstance(facts, dict):
             raise ValueError("it is not an object")
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
         raise damaged(path, error) from error
     return facts
 
@@ -55,8 +63,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
 def damaged(path: Path, error: Exception) -> WeightsError:
     """Returns the error for a configuration that no network can be built from."""
     return WeightsError(
-        f"{path} is damaged ({type(error).__name__}: {error}). Train the recipe again, or put the"
-        " file back."
+        f"{path} is damaged, or says what cannot be ({type(error).__name__}: {str(error)[:300]})."
+        " Put the file back, or fetch it again."
     )
 
 
@@ -85,8 +93,10 @@ def counts(values: Any) -> tuple[int, ...]:
     Raises:
         ValueError: when something else is among them.
     """
-    if not all(isinstance(each, int) and 1 <= each <= 10**5 for each in values):
-        raise ValueError(f"{values} are not sizes or counts")
+    if not isinstance(values, list | tuple) or len(values) > MOST_COUNTS:
+        raise ValueError(f"{str(values)[:50]} are not sizes or counts")
+    if not all(type(each) is int and 1 <= each <= 10**5 for each in values):
+        raise ValueError(f"{str(values)[:50]} are not sizes or counts")
     return tuple(values)
 
 
@@ -98,6 +108,8 @@ def texts(values: Any) -> tuple[str, ...]:
     """
     if not isinstance(values, list | tuple) or not all(isinstance(each, str) for each in values):
         raise ValueError(f"{str(values)[:50]} are not names")
+    if any(len(each) > LONGEST_NAME for each in values):
+        raise ValueError(f"a name has more than {LONGEST_NAME:,} letters")
     return tuple(values)
 
 
@@ -123,11 +135,24 @@ def json_bytes(facts: dict[str, Any]) -> bytes:
 
 
 def share(value: Any) -> float:
-    """Returns a share above 0, up to 1.
+    """Returns the part of the shorter side that is shown: from a tenth, up to 1.
 
     Raises:
         ValueError: when it is something else.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ValueError(f"{value!r} is no share of the shorter side")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not SMALLEST_CROP <= value <= 1:
+        raise ValueError(f"{value!r} is no part of the shorter side from {SMALLEST_CROP} to 1")
     return float(value)
+
+
+def image_side(values: Any) -> tuple[int, int]:
+    """Returns height and width of images in pixels.
+
+    Raises:
+        ValueError: when they are no such numbers, or would exhaust the memory.
+    """
+    height, width = counts(values)
+    if max(height, width) > LARGEST_SIDE:
+        raise ValueError(f"images of {height}x{width} pixels, of more than {LARGEST_SIDE}")
+    return height, width

@@ -14,7 +14,7 @@ from resnetkit.models.weights.conventions import CONVENTIONS, FORMATS, check_hel
 from resnetkit.models.weights.keras import keras_bytes
 from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.model_folder import model_folder_files
-from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.models.weights.network import TrainedNetwork, check_head
 from resnetkit.models.weights.state_dicts import timm_files, torchvision_bytes
 from resnetkit.models.weights.transformers import transformers_files
 from resnetkit.storage import new_folder, storage_errors, write_file, write_synced
@@ -58,6 +58,7 @@ def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedN
         )
     if path.exists() or path.is_symlink():
         raise StorageError(f"there is something at {path} already: choose another place.")
+    check_head(network)
     if format in CONVENTIONS:
         check_held(network, format)
     network.model.cpu()  # whoever evaluated it may have left it elsewhere

@@ -24,6 +24,7 @@ __all__ = [
     "put_layer",
     "recognised",
     "take",
+    "with_head",
 ]
 
 LARGEST = 10_000  # depth of a stage and width that a network may have
@@ -156,6 +157,27 @@ def add_batch_counts(tensors: Tensors) -> None:
         tensors.setdefault(counted, torch.tensor(0))
 
 
+def with_head(path: Path, tensors: Tensors) -> bool:
+    """Returns whether tensors have a head; where there is none, one of zeros for a class is added.
+
+    Raises:
+        WeightsError: when the head is not a single layer.
+    """
+    names = sorted(name for name in tensors if name.startswith(("fc.", "head.", "classifier.")))
+    if {"fc.weight", "fc.bias"} <= set(names):
+        return True
+    if names:
+        raise WeightsError(
+            f"{path} has another head than one layer: {', '.join(names[:6])}. Expected fc.weight"
+            " and fc.bias; without any of them the rest is read, to start from or for features."
+        )
+    last = [name for name in tensors if name.startswith("layer") and name.endswith(".weight")]
+    widths = [len(tensors[name]) for name in last if tensors[name].dim() == 4]
+    width = max(widths, default=1)
+    tensors["fc.weight"], tensors["fc.bias"] = torch.zeros(1, width), torch.zeros(1)
+    return False
+
+
 def recognised(path: Path, tensors: Tensors, **options: Any) -> Architecture:
     """Returns the network with the 7x7 stem that tensors with our names belong to.
 
@@ -217,8 +239,7 @@ def shape_of(path: Path, tensors: Tensors, name: str, dimensions: int) -> tuple[
         WeightsError: when it is not, or has another number of dimensions.
     """
     if name not in tensors:
-        cause = " It has no head: a whole classifier is expected." if name == "fc.weight" else ""
-        raise WeightsError(f"{path} lacks '{name}'.{cause}")
+        raise WeightsError(f"{path} lacks '{name}'.")
     shape = tuple(tensors[name].shape)
     if len(shape) != dimensions:
         raise WeightsError(f"{path}: '{name}' has the shape {shape}, expected {dimensions} sizes.")

@@ -7,6 +7,7 @@ from typing import Any
 from resnetkit.errors import UsageError, WeightsError
 from resnetkit.models.weights.akamaster import is_akamaster, load_akamaster
 from resnetkit.models.weights.caffe import is_caffe, load_caffe
+from resnetkit.models.weights.checkpoints import State, read_state, split_entry
 from resnetkit.models.weights.configuration import WEIGHT_FILES, read_configuration
 from resnetkit.models.weights.conventions import VARIANTS, check_variant
 from resnetkit.models.weights.keras import is_keras, load_keras
@@ -19,7 +20,7 @@ from resnetkit.models.weights.state_dicts import (
     load_timm,
     load_torchvision,
 )
-from resnetkit.models.weights.tensors import read_beginning, read_file
+from resnetkit.models.weights.tensors import read_beginning
 from resnetkit.models.weights.transformers import (
     is_transformers,
     is_transformers_state,
@@ -42,7 +43,8 @@ def load_network(path: Path | str, *, variant: str = "") -> TrainedNetwork:
 
     Args:
         path: of a run folder, of its `model` folder, of a folder of timm or transformers, or of a
-            file of weights. A file that belongs to the config.json beside it is read with it.
+            file of weights. A file that belongs to the config.json beside it is read with it. Of
+            a file with several entries, FILE#ENTRY names one.
             Where nothing lies there, the name of published weights, such as resnet50.a1_in1k,
             which 'resnet weights fetch' has brought.
         variant: where bottlenecks stride, v1 or v1.5, which some files do not say.
@@ -54,23 +56,24 @@ def load_network(path: Path | str, *, variant: str = "") -> TrainedNetwork:
     """
     if variant and variant not in VARIANTS:
         raise UsageError(f"unknown variant '{variant}': expected {' or '.join(VARIANTS)}.")
-    path, entry = Path(path), None
+    path, part = split_entry(Path(path))
+    published = None
     if not path.exists():
-        entry = find_published(str(path))
-        if entry is None:
+        published = find_published(str(path))
+        if published is None:
             raise WeightsError(
                 f"there is no {path}: expected a run folder or a file of weights."
                 + similar(str(path))
             )
-        path = entry.located()
+        path = published.located()
     if not path.is_file() and not path.is_dir():
         raise WeightsError(f"{path} is neither a file nor a folder.")
-    known = entry.variant if entry else variant
-    network = load_file(path, known) if path.is_file() else load_folder(path)
+    known = published.variant if published else variant
+    network = load_file(path, known, part) if path.is_file() else load_folder(path)
     check_variant(path, network.architecture, variant)
-    if entry is None:
+    if published is None:
         return network
-    origin, shown = f"{entry.name}: {network.origin}", entry.shown or network.shown
+    origin, shown = f"{published.name}: {network.origin}", published.shown or network.shown
     return replace(network, origin=origin, shown=shown)
 
 
@@ -81,7 +84,7 @@ def load_folder(path: Path) -> TrainedNetwork:
         network = load_configured(folder / "config.json")
         listed = folder.parent / "images.csv"  # of a run on own images: which it was tested on
         is_run = (folder.parent / "recipe.yaml").is_file() and listed.is_file()
-        return replace(network, data=str(listed)) if is_run else network
+        return replace(network, images=listed) if is_run else network
     if folder != path:
         raise WeightsError(
             f"the run in {path} is not finished: it has no model yet. 'resnet train' with its"
@@ -100,21 +103,27 @@ def load_configured(configuration: Path) -> TrainedNetwork:
     return load_model_folder(configuration.parent)
 
 
-def load_file(path: Path, variant: str) -> TrainedNetwork:
+def with_words(network: TrainedNetwork, state: State) -> TrainedNetwork:
+    """Returns a network that says what was taken off its tensors, and that it has no head."""
+    words = [*filter(None, [state.found]), *([] if network.has_head else ["without a head"])]
+    return replace(network, origin=f"{network.origin} ({', '.join(words)})") if words else network
+
+
+def load_file(path: Path, variant: str, entry: str = "") -> TrainedNetwork:
     """Loads a single file of weights."""
-    if is_configured(path):
+    if is_configured(path) and not entry:
         return load_configured(path.with_name("config.json"))
     beginning = read_beginning(path, 16)
     if is_keras(beginning):
         return load_keras(path)
     if is_caffe(beginning):
         return load_caffe(path)
-    content = read_file(path)
-    if is_akamaster(content):
-        return load_akamaster(path, content)
-    if is_torchvision(content):
-        return load_torchvision(path, content, variant)
-    if is_transformers_state(content):
+    state = read_state(path, entry)
+    if is_akamaster(state.tensors):
+        return with_words(load_akamaster(path, state.tensors), state)
+    if is_torchvision(state.tensors):
+        return with_words(load_torchvision(path, state.tensors, variant), state)
+    if is_transformers_state(state.tensors):
         raise WeightsError(
             f"{path} has the names of Hugging Face transformers, but no config.json of theirs lies"
             " beside it: put the whole folder together, and name the folder."

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resnetkit.errors import WeightsError
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.weights.tensors import Tensors, check_names, check_values
 from resnetkit.models.zoo import Architecture
 
-__all__ = ["TrainedNetwork", "built"]
+__all__ = ["TrainedNetwork", "built", "check_head"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class TrainedNetwork:
         format: of the file, one of `conventions.FORMATS`.
         shown: share of the shorter side that is shown of an image of any size: 1 shows all of it,
             0.875 is 224 of 256 pixels (He et al. 2015, sec. 3.4).
+        has_head: whether it answers at all; else it can be started from, and gives features.
+        images: the list of a user's images that its run has kept: where they lie is a fact of the
+            run, and is written into no file of weights.
     """
 
     model: ResNet
@@ -41,6 +45,17 @@ class TrainedNetwork:
     origin: str
     format: str = "resnetkit"
     shown: float = 0.875
+    has_head: bool = True
+    images: Path | None = None
+
+
+def check_head(network: TrainedNetwork) -> None:
+    """Raises WeightsError for a network that cannot answer, because its file had no head."""
+    if not network.has_head:
+        raise WeightsError(
+            f"the network ({network.origin}) has no head, so that it tells no classes apart. Train"
+            " one with 'resnet train --weights', or take its features with 'resnet features'."
+        )
 
 
 def built(path: Path, architecture: Architecture, tensors: Tensors) -> ResNet:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 __all__ = ["Fields", "field", "fields", "group_fields", "packed", "unpacked", "varint"]
 
+MOST_FIELDS = 200  # of a message within another: a layer has some twenty
+MOST_PACKED = 1_000  # bytes of packed numbers, such as the sizes of a table
+
 VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
 
 Value = int | memoryview
@@ -44,16 +47,22 @@ def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
         place += length
 
 
-def group_fields(message: Value) -> Fields:
+def group_fields(message: Value, most: int = MOST_FIELDS) -> Fields:
     """Returns the fields of a message that lies in another.
 
+    Args:
+        message: its bytes.
+        most: how many fields it may have: a field may take two bytes, and much longer to read.
+
     Raises:
-        ValueError: when it is none.
+        ValueError: when it is none, or has more fields.
     """
     if isinstance(message, int):
         raise ValueError("a number stands where a message should")
     found: Fields = {}
-    for number, value in fields(message):
+    for count, (number, value) in enumerate(fields(message)):
+        if count >= most:
+            raise ValueError(f"it has more than {most:,} fields")
         found.setdefault(number, []).append(value)
     return found
 
@@ -87,6 +96,8 @@ def unpacked(values: list[Value]) -> list[int]:
         if isinstance(value, int):
             found.append(value)
             continue
+        if len(value) > MOST_PACKED:
+            raise ValueError(f"it packs more than {MOST_PACKED:,} bytes of numbers")
         place = 0
         while place < len(value):
             number, place = read_varint(value, place)

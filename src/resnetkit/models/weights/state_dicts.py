@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from resnetkit.errors import WeightsError
+from resnetkit.models.weights.checkpoints import read_state
 from resnetkit.models.weights.configuration import (
     IMPOSSIBLE,
     constants,
     counts,
     damaged,
+    image_side,
     json_bytes,
     share,
     texts,
@@ -31,15 +33,12 @@ from resnetkit.models.weights.conventions import (
     stride_named,
     variant_of,
 )
-from resnetkit.models.weights.layout import add_batch_counts, recognised
+from resnetkit.models.weights.layout import add_batch_counts, recognised, with_head
 from resnetkit.models.weights.network import TrainedNetwork, built
 from resnetkit.models.weights.tensors import (
     Tensors,
-    read_file,
     read_metadata,
     safetensors_bytes,
-    state_in,
-    without_prefix,
 )
 from resnetkit.models.zoo import Architecture, known_as
 
@@ -61,19 +60,19 @@ PLAIN_NAMES = re.compile(
 resnetaa50) compute something else, some of them with the same tensors."""
 
 
-def is_torchvision(content: object) -> bool:
-    """Returns whether what a file holds looks like a state_dict of torchvision or timm."""
-    names = {name.removeprefix("module.") for name in state_in(content)}
+def is_torchvision(tensors: Tensors) -> bool:
+    """Returns whether the tensors of a file look like a state_dict of torchvision or timm."""
+    names = set(tensors)
     stem = {"conv1.weight", "conv1.0.weight"} & names
     return bool(stem) and {"layer1.0.conv1.weight", "layer4.0.conv1.weight"} <= names
 
 
-def load_torchvision(path: Path, content: object, variant: str) -> TrainedNetwork:
-    """Builds the network from what `read_file` returned for a state_dict.
+def load_torchvision(path: Path, tensors: Tensors, variant: str) -> TrainedNetwork:
+    """Builds the network from the tensors of a state_dict.
 
     Args:
         path: of the file.
-        content: of the file.
+        tensors: of the file.
         variant: v1 or v1.5 as it was named; empty where it was not.
 
     Raises:
@@ -83,7 +82,7 @@ def load_torchvision(path: Path, content: object, variant: str) -> TrainedNetwor
     stored = read_metadata(path).get(VARIANT_KEY, "")
     if stored and stored not in VARIANTS:
         raise WeightsError(f"{path} says that its variant is '{stored}': expected v1 or v1.5.")
-    architecture, tensors = understood(path, content, stored or variant)
+    architecture, tensors, has_head = understood(path, tensors, stored or variant)
     convention = CONVENTIONS["torchvision"]
     assert convention.mean is not None
     assert convention.std is not None
@@ -108,17 +107,22 @@ def load_torchvision(path: Path, content: object, variant: str) -> TrainedNetwor
             " of ImageNet"
         ),
         format="torchvision",
+        has_head=has_head,
     )
 
 
-def understood(path: Path, content: object, variant: str) -> tuple[Architecture, Tensors]:
-    """Returns the network of a state_dict, and its tensors with none left out."""
-    tensors = without_prefix(path, state_in(content))
+def understood(path: Path, tensors: Tensors, variant: str) -> tuple[Architecture, Tensors, bool]:
+    """Returns the network of a state_dict, all its tensors, and whether it has a head.
+
+    A network without a head is given one of a single class, whose weights are zero.
+    """
+    tensors = dict(tensors)
     refuse_deep_stems(path, tensors)
     add_batch_counts(tensors)
+    has_head = with_head(path, tensors)
     architecture = recognised(path, tensors)
     stride = stride_named(path, architecture.block, variant)
-    return architecture.with_options(stride_in=stride), tensors
+    return architecture.with_options(stride_in=stride), tensors, has_head
 
 
 def refuse_deep_stems(path: Path, tensors: Tensors) -> None:
@@ -174,7 +178,8 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
         )
     refuse_changes(configuration, facts)
     path = weights_beside(configuration)
-    architecture, tensors = understood(path, read_file(path), "v1.5")
+    state = read_state(path)
+    architecture, tensors, has_head = understood(path, state.tensors, "v1.5")
     found = known_as(architecture)
     if found and found != plain[1]:
         raise WeightsError(f"{configuration} says '{name}', but {path} holds a {found}.")
@@ -197,6 +202,7 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
             " with the constants of its config.json"
         ),
         format="timm",
+        has_head=has_head,
         shown=shown,
     )
 
@@ -217,10 +223,10 @@ def refuse_changes(configuration: Path, facts: dict[str, Any]) -> None:
 
 def preprocessing(facts: dict[str, Any], channels: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Returns mean, deviation and image size of a pretrained_cfg."""
-    inputs, height, width = counts(facts.get("input_size", (channels, 224, 224)))
+    inputs, *size = counts(facts.get("input_size", (channels, 224, 224)))
     if inputs != channels:
         raise ValueError(f"input_size has {inputs} channel(s), the weights have {channels}")
-    return *constants(facts["mean"], facts["std"], channels), (height, width)
+    return *constants(facts["mean"], facts["std"], channels), image_side(size)
 
 
 def names_of_classes(facts: dict[str, Any], count: int) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """Reading named tensors from a file, as data: nothing in a file is ever executed."""
 
-import json
 import pickle
 import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +15,13 @@ import torch
 from torch import Tensor
 
 from resnetkit.errors import WeightsError
+from resnetkit.untrusted import (
+    BEGINNING_BYTES,
+    open_regular,
+    parse_json,
+    read_bounded,
+    recognized_mistake,
+)
 
 __all__ = [
     "Tensors",
@@ -22,13 +29,13 @@ __all__ = [
     "check_plain",
     "check_values",
     "is_safetensors",
+    "is_tensors",
     "read_beginning",
+    "read_content",
     "read_file",
     "read_metadata",
     "read_tensors",
     "safetensors_bytes",
-    "state_in",
-    "without_prefix",
 ]
 
 Tensors = dict[str, Tensor]
@@ -49,7 +56,10 @@ DAMAGED = (
     RecursionError,
     OSError,  # of a truncated archive
     struct.error,
+    zipfile.BadZipFile,
 )
+
+LARGEST_FILE = 2**33  # bytes; a checkpoint of the largest network with its optimizer has 1 GB
 
 
 def read_file(path: Path) -> Any:
@@ -62,26 +72,101 @@ def read_file(path: Path) -> Any:
     Raises:
         WeightsError: when it cannot be read, is damaged, or holds anything else, such as code.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    content = read_content(path)
     try:
         if is_safetensors(content):
             return safetensors.torch.load(content)
-        with warnings.catch_warnings():
+        if content.startswith(b"PK"):
+            check_archive(content)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(INERT):
             warnings.simplefilter("ignore")  # of an old format, which is read all the same
             return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        mistake = recognized_mistake(content[:BEGINNING_BYTES])
+        if mistake:
+            raise WeightsError(f"{path} is no file of weights: {mistake}.") from error
         raise WeightsError(
             f"{path} is not a file of weights, or holds more than tensors, numbers and texts."
             " Nothing in it was executed. Save only the state_dict, or convert it to safetensors"
             " where it comes from."
         ) from error
     except (*DAMAGED, safetensors.SafetensorError) as error:
+        mistake = recognized_mistake(content[:BEGINNING_BYTES])
+        if mistake:
+            raise WeightsError(f"{path} is no file of weights: {mistake}.") from error
         raise WeightsError(
             f"{path} is damaged or not a file of weights: {first_line(error)} Fetch it again."
         ) from error
+
+
+class Inert:
+    """Stands for values that a checkpoint holds next to its tensors, and that nobody needs.
+
+    Numbers of NumPy, options of a command line and paths are read as nothing: no code of NumPy or
+    anything else is called by what a file says.
+    """
+
+    def __new__(cls, *_: object, **__: object) -> "Inert":
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        """Forgets the state."""
+
+
+def inert(module: str, name: str) -> tuple[Any, str]:
+    """Returns what `torch.serialization.safe_globals` takes: a class, and what it stands for."""
+    return type(name, (Inert,), {}), f"{module}.{name}"
+
+
+INERT: list[Any] = [
+    inert(module, name)
+    for module, names in {
+        "argparse": ("Namespace",),
+        "types": ("SimpleNamespace",),
+        "pathlib": ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
+        "numpy": ("dtype", "ndarray"),
+        "numpy.core.multiarray": ("scalar", "_reconstruct"),
+        "numpy._core.multiarray": ("scalar", "_reconstruct"),
+    }.items()
+    for name in names
+]
+
+MAX_RECORDS = 100_000  # of an archive; a checkpoint with optimizer states has some thousand
+
+
+def check_archive(content: bytes) -> None:
+    """Checks the records of an archive of `torch.save`, which torch itself believes.
+
+    Raises:
+        ValueError: when a record is compressed, so that a small file could fill the memory, lies
+            over another one, or is not what its checksum says.
+    """
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        records = archive.infolist()
+        if len(records) > MAX_RECORDS:
+            raise ValueError(f"it has {len(records):,} records")
+        for record in records:
+            if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
+                raise ValueError("a record is compressed or encrypted, as torch never writes one")
+            if record.file_size != record.compress_size:
+                raise ValueError("a record claims another size than it has")
+        if sum(record.file_size for record in records) > len(content):
+            raise ValueError("its records overlap")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the record '{damaged[:100]}' is not what its checksum says")
+
+
+def read_content(path: Path) -> bytes:
+    """Returns the content of a file.
+
+    Raises:
+        WeightsError: when it cannot be read, is no regular file or larger than weights are.
+    """
+    try:
+        return read_bounded(path, LARGEST_FILE)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def read_beginning(path: Path, count: int) -> bytes:
@@ -91,7 +176,7 @@ def read_beginning(path: Path, count: int) -> bytes:
         WeightsError: when it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(count)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -107,11 +192,11 @@ def read_metadata(path: Path) -> dict[str, str]:
 
     The file was read before, so that its header is known to be whole.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         beginning = file.read(9)
         if not is_safetensors(beginning):
             return {}
-        header = json.loads(b"{" + file.read(int.from_bytes(beginning[:8], "little") - 1))
+        header = parse_json(b"{" + file.read(int.from_bytes(beginning[:8], "little") - 1))
     return dict(header.get("__metadata__") or {})
 
 
@@ -119,30 +204,6 @@ def safetensors_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
     """Returns the content of a safetensors file; transformers wants to read `format` in it."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(whole, {"format": "pt", **metadata})
-
-
-def state_in(content: object) -> Tensors:
-    """Returns the named tensors of a file, which checkpoints keep in an entry; none if it has none.
-
-    The names are as they stand in the file.
-    """
-    if isinstance(content, Mapping):
-        for inner in (content, content.get("state_dict"), content.get("model")):
-            if isinstance(inner, Mapping) and is_tensors(dict(inner)):
-                return dict(inner)
-    return {}
-
-
-def without_prefix(path: Path, tensors: Tensors) -> Tensors:
-    """Returns tensors without the prefix that training on several GPUs gives their names.
-
-    Raises:
-        WeightsError: when a name comes with it and without.
-    """
-    found = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    if len(found) != len(tensors):
-        raise WeightsError(f"{path} names a tensor twice, with 'module.' and without.")
-    return found
 
 
 def first_line(error: Exception) -> str:
@@ -172,6 +233,10 @@ def is_tensors(content: object) -> bool:
     )
 
 
+NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+COUNTS = (torch.int64, torch.int32)
+
+
 def check_values(path: Path, tensors: Tensors) -> None:
     """Checks that every tensor holds plain, finite numbers, and no variance is negative.
 
@@ -180,10 +245,10 @@ def check_values(path: Path, tensors: Tensors) -> None:
     """
     check_plain(path, tensors)
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+        if not torch.isfinite(tensor).all() or not torch.isfinite(tensor.float()).all():
             raise WeightsError(
-                f"{path}: '{name}' holds values that are no finite numbers: the training it comes"
-                " from diverged, or the file is damaged."
+                f"{path}: '{name}' holds values that are no finite numbers in float32: the"
+                " training it comes from diverged, or the file is damaged."
             )
         if name.endswith("running_var") and (tensor < 0).any():
             raise WeightsError(f"{path}: '{name}' holds a negative variance: the file is damaged.")
@@ -200,6 +265,12 @@ def check_plain(path: Path, tensors: Tensors) -> None:
         plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
         if not plain or tensor.is_meta or tensor.nbytes > tensor.untyped_storage().nbytes():
             raise WeightsError(f"{path}: '{name}' is not a plain table of numbers.")
+        expected = COUNTS if name.endswith("num_batches_tracked") else NUMBERS
+        if tensor.dtype not in expected:
+            raise WeightsError(
+                f"{path}: '{name}' holds {str(tensor.dtype).removeprefix('torch.')}, expected"
+                f" {' or '.join(str(dtype).removeprefix('torch.') for dtype in expected)}."
+            )
 
 
 def check_names(path: Path, found: Tensors, expected: Tensors) -> None:

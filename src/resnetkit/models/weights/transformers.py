@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from resnetkit.errors import WeightsError
+from resnetkit.models.weights.checkpoints import read_state
 from resnetkit.models.weights.configuration import (
     IMPOSSIBLE,
     constants,
-    counts,
     damaged,
+    image_side,
     json_bytes,
     read_configuration,
     texts,
@@ -34,14 +35,12 @@ from resnetkit.models.weights.layout import (
     layers_in,
     our_names,
     recognised,
+    with_head,
 )
 from resnetkit.models.weights.network import TrainedNetwork, built
 from resnetkit.models.weights.tensors import (
     Tensors,
-    read_file,
     safetensors_bytes,
-    state_in,
-    without_prefix,
 )
 from resnetkit.models.zoo import Architecture, known_as
 
@@ -66,10 +65,10 @@ def is_transformers(facts: dict[str, Any]) -> bool:
     return "model_type" in facts
 
 
-def is_transformers_state(content: object) -> bool:
+def is_transformers_state(tensors: Tensors) -> bool:
     """Returns whether tensors have the names of transformers' ResNet, with head or without."""
     stem = "embedder.embedder.convolution.weight"
-    return any(name.endswith(stem) for name in state_in(content))
+    return any(name.endswith(stem) for name in tensors)
 
 
 def load_transformers(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
@@ -80,8 +79,9 @@ def load_transformers(configuration: Path, facts: dict[str, Any]) -> TrainedNetw
     """
     refuse_others(configuration, facts)
     path = weights_beside(configuration)
-    tensors = renamed(path, without_prefix(path, state_in(read_file(path))))
+    tensors = renamed(path, read_state(path).tensors)
     add_batch_counts(tensors)
+    has_head = with_head(path, tensors)
     v1 = facts.get("downsample_in_bottleneck", False)
     architecture = recognised(path, tensors, stride_in="1x1" if v1 else "3x3")
     check_facts(configuration, facts, architecture)
@@ -105,6 +105,7 @@ def load_transformers(configuration: Path, facts: dict[str, Any]) -> TrainedNetw
             f"{variant and '.json says'}, images in RGB"
         ),
         format="transformers",
+        has_head=has_head,
     )
 
 
@@ -175,8 +176,7 @@ def image_size(facts: dict[str, Any]) -> tuple[int, int]:
     if isinstance(size, dict):
         side = size.get("shortest_edge", 224)
         size = (size.get("height", side), size.get("width", side))
-    height, width = counts(size if isinstance(size, list | tuple) else (size, size))
-    return height, width
+    return image_side(size if isinstance(size, list | tuple) else (size, size))
 
 
 def names_of_classes(facts: dict[str, Any], count: int) -> tuple[str, ...]:

@@ -1,0 +1,128 @@
+"""From a checkpoint as people have it to named tensors: wrappers and prefixes are taken off.
+
+Training scripts save a state_dict alone or in an entry, next to a copy with averaged weights, and
+under the prefixes of what the network was wrapped in. Nothing is guessed where two entries fit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnetkit.errors import WeightsError
+from resnetkit.models.weights.tensors import Tensors, is_tensors, read_file
+
+__all__ = ["State", "read_state", "split_entry"]
+
+ENTRIES = (
+    *("state_dict", "model", "net", "model_state_dict", "network", "module", "weights", "params"),
+    *("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_state_dict_ema"),
+)
+"""Where training scripts keep the state_dict: PyTorch's tutorials and references, Lightning, timm,
+kuangliu/pytorch-cifar and their like."""
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "encoder.", "backbone.")
+"""What names begin with after training on several GPUs, compiling, or in a module of one's own."""
+
+QUERY = "encoder_q."  # of the two networks of MoCo, the one that is used afterwards
+
+
+@dataclass(frozen=True)
+class State:
+    """Named tensors, and how they were found.
+
+    Attributes:
+        tensors: by name, without wrappers and prefixes.
+        found: what was taken off, in words for people; empty where nothing was.
+    """
+
+    tensors: Tensors
+    found: str = ""
+
+
+def split_entry(path: Path) -> tuple[Path, str]:
+    """Returns a path and the entry that was named after it: FILE#ENTRY.
+
+    A file whose own name holds the sign is a file.
+    """
+    name, sign, entry = str(path).rpartition("#")
+    if sign and not path.exists() and Path(name).is_file():
+        return Path(name), entry
+    return path, ""
+
+
+def read_state(path: Path, entry: str = "") -> State:
+    """Returns the named tensors of a file.
+
+    Args:
+        path: see `read_file`.
+        entry: which of several entries; empty where there is only one.
+
+    Raises:
+        WeightsError: as `read_file`; when there are no named tensors, two entries that hold some
+            and none was named, or the named one holds none.
+    """
+    tensors, found = entry_of(path, read_file(path), entry)
+    refuse_both(path, tensors)
+    taken = [f"entry {found}"] if found else []
+    prefix, tensors = without_prefixes(tensors)
+    if query := {name: t for name, t in tensors.items() if name.startswith(QUERY)}:
+        taken.append("the query encoder of MoCo without its projection head")
+        tensors = {
+            name.removeprefix(QUERY): tensor
+            for name, tensor in query.items()
+            if not name.startswith(f"{QUERY}fc.")
+        }
+    if prefix:
+        taken.append(f"names without {prefix}")
+    return State(tensors, ", ".join(taken))
+
+
+def entry_of(path: Path, content: object, entry: str) -> tuple[Tensors, str]:
+    """Returns the named tensors of what a file holds, and in which entry they were."""
+    candidates = {"": content} if is_tensors(content) else {}
+    if isinstance(content, Mapping) and not candidates:
+        for key in ENTRIES:
+            inner = content.get(key)
+            if isinstance(inner, Mapping) and not is_tensors(dict(inner)):  # ema: {module: ...}
+                nested = [name for name in ENTRIES if is_tensors(dict(inner).get(name))]
+                if len(nested) == 1:
+                    candidates[key] = dict(inner)[nested[0]]
+            elif isinstance(inner, Mapping):
+                candidates[key] = dict(inner)
+    if entry and entry not in candidates:
+        raise WeightsError(
+            f"{path} has no entry '{entry}' that holds named tensors: expected one of"
+            f" {', '.join(filter(None, candidates)) or 'none'}."
+        )
+    if not candidates:
+        return {}, ""
+    if len(candidates) > 1 and not entry:
+        names = list(candidates)
+        raise WeightsError(
+            f"{path} holds named tensors in the entries {', '.join(names)}, which may be different"
+            f" networks, such as one with averaged weights: name one, as in {path}#{names[-1]}."
+        )
+    chosen = entry or next(iter(candidates))
+    tensors = candidates[chosen]
+    assert isinstance(tensors, dict)
+    return dict(tensors), chosen
+
+
+def refuse_both(path: Path, tensors: Tensors) -> None:
+    """Raises WeightsError when a tensor is there with a prefix and without."""
+    for prefix in PREFIXES:
+        if any(name.removeprefix(prefix) in tensors for name in tensors if name.startswith(prefix)):
+            raise WeightsError(f"{path} names a tensor twice, with '{prefix}' and without.")
+
+
+def without_prefixes(tensors: Tensors) -> tuple[str, Tensors]:
+    """Returns what all names begin with and nobody needs, and the tensors without it."""
+    taken = ""
+    while prefix := next((p for p in PREFIXES if tensors and all_begin(tensors, p)), ""):
+        taken += prefix
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return taken, tensors
+
+
+def all_begin(tensors: Tensors, prefix: str) -> bool:
+    return all(name.startswith(prefix) for name in tensors)
