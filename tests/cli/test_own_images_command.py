@@ -49,7 +49,8 @@ def test_every_fault_is_named_and_the_exit_code_says_so(resnet: Resnet, photos: 
     assert answer.code == 3
     assert f"bad: {photos}/dog/03.png: the file is empty." in answer.out
     assert "harmless in 1: the name ends in .jpg, but it is PNG, such as" in answer.out
-    assert f"identical: 2 images, {photos}/cat/copy.png" in answer.out
+    assert "identical: 2 images, 1 in" in answer.out
+    assert f"{photos}/cat/copy.png" in answer.out
     assert "passed over 1 files that are no images by their names" in answer.out
     assert "1 of 62 images cannot be used" in answer.err
     facts = json.loads(resnet("data", "check", str(photos), "--json").out)
