@@ -32,7 +32,8 @@ DECODED_SIDE = 64  # pixels: enough to see whether a file is whole and what it s
 BANDS = 8  # of 16 bits: fingerprints that differ in fewer bits agree in one of them
 MOST_BITS_APART = 6  # of 128
 LEAST_CONTRAST = 4.0  # of 255; below, a fingerprint is noise
-COMPARED = 2_000  # fingerprints with a band in common that are compared with each other at once
+ALL_PAIRS = 256  # fingerprints with a band in common, up to which all pairs are listed
+LARGEST_BUCKET = 30_000  # compared with each other: 450 million pairs, a few seconds
 
 
 @dataclass(frozen=True)
@@ -232,17 +233,21 @@ def alike(prints: Sequence[bytes]) -> list[list[bytes]]:
     """Returns groups of different fingerprints, each of which differs from another in few bits.
 
     Fingerprints with few different bits agree in at least one of their bands, so that only those
-    with a band in common are compared. A fingerprint that is like no other is a group of its own.
+    with a band in common are compared, and of very many only those that follow each other when they
+    are sorted. A fingerprint that is like no other is a group of its own.
     """
+    prints = sorted(prints)
     words = np.frombuffer(b"".join(prints), dtype=np.uint64).reshape(-1, 2)
     first, second = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     for band in range(BANDS):
         keys = ((each[2 * band : 2 * band + 2], place) for place, each in enumerate(prints))
-        for places in grouped(keys).values():
-            if len(places) > 1:
-                a, b = close_pairs(words, np.array(places))
-                first.append(a)
-                second.append(b)
+        for bucket in grouped(keys).values():
+            for start in range(0, len(bucket), LARGEST_BUCKET):
+                places = np.array(bucket[start : start + LARGEST_BUCKET])
+                if len(places) > 1:
+                    a, b = close_pairs(words, places)
+                    first.append(a)
+                    second.append(b)
     pairs = np.concatenate(first), np.concatenate(second)
     graph = coo_array((np.ones(len(pairs[0]), dtype=bool), pairs), shape=(len(prints),) * 2)
     _, labels = connected_components(graph, directed=False)
@@ -253,14 +258,34 @@ def alike(prints: Sequence[bytes]) -> list[list[bytes]]:
 def close_pairs(
     words: npt.NDArray[np.uint64], places: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Returns which fingerprints differ in few bits, each with its successors among the places."""
-    first, second = [], []
-    for start in range(0, len(places), COMPARED):
-        block = places[start : start + COMPARED]
-        for other in range(start, len(places), COMPARED):
-            rest = places[other : other + COMPARED]
-            bits = np.bitwise_count(words[block][:, None] ^ words[rest]).sum(-1)
-            a, b = np.nonzero(bits <= MOST_BITS_APART)
-            first.append(block[a])
-            second.append(rest[b])
+    """Returns pairs of fingerprints with few different bits, enough to connect all such pairs."""
+    if len(places) > ALL_PAIRS:
+        return spanning_pairs(words, places)
+    bits = np.bitwise_count(words[places][:, None] ^ words[places]).sum(-1)
+    a, b = np.nonzero(bits <= MOST_BITS_APART)
+    return places[a], places[b]
+
+
+def spanning_pairs(
+    words: npt.NDArray[np.uint64], places: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns as `close_pairs` fewer pairs than there are places.
+
+    Every frame of a still camera is like every other: their pairs would fill the memory.
+    """
+    first, second = [places[:0]], [places[:0]]
+    frontier: list[np.int64] = []
+    rest, rest_words = places, words[places]
+    while len(rest):
+        if not frontier:
+            frontier, rest, rest_words = [rest[0]], rest[1:], rest_words[1:]
+        place = frontier.pop()
+        bits = np.bitwise_count(rest_words ^ words[place]).sum(-1, dtype=np.uint8)
+        is_close = bits <= MOST_BITS_APART
+        if is_close.any():
+            close = rest[is_close]
+            first.append(np.full_like(close, place))
+            second.append(close)
+            frontier.extend(close)
+            rest, rest_words = rest[~is_close], rest_words[~is_close]
     return np.concatenate(first), np.concatenate(second)
