@@ -12,6 +12,7 @@ FLOORS = {
     "errors": 0,
     "storage": 1,
     "untrusted": 1,
+    "resizing": 1,
     "download": 2,
     "models": 3,
     "data": 3,

@@ -164,3 +164,10 @@ def test_a_detector_of_torchvision_learns_a_handful_of_images() -> None:
     for prediction, target in zip(found, targets, strict=True):
         best = prediction["boxes"][:1]
         assert box_iou(best, target["boxes"]).item() > 0.5
+
+
+def test_weights_of_a_residual_network_are_not_those_of_a_plain_one(tmp_path: Path) -> None:
+    """Their tensors have the same names but for the projections, and both would load."""
+    torch.save(create_model("resnet50", num_classes=3).state_dict(), tmp_path / "net.pth")
+    with pytest.raises(ArchitectureError, match="is not a plain50"):
+        backbone("plain50", weights=tmp_path / "net.pth", variant="v1.5")

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from resnetkit.models.weights.export import export_weights
 from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.zoo import Architecture
+from resnetkit.resizing import Resize
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 TINY = ((1, 2, 1, 1), (8, 12, 16, 20))  # blocks and widths
@@ -1173,7 +1175,8 @@ def narrow(
         mean=torch.tensor(mean, dtype=torch.float32)[:, None, None],
         std=torch.tensor(std, dtype=torch.float32)[:, None, None],
         class_names=(),
-        image_size=(64, 64),
+        image_size=(32, 32) if fixed["stem"] == "3x3" else (224, 224),
+        shown=1.0 if fixed["stem"] == "3x3" else 0.875,
         data="",
         origin="drawn",
     )
@@ -1411,7 +1414,7 @@ def test_what_a_format_cannot_hold_is_not_written(case: str, tmp_path: Path) -> 
 
 
 def test_a_mean_of_each_pixel_is_not_written(tmp_path: Path) -> None:
-    network = replace(narrow(), mean=torch.zeros(3, 64, 64))
+    network = replace(narrow(), mean=torch.zeros(3, 224, 224))
     with pytest.raises(WeightsError, match="with a mean of each pixel, expected of channels"):
         export_weights(network, tmp_path / "net", "transformers")
 
@@ -1664,3 +1667,120 @@ def test_a_file_cut_anywhere_is_refused(kind: str, tmp_path: Path) -> None:
         (tmp_path / "net").write_bytes(whole[:length])
         with pytest.raises(WeightsError):
             load_network(tmp_path / "net")
+
+
+VIEWS = {
+    "as ever": ((224, 224), 0.875, Resize()),
+    "small": ((64, 64), 0.875, Resize()),
+    "rounded up": ((64, 64), 0.9, Resize()),  # 64 / 0.9 = 71.1
+    "rounded down": ((160, 160), 0.95, Resize("bicubic", "center", "floor")),
+    "squashed": ((96, 96), 1.0, Resize("bicubic", "squash", "floor")),
+    "squashed and cut": ((96, 96), 0.9, Resize("bilinear", "squash", "floor")),
+    "large": ((384, 384), 0.95, Resize("lanczos")),
+    "oblong": ((96, 64), 0.875, Resize()),
+}
+HOLD_ALL = {"resnetkit": set(VIEWS), "timm": set(VIEWS)}
+HOLD_ALL["transformers"] = set(VIEWS) - {"squashed and cut", "oblong"}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("form", ["resnetkit", "timm", "transformers", "torchvision"])
+def test_how_images_are_shown_is_written_or_refused(form: str, view: str, tmp_path: Path) -> None:
+    """What a reader would show otherwise is not written."""
+    size, shown, resize = VIEWS[view]
+    options = {"block": "basic", "depths": (2, 2, 2, 2), "widths": (64, 128, 256, 512)}
+    network = replace(
+        narrow(**options, std=IMAGENET[1]), image_size=size, shown=shown, resize=resize
+    )
+    if view in HOLD_ALL.get(form, {"as ever"}):
+        again = export_weights(network, tmp_path / "net", form)
+        assert again.image_size == size
+        assert again.resize.side(max(size), again.shown) == resize.side(max(size), shown)
+        assert (again.resize.interpolation, again.resize.mode) == (
+            *(resize.interpolation, resize.mode),
+        )
+    else:
+        with pytest.raises(WeightsError, match=r"does not write that down|no processor"):
+            export_weights(network, tmp_path / "net", form)
+        assert not (tmp_path / "net").exists()
+
+
+PROCESSORS: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
+    "ConvNext": ({"size": {"shortest_edge": 224}}, ((224, 224), 256, "bilinear", "center")),
+    "a crop": ({"size": 224, "crop_pct": 0.95}, ((224, 224), 235, "bilinear", "center")),
+    "large": ({"size": {"shortest_edge": 384}}, ((384, 384), 384, "bilinear", "squash")),
+    "ViT": (
+        {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}},
+        ((224, 224), 224, "bilinear", "squash"),
+    ),
+    "cut out": (
+        {
+            "image_processor_type": "BitImageProcessor",
+            "size": {"shortest_edge": 256},
+            "do_center_crop": True,
+            "crop_size": {"height": 224, "width": 224},
+        },
+        ((224, 224), 256, "bilinear", "center"),
+    ),
+    "bicubic": ({"size": 224, "resample": 3}, ((224, 224), 256, "bicubic", "center")),
+}
+
+
+@pytest.fixture(scope="module")
+def folder_of_transformers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("theirs") / "net"
+    export_weights(narrow(**HELD["transformers, basic"][1]), path, "transformers")
+    return path
+
+
+def processed(folder: Path, out: Path, **facts: Any) -> TrainedNetwork:
+    """Loads a copy of a network with another preprocessor_config.json."""
+    shutil.copytree(folder, out)
+    base = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1], "resample": 2, "size": 224}
+    kind = {"image_processor_type": "ConvNextImageProcessor"}
+    (out / "preprocessor_config.json").write_text(json.dumps({**base, **kind, **facts}))
+    return load_network(out)
+
+
+@pytest.mark.parametrize("case", PROCESSORS)
+def test_images_are_shown_as_their_processor_shows_them(
+    case: str, folder_of_transformers: Path, tmp_path: Path
+) -> None:
+    facts, (size, side, interpolation, mode) = PROCESSORS[case]
+    network = processed(folder_of_transformers, tmp_path / "net", **facts)
+    assert network.image_size == size
+    assert network.resize.side(size[0], network.shown) == side
+    assert (network.resize.interpolation, network.resize.mode) == (interpolation, mode)
+
+
+@pytest.mark.parametrize(
+    ("facts", "mean", "std"),
+    [
+        ({}, 0.5 * 255, 0.2 * 255),
+        ({"do_normalize": False}, 0.0, 255.0),
+        ({"do_rescale": False}, 0.5, 0.2),
+        ({"rescale_factor": 1 / 127.5}, 0.5 * 127.5, 0.2 * 127.5),
+    ],
+)
+def test_values_are_scaled_as_their_processor_scales_them(
+    facts: dict[str, Any], mean: float, std: float, folder_of_transformers: Path, tmp_path: Path
+) -> None:
+    network = processed(folder_of_transformers, tmp_path / "net", **facts)
+    assert network.mean[0].item() == pytest.approx(mean)
+    assert network.std[0].item() == pytest.approx(std)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *({"do_resize": False}, {"do_flip_channel_order": True}, {"do_pad": True}),
+        *({"resample": 9}, {"rescale_factor": 0}, {"size": {"shortest_edge": 10**6}}),
+        {"do_center_crop": True, "size": {"shortest_edge": 100}, "crop_size": 224},
+    ],
+    ids=str,
+)
+def test_what_is_not_done_to_images_is_refused(
+    facts: dict[str, Any], folder_of_transformers: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=r"which resnetkit does not do|says what cannot be"):
+        processed(folder_of_transformers, tmp_path / "net", **facts)

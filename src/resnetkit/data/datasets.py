@@ -19,6 +19,7 @@ from resnetkit.data.photos import Photos
 from resnetkit.data.published import PUBLISHED, open_published
 from resnetkit.data.splits import Split, stratified_split
 from resnetkit.errors import DataError, UsageError, did_you_mean
+from resnetkit.resizing import BILINEAR, Resize
 
 __all__ = [
     "DATASETS",
@@ -163,6 +164,7 @@ def open_to_measure(
     class_names: tuple[str, ...],
     image_size: int,
     shown: float = SHOWN,
+    resize: Resize = BILINEAR,
     channels: int = 3,
 ) -> Dataset:
     """Opens a data set for a network that has learned before.
@@ -175,6 +177,7 @@ def open_to_measure(
         class_names: that the network knows, in its order; empty where it does not say.
         image_size: as for `open_dataset`.
         shown: likewise.
+        resize: how own images are resized before their middle is shown.
         channels: likewise.
 
     Raises:
@@ -191,6 +194,7 @@ def open_to_measure(
         replace(images, files=tests),
         image_size=image_size,
         shown=shown,
+        resize=resize,
         channels=channels,
         known=class_names,
     )
@@ -202,6 +206,7 @@ def photo_dataset(
     image_size: int,
     shown: float,
     channels: int,
+    resize: Resize = BILINEAR,
     known: tuple[str, ...] = (),
 ) -> Dataset:
     """Returns listed images as a data set; where no test part is given, validation serves as one.
@@ -210,6 +215,7 @@ def photo_dataset(
         images: each in a part.
         image_size: side of the square that is shown of each, pixels.
         shown: share of the shorter side that the middle view shows.
+        resize: how it is resized before.
         channels: 3 for colour, 1 for grey.
         known: names of the classes, in order; by default those that are there.
 
@@ -242,7 +248,9 @@ def photo_dataset(
         parts["test"] = parts["validation"]
     return Dataset(
         name=str(images.root),
-        images=Photos(tuple(f.path for f in images.files), channels, image_size, shown),
+        images=Photos(
+            tuple(f.path for f in images.files), channels, image_size, shown, resize=resize
+        ),
         labels=torch.tensor([labels[file.label] for file in images.files], dtype=torch.int64),
         class_names=names,
         splits=parts,

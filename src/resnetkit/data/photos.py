@@ -19,8 +19,9 @@ from resnetkit.data.decode import read_image
 from resnetkit.data.pixel_cache import PixelCache
 from resnetkit.data.policy import random_alterations
 from resnetkit.data.randomness import random_integers, random_units
+from resnetkit.resizing import BILINEAR, Resize
 
-__all__ = ["Box", "Photos", "center_view", "least_side", "random_boxes"]
+__all__ = ["Box", "Photos", "center_view", "least_side", "random_boxes", "resampling"]
 
 Box = tuple[float, float, float, float]
 """left, upper, right and lower edge, in pixels of the decoded image."""
@@ -43,6 +44,7 @@ class Photos:
         size: S, pixels.
         shown: share of the shorter side that the middle view shows; 0.875 is 224 of 256.
         cache: where random views come from; none: from the files, as middle views always do.
+        resize: how an image is resized before its middle is cut out.
     """
 
     paths: tuple[Path, ...]
@@ -50,6 +52,12 @@ class Photos:
     size: int
     shown: float
     cache: PixelCache | None = None
+    resize: Resize = BILINEAR
+
+    @property
+    def side(self) -> int:
+        """Returns the length that the shorter side is resized to, in pixels."""
+        return self.resize.side(self.size, self.shown)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -67,11 +75,10 @@ class Photos:
         """
         if sample_ids.dim() == 0:
             return self[sample_ids[None]][0]
-        side = round(self.size / self.shown)
         return self.decoded(
             sample_ids,
-            lambda _, image: np.asarray(center_view(image, self.size, side)),
-            side=side,
+            lambda _, image: np.asarray(center_view(image, self.size, self.side, self.resize)),
+            side=self.side,
         )
 
     def ten_crops(self, sample_ids: Tensor) -> list[Tensor]:
@@ -83,14 +90,13 @@ class Photos:
         Raises:
             DataError: when one cannot be decoded; it names the file.
         """
-        side = round(self.size / self.shown)
 
         def ten(_: int, image: Image.Image) -> npt.NDArray[np.uint8]:
-            whole = resized(image, side)
+            whole = resized(image, self.side, self.resize)
             crops = [*five_crops(whole, self.size), *five_crops(ImageOps.mirror(whole), self.size)]
             return np.stack([np.asarray(crop) for crop in crops], -1)
 
-        return list(self.decoded(sample_ids, ten, side=side).unbind(-1))
+        return list(self.decoded(sample_ids, ten, side=self.side).unbind(-1))
 
     def whole(self, sample_id: int, side: int) -> Tensor:
         """Decodes an image and returns all of it, its shorter side resized: uint8 (C, H, W).
@@ -99,7 +105,11 @@ class Photos:
             DataError: when it cannot be decoded.
         """
         ids = torch.tensor([sample_id])
-        return self.decoded(ids, lambda _, image: np.asarray(resized(image, side)), side=side)[0]
+
+        def view(_: int, image: Image.Image) -> npt.NDArray[np.uint8]:
+            return np.asarray(resized(image, side, self.resize))
+
+        return self.decoded(ids, view, side=side)[0]
 
     def random_views(
         self, sample_ids: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, size: int
@@ -167,25 +177,35 @@ def pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(processors(), thread_name_prefix="decode")
 
 
-def center_view(image: Image.Image, size: int, side: int) -> Image.Image:
+def center_view(image: Image.Image, size: int, side: int, resize: Resize) -> Image.Image:
     """Returns the middle square, with the pixels that torchvision's Resize and CenterCrop give.
 
     Args:
         image: upright.
         size: of the square.
         side: length that the shorter side is resized to before.
+        resize: how.
     """
-    return middle(resized(image, side), size)
+    whole = resized(image, side, resize)
+    left, upper = resize.margin(whole.width, size), resize.margin(whole.height, size)
+    return square(whole, left, upper, size)
 
 
-def resized(image: Image.Image, side: int) -> Image.Image:
-    """Returns the image with its shorter side of this length."""
+def resized(image: Image.Image, side: int, resize: Resize) -> Image.Image:
+    """Returns the image with its shorter side of this length; squashed, with both sides."""
     width, height = image.size
-    if width <= height:
+    if resize.mode == "squash":
+        wanted = (side, side)
+    elif width <= height:
         wanted = (side, int(side * height / width))
     else:
         wanted = (int(side * width / height), side)
-    return image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
+    return image if image.size == wanted else image.resize(wanted, resampling(resize))
+
+
+def resampling(resize: Resize) -> Image.Resampling:
+    """Returns Pillow's filter."""
+    return Image.Resampling[resize.interpolation.upper()]
 
 
 def middle(image: Image.Image, size: int) -> Image.Image:

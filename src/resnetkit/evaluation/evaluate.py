@@ -96,6 +96,7 @@ def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
         class_names=network.class_names,
         image_size=min(network.image_size),
         shown=network.shown,
+        resize=network.resize,
         channels=network.architecture.in_channels,
     )
 

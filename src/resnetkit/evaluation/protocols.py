@@ -57,6 +57,11 @@ def views_of(
             f"the protocol '{protocol}' needs images larger than the network's, in files: those of"
             f" '{dataset.name}' have its size. Use the protocol center."
         )
+    if protocol != "center" and network.resize.mode != "center":
+        raise DataError(
+            f"the protocol '{protocol}' keeps the shape of images, but this network is shown"
+            " squashed ones. Use the protocol center."
+        )
     mean, std = network.mean.to(device), network.std.to(device)
     for ids in evaluation_batches(sample_ids, BATCH_SIZE[protocol]):
         if not isinstance(photos, Photos) or protocol == "center":

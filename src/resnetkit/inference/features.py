@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from io import BytesIO
 from pathlib import Path
 
@@ -63,7 +63,8 @@ def network_sha256(network: TrainedNetwork) -> str:
         if (value := getattr(network.architecture, field.name)) != field.default
         or field.default is MISSING
     }
-    digest = hashlib.sha256(json.dumps([options, view.size, view.shown]).encode())
+    facts = [options, view.size, view.shown, asdict(view.resize)]
+    digest = hashlib.sha256(json.dumps(facts).encode())
     state = {**network.model.state_dict(), "mean": network.mean, "std": network.std}
     for name, tensor in sorted(state.items()):
         if not name.endswith("num_batches_tracked"):

@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from resnetkit.data.decode import check_range, decode, in_mode, read_image, refusals, upright
-from resnetkit.data.photos import center_view
+from resnetkit.data.photos import center_view, resampling
 from resnetkit.errors import DataError
 from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.resizing import BILINEAR, Resize
 
 __all__ = ["Picture", "View"]
 
@@ -28,11 +29,13 @@ class View:
         channels: 3 for RGB, 1 for grey.
         size: height and width in pixels.
         shown: share of the shorter side that is shown. 1 leaves an image of this size untouched.
+        resize: how it is resized before.
     """
 
     channels: int
     size: tuple[int, int]
     shown: float
+    resize: Resize = BILINEAR
 
     @classmethod
     def of(cls, network: TrainedNetwork) -> "View":
@@ -47,12 +50,12 @@ class View:
                 f"the network takes images of {channels} channels: image files have 3, or 1 for"
                 " grey."
             )
-        return cls(channels, network.image_size, network.shown)
+        return cls(channels, network.image_size, network.shown, network.resize)
 
     @property
     def side(self) -> int:
         """Returns what the shorter side is resized to before the middle is cut out, in pixels."""
-        return round(max(self.size) / self.shown)
+        return self.resize.side(max(self.size), self.shown)
 
     def pixels(self, picture: Picture) -> Tensor:
         """Decodes an image and returns what is shown of it: uint8 (C, H, W).
@@ -80,9 +83,12 @@ class View:
         """Returns the middle of an upright image."""
         height, width = self.size
         if height == width:
-            return center_view(image, width, self.side)
-        # Networks for oblong images come from elsewhere only: there is no view to be equal to.
-        share = self.shown * min(image.width / width, image.height / height)
-        left, upper = (image.width - share * width) / 2, (image.height - share * height) / 2
-        box = (left, upper, left + share * width, upper + share * height)
-        return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+            return center_view(image, width, self.side, self.resize)
+        # Oblong, as timm shows it: as small as covers both sides, or both sides at once.
+        sides = [self.resize.side(side, self.shown) for side in (width, height)]
+        if self.resize.mode == "center":
+            ratio = min(own / wanted for own, wanted in zip(image.size, sides, strict=True))
+            sides = [round(own / ratio) for own in image.size]
+        resized = image.resize((sides[0], sides[1]), resampling(self.resize))
+        left, upper = self.resize.margin(sides[0], width), self.resize.margin(sides[1], height)
+        return resized.crop((left, upper, left + width, upper + height))

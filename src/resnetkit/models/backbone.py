@@ -128,6 +128,7 @@ def layers_of(architecture: Architecture) -> tuple[object, ...]:
         architecture.preactivation,
         architecture.groups,
         architecture.base_width,
+        architecture.shortcut,
     )
 
 

@@ -1,5 +1,6 @@
 """What each format of weights says without writing it down, and which networks it can hold."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from resnetkit.errors import WeightsError
 from resnetkit.models.blocks import StrideIn
 from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.zoo import Architecture, BlockName
+from resnetkit.resizing import BILINEAR
 
 __all__ = [
     "FORMATS",
@@ -19,6 +21,7 @@ __all__ = [
     "Convention",
     "check_held",
     "check_variant",
+    "crop_for_floor",
     "fractions",
     "imagenet_classes",
     "pixels",
@@ -30,6 +33,7 @@ VARIANTS: dict[str, StrideIn] = {"v1": "1x1", "v1.5": "3x3"}
 """Where a bottleneck strides. The tensors of both are of the same shapes."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_VIEW = ((224, 224), 0.875)  # 224 of 256 pixels
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # of pixels from 0 to 255, red first
 KERAS_NORM_EPS = 1.001e-5
 
@@ -43,6 +47,7 @@ class Convention:
         stages: of its networks; 0: any number.
         mean: that its images are normalised with, (C, 1, 1) for pixels of 0 to 255; None: it says.
         std: likewise.
+        view: size of the images and the part of the shorter side that is shown; None: it says.
         names_classes: whether it holds the names of classes.
         counts_batches: whether it holds how many batches the running statistics have seen.
     """
@@ -51,6 +56,7 @@ class Convention:
     stages: int = 4
     mean: Tensor | None = None
     std: Tensor | None = None
+    view: tuple[tuple[int, int], float] | None = None
     names_classes: bool = False
     counts_batches: bool = True
 
@@ -95,6 +101,7 @@ CONVENTIONS: dict[str, Convention] = {
         {**IMAGENET_OPTIONS, "stride_in": ("3x3",), "in_channels": (3,)},
         mean=pixels(IMAGENET_MEAN),
         std=pixels(IMAGENET_STD),
+        view=IMAGENET_VIEW,
     ),
     "timm": Convention({**IMAGENET_OPTIONS, "stride_in": ("3x3",)}, names_classes=True),
     "transformers": Convention({**IMAGENET_OPTIONS, **UNGROUPED}, stages=0, names_classes=True),
@@ -102,12 +109,14 @@ CONVENTIONS: dict[str, Convention] = {
         {**BOTTLENECKS, "norm_eps": (KERAS_NORM_EPS,)},
         mean=torch.tensor(CAFFE_MEAN)[:, None, None],
         std=torch.ones(3, 1, 1),
+        view=IMAGENET_VIEW,
         counts_batches=False,
     ),
     "caffe": Convention(
         {**BOTTLENECKS, "pooling": ("ceil",)},
         mean=torch.tensor(CAFFE_MEAN)[:, None, None],
         std=torch.ones(3, 1, 1),
+        view=IMAGENET_VIEW,
         counts_batches=False,
     ),
     "akamaster": Convention(
@@ -125,6 +134,7 @@ CONVENTIONS: dict[str, Convention] = {
         stages=3,
         mean=pixels(IMAGENET_MEAN),
         std=pixels(IMAGENET_STD),
+        view=((32, 32), 1.0),
     ),
 }
 FORMATS = ("resnetkit", *CONVENTIONS)
@@ -218,10 +228,29 @@ def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
                     f"its images are normalised with the {word} {words(own)}, expected"
                     f" {words(expected)}, which the format does not write down"
                 )
+    if convention.view is not None:
+        view = (network.image_size, network.shown, network.resize)
+        if view != (convention.view[0], convention.view[1], BILINEAR):
+            height, width = network.image_size
+            problems.append(
+                f"its images are of {height}x{width} pixels, {network.shown:g} of the shorter side,"
+                f" {network.resize.interpolation} and {network.resize.mode}; the format does not"
+                f" write that down, and its readers expect {convention.view[0][0]} pixels,"
+                f" {convention.view[1]:g}, bilinear and center"
+            )
     names = network.class_names
     if len(names) == 1000 and names != imagenet_classes(1000) and not convention.names_classes:
         problems.append("its 1000 classes are not those of ImageNet, which they would be taken for")
     return problems
+
+
+def crop_for_floor(network: TrainedNetwork) -> float:
+    """Returns the crop that libraries which round down resize to the same side for."""
+    size = max(network.image_size)
+    side = network.resize.side(size, network.shown)
+    if math.floor(size / network.shown) == side:
+        return network.shown
+    return size / (side + 0.001)
 
 
 def words(constants: Tensor) -> str:

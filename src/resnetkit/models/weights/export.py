@@ -111,6 +111,8 @@ def check_equal(path: Path, network: TrainedNetwork, again: TrainedNetwork) -> N
     constants = ((network.mean, again.mean), (network.std, again.std))
     if not all(torch.allclose(one, other) for one, other in constants):
         differing.append("the mean or deviation of images")
+    if view_of(network) != view_of(again):
+        differing.append("how images are shown")
     if not torch.equal(logits(network), logits(again)):
         differing.append("the logits")
     if differing:
@@ -118,6 +120,12 @@ def check_equal(path: Path, network: TrainedNetwork, again: TrainedNetwork) -> N
             f"reading {path} again after writing it gave something else:"
             f" {', '.join(sorted(differing)[:3])}. It was removed; please report this."
         )
+
+
+def view_of(network: TrainedNetwork) -> tuple[object, ...]:
+    """Returns what decides which pixels of an image a network is shown."""
+    side = network.resize.side(max(network.image_size), network.shown)
+    return network.image_size, side, network.resize.interpolation, network.resize.mode
 
 
 def same_bits(one: Tensor | None, other: Tensor | None) -> bool:

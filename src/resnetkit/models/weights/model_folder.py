@@ -6,6 +6,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from resnetkit.errors import ArchitectureError, WeightsError
@@ -28,6 +29,7 @@ from resnetkit.models.weights.tensors import (
     safetensors_bytes,
 )
 from resnetkit.models.zoo import Architecture, known_as
+from resnetkit.resizing import Resize
 
 __all__ = ["load_model_folder", "model_folder_files"]
 
@@ -61,9 +63,19 @@ def load_model_folder(folder: Path) -> TrainedNetwork:
             data=name,
             origin=origin,
             shown=share(facts.get("shown", 1.0 if architecture.stem == "3x3" else 0.875)),
+            resize=resize_of(facts.get("resize", {})),
         )
     except (*IMPOSSIBLE, ArchitectureError) as error:
         raise damaged(folder / "config.json", error) from error
+
+
+def resize_of(facts: dict[str, Any]) -> Resize:
+    """Returns how images are resized, by the values of a configuration.
+
+    Raises:
+        ValueError: when one cannot be.
+    """
+    return TypeAdapter(Resize).validate_python(facts)
 
 
 def check_digests(folder: Path, facts: dict[str, Any]) -> None:
@@ -161,6 +173,7 @@ def model_folder_files(network: TrainedNetwork, **more: Any) -> dict[str, bytes]
         "class_names": list(network.class_names),
         "image_size": list(network.image_size),
         "shown": network.shown,
+        "resize": asdict(network.resize),
         "origin": network.origin,
         "data": {"name": network.data if is_plain(network.data) else ""},
         **more,

@@ -10,6 +10,7 @@ from resnetkit.errors import WeightsError
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.weights.tensors import Tensors, check_names, check_values
 from resnetkit.models.zoo import Architecture
+from resnetkit.resizing import BILINEAR, Resize
 
 __all__ = ["TrainedNetwork", "built", "check_head"]
 
@@ -30,6 +31,7 @@ class TrainedNetwork:
         format: of the file, one of `conventions.FORMATS`.
         shown: share of the shorter side that is shown of an image of any size: 1 shows all of it,
             0.875 is 224 of 256 pixels (He et al. 2015, sec. 3.4).
+        resize: how an image of any size is resized before its middle is shown.
         has_head: whether it answers at all; else it can be started from, and gives features.
         images: the list of a user's images that its run has kept: where they lie is a fact of the
             run, and is written into no file of weights.
@@ -45,6 +47,7 @@ class TrainedNetwork:
     origin: str
     format: str = "resnetkit"
     shown: float = 0.875
+    resize: Resize = BILINEAR
     has_head: bool = True
     images: Path | None = None
 

@@ -28,6 +28,7 @@ from resnetkit.models.weights.configuration import (
 from resnetkit.models.weights.conventions import (
     CONVENTIONS,
     VARIANTS,
+    crop_for_floor,
     fractions,
     imagenet_classes,
     stride_named,
@@ -41,6 +42,7 @@ from resnetkit.models.weights.tensors import (
     safetensors_bytes,
 )
 from resnetkit.models.zoo import Architecture, known_as
+from resnetkit.resizing import INTERPOLATIONS, Resize
 
 __all__ = [
     "is_timm",
@@ -185,7 +187,8 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
         raise WeightsError(f"{configuration} says '{name}', but {path} holds a {found}.")
     try:
         mean, std, size = preprocessing(facts["pretrained_cfg"], architecture.in_channels)
-        shown = share(facts["pretrained_cfg"].get("crop_pct", 0.875))
+        shown = share(facts["pretrained_cfg"].get("crop_pct") or 0.875)
+        resize = timm_resize(configuration, facts["pretrained_cfg"])
         class_names = names_of_classes(facts, architecture.num_classes)
     except IMPOSSIBLE as error:
         raise damaged(configuration, error) from error
@@ -204,7 +207,29 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
         format="timm",
         has_head=has_head,
         shown=shown,
+        resize=resize,
     )
+
+
+def timm_resize(configuration: Path, facts: dict[str, Any]) -> Resize:
+    """Returns how timm resizes an image in evaluation (timm.data.transforms_factory).
+
+    Raises:
+        WeightsError: when it fills borders, or with a filter that is not known.
+    """
+    mode: Any = facts.get("crop_mode") or "center"
+    interpolation: Any = facts.get("interpolation") or "bilinear"
+    if mode not in ("center", "squash"):
+        raise WeightsError(
+            f"{configuration} has crop_mode {mode!r}: resnetkit shows the middle of an image, or"
+            " squashes it. Expected center or squash."
+        )
+    if interpolation not in INTERPOLATIONS:
+        raise WeightsError(
+            f"{configuration} has interpolation {interpolation!r}: expected one of"
+            f" {', '.join(INTERPOLATIONS)}."
+        )
+    return Resize(interpolation, mode, "floor")
 
 
 def refuse_changes(configuration: Path, facts: dict[str, Any]) -> None:
@@ -260,7 +285,9 @@ def timm_files(network: TrainedNetwork) -> dict[str, bytes]:
             "input_size": [architecture.in_channels, *network.image_size],
             "mean": fractions(network.mean),
             "std": fractions(network.std),
-            "crop_pct": network.shown,
+            "crop_pct": crop_for_floor(network),
+            "interpolation": network.resize.interpolation,
+            "crop_mode": network.resize.mode,
             "num_classes": architecture.num_classes,
             "first_conv": "conv1",
             "classifier": "fc",
