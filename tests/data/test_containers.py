@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, features
 
 from resnetkit.data.containers import opened
-from resnetkit.data.decode import MemoryGate, decode, unreadable_reason
+from resnetkit.data.decode import GATE, MemoryGate, decode, open_image, unreadable_reason
 from resnetkit.errors import DataError
 
 SIZE = (40, 24)
@@ -318,3 +318,57 @@ def test_known_formats_that_are_not_read_have_a_reason() -> None:
 def test_the_content_is_not_copied_where_nothing_is_left_out(tmp_path: Path) -> None:
     content = encoded("BMP")
     assert opened(content).content is content
+
+
+def rle_bitmap(side: int) -> bytes:
+    palette, data = bytes(1024), b"\x01\x02\0\0" * side  # a pixel, then the end of the line
+    offset = 54 + len(palette)
+    heading = struct.pack("<IHHI", offset + len(data), 0, 0, offset)
+    facts = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(data), 0, 0, 256, 0)
+    return b"BM" + heading + facts + palette + data
+
+
+DECODED_IN_PYTHON = {
+    "RLE bitmap": rle_bitmap(5000),
+    "text": b"P2 5000 5000 255 " + b"7 " * 5000,
+    "odd range": b"P5 5000 5000 200 " + bytes(5000),
+    "12 bits": b"P5 5000 5000 4095 " + bytes(5000),
+}
+
+
+@pytest.mark.parametrize("content", DECODED_IN_PYTHON.values(), ids=DECODED_IN_PYTHON)
+def test_what_pillow_decodes_value_by_value_is_refused_when_it_is_large(content: bytes) -> None:
+    with pytest.raises(DataError, match="takes minutes at 5000x5000 pixels: save it as PNG"):
+        decode(content, "a")
+    small = content.replace(b"5000 5000", b"50 50")
+    assert decode(rle_bitmap(50) if content[:2] == b"BM" else small, "a").image.size == (50, 50)
+
+
+def test_what_follows_the_end_of_a_jpeg_does_not_count() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(stream, "JPEG", progressive=True)
+    content = stream.getvalue() + b"\xff\xda\0\2" * 1000  # as in the video of a moving photo
+    assert decode(content, "a.jpg").image.size == (40, 30)
+
+
+def test_an_image_takes_memory_until_it_was_made_smaller(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (300, 200)).save(path)
+    with open_image(path):
+        assert GATE.taken >= 300 * 200 * 4
+    assert GATE.taken == 0
+    with pytest.raises(ValueError, match="of the block"), open_image(path):
+        raise ValueError("of the block")
+    assert GATE.taken == 0
+
+
+def test_every_transparent_color_is_laid_on_white_as_compositing_does() -> None:
+    """All values with all transparencies, against Pillow's own alpha_composite."""
+    value, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    layers = Image.fromarray(np.stack([value, value, value, alpha], -1).astype(np.uint8))
+    stream = io.BytesIO()
+    layers.save(stream, "PNG")
+    expected = Image.new("RGBA", layers.size, "white")
+    expected.alpha_composite(layers)
+    found = decode(stream.getvalue(), "a.png").image
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected.convert("RGB")))

@@ -72,7 +72,7 @@ def test_files_are_decoded_once_and_again_when_they_change(
 ) -> None:
     opened(tmp_path, paths)
     with monkeypatch.context() as patch:
-        patch.setattr(pixel_cache, "read_image", None)  # whoever decodes now fails
+        patch.setattr(pixel_cache, "open_image", None)  # whoever decodes now fails
         opened(tmp_path, paths)
         with pytest.raises(TypeError):
             opened(tmp_path, paths, side=20)
@@ -126,6 +126,6 @@ def test_random_views_come_from_the_cache_and_middle_views_from_the_files(
     )
     assert torch.equal(ours[:2], theirs[:2])  # those images were small enough
     assert (ours[2].float() - theirs[2].float()).abs().mean() < 4
-    monkeypatch.setattr("resnetkit.data.photos.read_image", None)
+    monkeypatch.setattr("resnetkit.data.photos.open_image", None)
     again = cached.random_views(ids, shown, seed=1, epoch=2, size=16)
     assert torch.equal(again, ours)

@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from resnetkit.data.ahead import ahead
-from resnetkit.data.decode import decode, load_bytes
+from resnetkit.data.decode import decoding, load_bytes
 from resnetkit.data.folder import ImageFile, ImageList
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
@@ -173,11 +173,12 @@ def look_at(path: Path) -> Look:
     """Decodes one file."""
     try:
         content = load_bytes(path)
-        decoded = decode(content, str(path), short_side=DECODED_SIDE)
+        with decoding(content, str(path), short_side=DECODED_SIDE) as decoded:
+            its_fingerprint = fingerprint(decoded.image)
     except DataError as error:
         return Look(str(error))
     sha256 = hashlib.sha256(content).hexdigest()
-    return Look("", decoded.notes, decoded.losses, sha256, fingerprint(decoded.image))
+    return Look("", decoded.notes, decoded.losses, sha256, its_fingerprint)
 
 
 def fingerprint(image: Image.Image) -> npt.NDArray[np.uint8] | None:

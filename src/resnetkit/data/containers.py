@@ -69,7 +69,8 @@ def opened(content: bytes) -> Container:
 
 def opened_jpeg(content: bytes) -> Container:
     """Returns a JPEG without the segments of applications, but for the one that says its colors."""
-    kept, orientation, scans, start = [content[:2]], 0, 0, 2
+    kept: list[bytes | memoryview] = [content[:2]]
+    orientation, scans, start = 0, 0, 2
     components = 0  # that one scan holds, where the file is not progressive
     for _ in range(MAX_SEGMENTS):
         if (marker := JPEG_MARKER.search(content, start)) is None:
@@ -78,11 +79,13 @@ def opened_jpeg(content: bytes) -> Container:
         if code in JPEG_ALONE:
             start = begin + 2
             continue
+        if code == 0xD9:
+            break  # the end; telephones put a video or another image behind it
         end = begin + 2 + int.from_bytes(content[begin + 2 : begin + 4])
         if code == 0xDA:
             scans += 1
             if scans == 1:
-                kept.append(content[begin:])
+                kept.append(memoryview(content)[begin:])
                 if content[begin + 4 : begin + 5] == bytes([components]):
                     break  # libjpeg reads this scan alone
             if scans > MAX_SCANS:

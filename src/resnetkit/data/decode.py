@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -37,7 +37,9 @@ __all__ = [
     "MOST_PIXELS",
     "Decoded",
     "decode",
+    "decoding",
     "load_bytes",
+    "open_image",
     "read_image",
     "stored_size",
     "unreadable_reason",
@@ -75,6 +77,8 @@ UNREADABLE = {
 
 MOST_PIXELS = 2**27  # 134 million: above the largest telephone cameras, far below a bomb
 MOST_SCANNED = 2**31  # pixels times scans of a progressive JPEG: some seconds
+SLOW_CODECS = {"bmp_rle", "ppm", "ppm_plain"}  # which Pillow decodes in Python, value by value
+MOST_SLOWLY = 2**24  # values that they decode: some seconds
 LARGEST_FILE = 2**29  # bytes
 LONGEST_RATIO = 100  # of the sides
 MEMORY = 2**29  # bytes that all images together take that are being decoded
@@ -128,7 +132,15 @@ def read_image(path: Path, *, channels: int = 3, short_side: int = 0) -> Decoded
         DataError: when the file cannot be read or is no image that can be trusted.
         MemoryError: when memory is short, which is no fault of the image.
     """
-    return decode(load_bytes(path), str(path), channels=channels, short_side=short_side)
+    with open_image(path, channels=channels, short_side=short_side) as decoded:
+        return decoded
+
+
+def open_image(
+    path: Path, *, channels: int = 3, short_side: int = 0
+) -> AbstractContextManager[Decoded]:
+    """Returns the context in which an image file is decoded, as `decoding` and `read_image` do."""
+    return decoding(load_bytes(path), str(path), channels=channels, short_side=short_side)
 
 
 def load_bytes(path: Path) -> bytes:
@@ -163,26 +175,46 @@ def decode(content: bytes, name: str, *, channels: int = 3, short_side: int = 0)
         DataError: when it is no image that can be trusted.
         MemoryError: when memory is short.
     """
+    with decoding(content, name, channels=channels, short_side=short_side) as decoded:
+        return decoded
+
+
+@contextmanager
+def decoding(
+    content: bytes, name: str, *, channels: int = 3, short_side: int = 0
+) -> Iterator[Decoded]:
+    """Yields what `decode` returns, which counts as memory in use as long as the block runs.
+
+    For work on many threads: other large images wait until the block has made this one smaller. A
+    block must not decode another image.
+
+    Raises:
+        DataError: as for `decode`.
+        MemoryError: likewise.
+    """
     if not content:
         raise DataError(f"{name}: the file is empty.")
-    with refusals(name, content):
-        container = opened(content)
-        with Image.open(BytesIO(container.content), formats=list(OPENED)) as file:
-            check_size(name, file.size)
-            check_range(file)
-            check_scans(container.scans, file)
-            turn = turning(container, file)
-            notes = list(oddities(name, file, container, turn))
-            if short_side:
-                file.draft(None, enough(file.size, short_side))
-            if file.format == "TIFF":
-                silence_libtiff()
-            with memory_for(file):
+    with ExitStack() as held:
+        with refusals(name, content):
+            container = opened(content)
+            with Image.open(BytesIO(container.content), formats=list(OPENED)) as file:
+                check_size(name, file.size)
+                check_range(file)
+                check_work(container.scans, file)
+                turn = turning(container, file)
+                notes = list(oddities(name, file, container, turn))
+                if short_side:
+                    file.draft(None, enough(file.size, short_side))
+                if file.format == "TIFF":
+                    silence_libtiff()
+                held.enter_context(memory_for(file))
                 file.load()
                 losses = list(losses_before(file))
                 image = in_mode(turned(file, turn), "RGB" if channels == 3 else "L")
-        losses += losses_after(image, file, container)
-        return Decoded(image, tuple(notes), tuple(losses))
+                losses += losses_after(image, file, container)
+                if image is not file:
+                    file.close()  # its pixels, which would be kept until garbage is collected
+        yield Decoded(image, tuple(notes), tuple(losses))
 
 
 def stored_size(path: Path) -> tuple[int, int] | None:
@@ -243,10 +275,17 @@ def check_range(file: Image.Image) -> None:
         raise ValueError("its values have 32 bits and no known range; save it with 8 or 16")
 
 
-def check_scans(scans: int, file: Image.Image) -> None:
-    """Raises ValueError for a JPEG whose decoder would go over its pixels again and again."""
-    if scans * math.prod(file.size) > MOST_SCANNED:
+def check_work(scans: int, file: Image.Image) -> None:
+    """Raises ValueError for a file that would take minutes to decode."""
+    pixels = math.prod(file.size)
+    if scans * pixels > MOST_SCANNED:
         raise ValueError("it has too many scans for its size, which would take minutes")
+    codecs = {tile[0] for tile in getattr(file, "tile", ())}
+    if codecs & SLOW_CODECS and pixels * len(file.getbands()) > MOST_SLOWLY:
+        raise ValueError(
+            f"{file.format} of this kind takes minutes at {file.width}x{file.height} pixels: save"
+            " it as PNG"
+        )
 
 
 def oddities(name: str, file: Image.Image, container: Container, turn: int) -> Iterator[str]:
@@ -349,8 +388,9 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         layers = image if image.mode == "RGBA" else image.convert("RGBA")
-        image = Image.new("RGBA", image.size, "white")
-        image.alpha_composite(layers)
+        # To the bit what alpha_composite makes of it, without three more copies of all pixels.
+        image = Image.new("RGB", image.size, "white")
+        image.paste(layers, mask=layers)
     return image if image.mode == mode else image.convert("RGB").convert(mode)
 
 
@@ -385,9 +425,12 @@ GATE = MemoryGate(MEMORY)  # one for the process, as its memory is
 
 def memory_for(file: Image.Image) -> AbstractContextManager[None]:
     """Returns the context in which an image is decoded and converted."""
-    a_pixel = 2 * len(file.getbands()) + 4  # as decoded, turned, and in its final mode
+    decoded = 4 if len(file.getbands()) > 1 or file.mode == "I" else 2  # bytes a pixel
+    a_pixel = decoded + 8  # as decoded, turned, and in its final mode
     if file.has_transparency_data:
         a_pixel += 8  # with its transparency, and the white that it is laid on
+    if file.format in ("WEBP", "AVIF") or file.info.get("progressive"):
+        a_pixel += 12  # frames or coefficients that the decoder keeps
     return GATE.room_for(math.prod(file.size) * a_pixel)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnetkit.data.ahead import processors
 from resnetkit.data.augment import Augmentation
-from resnetkit.data.decode import read_image
+from resnetkit.data.decode import open_image
 from resnetkit.data.pixel_cache import PixelCache
 from resnetkit.data.policy import random_alterations
 from resnetkit.data.randomness import random_integers, random_units
@@ -158,12 +158,12 @@ class Photos:
         """
 
         def one(place: int, sample_id: int) -> npt.NDArray[np.uint8]:
-            if cache is None:
-                path = self.paths[sample_id]
-                image = read_image(path, channels=self.channels, short_side=side).image
+            if cache is not None:
+                pixels = view(place, cache.image(sample_id))
             else:
-                image = cache.image(sample_id)
-            pixels = view(place, image)
+                path = self.paths[sample_id]
+                with open_image(path, channels=self.channels, short_side=side) as decoded:
+                    pixels = view(place, decoded.image)
             return pixels[:, :, None] if self.channels == 1 else pixels
 
         ids = sample_ids.tolist()

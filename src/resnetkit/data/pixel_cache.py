@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from resnetkit.data.ahead import ahead
-from resnetkit.data.decode import read_image
+from resnetkit.data.decode import open_image
 from resnetkit.errors import DataError
 from resnetkit.storage import exclusive, remove_leftovers, replaced_folder, storage_errors
 from resnetkit.untrusted import open_regular
@@ -135,12 +135,13 @@ def decoded(paths: Sequence[Path], channels: int, side: int) -> Iterator[npt.NDA
 
 def reduced(path: Path, *, channels: int, side: int) -> npt.NDArray[np.uint8]:
     """Returns an image with a shorter side of this length at most: uint8 (H, W) or (H, W, 3)."""
-    image = read_image(path, channels=channels, short_side=side).image
-    share = side / min(image.size)
-    if share < 1:
-        size = (round(image.width * share), round(image.height * share))
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    with open_image(path, channels=channels, short_side=side) as decoded:
+        image = decoded.image
+        scale = side / min(image.size)
+        if scale < 1:
+            size = (round(image.width * scale), round(image.height * scale))
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        return np.asarray(image)
 
 
 def check_room(folder: Path, bytes_needed: float) -> None:

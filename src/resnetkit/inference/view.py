@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnetkit.data.decode import check_range, decode, in_mode, read_image, refusals, upright
+from resnetkit.data.decode import check_range, decoding, in_mode, load_bytes, refusals, upright
 from resnetkit.data.photos import center_view, resampling
 from resnetkit.errors import DataError
 from resnetkit.models.weights.network import TrainedNetwork
@@ -68,14 +68,15 @@ class View:
                 check_range(picture)
                 mode = "RGB" if self.channels == 3 else "L"
                 middle = self.middle(in_mode(upright(picture), mode))
-        elif isinstance(picture, bytes):
-            options = {"channels": self.channels, "short_side": self.side}
-            middle = self.middle(decode(picture, "the image", **options).image)
         else:
-            path = Path(os.fspath(picture))
-            middle = self.middle(
-                read_image(path, channels=self.channels, short_side=self.side).image
+            options = {"channels": self.channels, "short_side": self.side}
+            content, name = (
+                (picture, "the image")
+                if isinstance(picture, bytes)
+                else (load_bytes(Path(os.fspath(picture))), os.fspath(picture))
             )
+            with decoding(content, name, **options) as decoded:
+                middle = self.middle(decoded.image)
         pixels = torch.from_numpy(np.array(middle))
         return pixels.reshape(*self.size, self.channels).permute(2, 0, 1)
 
