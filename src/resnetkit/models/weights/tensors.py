@@ -2,10 +2,8 @@
 
 import pickle
 import struct
-import warnings
 import zipfile
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from resnetkit.errors import WeightsError
+from resnetkit.models.weights.torch_files import is_torch_file, read_torch_file
 from resnetkit.untrusted import (
     BEGINNING_BYTES,
     open_regular,
@@ -59,7 +58,11 @@ DAMAGED = (
     zipfile.BadZipFile,
 )
 
-LARGEST_FILE = 2**33  # bytes; a checkpoint of the largest network with its optimizer has 1 GB
+NO_FORMAT = (
+    "it begins neither as safetensors nor as a file of torch.save. Fetch it again, or name another."
+)
+
+LARGEST_FILE = 2**32  # bytes; a checkpoint of the largest network with its optimizer has 1 GB
 
 
 def read_file(path: Path) -> Any:
@@ -72,99 +75,36 @@ def read_file(path: Path) -> Any:
     Raises:
         WeightsError: when it cannot be read, is damaged, or holds anything else, such as code.
     """
+    beginning = read_beginning(path, BEGINNING_BYTES)
+    if mistake := recognized_mistake(beginning):
+        raise WeightsError(f"{path} is no file of weights: {mistake}.")
+    if not is_safetensors(beginning) and not is_torch_file(beginning):
+        raise WeightsError(f"{path} is damaged or not a file of weights: {NO_FORMAT}")
     content = read_content(path)
     try:
         if is_safetensors(content):
             return safetensors.torch.load(content)
-        if content.startswith(b"PK"):
-            check_archive(content)
-        with warnings.catch_warnings(), torch.serialization.safe_globals(INERT):
-            warnings.simplefilter("ignore")  # of an old format, which is read all the same
-            return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+        return read_torch_file(content)
     except pickle.UnpicklingError as error:
-        mistake = recognized_mistake(content[:BEGINNING_BYTES])
-        if mistake:
-            raise WeightsError(f"{path} is no file of weights: {mistake}.") from error
         raise WeightsError(
-            f"{path} is not a file of weights, or holds more than tensors, numbers and texts."
-            " Nothing in it was executed. Save only the state_dict, or convert it to safetensors"
-            " where it comes from."
+            f"{path} is not a file of weights, or holds more than tensors, numbers and texts:"
+            f" {error}. Nothing in it was executed. Save only the state_dict, or convert it to"
+            " safetensors where it comes from."
         ) from error
     except (*DAMAGED, safetensors.SafetensorError) as error:
-        mistake = recognized_mistake(content[:BEGINNING_BYTES])
-        if mistake:
-            raise WeightsError(f"{path} is no file of weights: {mistake}.") from error
         raise WeightsError(
             f"{path} is damaged or not a file of weights: {first_line(error)} Fetch it again."
         ) from error
 
 
-class Inert:
-    """Stands for values that a checkpoint holds next to its tensors, and that nobody needs.
-
-    Numbers of NumPy, options of a command line and paths are read as nothing: no code of NumPy or
-    anything else is called by what a file says.
-    """
-
-    def __new__(cls, *_: object, **__: object) -> "Inert":
-        return object.__new__(cls)
-
-    def __setstate__(self, state: object) -> None:
-        """Forgets the state."""
-
-
-def inert(module: str, name: str) -> tuple[Any, str]:
-    """Returns what `torch.serialization.safe_globals` takes: a class, and what it stands for."""
-    return type(name, (Inert,), {}), f"{module}.{name}"
-
-
-INERT: list[Any] = [
-    inert(module, name)
-    for module, names in {
-        "argparse": ("Namespace",),
-        "types": ("SimpleNamespace",),
-        "pathlib": ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
-        "numpy": ("dtype", "ndarray"),
-        "numpy.core.multiarray": ("scalar", "_reconstruct"),
-        "numpy._core.multiarray": ("scalar", "_reconstruct"),
-    }.items()
-    for name in names
-]
-
-MAX_RECORDS = 100_000  # of an archive; a checkpoint with optimizer states has some thousand
-
-
-def check_archive(content: bytes) -> None:
-    """Checks the records of an archive of `torch.save`, which torch itself believes.
-
-    Raises:
-        ValueError: when a record is compressed, so that a small file could fill the memory, lies
-            over another one, or is not what its checksum says.
-    """
-    with zipfile.ZipFile(BytesIO(content)) as archive:
-        records = archive.infolist()
-        if len(records) > MAX_RECORDS:
-            raise ValueError(f"it has {len(records):,} records")
-        for record in records:
-            if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
-                raise ValueError("a record is compressed or encrypted, as torch never writes one")
-            if record.file_size != record.compress_size:
-                raise ValueError("a record claims another size than it has")
-        if sum(record.file_size for record in records) > len(content):
-            raise ValueError("its records overlap")
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"the record '{damaged[:100]}' is not what its checksum says")
-
-
-def read_content(path: Path) -> bytes:
+def read_content(path: Path, most_bytes: int = LARGEST_FILE) -> bytes:
     """Returns the content of a file.
 
     Raises:
-        WeightsError: when it cannot be read, is no regular file or larger than weights are.
+        WeightsError: when it cannot be read, is no regular file or larger than such files are.
     """
     try:
-        return read_bounded(path, LARGEST_FILE)
+        return read_bounded(path, most_bytes)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
 
@@ -191,13 +131,19 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Returns the texts that a safetensors file holds beside its tensors; none of other files.
 
     The file was read before, so that its header is known to be whole.
+
+    Raises:
+        WeightsError: when the header names something twice.
     """
     with open_regular(path) as file:
         beginning = file.read(9)
         if not is_safetensors(beginning):
             return {}
-        header = parse_json(b"{" + file.read(int.from_bytes(beginning[:8], "little") - 1))
-    return dict(header.get("__metadata__") or {})
+        header = file.read(int.from_bytes(beginning[:8], "little") - 1)
+    try:
+        return dict(parse_json(b"{" + header).get("__metadata__") or {})
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged: in its header, {error}. Fetch it again.") from error
 
 
 def safetensors_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:

@@ -1,0 +1,464 @@
+"""Files of torch.save read as data: nothing that they name is called, and no claim is believed.
+
+A file is a pickle, a small program, with the bytes of tensors next to it: in an archive, or behind
+it in the format before PyTorch 1.6. Here the program may make mappings, lists, numbers, texts and
+tensors. What it names besides is either known to be needless, and becomes nothing, or refused.
+torch.load(weights_only=True) executes nothing either, but it calls what fills the memory.
+"""
+
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["is_torch_file", "read_torch_file"]
+
+MAX_RECORDS = 100_000  # of an archive; a checkpoint with optimizer states has some thousand
+MAX_READS = (
+    5_000_000  # of the pickle, two an operation; that of a ResNet-152 with Adam takes 200,000
+)
+MAX_PICKLE = 2**26  # bytes
+
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older format
+
+
+class Inert:
+    """Stands for what a checkpoint holds next to its tensors and nobody needs: it keeps nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> "Inert":
+        return object.__new__(cls)
+
+    def __setitem__(self, key: object, value: object) -> None:
+        """Forgets an item."""
+
+    def append(self, value: object) -> None:
+        """Forgets an item."""
+
+    def extend(self, values: object) -> None:
+        """Forgets items."""
+
+
+class Items(dict[Any, Any]):
+    """An OrderedDict, which is not filled by what it is called with."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """The bytes of one or more tensors.
+
+    Attributes:
+        values: one-dimensional.
+    """
+
+    values: Tensor
+
+
+def tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> Tensor:
+    """Returns a view of stored values (torch._utils._rebuild_tensor_v2).
+
+    Raises:
+        ValueError: when it does not lie within them.
+    """
+    sizes, strides = whole_numbers(size), whole_numbers(stride)
+    (start,) = whole_numbers((offset,))
+    if not isinstance(storage, Storage) or len(sizes) != len(strides):
+        raise ValueError("a tensor is not made of a storage, sizes and strides")
+    last = sum((count - 1) * step for count, step in zip(sizes, strides, strict=True))
+    if 0 not in sizes and start + last >= len(storage.values):
+        raise ValueError("a tensor reaches beyond what is stored of it")
+    return storage.values.as_strided(sizes, strides, start)
+
+
+def tensor_of_bytes(
+    storage: object, offset: object, size: object, stride: object, _: object, __: object, *kind: Any
+) -> Tensor:
+    """Returns a view of bytes as another type (torch._utils._rebuild_tensor_v3)."""
+    if not isinstance(storage, Storage) or not isinstance(kind[0], torch.dtype):
+        raise ValueError("a tensor is not made of a storage and a type")
+    return tensor(Storage(storage.values.view(kind[0])), offset, size, stride)
+
+
+def first(value: object, *_: object) -> object:
+    """Returns a parameter's tensor (torch._utils._rebuild_parameter)."""
+    return value
+
+
+def remade(make: Callable[..., object], _: object, arguments: Sequence[object], *__: object) -> Any:
+    """Returns a tensor with attributes without them (torch._tensor._rebuild_from_type_v2)."""
+    if make not in (tensor, tensor_of_bytes, first):
+        raise ValueError("a tensor is made of something else")
+    return make(*arguments)
+
+
+def special(*_: object) -> Tensor:
+    """Returns a tensor without values, for those that are no plain table of numbers."""
+    return torch.empty(0, device="meta")
+
+
+def whole_numbers(values: object) -> tuple[int, ...]:
+    """Returns sizes, strides or offsets.
+
+    Raises:
+        ValueError: when they are none.
+    """
+    if not isinstance(values, tuple | list) or not all(
+        type(value) is int and 0 <= value < 2**62 for value in values
+    ):
+        raise ValueError("the sizes of a tensor are no whole numbers")
+    return tuple(values)
+
+
+KINDS = {
+    "Float": torch.float32,
+    "Double": torch.float64,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
+    "Untyped": torch.uint8,
+}
+"""What the classes of torch's storages hold."""
+
+CALLED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): Items,
+    ("torch._utils", "_rebuild_tensor"): tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): tensor_of_bytes,
+    ("torch._utils", "_rebuild_parameter"): first,
+    ("torch._utils", "_rebuild_parameter_with_state"): first,
+    ("torch._tensor", "_rebuild_from_type_v2"): remade,
+    ("torch.nn.parameter", "Parameter"): first,
+    ("torch.nn.parameter", "Buffer"): first,
+    ("torch._utils", "_rebuild_sparse_tensor"): special,
+    ("torch._utils", "_rebuild_qtensor"): special,
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): special,
+    ("torch._utils", "_rebuild_nested_tensor"): special,
+}
+
+NEEDLESS = {
+    "argparse": ("Namespace",),
+    "types": ("SimpleNamespace",),
+    "pathlib": ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
+    "pathlib._local": ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
+    "datetime": ("date", "datetime", "timedelta", "timezone"),
+    "uuid": ("UUID",),
+    "collections": ("Counter", "defaultdict", "deque"),
+    "_codecs": ("encode",),
+    "builtins": (*("bool", "bytearray", "complex", "dict", "float"), *("int", "list", "set")),
+    "__builtin__": (*("bytearray", "complex", "dict", "frozenset"), *("list", "long", "set")),
+    "numpy": ("dtype", "ndarray", "float16", "float32", "float64", "int32", "int64", "bool_"),
+    "numpy.core.multiarray": ("scalar", "_reconstruct"),
+    "numpy._core.multiarray": ("scalar", "_reconstruct"),
+    "numpy.core.numeric": ("_frombuffer",),
+    "numpy._core.numeric": ("_frombuffer",),
+    "torch": ("Size", "device", "Tensor", "Generator", "memory_format", "layout"),
+    "torch.serialization": ("_get_layout",),
+    "torch.torch_version": ("TorchVersion",),
+}
+"""What checkpoints name next to tensors: options of a command line, paths, times, best results."""
+
+
+def found_class(module: str, name: str) -> Any:
+    """Returns what stands for something that a file names.
+
+    Raises:
+        UnpicklingError: when nothing does, such as for a function that could be called.
+    """
+    if (module, name) in CALLED:
+        return CALLED[module, name]
+    if name in NEEDLESS.get(module, ()):
+        return Inert
+    is_storage = module in ("torch", "torch.cuda", "torch.storage") and name.endswith("Storage")
+    if is_storage and name.removesuffix("Storage") in KINDS:
+        return KINDS[name.removesuffix("Storage")]
+    if module == "torch" and isinstance(kind := getattr(torch, name, None), torch.dtype):
+        return kind
+    raise pickle.UnpicklingError(f"it names {module[:50]}.{name[:50]}")
+
+
+PLAIN_KEYS = (str, int, float, bool, bytes, type(None))
+
+
+PYTHONS: Any = pickle._Unpickler  # that in C asks for as much memory as a file says
+
+OPERATIONS = {
+    code: method
+    for code, method in PYTHONS.dispatch.items()
+    if bytes([code])
+    not in {
+        *(pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+        *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.INST, pickle.OBJ),
+    }
+}
+"""What a pickle may do; the others are of no use here, and some take what a file claims."""
+
+
+class Reader(PYTHONS):  # type: ignore[misc]  # it has no types
+    """Reads one pickle.
+
+    Args:
+        file: that reads no more often than it may.
+        stored: from the words on a storage to it.
+    """
+
+    def __init__(self, file: BytesIO, stored: Callable[[tuple[Any, ...]], object]) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.stored = stored
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns what stands for something that the file names."""
+        return found_class(module, name)
+
+    def persistent_load(self, pid: object) -> object:
+        """Returns a storage."""
+        if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
+            raise pickle.UnpicklingError("it refers to what is no storage")
+        return self.stored(pid)
+
+    def load_build(self) -> None:
+        """Forgets the attributes of what needs none; of anything else they are refused."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], Inert | Items):
+            raise pickle.UnpicklingError("it sets attributes of what has none")
+
+    def load_setitem(self) -> None:
+        """Sets an item."""
+        value, key = self.stack.pop(), self.stack.pop()
+        set_items(self.stack[-1], [key, value])
+
+    def load_setitems(self) -> None:
+        """Sets items."""
+        items = self.pop_mark()
+        set_items(self.stack[-1], items)
+
+    def load_empty_set(self) -> None:
+        """Puts nothing in place of a set."""
+        self.append(Inert())
+
+    def load_frozenset(self) -> None:
+        """Puts nothing in place of a set."""
+        self.pop_mark()
+        self.append(Inert())
+
+    def load_additems(self) -> None:
+        """Forgets the items of a set."""
+        self.pop_mark()
+
+    def load_frame(self) -> None:
+        """Passes over the length of a frame, which would be read at once, however long."""
+        self.read(8)
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **OPERATIONS,
+        pickle.BUILD[0]: load_build,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.EMPTY_SET[0]: load_empty_set,
+        pickle.FROZENSET[0]: load_frozenset,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FRAME[0]: load_frame,
+    }
+
+
+def set_items(target: object, items: Sequence[object]) -> None:
+    """Sets items of a mapping, keys and values in turn.
+
+    Other keys than numbers and texts are forgotten: Python breaks down over that of a tuple within
+    a tuple within a tuple, and so on.
+    """
+    if not isinstance(target, dict | Inert) or len(items) % 2:
+        raise pickle.UnpicklingError("it sets items of what is no mapping")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if isinstance(key, PLAIN_KEYS):
+            target[key] = value
+
+
+class Bounded(BytesIO):
+    """The content of a file, which is read only so often."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Returns the next bytes.
+
+        Raises:
+            ValueError: when it was read too often, as a file that is made to take long.
+        """
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise ValueError("it takes too many operations to read")
+        return super().read(size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Returns the bytes up to the end of a line."""
+        self.reads += 1
+        return super().readline(size)
+
+
+def is_torch_file(beginning: bytes) -> bool:
+    """Returns whether a file begins as those of torch.save do, in either format."""
+    return beginning.startswith((b"PK\x03\x04", b"\x80"))
+
+
+def read_torch_file(content: bytes) -> Any:
+    """Returns what torch.save has written: tensors, numbers and texts in mappings and lists.
+
+    Raises:
+        UnpicklingError: when it holds anything else.
+        ValueError: when it is damaged; or what pickle, zipfile and torch raise then.
+    """
+    if content.startswith(b"PK"):
+        return read_archive(content)
+    return read_legacy(content)
+
+
+def read_archive(content: bytes) -> Any:
+    """Returns the content of an archive."""
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        check_archive(archive, len(content))
+        names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(names) != 1:
+            raise pickle.UnpicklingError("it is an archive, but not one of torch.save")
+        root = names[0].removesuffix("data.pkl")
+        order = f"{root}byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise ValueError("its numbers are stored with the highest byte first")
+        if archive.getinfo(names[0]).file_size > MAX_PICKLE:
+            raise ValueError("its pickle is larger than that of any checkpoint")
+        storages: dict[str, Storage] = {}
+
+        def stored(pid: tuple[Any, ...]) -> Storage:
+            _, kind, key, _, count = pid[:5]
+            if key not in storages:
+                storages[key] = storage_of(archive.read(f"{root}data/{key}"), kind, count)
+            return storages[key]
+
+        return Reader(Bounded(archive.read(names[0])), stored).load()
+
+
+def check_archive(archive: zipfile.ZipFile, count: int) -> None:
+    """Checks the records of an archive, and their checksums.
+
+    Args:
+        archive: of torch.save.
+        count: of its bytes.
+
+    Raises:
+        ValueError: when a record is compressed, so that a small file could fill the memory, lies
+            over another one, or is not what its checksum says.
+    """
+    records = archive.infolist()
+    if len(records) > MAX_RECORDS:
+        raise ValueError(f"it has {len(records):,} records")
+    if len({record.filename for record in records}) < len(records):
+        raise ValueError("it has two records of one name")
+    for record in records:
+        if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
+            raise ValueError("a record is compressed or encrypted, as torch never writes one")
+        if record.file_size != record.compress_size:
+            raise ValueError("a record claims another size than it has")
+    if sum(record.file_size for record in records) > count:
+        raise ValueError("its records overlap")
+    damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the record '{damaged[:100]}' is not what its checksum says")
+
+
+def storage_of(content: bytes, kind: object, count: object) -> Storage:
+    """Returns stored values.
+
+    Raises:
+        ValueError: when there are not as many as the file says.
+    """
+    if not isinstance(kind, torch.dtype) or type(count) is not int:
+        raise ValueError("a storage has no type or no size")
+    if len(content) != count * kind.itemsize:
+        raise ValueError(f"a storage has {len(content):,} bytes, not {count:,} values")
+    if not content:
+        return Storage(torch.empty(0, dtype=kind))
+    return Storage(torch.frombuffer(bytearray(content), dtype=kind))
+
+
+def read_legacy(content: bytes) -> Any:
+    """Returns the content of a file in the format before PyTorch 1.6.
+
+    Magic number, protocol, facts on the machine and the object are pickles; then one with the keys
+    of the storages, and of each the number of its values and these.
+    """
+    file = Bounded(content)
+    if (read_one(file), read_one(file)) != (MAGIC, PROTOCOL):
+        raise pickle.UnpicklingError("it is a pickle, but not one of torch.save")
+    read_one(file)
+    begin = file.tell()
+    kinds: dict[object, tuple[object, object]] = {}
+
+    def noted(pid: tuple[Any, ...]) -> Storage:
+        kinds[str(pid[2])] = pid[1], pid[4]
+        return Storage(torch.empty(0, device="meta"))
+
+    Noting(file, noted).load()
+    storages = dict(legacy_storages(file, kinds))
+
+    def stored(pid: tuple[Any, ...]) -> Storage:
+        storage = storages[str(pid[2])]
+        if len(pid) == 5 or pid[5] is None:
+            return storage
+        _, offset, size = pid[5]  # of a part of the storage: before PyTorch 0.4
+        start, count = whole_numbers((offset, size))
+        return Storage(storage.values[start : start + count])
+
+    file.seek(begin)
+    return Reader(file, stored).load()
+
+
+class Noting(Reader):
+    """Reads a pickle only to see which storages it refers to, and where it ends."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns what makes nothing; types are needed."""
+        found = found_class(module, name)
+        return found if isinstance(found, torch.dtype) else Inert
+
+
+def read_one(file: BytesIO) -> object:
+    """Returns a pickle without storages."""
+    return Reader(file, refuse_storage).load()
+
+
+def refuse_storage(_: object) -> object:
+    """Raises UnpicklingError for a storage where none belongs."""
+    raise pickle.UnpicklingError("it refers to a storage where none belongs")
+
+
+def legacy_storages(
+    file: BytesIO, kinds: dict[object, tuple[object, object]]
+) -> Iterator[tuple[str, Storage]]:
+    """Yields key and values of each storage that lies behind the pickles.
+
+    Raises:
+        ValueError: when one is not what the pickle says.
+    """
+    keys = read_one(file)
+    if not isinstance(keys, list) or len(keys) > MAX_RECORDS:
+        raise ValueError("it has no list of storages")
+    for key in keys:
+        kind, count = kinds[str(key)]
+        (written,) = struct.unpack("<q", file.read(8))
+        if written != count or not isinstance(kind, torch.dtype) or written < 0:
+            raise ValueError("a storage has another size than its tensors say")
+        yield str(key), storage_of(file.read(written * kind.itemsize), kind, count)
