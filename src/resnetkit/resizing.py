@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["BILINEAR", "INTERPOLATIONS", "Interpolation", "Resize"]
+__all__ = ["BILINEAR", "FULL", "INTERPOLATIONS", "Interpolation", "Resize"]
 
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 """Filters of Pillow, in the order of its numbers."""
@@ -24,12 +24,16 @@ class Resize:
             here, floor as in timm and transformers.
         offset: of the middle that is cut out, where what is left over is odd: round as in
             torchvision and timm, floor as in transformers.
+        draft: whether a large JPEG may be decoded at a half, a quarter or an eighth of its size
+            where that suffices, as in training: several times faster, but other libraries decode
+            all of it and see slightly other pixels.
     """
 
     interpolation: Interpolation = "bilinear"
     mode: Literal["center", "squash"] = "center"
     rounding: Literal["round", "floor"] = "round"
     offset: Literal["round", "floor"] = "round"
+    draft: bool = True
 
     def margin(self, side: int, size: int) -> int:
         """Returns what is cut off before the middle of one side, in pixels."""
@@ -44,6 +48,17 @@ class Resize:
         """
         return math.floor(size / crop) if self.rounding == "floor" else round(size / crop)
 
+    def least_side(self, side: int) -> int:
+        """Returns the shorter side that an image must be decoded with; 0 stands for all of it.
+
+        Args:
+            side: that is resized to, in pixels.
+        """
+        return side if self.draft else 0
+
 
 BILINEAR = Resize()
-"""As torchvision's weights of 2015 and the networks trained here are shown images."""
+"""As the networks trained here are shown images."""
+
+FULL = Resize(draft=False)
+"""As torchvision's weights of 2015 are shown images."""

@@ -77,13 +77,20 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise too_large(path, max_bytes)
         # A file that grows while it is read, and those of /proc that claim no size, are read too.
         content = file.read(min(size, max_bytes) + 1)
         while len(content) <= max_bytes and (more := file.read(CHUNK_BYTES)):
             content += more
     if len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"it is larger than {megabytes(max_bytes)}", str(path))
+        raise too_large(path, max_bytes)
     return content
+
+
+def too_large(path: Path, max_bytes: int) -> OSError:
+    """Returns the error for a file of more bytes than are read."""
+    return OSError(errno.EFBIG, f"it is larger than {megabytes(max_bytes)}", str(path))
 
 
 def decompressed(chunks: Iterable[bytes], max_bytes: int) -> bytes:

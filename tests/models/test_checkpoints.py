@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -59,6 +60,15 @@ KEPT: dict[str, tuple[Callable[[State], object], str]] = {
     "averaged": (lambda s: {"state_dict_ema": s}, "entry state_dict_ema"),
     "nested": (lambda s: {"ema": {"module": s, "decay": 0.99}}, "entry ema"),
     "an encoder": (lambda s: prefixed(s, "encoder.backbone."), "encoder.backbone."),
+    "a name of one's own": (lambda s: prefixed(s, "resnet."), "names without resnet."),
+    "with a loss": (
+        lambda s: {"state_dict": {**prefixed(s, "model."), "loss.weight": torch.ones(7)}},
+        "names without model., without 1 other tensor(s): loss.weight",
+    ),
+    "torchvision's average": (
+        lambda s: {"model_ema": {"n_averaged": torch.tensor(3), **prefixed(s, "module.")}},
+        "entry model_ema, names without module., without 1 other tensor(s): n_averaged",
+    ),
     "options": (
         lambda s: {"model": s, "args": argparse.Namespace(lr=0.1, out=Path("runs")), "epoch": 1},
         "entry model",
@@ -93,6 +103,14 @@ def test_of_two_networks_in_a_file_one_is_named(state: State, tmp_path: Path) ->
         assert torch.equal(network.model.conv1.weight, expected["conv1.weight"])
     with pytest.raises(WeightsError, match="has no entry 'optimizer'"):
         load_network(f"{path}#optimizer")
+
+
+def test_of_two_networks_under_two_names_none_is_guessed(state: State, tmp_path: Path) -> None:
+    both = {**prefixed(state, "student."), **prefixed(state, "teacher.")}
+    with pytest.raises(
+        WeightsError, match=r"several networks.* student\., teacher\.: save the one"
+    ):
+        load_network(saved(tmp_path / "net.pth", both))
 
 
 def test_a_name_with_the_sign_is_a_file(state: State, tmp_path: Path) -> None:
@@ -255,8 +273,39 @@ def test_a_caffe_file_of_tiny_fields_is_refused_in_seconds(tmp_path: Path) -> No
     with pytest.raises(WeightsError, match="more than 200 fields"):
         load_network(tmp_path / "net.caffemodel")
     (tmp_path / "net.caffemodel").write_bytes(b"\x0a\x06resnet" + b"\xa2\x06\x00" * 1_000_000)
-    with pytest.raises(WeightsError, match="more than 20,000 fields"):
+    with pytest.raises(WeightsError, match="more than 5,000 fields"):
         load_network(tmp_path / "net.caffemodel")
+
+
+def test_a_vast_mean_image_is_not_read(tmp_path: Path) -> None:
+    from resnetkit.models.weights.caffe import MEAN_FILE, mean_of
+
+    (tmp_path / MEAN_FILE).touch()
+    os.truncate(tmp_path / MEAN_FILE, 2**33)
+    with pytest.raises(WeightsError, match="larger than 2 MiB"):
+        mean_of(tmp_path / "net.caffemodel")
+
+
+def test_files_of_another_kind_are_not_read_to_their_end(tmp_path: Path) -> None:
+    (tmp_path / "net.pth").touch()
+    os.truncate(tmp_path / "net.pth", 2**40)
+    with pytest.raises(WeightsError, match="neither as safetensors nor as a file of torch"):
+        load_network(tmp_path / "net.pth")
+    (tmp_path / "net.pth").write_bytes(b"PK\x03\x04")
+    os.truncate(tmp_path / "net.pth", 2**40)
+    with pytest.raises(WeightsError, match="larger than 4,096 MiB"):
+        load_network(tmp_path / "net.pth")
+
+
+def test_a_header_that_names_a_fact_twice_is_refused(state: State, tmp_path: Path) -> None:
+    content = safetensors.torch.save(state, {"x": "1"})
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].replace(b'"x":"1"', b'"x":"1","x":"2"').rstrip()
+    header += b" " * (-len(header) % 8)
+    whole = len(header).to_bytes(8, "little") + header + content[8 + length :]
+    (tmp_path / "net.safetensors").write_bytes(whole)
+    with pytest.raises(WeightsError, match="in its header, it names the key 'x' twice"):
+        load_network(tmp_path / "net.safetensors")
 
 
 def varint(value: int) -> bytes:
@@ -267,7 +316,7 @@ def varint(value: int) -> bytes:
     return bytes([*written, value])
 
 
-def test_a_pointer_and_a_page_are_recognized(tmp_path: Path) -> None:
+def test_a_pointer_and_a_page_are_recognized(folder: Path, tmp_path: Path) -> None:
     for content, words in (
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "an HTML page"),
@@ -275,6 +324,14 @@ def test_a_pointer_and_a_page_are_recognized(tmp_path: Path) -> None:
         (tmp_path / "net.pth").write_bytes(content)
         with pytest.raises(WeightsError, match=words):
             load_network(tmp_path / "net.pth")
+        whole = (folder / "config.json").read_bytes()
+        (folder / "model.safetensors").write_bytes(content)
+        with pytest.raises(WeightsError, match=words):
+            load_network(folder)
+        (folder / "config.json").write_bytes(content)
+        with pytest.raises(WeightsError, match=words):
+            load_network(folder)
+        (folder / "config.json").write_bytes(whole)
 
 
 # The folder `model/`

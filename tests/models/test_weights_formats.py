@@ -22,11 +22,14 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.transforms import v2
 
 from resnetkit.errors import StorageError, UsageError, WeightsError
+from resnetkit.inference.view import View
 from resnetkit.models.weights import export, hdf5
 from resnetkit.models.weights.conventions import CONVENTIONS, FORMATS, fractions, pixels
 from resnetkit.models.weights.export import export_weights
@@ -321,6 +324,11 @@ def timm_folder(folder: Path, model: nn.Module, cfg: Any = CFG, **facts: Any) ->
     return folder
 
 
+def test_timm_resizes_bicubically_where_it_says_nothing(basic: nn.Module, tmp_path: Path) -> None:
+    network = load_network(timm_folder(tmp_path / "net", basic))
+    assert network.resize == Resize("bicubic", "center", "floor", "round", draft=False)
+
+
 def test_timm_says_what_torchvision_does_not(bottleneck: nn.Module, tmp_path: Path) -> None:
     names = [f"kind {number}" for number in range(CLASSES)]
     folder = timm_folder(
@@ -349,6 +357,9 @@ REFUSED_BY_TIMM: dict[str, tuple[dict[str, Any], str]] = {
     "two constants": ({"cfg": {**CFG, "mean": [0.5, 0.5]}}, "config.json is damaged"),
     "another size": ({"cfg": {**CFG, "input_size": [1, 8, 8]}}, "config.json is damaged"),
     "too few names": ({"label_names": ["one"]}, "1 label_names for 7 classes"),
+    "other classes": ({"num_classes": 1000}, "num_classes is 1000, the weights have 7"),
+    "borders": ({"cfg": {**CFG, "crop_mode": "border"}}, "has crop_mode 'border'"),
+    "any filter": ({"cfg": {**CFG, "interpolation": "random"}}, "has interpolation 'random'"),
 }
 
 
@@ -447,6 +458,7 @@ def test_transformers_names_classes_and_constants(basic: nn.Module, tmp_path: Pa
     (folder / "model.safetensors").unlink()
     (folder / "x.bin").rename(folder / "pytorch_model.bin")
     processor = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.25, 0.2, 0.5], "size": 192}
+    processor["resample"] = 3
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     network = load_network(folder)
     assert_answers(network, basic)
@@ -455,21 +467,27 @@ def test_transformers_names_classes_and_constants(basic: nn.Module, tmp_path: Pa
     assert network.image_size == (192, 192)
 
 
-SIZES: list[tuple[dict[str, Any], tuple[int, int]]] = [
-    ({"size": {"shortest_edge": 288}}, (288, 288)),
-    ({"size": {"height": 96, "width": 128}}, (96, 128)),
-    ({"size": 256, "do_center_crop": True, "crop_size": 224}, (224, 224)),
-    ({}, (224, 224)),
-]
-
-
-@pytest.mark.parametrize(("processor", "size"), SIZES)
-def test_transformers_sizes(
-    processor: dict[str, Any], size: tuple[int, int], basic: nn.Module, tmp_path: Path
+def test_transformers_without_a_processor_are_shown_as_imagenet(
+    basic: nn.Module, tmp_path: Path
 ) -> None:
-    folder = transformers_folder(tmp_path / "net", basic)
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    assert load_network(folder).image_size == size
+    network = load_network(transformers_folder(tmp_path / "net", basic))
+    assert (network.image_size, network.shown) == ((224, 224), 0.875)
+
+
+def test_transformers_without_a_head_leave_a_prefix_out(basic: nn.Module, tmp_path: Path) -> None:
+    folder = transformers_folder(tmp_path / "net", basic, id2label={"0": "a", "1": "b"})
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    backbone = {
+        name.removeprefix("resnet."): tensor
+        for name, tensor in state.items()
+        if name.startswith("resnet.")
+    }
+    safetensors.torch.save_file(backbone, folder / "model.safetensors")
+    network = load_network(folder)
+    assert (network.has_head, network.class_names) == (False, ())
+    assert network.origin.endswith("(without a head)")
+    for name, tensor in basic.state_dict().items():
+        assert name.startswith("fc.") or torch.equal(network.model.state_dict()[name], tensor)
 
 
 REFUSED_BY_TRANSFORMERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -484,6 +502,7 @@ REFUSED_BY_TRANSFORMERS: dict[str, tuple[dict[str, Any], str]] = {
     "too few names": ({"id2label": {"0": "one"}}, "id2label names 1 classes"),
     "names that are numbers": ({"id2label": {"0": 1}}, "are not names"),
     "names without order": ({"id2label": {"a": "one"}}, "config.json is damaged"),
+    "a gap": ({"id2label": {"0": "a", "2": "c"}}, "names 2 classes, but not the class 1"),
 }
 
 
@@ -663,6 +682,19 @@ def test_keras_answers_as_it_did(writer: str, tmp_path: Path) -> None:
     assert network.format == "keras"
     for words in ("v1 (stride in the 1x1)", "BGR to RGB", "biases folded"):
         assert words in network.origin
+
+
+def test_keras_names_of_one_table_are_not_read_over_and_over(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        names = [f"layer{number}" for number in range(9)]
+        file.attrs["layer_names"] = listed(*names)
+        table = file.create_dataset("table", data=np.zeros(100_000, np.float32))
+        for name in names:
+            group = file.create_group(name)
+            group.attrs["weight_names"] = listed("kernel:0")
+            group["kernel:0"] = table
+    with pytest.raises(WeightsError, match="does not hold 'layer1/kernel' whole"):
+        load_network(tmp_path / "net.h5")
 
 
 def test_keras_is_v1(tmp_path: Path) -> None:
@@ -1680,7 +1712,7 @@ VIEWS = {
     "oblong": ((96, 64), 0.875, Resize()),
 }
 HOLD_ALL = {"resnetkit": set(VIEWS), "timm": set(VIEWS)}
-HOLD_ALL["transformers"] = set(VIEWS) - {"squashed and cut", "oblong"}
+HOLD_ALL["transformers"] = set(VIEWS) - {"oblong"}
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -1723,6 +1755,24 @@ PROCESSORS: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
         ((224, 224), 256, "bilinear", "center"),
     ),
     "bicubic": ({"size": 224, "resample": 3}, ((224, 224), 256, "bicubic", "center")),
+    "the default size": ({"size": "left out"}, ((384, 384), 384, "bilinear", "squash")),
+    "the default crop": (
+        {"image_processor_type": "CLIPImageProcessor", "size": 225},
+        ((224, 224), 225, "bilinear", "center"),
+    ),
+    "squashed and cut": (
+        {"image_processor_type": "BitImageProcessor", "size": [256, 256]},
+        ((224, 224), 256, "bilinear", "squash"),
+    ),
+    "an older name": (
+        {"image_processor_type": None, "feature_extractor_type": "ViTFeatureExtractor"},
+        ((224, 224), 224, "bilinear", "squash"),
+    ),
+    "no name": ({"image_processor_type": None}, ((224, 224), 256, "bilinear", "center")),
+    "no more cut off": (
+        {"do_center_crop": True, "crop_size": 224},
+        ((224, 224), 256, "bilinear", "center"),
+    ),
 }
 
 
@@ -1738,7 +1788,8 @@ def processed(folder: Path, out: Path, **facts: Any) -> TrainedNetwork:
     shutil.copytree(folder, out)
     base = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1], "resample": 2, "size": 224}
     kind = {"image_processor_type": "ConvNextImageProcessor"}
-    (out / "preprocessor_config.json").write_text(json.dumps({**base, **kind, **facts}))
+    whole = {key: value for key, value in {**base, **kind, **facts}.items() if value != "left out"}
+    (out / "preprocessor_config.json").write_text(json.dumps(whole))
     return load_network(out)
 
 
@@ -1751,6 +1802,21 @@ def test_images_are_shown_as_their_processor_shows_them(
     assert network.image_size == size
     assert network.resize.side(size[0], network.shown) == side
     assert (network.resize.interpolation, network.resize.mode) == (interpolation, mode)
+    assert_pixels(network, side)
+
+
+def assert_pixels(network: TrainedNetwork, side: int) -> None:
+    """Compares with torchvision's transforms of the whole image, though it is a large JPEG."""
+    size, resize = network.image_size[0], network.resize
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((1800, 1161)).save(stream, "JPEG")
+    filter_ = v2.InterpolationMode(resize.interpolation)
+    wanted = side if resize.mode == "center" else (side, side)
+    whole = v2.functional.pil_to_tensor(v2.Resize(wanted, filter_)(Image.open(stream)))
+    upper, left = ((extent - size) // 2 for extent in whole.shape[1:])  # rounded down
+    theirs = whole[:, upper : upper + size, left : left + size]
+    assert torch.equal(View.of(network).pixels(stream.getvalue()), theirs)
 
 
 @pytest.mark.parametrize(
@@ -1760,6 +1826,13 @@ def test_images_are_shown_as_their_processor_shows_them(
         ({"do_normalize": False}, 0.0, 255.0),
         ({"do_rescale": False}, 0.5, 0.2),
         ({"rescale_factor": 1 / 127.5}, 0.5 * 127.5, 0.2 * 127.5),
+        ({"image_mean": 0.4, "image_std": 0.3}, 0.4 * 255, 0.3 * 255),
+        ({"image_mean": "left out"}, 0.5 * 255, 0.2 * 255),
+        (
+            {"image_processor_type": "CLIPImageProcessor", "image_mean": "left out"},
+            0.48145466 * 255,
+            0.2 * 255,
+        ),
     ],
 )
 def test_values_are_scaled_as_their_processor_scales_them(
@@ -1770,17 +1843,49 @@ def test_values_are_scaled_as_their_processor_scales_them(
     assert network.std[0].item() == pytest.approx(std)
 
 
-@pytest.mark.parametrize(
-    "facts",
-    [
-        *({"do_resize": False}, {"do_flip_channel_order": True}, {"do_pad": True}),
-        *({"resample": 9}, {"rescale_factor": 0}, {"size": {"shortest_edge": 10**6}}),
-        {"do_center_crop": True, "size": {"shortest_edge": 100}, "crop_size": 224},
-    ],
-    ids=str,
-)
+UNDONE: dict[str, tuple[dict[str, Any], str]] = {
+    "no resizing": ({"do_resize": False}, "has no do_resize: images of any size"),
+    "null for no": ({"do_resize": None}, "has no do_resize: images of any size"),
+    "blue first": ({"do_flip_channel_order": True}, "blue would come first"),
+    "borders": ({"do_pad": True}, "borders would be added"),
+    "a word for no": ({"do_normalize": "false"}, "do_normalize is 'false', expected true or false"),
+    "no filter": ({"resample": 9}, "resample is 9, no filter of Pillow"),
+    "an unnamed filter": ({"resample": "left out"}, "does not say 'resample'"),
+    "no factor": ({"rescale_factor": 0}, "rescale_factor is 0"),
+    "vast": ({"size": {"shortest_edge": 10**6}}, "are not sizes or counts"),
+    "a longest edge": ({"size": {"longest_edge": 224}}, "has a size of longest_edge"),
+    "both sides": ({"size": {"height": 96, "width": 96}}, "ConvNextImageProcessor fails"),
+    "cut again": ({"do_center_crop": True, "crop_size": 100}, "some versions of transformers only"),
+    "cut out of less": (
+        {"image_processor_type": "BitImageProcessor", "size": 100, "crop_size": 224},
+        "cuts 224 pixels out of 100",
+    ),
+    "oblong": (
+        {"image_processor_type": "BitImageProcessor", "crop_size": {"height": 96, "width": 64}},
+        "cuts 96x64 pixels out, which are no square",
+    ),
+    "of many sizes": (
+        {"image_processor_type": "BitImageProcessor", "do_center_crop": False},
+        "has no do_center_crop, so that the sizes of images differ",
+    ),
+    "of other sizes": (
+        {"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 96}},
+        "so that sizes differ",
+    ),
+    "another class": (
+        {"image_processor_type": "EfficientNetImageProcessor"},
+        "is of 'EfficientNetImageProcessor', which resnetkit does not know",
+    ),
+    "a mean in words": ({"image_mean": ["a", "b", "c"]}, "are not a mean or a deviation"),
+}
+
+
+@pytest.mark.parametrize("case", UNDONE)
 def test_what_is_not_done_to_images_is_refused(
-    facts: dict[str, Any], folder_of_transformers: Path, tmp_path: Path
+    case: str, folder_of_transformers: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(WeightsError, match=r"which resnetkit does not do|says what cannot be"):
+    facts, message = UNDONE[case]
+    with pytest.raises(WeightsError) as caught:
         processed(folder_of_transformers, tmp_path / "net", **facts)
+    assert message in str(caught.value)
+    assert str(tmp_path / "net" / "preprocessor_config.json") in str(caught.value)

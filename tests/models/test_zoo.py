@@ -477,3 +477,9 @@ def test_a_generator_of_its_own_leaves_the_global_one_as_it_was() -> None:
 def test_a_preactivated_network_of_any_depth_can_be_built() -> None:
     model = cifar_resnet(14, preactivation=True)
     assert isinstance(model.get_submodule("layer1.0"), PreactivationBasicBlock)
+
+
+@pytest.mark.parametrize("depth", [600_002, 10**30])
+def test_no_network_is_deeper_than_can_be_built(depth: int) -> None:
+    with pytest.raises(ArchitectureError, match="expected up to 10,000"):
+        cifar_resnet(depth)

@@ -199,6 +199,8 @@ def convert(
         print_json({"file": str(out), "from": network.format, "to": to, **counts(again)})
         return
     remark(f"read: {network.origin}")
+    if network.class_names and not again.class_names:
+        remark(f"the format {to} does not hold the names of classes: they are left out")
     remark(f"{counts(again)['tensors']} tensors and the logits read again are equal to the bit")
     say(out)
 
@@ -230,6 +232,8 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
             "std": network.std.flatten().tolist(),
         },
         "image_size": list(network.image_size),
+        "shown": network.shown,
+        "resize": asdict(network.resize),
         "data": network.data,
         "class_names": list(network.class_names),
         "origin": network.origin,
@@ -252,12 +256,29 @@ def in_words(network: "TrainedNetwork") -> dict[str, str]:
         "parameters": f"{counted['parameters']:,}",
         "tensors": str(counted["tensors"]),
         "images": f"{architecture.in_channels} x {network.image_size[0]} x {network.image_size[1]}",
+        "shown": shown_in_words(network),
         "mean": constants_in_words(network.mean),
         "deviation": constants_in_words(network.std),
         "classes": classes_in_words(network),
         "trained on": network.data or "not said",
         "recognised as": network.origin,
     }
+
+
+def shown_in_words(network: "TrainedNetwork") -> str:
+    """Returns how an image of any size becomes one of the network's size."""
+    resize, size = network.resize, network.image_size
+    sides = [resize.side(side, network.shown) for side in size]
+    to = f"{sides[0]} x {sides[1]}"
+    if resize.mode == "squash":
+        resized = f"both sides resized to {to}"
+    else:
+        resized = (
+            f"the shorter side resized to {sides[0]}"
+            if sides[0] == sides[1]
+            else f"resized to cover {to}"
+        )
+    return f"the middle of an image, {resized} ({resize.interpolation})"
 
 
 def constants_in_words(constants: "Tensor") -> str:

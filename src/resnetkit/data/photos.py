@@ -78,7 +78,7 @@ class Photos:
         return self.decoded(
             sample_ids,
             lambda _, image: np.asarray(center_view(image, self.size, self.side, self.resize)),
-            side=self.side,
+            side=self.resize.least_side(self.side),
         )
 
     def ten_crops(self, sample_ids: Tensor) -> list[Tensor]:
@@ -96,7 +96,8 @@ class Photos:
             crops = [*five_crops(whole, self.size), *five_crops(ImageOps.mirror(whole), self.size)]
             return np.stack([np.asarray(crop) for crop in crops], -1)
 
-        return list(self.decoded(sample_ids, ten, side=self.side).unbind(-1))
+        least = self.resize.least_side(self.side)
+        return list(self.decoded(sample_ids, ten, side=least).unbind(-1))
 
     def whole(self, sample_id: int, side: int) -> Tensor:
         """Decodes an image and returns all of it, its shorter side resized: uint8 (C, H, W).
@@ -109,7 +110,7 @@ class Photos:
         def view(_: int, image: Image.Image) -> npt.NDArray[np.uint8]:
             return np.asarray(resized(image, side, self.resize))
 
-        return self.decoded(ids, view, side=side)[0]
+        return self.decoded(ids, view, side=self.resize.least_side(side))[0]
 
     def random_views(
         self, sample_ids: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, size: int

@@ -69,7 +69,7 @@ class View:
                 mode = "RGB" if self.channels == 3 else "L"
                 middle = self.middle(in_mode(upright(picture), mode))
         else:
-            options = {"channels": self.channels, "short_side": self.side}
+            options = {"channels": self.channels, "short_side": self.resize.least_side(self.side)}
             content, name = (
                 (picture, "the image")
                 if isinstance(picture, bytes)

@@ -172,11 +172,19 @@ def is_share(value: object) -> bool:
     return isinstance(value, int | float) and 0 < value < 1
 
 
+LARGEST_DEPTH = 10_000  # layers; the deepest that was published has 1,202
+
+
 def cifar(depth: int, *, block: BlockName = "basic", **options: Any) -> Architecture:
     """Returns the architecture of He et al. 2015, sec. 4.2: three stages of n blocks."""
     check_option("block", block)
     if isinstance(depth, bool) or not isinstance(depth, int):
         raise ArchitectureError(f"depth is {depth!r}: expected a whole number, such as 56.")
+    if depth > LARGEST_DEPTH:
+        raise ArchitectureError(
+            f"a network of {depth:,} layers would take minutes to build and gigabytes to hold:"
+            f" expected up to {LARGEST_DEPTH:,}."
+        )
     layers = {"basic": 6, "bottleneck": 9}[block]
     if depth < layers + 2 or (depth - 2) % layers:
         lower = max((depth - 2) // layers, 1) * layers + 2

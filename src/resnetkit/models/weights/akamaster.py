@@ -18,6 +18,7 @@ from resnetkit.models.weights.layout import add_batch_counts
 from resnetkit.models.weights.network import TrainedNetwork, built
 from resnetkit.models.weights.tensors import Tensors
 from resnetkit.models.zoo import Architecture, cifar
+from resnetkit.resizing import FULL
 
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -62,6 +63,7 @@ def load_akamaster(path: Path, state: Tensors) -> TrainedNetwork:
             f" {architecture.shortcut} ({sides}), images normalised with the constants of ImageNet"
         ),
         format="akamaster",
+        resize=FULL,
     )
 
 

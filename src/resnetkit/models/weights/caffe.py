@@ -42,6 +42,7 @@ from resnetkit.models.weights.protobuf import (
 )
 from resnetkit.models.weights.tensors import Tensors, check_values, is_safetensors, read_content
 from resnetkit.models.zoo import known_as
+from resnetkit.resizing import FULL
 
 __all__ = ["caffe_bytes", "is_caffe", "load_caffe"]
 
@@ -56,6 +57,8 @@ POOLING_KERNEL, POOLING_STRIDE, POOLING_PAD = 2, 3, 4
 NORM_EPS = 3
 
 MEAN_FILE = "ResNet_mean.binaryproto"
+LARGEST_NET = 2**30  # bytes; that of ResNet-152 has 240 MB
+LARGEST_MEAN = 2**21  # bytes; three channels of 224x224 pixels in float64 have 1.2 MB
 NUMBERED = (3, 4)  # stages whose blocks are called a, b1, b2, ... in networks of 101 and 152 layers
 MOST_LETTERED = 6  # blocks, of ResNet-50
 
@@ -146,10 +149,11 @@ def understood(path: Path, layers: dict[str, Fields]) -> TrainedNetwork:
             f" turned from BGR to RGB, pooling rounded up, {words} subtracted from images"
         ),
         format="caffe",
+        resize=FULL,
     )
 
 
-MOST_LAYERS = 20_000  # ResNet-152 has 700
+MOST_LAYERS = 5_000  # ResNet-152 has 700, a network of 1,001 layers would have 4,000
 
 
 def read_layers(path: Path) -> dict[str, Fields]:
@@ -159,7 +163,7 @@ def read_layers(path: Path) -> dict[str, Fields]:
         ValueError: when it is no NetParameter.
         WeightsError: when it cannot be read.
     """
-    net = group_fields(memoryview(read_content(path)), MOST_LAYERS)
+    net = group_fields(memoryview(read_content(path, LARGEST_NET)), MOST_LAYERS)
     if NET_LAYERS_V1 in net:
         raise Malformed(
             "it was written by a Caffe of before 2015, which has no batch normalisation"
@@ -358,7 +362,7 @@ def mean_of(path: Path) -> tuple[Tensor, str]:
         assert mean is not None
         return mean, f"the mean of each channel ({MEAN_FILE} does not lie beside it)"
     try:
-        image = without_ones(blob(memoryview(read_content(beside))), 3)
+        image = without_ones(blob(memoryview(read_content(beside, LARGEST_MEAN))), 3)
     except ValueError as error:
         raise WeightsError(f"{beside} is damaged: {str(error)[:150]}.") from error
     if image.shape != (3, 224, 224):

@@ -21,7 +21,19 @@ ENTRIES = (
 kuangliu/pytorch-cifar and their like."""
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "encoder.", "backbone.")
-"""What names begin with after training on several GPUs, compiling, or in a module of one's own."""
+"""What names begin with after training on several GPUs, compiling, or in a module of one's own; a
+network is found under any other name too."""
+
+STEMS = {
+    "conv1.weight": ("layer1.0.conv1.weight", ""),
+    "conv1.0.weight": ("layer1.0.conv1.weight", ""),
+    "embedder.embedder.convolution.weight": (
+        "encoder.stages.0.layers.0.layer.0.convolution.weight",
+        "resnet.",
+    ),
+}
+"""First convolutions, the ones of the first blocks that come with them, and what belongs to their
+names: torchvision's and transformers'."""
 
 QUERY = "encoder_q."  # of the two networks of MoCo, the one that is used afterwards
 
@@ -64,17 +76,45 @@ def read_state(path: Path, entry: str = "") -> State:
     tensors, found = entry_of(path, read_file(path), entry)
     refuse_both(path, tensors)
     taken = [f"entry {found}"] if found else []
-    prefix, tensors = without_prefixes(tensors)
-    if query := {name: t for name, t in tensors.items() if name.startswith(QUERY)}:
-        taken.append("the query encoder of MoCo without its projection head")
-        tensors = {
-            name.removeprefix(QUERY): tensor
-            for name, tensor in query.items()
-            if not name.startswith(f"{QUERY}fc.")
-        }
+    prefix = prefix_of(path, tensors)
     if prefix:
         taken.append(f"names without {prefix}")
-    return State(tensors, ", ".join(taken))
+    own = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    if prefix.endswith(QUERY):
+        taken.append("the query encoder of MoCo without its projection head")
+        own = {name: tensor for name, tensor in own.items() if not name.startswith("fc.")}
+    elif others := [name for name in tensors if not name.startswith(prefix)]:
+        more = ", ..." if len(others) > 3 else ""
+        taken.append(f"without {len(others)} other tensor(s): {', '.join(others[:3])}{more}")
+    return State(own, ", ".join(taken))
+
+
+def prefix_of(path: Path, tensors: Tensors) -> str:
+    """Returns what the names of a network begin with, such as `module.` or `model.backbone.`.
+
+    Raises:
+        WeightsError: when there are several networks, none of which is known to be the one.
+    """
+    found = dict.fromkeys(
+        name.removesuffix(stem).removesuffix(own)
+        for name in tensors
+        for stem, (block, own) in STEMS.items()
+        if name.endswith(stem) and f"{name.removesuffix(stem)}{block}" in tensors
+    )
+    prefixes = [prefix for prefix in found if not prefix or prefix.endswith(".")]
+    if queries := [prefix for prefix in prefixes if prefix.endswith(QUERY)]:
+        return queries[0]
+    if len(prefixes) > 1:
+        raise WeightsError(
+            f"{path} holds several networks, whose names begin with"
+            f" {', '.join(prefix or 'nothing' for prefix in prefixes[:5])}: save the one that"
+            " is meant alone."
+        )
+    return prefixes[0] if prefixes else ""
 
 
 def entry_of(path: Path, content: object, entry: str) -> tuple[Tensors, str]:
@@ -113,16 +153,3 @@ def refuse_both(path: Path, tensors: Tensors) -> None:
     for prefix in PREFIXES:
         if any(name.removeprefix(prefix) in tensors for name in tensors if name.startswith(prefix)):
             raise WeightsError(f"{path} names a tensor twice, with '{prefix}' and without.")
-
-
-def without_prefixes(tensors: Tensors) -> tuple[str, Tensors]:
-    """Returns what all names begin with and nobody needs, and the tensors without it."""
-    taken = ""
-    while prefix := next((p for p in PREFIXES if tensors and all_begin(tensors, p)), ""):
-        taken += prefix
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return taken, tensors
-
-
-def all_begin(tensors: Tensors, prefix: str) -> bool:
-    return all(name.startswith(prefix) for name in tensors)

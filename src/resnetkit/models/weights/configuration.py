@@ -11,10 +11,11 @@ from torch import Tensor
 
 from resnetkit.errors import WeightsError
 from resnetkit.models.weights.conventions import pixels
-from resnetkit.untrusted import parse_json, read_bounded
+from resnetkit.untrusted import parse_json, read_bounded, recognized_mistake
 
 __all__ = [
     "IMPOSSIBLE",
+    "check_mistake",
     "constants",
     "counts",
     "damaged",
@@ -50,14 +51,22 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 def read_configuration(path: Path) -> dict[str, Any]:
     """Returns the mapping in a JSON file."""
     try:
-        facts = parse_json(read_bounded(path, LARGEST_CONFIGURATION))
+        content = read_bounded(path, LARGEST_CONFIGURATION)
+        facts = parse_json(content)
         if not isinstance(facts, dict):
             raise ValueError("it is not an object")
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
+        check_mistake(path, content)
         raise damaged(path, error) from error
     return facts
+
+
+def check_mistake(path: Path, content: bytes) -> None:
+    """Raises WeightsError for what people have in place of a file when a download went wrong."""
+    if mistake := recognized_mistake(content):
+        raise WeightsError(f"{path} is not what its name says: {mistake}.")
 
 
 def damaged(path: Path, error: Exception) -> WeightsError:

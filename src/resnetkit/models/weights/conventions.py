@@ -13,7 +13,6 @@ from resnetkit.errors import WeightsError
 from resnetkit.models.blocks import StrideIn
 from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.zoo import Architecture, BlockName
-from resnetkit.resizing import BILINEAR
 
 __all__ = [
     "FORMATS",
@@ -27,6 +26,7 @@ __all__ = [
     "pixels",
     "stride_named",
     "variant_of",
+    "view_of",
 ]
 
 VARIANTS: dict[str, StrideIn] = {"v1": "1x1", "v1.5": "3x3"}
@@ -229,19 +229,29 @@ def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
                     f" {words(expected)}, which the format does not write down"
                 )
     if convention.view is not None:
-        view = (network.image_size, network.shown, network.resize)
-        if view != (convention.view[0], convention.view[1], BILINEAR):
+        expected_size, expected_share = convention.view
+        expected_side = round(max(expected_size) / expected_share)
+        if view_of(network) != (expected_size, expected_side, "bilinear", "center"):
             height, width = network.image_size
             problems.append(
                 f"its images are of {height}x{width} pixels, {network.shown:g} of the shorter side,"
                 f" {network.resize.interpolation} and {network.resize.mode}; the format does not"
-                f" write that down, and its readers expect {convention.view[0][0]} pixels,"
-                f" {convention.view[1]:g}, bilinear and center"
+                f" write that down, and its readers expect {expected_size[0]} pixels,"
+                f" {expected_share:g}, bilinear and center"
             )
     names = network.class_names
     if len(names) == 1000 and names != imagenet_classes(1000) and not convention.names_classes:
         problems.append("its 1000 classes are not those of ImageNet, which they would be taken for")
     return problems
+
+
+def view_of(network: TrainedNetwork) -> tuple[tuple[int, int], int, str, str]:
+    """Returns what decides which pixels of an image a network is shown.
+
+    Where what is cut off is odd, readers put the middle a pixel apart: that is not compared.
+    """
+    side = network.resize.side(max(network.image_size), network.shown)
+    return network.image_size, side, network.resize.interpolation, network.resize.mode
 
 
 def crop_for_floor(network: TrainedNetwork) -> float:

@@ -10,7 +10,13 @@ from torch import Tensor
 from resnetkit.errors import StorageError, UsageError, WeightsError, did_you_mean
 from resnetkit.models.weights.akamaster import akamaster_bytes
 from resnetkit.models.weights.caffe import caffe_bytes
-from resnetkit.models.weights.conventions import CONVENTIONS, FORMATS, check_held, variant_of
+from resnetkit.models.weights.conventions import (
+    CONVENTIONS,
+    FORMATS,
+    check_held,
+    variant_of,
+    view_of,
+)
 from resnetkit.models.weights.keras import keras_bytes
 from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.model_folder import model_folder_files
@@ -120,12 +126,6 @@ def check_equal(path: Path, network: TrainedNetwork, again: TrainedNetwork) -> N
             f"reading {path} again after writing it gave something else:"
             f" {', '.join(sorted(differing)[:3])}. It was removed; please report this."
         )
-
-
-def view_of(network: TrainedNetwork) -> tuple[object, ...]:
-    """Returns what decides which pixels of an image a network is shown."""
-    side = network.resize.side(max(network.image_size), network.shown)
-    return network.image_size, side, network.resize.interpolation, network.resize.mode
 
 
 def same_bits(one: Tensor | None, other: Tensor | None) -> bool:

@@ -81,13 +81,16 @@ def main(path: str) -> None:
                 " others. Write it with model.save('NAME.h5'), or fetch the published file."
             )
         arrays: dict[str, numpy.ndarray[Any, Any]] = {}
+        remaining = os.path.getsize(path)
         for layer in names(root, "layer_names"):
             group = member(root, layer)
             for weight in names(group, "weight_names"):
                 name = f"{layer}/{weight.rpartition('/')[2].removesuffix(':0')}"
                 if name in arrays:
                     refuse(f"holds '{name}' twice.")
-                arrays[name] = values(member(group, weight), name, os.path.getsize(path))
+                dataset = member(group, weight)
+                arrays[name] = values(dataset, name, remaining)
+                remaining -= dataset.nbytes  # which several names may lead to
     if not arrays:
         refuse("holds no weights.")
     sys.stdout.buffer.write(safetensors.numpy.save(arrays))
@@ -121,14 +124,14 @@ def member(group: Any, path: str) -> Any:
     return group
 
 
-def values(dataset: Any, name: str, file_bytes: int) -> "numpy.ndarray[Any, Any]":
-    """Returns the numbers of a dataset, all of which lie in the file."""
+def values(dataset: Any, name: str, most_bytes: int) -> "numpy.ndarray[Any, Any]":
+    """Returns the numbers of a dataset, all of which lie in the file beside those read before."""
     import h5py
     import numpy
 
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.shape is None:
         refuse(f"holds no table of numbers in '{name}'.")
-    if dataset.external or dataset.is_virtual or dataset.nbytes > file_bytes:
+    if dataset.external or dataset.is_virtual or dataset.nbytes > most_bytes:
         refuse(f"does not hold '{name}' whole.")
     return numpy.asarray(dataset[()], dtype="<f4").reshape(dataset.shape)
 

@@ -37,6 +37,7 @@ from resnetkit.models.weights.layout import (
 from resnetkit.models.weights.network import TrainedNetwork, built
 from resnetkit.models.weights.tensors import Tensors
 from resnetkit.models.zoo import known_as
+from resnetkit.resizing import FULL
 
 __all__ = ["is_keras", "keras_bytes", "load_keras"]
 
@@ -95,6 +96,7 @@ def load_keras(path: Path) -> TrainedNetwork:
             " turned from BGR to RGB, only the mean subtracted from images"
         ),
         format="keras",
+        resize=FULL,
     )
 
 

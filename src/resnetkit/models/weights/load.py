@@ -7,12 +7,12 @@ from typing import Any
 from resnetkit.errors import UsageError, WeightsError
 from resnetkit.models.weights.akamaster import is_akamaster, load_akamaster
 from resnetkit.models.weights.caffe import is_caffe, load_caffe
-from resnetkit.models.weights.checkpoints import State, read_state, split_entry
+from resnetkit.models.weights.checkpoints import read_state, split_entry
 from resnetkit.models.weights.configuration import WEIGHT_FILES, read_configuration
 from resnetkit.models.weights.conventions import VARIANTS, check_variant
 from resnetkit.models.weights.keras import is_keras, load_keras
 from resnetkit.models.weights.model_folder import load_model_folder
-from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.models.weights.network import TrainedNetwork, with_remarks
 from resnetkit.models.weights.published import find_published, similar
 from resnetkit.models.weights.state_dicts import (
     is_timm,
@@ -103,12 +103,6 @@ def load_configured(configuration: Path) -> TrainedNetwork:
     return load_model_folder(configuration.parent)
 
 
-def with_words(network: TrainedNetwork, state: State) -> TrainedNetwork:
-    """Returns a network that says what was taken off its tensors, and that it has no head."""
-    words = [*filter(None, [state.found]), *([] if network.has_head else ["without a head"])]
-    return replace(network, origin=f"{network.origin} ({', '.join(words)})") if words else network
-
-
 def load_file(path: Path, variant: str, entry: str = "") -> TrainedNetwork:
     """Loads a single file of weights."""
     if is_configured(path) and not entry:
@@ -120,9 +114,9 @@ def load_file(path: Path, variant: str, entry: str = "") -> TrainedNetwork:
         return load_caffe(path)
     state = read_state(path, entry)
     if is_akamaster(state.tensors):
-        return with_words(load_akamaster(path, state.tensors), state)
+        return with_remarks(load_akamaster(path, state.tensors), state)
     if is_torchvision(state.tensors):
-        return with_words(load_torchvision(path, state.tensors, variant), state)
+        return with_remarks(load_torchvision(path, state.tensors, variant), state)
     if is_transformers_state(state.tensors):
         raise WeightsError(
             f"{path} has the names of Hugging Face transformers, but no config.json of theirs lies"

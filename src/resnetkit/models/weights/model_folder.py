@@ -12,6 +12,7 @@ from torch import Tensor
 from resnetkit.errors import ArchitectureError, WeightsError
 from resnetkit.models.weights.configuration import (
     IMPOSSIBLE,
+    check_mistake,
     counts,
     damaged,
     image_side,
@@ -92,7 +93,9 @@ def check_digests(folder: Path, facts: dict[str, Any]) -> None:
         )
     found = {"config.json": facts_digest(facts)}
     for name in ("model.safetensors", "preprocessing.safetensors"):
-        found[name] = hashlib.sha256(read_content(folder / name)).hexdigest()
+        content = read_content(folder / name)
+        check_mistake(folder / name, content)
+        found[name] = hashlib.sha256(content).hexdigest()
     for name, digest in found.items():
         if digests.get(name) != digest:
             raise WeightsError(

@@ -1,6 +1,6 @@
 """A trained network, with all that is needed to use it, from whatever file it comes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -8,11 +8,12 @@ from torch import Tensor
 
 from resnetkit.errors import WeightsError
 from resnetkit.models.resnet import ResNet
+from resnetkit.models.weights.checkpoints import State
 from resnetkit.models.weights.tensors import Tensors, check_names, check_values
 from resnetkit.models.zoo import Architecture
 from resnetkit.resizing import BILINEAR, Resize
 
-__all__ = ["TrainedNetwork", "built", "check_head"]
+__all__ = ["TrainedNetwork", "built", "check_head", "with_remarks"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ def check_head(network: TrainedNetwork) -> None:
             f"the network ({network.origin}) has no head, so that it tells no classes apart. Train"
             " one with 'resnet train --weights', or take its features with 'resnet features'."
         )
+
+
+def with_remarks(network: TrainedNetwork, state: State) -> TrainedNetwork:
+    """Returns a network that says what was taken off its tensors, and that it has no head."""
+    words = [*filter(None, [state.found]), *([] if network.has_head else ["without a head"])]
+    return replace(network, origin=f"{network.origin} ({', '.join(words)})") if words else network
 
 
 def built(path: Path, architecture: Architecture, tensors: Tensors) -> ResNet:

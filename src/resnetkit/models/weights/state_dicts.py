@@ -35,14 +35,14 @@ from resnetkit.models.weights.conventions import (
     variant_of,
 )
 from resnetkit.models.weights.layout import add_batch_counts, recognised, with_head
-from resnetkit.models.weights.network import TrainedNetwork, built
+from resnetkit.models.weights.network import TrainedNetwork, built, with_remarks
 from resnetkit.models.weights.tensors import (
     Tensors,
     read_metadata,
     safetensors_bytes,
 )
 from resnetkit.models.zoo import Architecture, known_as
-from resnetkit.resizing import INTERPOLATIONS, Resize
+from resnetkit.resizing import FULL, INTERPOLATIONS, Resize
 
 __all__ = [
     "is_timm",
@@ -109,6 +109,7 @@ def load_torchvision(path: Path, tensors: Tensors, variant: str) -> TrainedNetwo
             " of ImageNet"
         ),
         format="torchvision",
+        resize=FULL,
         has_head=has_head,
     )
 
@@ -189,10 +190,10 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
         mean, std, size = preprocessing(facts["pretrained_cfg"], architecture.in_channels)
         shown = share(facts["pretrained_cfg"].get("crop_pct") or 0.875)
         resize = timm_resize(configuration, facts["pretrained_cfg"])
-        class_names = names_of_classes(facts, architecture.num_classes)
+        class_names = names_of_classes(facts, architecture.num_classes) if has_head else ()
     except IMPOSSIBLE as error:
         raise damaged(configuration, error) from error
-    return TrainedNetwork(
+    network = TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
         mean=mean,
@@ -209,6 +210,7 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
         shown=shown,
         resize=resize,
     )
+    return with_remarks(network, state)
 
 
 def timm_resize(configuration: Path, facts: dict[str, Any]) -> Resize:
@@ -218,7 +220,7 @@ def timm_resize(configuration: Path, facts: dict[str, Any]) -> Resize:
         WeightsError: when it fills borders, or with a filter that is not known.
     """
     mode: Any = facts.get("crop_mode") or "center"
-    interpolation: Any = facts.get("interpolation") or "bilinear"
+    interpolation: Any = facts.get("interpolation") or "bicubic"  # as timm, where it is missing
     if mode not in ("center", "squash"):
         raise WeightsError(
             f"{configuration} has crop_mode {mode!r}: resnetkit shows the middle of an image, or"
@@ -229,7 +231,7 @@ def timm_resize(configuration: Path, facts: dict[str, Any]) -> Resize:
             f"{configuration} has interpolation {interpolation!r}: expected one of"
             f" {', '.join(INTERPOLATIONS)}."
         )
-    return Resize(interpolation, mode, "floor")
+    return Resize(interpolation, mode, "floor", draft=False)
 
 
 def refuse_changes(configuration: Path, facts: dict[str, Any]) -> None:
@@ -256,6 +258,9 @@ def preprocessing(facts: dict[str, Any], channels: int) -> tuple[Tensor, Tensor,
 
 def names_of_classes(facts: dict[str, Any], count: int) -> tuple[str, ...]:
     """Returns the names that timm's configuration gives, else ImageNet's where they fit."""
+    said = facts.get("num_classes", count)
+    if said not in (count, 0):
+        raise ValueError(f"num_classes is {str(said)[:50]}, the weights have {count}")
     named = facts.get("label_names") or facts["pretrained_cfg"].get("label_names")
     if not named:
         return imagenet_classes(count)
