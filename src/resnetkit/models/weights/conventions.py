@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,6 +48,7 @@ class Convention:
         mean: that its images are normalised with, (C, 1, 1) for pixels of 0 to 255; None: it says.
         std: likewise.
         view: size of the images and the part of the shorter side that is shown; None: it says.
+        offset: of the middle that its readers cut out; see `Resize`.
         names_classes: whether it holds the names of classes.
         counts_batches: whether it holds how many batches the running statistics have seen.
     """
@@ -57,6 +58,7 @@ class Convention:
     mean: Tensor | None = None
     std: Tensor | None = None
     view: tuple[tuple[int, int], float] | None = None
+    offset: Literal["round", "floor"] = "round"
     names_classes: bool = False
     counts_batches: bool = True
 
@@ -104,7 +106,9 @@ CONVENTIONS: dict[str, Convention] = {
         view=IMAGENET_VIEW,
     ),
     "timm": Convention({**IMAGENET_OPTIONS, "stride_in": ("3x3",)}, names_classes=True),
-    "transformers": Convention({**IMAGENET_OPTIONS, **UNGROUPED}, stages=0, names_classes=True),
+    "transformers": Convention(
+        {**IMAGENET_OPTIONS, **UNGROUPED}, stages=0, offset="floor", names_classes=True
+    ),
     "keras": Convention(
         {**BOTTLENECKS, "norm_eps": (KERAS_NORM_EPS,)},
         mean=torch.tensor(CAFFE_MEAN)[:, None, None],
@@ -239,6 +243,14 @@ def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
                 f" write that down, and its readers expect {expected_size[0]} pixels,"
                 f" {expected_share:g}, bilinear and center"
             )
+    size = max(network.image_size)
+    side = network.resize.side(size, network.shown)
+    middle = network.resize.margin(side, size)
+    theirs = replace(network.resize, offset=convention.offset).margin(side, size)
+    if middle != theirs:
+        problems.append(
+            f"the middle of {side} pixels begins at {middle}, for readers of the format at {theirs}"
+        )
     names = network.class_names
     if len(names) == 1000 and names != imagenet_classes(1000) and not convention.names_classes:
         problems.append("its 1000 classes are not those of ImageNet, which they would be taken for")
@@ -248,7 +260,7 @@ def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
 def view_of(network: TrainedNetwork) -> tuple[tuple[int, int], int, str, str]:
     """Returns what decides which pixels of an image a network is shown.
 
-    Where what is cut off is odd, readers put the middle a pixel apart: that is not compared.
+    Where what is cut off is odd, readers may put the middle a pixel apart: see `Convention.offset`.
     """
     side = network.resize.side(max(network.image_size), network.shown)
     return network.image_size, side, network.resize.interpolation, network.resize.mode

@@ -67,7 +67,8 @@ def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedN
     check_head(network)
     if format in CONVENTIONS:
         check_held(network, format)
-    network.model.cpu()  # whoever evaluated it may have left it elsewhere
+    # Whoever evaluated it may have left it elsewhere, and in another order, which rounds otherwise.
+    network.model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     write(network, path, format)
     try:
         again = load_network(path, variant=variant_of(network.architecture))
