@@ -473,6 +473,10 @@ def test_transformers_without_a_processor_are_shown_as_imagenet(
 ) -> None:
     network = load_network(transformers_folder(tmp_path / "net", basic))
     assert (network.image_size, network.shown) == ((224, 224), 0.875)
+    assert "since there is no preprocessor_config.json" in network.origin
+    (tmp_path / "net" / "preprocessor_config.json").symlink_to(tmp_path / "gone")
+    with pytest.raises(WeightsError, match=r"preprocessor_config\.json cannot be read: No such"):
+        load_network(tmp_path / "net")
 
 
 def test_transformers_without_a_head_leave_a_prefix_out(basic: nn.Module, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ of each pixel, a file of its own.
 """
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -357,7 +358,7 @@ def mean_of(path: Path) -> tuple[Tensor, str]:
         WeightsError: when the mean image is damaged.
     """
     beside = path.with_name(MEAN_FILE)
-    if not beside.is_file():
+    if not os.path.lexists(beside):  # a broken link is an error
         mean = CONVENTIONS["caffe"].mean
         assert mean is not None
         return mean, f"the mean of each channel ({MEAN_FILE} does not lie beside it)"

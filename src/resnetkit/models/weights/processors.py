@@ -5,6 +5,7 @@ the processors of transformers 5 that use Pillow; those that use torchvision rou
 differently.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def preprocessing(path: Path, channels: int) -> Preprocessing:
     Raises:
         WeightsError: when it does what resnetkit does not, with the reason, or a value cannot be.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):  # a broken link is an error
         return Preprocessing(*constants(IMAGENET_MEAN, IMAGENET_STD, channels))
     said = read_configuration(path)
     try:

@@ -75,7 +75,8 @@ def load_transformers(configuration: Path, facts: dict[str, Any]) -> TrainedNetw
     v1 = facts.get("downsample_in_bottleneck", False)
     architecture = recognised(path, tensors, stride_in="1x1" if v1 else "3x3")
     check_facts(configuration, facts, architecture)
-    shown = preprocessing(configuration.with_name(PREPROCESSOR), architecture.in_channels)
+    processor = configuration.with_name(PREPROCESSOR)
+    shown = preprocessing(processor, architecture.in_channels)
     try:
         class_names = names_of_classes(facts, architecture.num_classes) if has_head else ()
     except IMPOSSIBLE as error:
@@ -95,6 +96,7 @@ def load_transformers(configuration: Path, facts: dict[str, Any]) -> TrainedNetw
             f"{known_as(architecture) or 'a residual network'} of Hugging Face transformers"
             f"{variant and f', {variant} (stride in the {architecture.stride_in}) as its config'}"
             f"{variant and '.json says'}, images in RGB"
+            f"{'' if processor.exists() else f' as of ImageNet, since there is no {PREPROCESSOR}'}"
         ),
         format="transformers",
         has_head=has_head,
