@@ -1,4 +1,4 @@
-"""resnetkit trains, measures, explains and deploys residual networks.
+"""resnetkit trains, measures and explains residual networks.
 
 The names below are imported when they are first used, so that `import resnetkit` costs nothing.
 """

@@ -130,7 +130,7 @@ def show_outcomes(outcomes: "Sequence[Outcome]", report: Path, *, json: bool) ->
     import json as json_module
 
     if json:
-        print_json(json_module.loads((report.parent / "findings.json").read_text()))
+        print_json(json_module.loads((report.parent / "findings.json").read_text(encoding="utf-8")))
     else:
         for finding in (finding for outcome in outcomes for finding in outcome.findings):
             say(f"{finding.verdict}: {finding.claim}")

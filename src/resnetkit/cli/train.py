@@ -292,7 +292,7 @@ def recipes(name: str = "", /, *, json: Json = False) -> None:
         )
         return
     listed = {
-        each: path.read_text().splitlines()[0].lstrip("# ")
+        each: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         for each, path in named_recipes().items()
     }
     if json:

@@ -270,9 +270,11 @@ def check_fit(network: TrainedNetwork, dataset: Dataset) -> None:
             " it was trained on with --data."
         )
     if network.class_names and network.class_names != dataset.class_names:
+        pairs = zip(network.class_names, dataset.class_names, strict=True)
+        label, (own, other) = next((n, p) for n, p in enumerate(pairs) if p[0] != p[1])
         raise DataError(
-            f"the network was trained on other classes ({', '.join(network.class_names[:3])}, ...)"
-            f" than '{dataset.name}' has ({', '.join(dataset.class_names[:3])}, ...)."
+            f"the network was trained on other classes than '{dataset.name}' has: its class {label}"
+            f" is '{own}', there it is '{other}'."
         )
     channels = network.architecture.in_channels
     if channels != dataset.channels:

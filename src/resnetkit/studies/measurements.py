@@ -33,6 +33,7 @@ from resnetkit.probes.snapshots import snapshots
 from resnetkit.storage import write_file
 from resnetkit.training.run import Run
 from resnetkit.training.world import choose_precision
+from resnetkit.untrusted import parse_json, read_bounded
 
 __all__ = [
     "MEASUREMENTS",
@@ -47,6 +48,7 @@ __all__ = [
 Measured = dict[str, list[float]]
 
 IMAGES = 128  # that a probe looks at
+LARGEST_MEASUREMENT = 2**26  # bytes
 LESION_DRAWS = 10
 PATHS = 4  # of each length
 MOST_LESIONS = 4
@@ -73,8 +75,12 @@ def measure(run: Run, name: str) -> None:
 
 
 def is_measured(run: Run, name: str) -> bool:
-    """Returns whether a measurement of a run is there."""
-    return run.probe_path(name).is_file()
+    """Returns whether a measurement of a run is there and can be read; else it is taken again."""
+    try:
+        measured(run, name)
+    except DataError:
+        return False
+    return True
 
 
 def measured(run: Run, name: str) -> Measured:
@@ -85,7 +91,7 @@ def measured(run: Run, name: str) -> Measured:
     """
     path = run.probe_path(name)
     try:
-        values = json.loads(path.read_text())
+        values = parse_json(read_bounded(path, LARGEST_MEASUREMENT))
         return {key: [float(each) for each in numbers] for key, numbers in values.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(

@@ -1,6 +1,5 @@
 """Trains what a study still misses, many at a time, and computes its findings."""
 
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from resnetkit.studies.table import STUDIES, find_study
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run import Run, read_run
+from resnetkit.untrusted import parse_json, read_bounded
 
 __all__ = [
     "ALL",
@@ -36,6 +36,7 @@ __all__ = [
 ShareObserver = Callable[[float], None]
 """Is given the share of all steps that is done, from 0 to 1."""
 
+LARGEST_FINDINGS = 2**26  # bytes
 SECONDS_BETWEEN_LOOKS = 0.5
 ALL = "all"  # what to call every study together
 
@@ -220,7 +221,7 @@ def read_outcomes_again(folder: Path) -> list[Outcome]:
         UsageError: when the folder is not one, or its runs are not all there.
     """
     try:
-        facts = json.loads((folder / "findings.json").read_text())
+        facts = parse_json(read_bounded(folder / "findings.json", LARGEST_FINDINGS))
         study, scale, changes = str(facts["study"]), str(facts["scale"]), dict(facts["changes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
