@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,15 @@ def test_only_one_file_prints() -> None:
 # Interruptions
 
 
+@pytest.fixture
+def _as_a_command() -> Iterator[None]:
+    """Gives SIGINT the handler that a process begins with; other tests may leave another one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_as_a_command")
 def test_what_a_library_makes_of_an_interruption_is_an_interruption(
     resnet: Resnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +135,7 @@ def test_what_a_library_makes_of_an_interruption_is_an_interruption(
     assert resnet("report", "x") == type(resnet("recipes"))(130, "", "resnet: interrupted.\n")
 
 
+@pytest.mark.usefixtures("_as_a_command")
 def test_an_interruption_that_a_library_swallows_comes_again(
     resnet: Resnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from resnetkit.data.batches import Batch, TrainingBatches
 from resnetkit.data.dataset import Dataset, Images
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.feed import Feed, Normalization
+from resnetkit.data.labels import imagenet_wnids
 from resnetkit.data.photos import Photos, center_view, least_side, random_boxes
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
@@ -170,8 +171,8 @@ def test_a_missing_test_part_is_that_of_validation(tmp_path: Path, make_folder: 
 
 def test_the_folders_of_imagenet_have_its_names(tmp_path: Path, draw: Draw) -> None:
     draw(0).save(tmp_path / "one.jpg")
-    for label in range(1000):
-        folder = tmp_path / "train" / f"n{label:08}"
+    for wnid in imagenet_wnids():
+        folder = tmp_path / "train" / wnid
         folder.mkdir(parents=True)
         for name in ("a.jpg", "b.jpg"):
             (folder / name).hardlink_to(tmp_path / "one.jpg")

@@ -143,6 +143,8 @@ def check_folder(root: Path, *, json: bool) -> None:
     from resnetkit.errors import DataError
 
     images = read_images(root, fewest_classes=1)
+    for words in images.remarks:
+        remark(words)
     given = {file.split for file in images.files}
     if given & {None, "train"}:  # else it is a test set, of which nothing is held out
         images = split_images(images, seed=0)
@@ -158,6 +160,8 @@ def check_folder(root: Path, *, json: bool) -> None:
 
 def folder_facts(report: "FolderReport") -> dict[str, Any]:
     """Returns a report for machines."""
+    from resnetkit.data.image_list import by_reason
+
     return {
         "images": report.images,
         "classes": report.counts,
@@ -175,12 +179,16 @@ def folder_facts(report: "FolderReport") -> dict[str, Any]:
             }
             for group in report.duplicates
         ],
-        "passed_over": list(map(str, report.passed_over)),
+        "passed_over": {
+            reason: list(map(str, paths)) for reason, paths in by_reason(report.passed_over).items()
+        },
     }
 
 
 def show_folder(root: Path, report: "FolderReport") -> None:
     """Prints a report for people."""
+    from resnetkit.data.image_list import by_reason
+
     parts = [part for part in SPLITS if any(part in each for each in report.counts.values())]
     print_table(
         ["class", *parts],
@@ -204,11 +212,8 @@ def show_folder(root: Path, report: "FolderReport") -> None:
         say(duplicates_in_words(group))
     if len(report.duplicates) > MOST_SHOWN:
         say(f"and {len(report.duplicates) - MOST_SHOWN:,} more such groups: --json lists them")
-    if report.passed_over:
-        say(
-            f"passed over {len(report.passed_over):,} files that are no images by their names, such"
-            f" as {report.passed_over[0]}"
-        )
+    for reason, paths in by_reason(report.passed_over).items():
+        say(f"passed over {len(paths):,}: {reason}, such as {paths[0]}")
 
 
 def duplicates_in_words(group: "Duplicates") -> str:

@@ -53,7 +53,7 @@ def evaluate(
             show' says what it is.
     """
     from resnetkit.errors import UsageError
-    from resnetkit.evaluation.evaluate import data_of, evaluate_all
+    from resnetkit.evaluation.evaluate import data_of, evaluate_all, order_in_words
     from resnetkit.models.weights.load import load_network
     from resnetkit.report.evaluation_report import evaluation_facts, write_evaluation
     from resnetkit.report.language import find_language
@@ -68,6 +68,9 @@ def evaluate(
     remark_on_data(dataset.name)
     for each in loaded:
         remark(f"{each.origin}; {split} part of {dataset.name}")
+    for each in loaded:
+        if words := order_in_words(each, dataset):
+            remark(words)
     with bar("evaluate") as progress:
         evaluations = evaluate_all(
             loaded,

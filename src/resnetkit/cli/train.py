@@ -67,6 +67,7 @@ def train(
         recipe = str(begun)
     chosen = asked_recipe(recipe, changes, data, weights, variant, micro_batch)
     if dry_run:
+        remark_on_classes(chosen)
         show_rehearsal(chosen, device=device, threads=threads, json=json)
         return
     folder = out or Path("runs") / f"{chosen.name}-{chosen.digest[:8]}"
@@ -111,6 +112,17 @@ def asked_recipe(
     return chosen
 
 
+def remark_on_classes(recipe: "Recipe") -> None:
+    """Says which classes a recipe on own images learns; a training says it when it starts."""
+    from resnetkit.data.datasets import own_path
+    from resnetkit.data.folder import read_images
+    from resnetkit.data.image_list import classes_in_words
+
+    path = own_path(recipe.data.name)
+    if path is not None:
+        remark(classes_in_words(read_images(path).class_names))
+
+
 def lr_find(
     recipe: str = "",
     *,
@@ -143,6 +155,7 @@ def lr_find(
     if out.suffix != ".svg":
         raise UsageError(f"--out {out}: the chart is a drawing, expected a name that ends in .svg.")
     chosen = asked_recipe(recipe, changes, data, weights, variant, 0)
+    remark_on_classes(chosen)
     with bar("lr-find") as progress:
         search = find_lr(
             chosen,
@@ -192,8 +205,9 @@ class Narrator:
             remark(epoch_words(event, self.interval))
 
     def begin(self, session: "Event") -> None:
-        """Says where the training starts and how precisely it computes."""
+        """Says where the training starts, what it learns and how precisely it computes."""
         self.total_steps = session["total_steps"]
+        remark(session["data"]["classes"])
         start = f"from step {session['from_step']}, " if session["from_step"] else ""
         precision, kernels = session["precision"], session["kernels"]
         hardware = session["hardware"]

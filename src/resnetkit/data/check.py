@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from resnetkit.data.ahead import ahead
 from resnetkit.data.decode import decoding, load_bytes
-from resnetkit.data.folder import ImageFile, ImageList
+from resnetkit.data.image_list import ImageFile, ImageList, PassedOver
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
 
@@ -72,7 +72,7 @@ class FolderReport:
         converted: what is unusual and harmless, with the files it was met in.
         lost: of which images little of the picture is left, and why, with their files.
         duplicates: groups across splits or classes, the exact ones first.
-        passed_over: files that are no images by their names.
+        passed_over: what lies there and is not used, with reasons.
     """
 
     counts: dict[str, dict[str, int]]
@@ -80,7 +80,7 @@ class FolderReport:
     converted: dict[str, tuple[Path, ...]]
     lost: dict[str, tuple[Path, ...]]
     duplicates: tuple[Duplicates, ...]
-    passed_over: tuple[Path, ...]
+    passed_over: tuple[PassedOver, ...]
 
     @property
     def images(self) -> int:

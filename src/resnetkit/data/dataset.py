@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from resnetkit.data.folder import ImageList
+from resnetkit.data.image_list import ImageList
 from resnetkit.data.photos import Photos
 from resnetkit.data.splits import Split
 

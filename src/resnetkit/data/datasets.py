@@ -1,9 +1,9 @@
 """The table of data sets: open one by name, with its content verified and its split fixed."""
 
 import hashlib
+import logging
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,16 @@ from torch import Tensor
 
 from resnetkit.data.check import without_bad
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.folder import ImageList, read_images, split_images
+from resnetkit.data.folder import read_images, split_images
+from resnetkit.data.image_list import ImageList, passed_over_in_words
+from resnetkit.data.labels import (
+    ClassOrder,
+    imagenet_wnids,
+    imagenet_words,
+    in_order,
+    match_classes,
+    wnid_of,
+)
 from resnetkit.data.photos import Photos
 from resnetkit.data.published import PUBLISHED, open_published
 from resnetkit.data.splits import Split, stratified_split
@@ -73,6 +82,8 @@ def check_digest(dataset: Dataset) -> None:
             " scikit-learn, which it comes with."
         )
 
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 0.875  # of the shorter side: 224 of 256 pixels (He et al. 2015, sec. 3.4)
 
@@ -153,9 +164,34 @@ def open_dataset(
     if listed is not None and listed.is_file():
         images = replace(read_images(listed), root=path)
     else:
-        found = read_images(path)
-        images = split_images(without_bad(found) if skip_bad else found, seed=seed)
+        images = read_images(path)
+        log_what_was_met(images)
+        images = split_images(usable(images) if skip_bad else images, seed=seed)
     return photo_dataset(images, image_size=image_size, shown=shown, channels=channels)
+
+
+def usable(images: ImageList) -> ImageList:
+    """Returns the images that can be used.
+
+    Raises:
+        DataError: when none of a class can.
+    """
+    kept = without_bad(images)
+    lost = sorted(set(images.class_names) - set(kept.class_names))
+    if lost:
+        raise DataError(
+            f"{images.root}: no image of the class '{lost[0]}' can be used ({len(lost)} such"
+            " class(es)), and it would be left out. Replace its images, or move its folder away."
+        )
+    return kept
+
+
+def log_what_was_met(images: ImageList) -> None:
+    """Says what lies among a user's images and is not used, and what is odd about them."""
+    for remark in images.remarks:
+        logger.warning("%s: %s", images.root, remark)
+    if images.passed_over:
+        logger.warning("%s: %s", images.root, passed_over_in_words(images.passed_over))
 
 
 def open_to_measure(
@@ -166,6 +202,8 @@ def open_to_measure(
     shown: float = SHOWN,
     resize: Resize = BILINEAR,
     channels: int = 3,
+    class_order: ClassOrder = "sorted",
+    listed: ImageList | None = None,
 ) -> Dataset:
     """Opens a data set for a network that has learned before.
 
@@ -179,6 +217,9 @@ def open_to_measure(
         shown: likewise.
         resize: how own images are resized before their middle is shown.
         channels: likewise.
+        class_order: in which the library numbers folders that the network comes from, where it
+            does not say the names of its classes.
+        listed: own images with their parts, when they are known already; nothing is looked for.
 
     Raises:
         UsageError: when there is no data set of that name.
@@ -188,7 +229,10 @@ def open_to_measure(
     path = own_path(name)
     if path is None:
         return DATASETS[name]()
-    images = read_images(path, fewest_classes=1)
+    images = listed
+    if images is None:
+        images = read_images(path, fewest_classes=1, known=class_names, empty="passed over")
+        log_what_was_met(images)
     tests = tuple(replace(file, split=file.split or "test") for file in images.files)
     return photo_dataset(
         replace(images, files=tests),
@@ -197,6 +241,7 @@ def open_to_measure(
         resize=resize,
         channels=channels,
         known=class_names,
+        class_order=class_order,
     )
 
 
@@ -208,6 +253,7 @@ def photo_dataset(
     channels: int,
     resize: Resize = BILINEAR,
     known: tuple[str, ...] = (),
+    class_order: ClassOrder = "sorted",
 ) -> Dataset:
     """Returns listed images as a data set; where no test part is given, validation serves as one.
 
@@ -218,25 +264,17 @@ def photo_dataset(
         resize: how it is resized before.
         channels: 3 for colour, 1 for grey.
         known: names of the classes, in order; by default those that are there.
+        class_order: of those that are there.
 
     Raises:
-        DataError: when a class is not among the known ones.
+        DataError: when a class is not among the known ones, or is two of them.
     """
-    own = class_names(images)
-    names = known or own
-    # Two classes of ImageNet may have one name: the place counts, where all of them are there.
-    places = range(len(own)) if own == names else [find(names, name) for name in own]
-    labels = {
-        folder: place
-        for folder, place in zip(images.class_names, places, strict=True)
-        if place is not None
-    }
-    strange = [folder for folder in images.class_names if folder not in labels]
-    if strange:
-        raise DataError(
-            f"{images.root} holds classes that the network was not trained on: {strange[0]}"
-            f" ({len(strange)} in all). It knows {', '.join(names[:3])}, ...."
-        )
+    own = in_order(images.class_names, "sorted" if known else class_order)
+    names = class_names(own)
+    if known and known != names:
+        labels, names = match_classes(own, known, str(images.root)), known
+    else:
+        labels = {label: place for place, label in enumerate(own)}
     parts: dict[Split, Tensor] = {
         part: torch.tensor(
             [place for place, file in enumerate(images.files) if file.split == part],
@@ -260,16 +298,6 @@ def photo_dataset(
     )
 
 
-def find(names: Sequence[str], name: str) -> int | None:
-    """Returns where a name is among others; none when it is not."""
-    return names.index(name) if name in names else None
-
-
-def class_names(images: ImageList) -> tuple[str, ...]:
+def class_names(labels: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names of the classes; the numbers of ImageNet's 1000 folders get their words."""
-    names = images.class_names
-    if len(names) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in names):
-        from torchvision.models import ResNet50_Weights
-
-        return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
-    return names
+    return imagenet_words() if tuple(map(wnid_of, labels)) == imagenet_wnids() else labels

@@ -1,88 +1,87 @@
 """Own images: a folder of them, or a table of paths and labels -> a list of labelled files."""
 
-import csv
-import hashlib
-import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from io import StringIO
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 
 from resnetkit.data.decode import IMAGE_SUFFIXES
-from resnetkit.data.splits import Split, stratified_split
+from resnetkit.data.image_list import (
+    ImageFile,
+    ImageList,
+    PassedOver,
+    passed_over_in_words,
+)
+from resnetkit.data.image_table import read_table, write_images
+from resnetkit.data.labels import clean_label
+from resnetkit.data.splits import (
+    DECORATIONS,
+    PARTS,
+    Split,
+    named_splits,
+    split_named,
+    stratified_split,
+)
+from resnetkit.data.tree import READ_ALREADY, Folder, files_in, folders_in, identity, scan
 from resnetkit.errors import DataError
 
-__all__ = ["ImageFile", "ImageList", "parts_of", "read_images", "split_images", "write_images"]
-
-PARTS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
-"""What folders and tables call the parts."""
+__all__ = [
+    "PARTS",
+    "ImageFile",
+    "ImageList",
+    "files_in",
+    "folders_in",
+    "read_images",
+    "split_images",
+    "write_images",
+]
 
 HELD_OUT_SHARE = 0.1  # of each class, for validation and for the test alike, where none is given
-COLUMNS = ("path", "label", "split")
-TABLES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-LARGEST_TABLE = 2**30  # bytes
-LONGEST_NAME = 200  # letters of a path in a message
+
+NO_CLASS = "an image in no class's folder"
+NO_LABEL = "an image of a folder without classes, beside those of splits"
+NO_IMAGES = "a folder without images"
+STRAY_SHARE = 0.1  # of a folder's images; so few beside its own folders do not make it a class
+UNLABELED = frozenset({"pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"})
+ROLES = DECORATIONS | {
+    "annotation",
+    "annotations",
+    "label",
+    "labels",
+    "mask",
+    "masks",
+    "xml",
+    "bbox",
+    "bboxes",
+    "boxes",
+    "trimaps",
+    "groundtruth",
+    "gt",
+    "jpegimages",
+    "segmentationclass",
+    "segmentationobject",
+    "metadata",
+}
+"""What folders are called for what they hold beside each other, none of which is a class."""
+A_TABLE = (
+    "a .csv table with the columns path, label and, if the splits are fixed, split says it in any"
+    " case"
+)
+SHOWN = 4  # names in a message
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """A labelled file.
-
-    Attributes:
-        path: of the file.
-        label: name of its class.
-        split: the part it was put in; empty where nobody has.
-    """
-
-    path: Path
-    label: str
-    split: Split | None = None
-
-
-@dataclass(frozen=True)
-class ImageList:
-    """Labelled files, in the order of their paths.
-
-    Attributes:
-        root: the folder or table they come from.
-        files: the images.
-        passed_over: files that are no images by their name.
-    """
-
-    root: Path
-    files: tuple[ImageFile, ...]
-    passed_over: tuple[Path, ...] = ()
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(sorted({file.label for file in self.files}))
-
-    @property
-    def sha256(self) -> str:
-        """Returns a digest of names, sizes, labels and parts; it does not read the images."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            name = os.path.relpath(file.path, self.root)
-            digest.update(
-                f"{name}\0{file.path.stat().st_size}\0{file.label}\0{file.split}\n".encode(
-                    errors="surrogateescape"
-                )
-            )
-        return digest.hexdigest()
-
-
-def read_images(root: Path, *, fewest_classes: int = 2) -> ImageList:
+def read_images(
+    root: Path,
+    *,
+    fewest_classes: int = 2,
+    known: Sequence[str] = (),
+    empty: Literal["refused", "passed over"] = "refused",
+) -> ImageList:
     """Lists the images of a folder or a table.
 
     Args:
@@ -90,54 +89,227 @@ def read_images(root: Path, *, fewest_classes: int = 2) -> ImageList:
             with the columns path, label and, if the parts are fixed, split; paths that are not
             absolute begin at the file's folder.
         fewest_classes: how many there must be.
+        known: names that are those of classes, whatever lies in their folders.
+        empty: what becomes of the folder of a class without any image.
 
     Raises:
-        DataError: when there is nothing to learn from, or the table cannot be read.
+        DataError: when there is nothing to learn from, the folder may mean different things, or
+            the table cannot be read.
     """
-    if not root.exists():
+    if not os.path.lexists(root):
         raise DataError(f"there is no {root}: expected a folder of images, or a .csv or .jsonl.")
-    found = read_folder(root) if root.is_dir() else read_table(root)
-    if not found.files:
+    if root.is_dir():
+        images = read_folder(root, frozenset(map(clean_label, known)), empty)
+    else:
+        images = read_table(root)
+    if not images.files:
+        passed = passed_over_in_words(images.passed_over) if images.passed_over else ""
         raise DataError(
             f"{root} holds no images: expected class/image or train/class/image, where an image"
             f" ends in {', '.join(sorted(IMAGE_SUFFIXES))}."
+            + (f" It was {passed}." if passed else "")
         )
-    if len(found.class_names) < fewest_classes:
+    if len(images.class_names) < fewest_classes:
         raise DataError(
-            f"{root} holds one class only, '{found.class_names[0]}': a network learns to tell at"
+            f"{root} holds one class only, '{images.class_names[0]}': a network learns to tell at"
             " least two apart. Expected a folder for each class."
         )
-    return replace(found, files=tuple(sorted(found.files, key=lambda file: str(file.path))))
+    files = tuple(sorted(images.files, key=lambda file: str(file.path)))
+    remarks = (*images.remarks, *remarks_on_labels(images), *remarks_on_links(files))
+    return replace(images, files=files, remarks=remarks)
 
 
-def read_folder(root: Path) -> ImageList:
-    """Lists the images below a folder; what lies in no class is passed over."""
-    names = [path.name for path in folders_in(root)]
-    parts = {name: PARTS[name.lower()] for name in names if name.lower() in PARTS}
-    has_parts = "train" in parts.values() or 0 < len(parts) == len(names)
-    if has_parts and len(parts) != len(names):
-        strange = ", ".join(sorted(set(names) - set(parts)))
-        raise DataError(
-            f"{root} holds {', '.join(sorted(parts))} and besides {strange}: expected parts only,"
-            " or classes only."
+@dataclass
+class Reading:
+    """What is read of a folder, as far as it has been.
+
+    Attributes:
+        root: the folder.
+        known: names that are those of classes.
+        files: the images.
+        passed_over: what is not used.
+        remarks: what a person should know.
+    """
+
+    root: Path
+    known: frozenset[str]
+    files: list[ImageFile] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def pass_over(self, folder: Folder, reason: str) -> None:
+        """Notes that a folder and all below it are not used."""
+        images = [image for inner in folder.all() for image in inner.images]
+        self.passed_over += [PassedOver(path, reason) for path in images or [folder.path]]
+
+
+def read_folder(root: Path, known: frozenset[str], empty: str) -> ImageList:
+    """Lists the images below a folder; what lies in no class is passed over, and says so.
+
+    Raises:
+        DataError: when it is not clear which folders are the classes, or one has no images.
+    """
+    tree, reading = scan(root), Reading(root, known)
+    for folder in tree.all():
+        reading.passed_over += folder.passed_over
+        for inner in list(folder.folders):
+            if inner.same_as is not None and inner.same_as in folder.path.parents:
+                drop(inner, folder, reading)
+    top = unwrapped(tree, reading)
+    stray = [*tree.images, *(top.images if top is not tree else ())]
+    reading.passed_over += [PassedOver(path, NO_CLASS) for path in stray]
+    without = [
+        class_folder
+        for split, holder in holders(top, reading)
+        for class_folder in classes_in(holder, split, reading)
+    ]
+    labels = {file.label for file in reading.files}
+    for folder in without:
+        if empty == "refused" and label_of(folder) not in labels:
+            raise DataError(no_image(folder, reading))
+        reading.passed_over.append(PassedOver(folder.path, NO_IMAGES))
+    return ImageList(root, tuple(reading.files), tuple(reading.passed_over), tuple(reading.remarks))
+
+
+def drop(inner: Folder, folder: Folder, reading: Reading) -> None:
+    """Leaves a folder out that is one of those it lies in: a link back."""
+    folder.folders.remove(inner)
+    reading.passed_over.append(PassedOver(inner.path, READ_ALREADY))
+
+
+def unwrapped(folder: Folder, reading: Reading) -> Folder:
+    """Returns the folder that holds classes or splits: an archive often has one around it."""
+    while True:
+        inner = folder.folders[0] if len(folder.folders) == 1 else None
+        if inner is None or folder.images or inner.images or not inner.total:
+            return folder
+        is_split = split_named(inner.name) and not nested(inner)
+        if is_split or clean_label(inner.name) in reading.known:
+            return folder
+        reading.remarks.append(
+            f"the folders in {inner.path} are read, the only one in {folder.path}"
         )
-    if has_parts and len(set(parts.values())) != len(parts):
-        raise DataError(f"{root} holds the same part twice: {', '.join(sorted(parts))}. Keep one.")
-    entered = {os.path.realpath(path) for path in (root, *map(root.joinpath, names))}
-    files: list[ImageFile] = []
-    passed_over = [path for path in files_in(root) if path.suffix.lower() in IMAGE_SUFFIXES]
-    for name in names:
-        split = parts[name] if has_parts else None
-        for folder in folders_in(root / name) if has_parts else [root / name]:
-            for path in files_below(folder, entered):
-                if path.suffix.lower() in IMAGE_SUFFIXES:
-                    files.append(ImageFile(path, class_of(folder), split))
-                else:
-                    passed_over.append(path)
-    return ImageList(root, tuple(files), tuple(passed_over))
+        folder = inner
 
 
-def class_of(folder: Path) -> str:
+def nested(folder: Folder) -> dict[str, Split]:
+    """Returns the splits among the folders in a folder that hold folders with images in turn."""
+    holding = {inner.name for inner in folder.folders if inner.total > len(inner.images)}
+    splits = named_splits([inner.name for inner in folder.folders])
+    return {name: split for name, split in splits.items() if name in holding}
+
+
+def holders(top: Folder, reading: Reading) -> list[tuple[Split | None, Folder]]:
+    """Returns the folders whose folders are classes, with the split that each one is.
+
+    Raises:
+        DataError: when some folders are splits and others are not, or one is there twice.
+    """
+    for folder in top.folders:
+        refuse_again(folder)
+    named = named_splits([folder.name for folder in top.folders])
+    splits = nested(top)
+    others = [folder for folder in top.folders if folder.name not in named and folder.total]
+    others = [folder for folder in others if not is_unlabeled(folder)] if splits else others
+    if not splits or ("train" not in splits.values() and others):
+        refuse_flat_splits(top, named)
+        return [(None, top)]
+    if others:
+        raise DataError(
+            f"{top.path} holds {listed(splits)} and besides {listed([f.name for f in others])}:"
+            f" expected splits only, or classes only. Move the others away; {A_TABLE}."
+        )
+    if len(set(splits.values())) != len(splits):
+        raise DataError(
+            f"{top.path} holds the same split twice: {listed(splits)}. Keep one, or give each"
+            " another name: train, val and test."
+        )
+    result: list[tuple[Split | None, Folder]] = []
+    for folder in top.folders:
+        if folder.name in splits:
+            inner = unwrapped_split(folder, reading)
+            reading.passed_over += [PassedOver(path, NO_CLASS) for path in inner.images]
+            result.append((splits[folder.name], inner))
+        else:
+            reading.pass_over(folder, NO_LABEL if folder.total else NO_IMAGES)
+    return result
+
+
+def listed(names: Sequence[str] | dict[str, Split]) -> str:
+    """Returns the first of some names."""
+    return ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def is_unlabeled(folder: Folder) -> bool:
+    """Returns whether a folder beside splits holds images to be predicted, of no known class."""
+    words = folder.name.casefold().replace("-", "_").split("_")
+    return bool(UNLABELED & set(words))
+
+
+def refuse_again(folder: Folder) -> None:
+    """Raises DataError for a folder that was read under another name: its images would be twice."""
+    if folder.same_as is not None:
+        raise DataError(
+            f"{folder.path} is the same folder as {folder.same_as}: its images would be in both."
+            " Remove one of the two."
+        )
+
+
+def refuse_flat_splits(top: Folder, named: dict[str, Split]) -> None:
+    """Raises DataError for folders with the names of splits that hold images and no classes.
+
+    One such name among others is that of a class, like the train among vehicles.
+    """
+    holding = [folder.name for folder in top.folders if folder.total]
+    splits = [name for name in holding if name in named]
+    if splits and (len(splits) == len(holding) or len({named[name] for name in splits}) > 1):
+        raise DataError(
+            f"{top.path}: {listed(splits)} have the names of splits, but hold no folders of"
+            f" classes: expected train/class/image. If they are the classes, {A_TABLE}."
+        )
+
+
+def unwrapped_split(folder: Folder, reading: Reading) -> Folder:
+    """Returns the folder that holds the classes of a split: seg_train/seg_train/class, say."""
+    while len(folder.folders) == 1 and not folder.images:
+        inner = folder.folders[0]
+        is_wrapper = split_named(inner.name) or inner.name.casefold() in DECORATIONS
+        if not is_wrapper or inner.images or not inner.total:
+            break
+        reading.remarks.append(
+            f"the classes in {inner.path} are read, the only folder in {folder.path}"
+        )
+        folder = inner
+    return folder
+
+
+def classes_in(holder: Folder, split: Split | None, reading: Reading) -> Iterator[Folder]:
+    """Reads the images of the classes that a folder holds; yields the classes without any.
+
+    Raises:
+        DataError: when it is not clear that its folders are the classes.
+    """
+    for folder in holder.folders:
+        refuse_again(folder)
+    refuse_unclear(holder, reading.known)
+    folders: dict[str, Folder] = {}
+    for folder in holder.folders:
+        label = label_of(folder)
+        if label in folders:
+            reading.remarks.append(
+                f"{folders[label].path.name!a} and {folder.name!a} in {holder.path} are one class,"
+                f" '{label}': the names differ only in how they are encoded"
+            )
+        folders.setdefault(label, folder)
+        if not folder.total:
+            yield folder
+        for inner in folder.all():
+            reading.files += [ImageFile(path, label, split) for path in inner.images]
+            if inner.same_as is not None:
+                reading.passed_over.append(PassedOver(inner.path, READ_ALREADY))
+
+
+def label_of(folder: Folder) -> str:
     """Returns the name of the class whose images a folder holds.
 
     Raises:
@@ -147,163 +319,91 @@ def class_of(folder: Path) -> str:
         folder.name.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{folder.parent} holds a class whose name is not UTF-8: {folder.name!r}. Rename it."
+            f"{folder.path.parent} holds a class whose name is not UTF-8: {folder.name!r}. Rename"
+            " it."
         ) from error
-    return folder.name.strip()
+    if label := clean_label(folder.name):
+        return label
+    raise DataError(
+        f"{folder.path.parent} holds a folder whose name shows nothing: {folder.name!a}. Rename it."
+    )
 
 
-def folders_in(folder: Path) -> list[Path]:
-    """Returns the folders in a folder that a person has put there, by name."""
-    return sorted(path for path in listed(folder) if path.is_dir())
-
-
-def files_in(folder: Path) -> list[Path]:
-    """Returns the files in a folder, likewise."""
-    return sorted(path for path in listed(folder) if path.is_file())
-
-
-def listed(folder: Path) -> list[Path]:
-    """Returns what lies in a folder, without hidden entries and those of systems.
-
-    Raises:
-        DataError: when the folder may not be read.
-    """
-    try:
-        return [path for path in folder.iterdir() if not path.name.startswith((".", "__"))]
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
-
-
-def files_below(folder: Path, entered: set[str]) -> Iterator[Path]:
-    """Yields all files below a folder, but enters no other one that was entered before.
-
-    So a link to a folder that is there already, its own or that of another class, adds nothing.
-
-    Args:
-        folder: where to begin.
-        entered: real paths of folders; those that are entered are added.
-    """
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        yield from files_in(here)
-        for inner in folders_in(here):
-            if (real := os.path.realpath(inner)) not in entered:
-                entered.add(real)
-                waiting.append(inner)
-
-
-def read_table(path: Path) -> ImageList:
-    """Lists the images that a table names.
-
-    Raises:
-        DataError: when it is not of a known form; the message names the line.
-    """
-    kind = TABLES.get(path.suffix.lower())
-    if kind is None:
-        raise DataError(f"{path} is not a folder: expected one, or a .csv or .jsonl file.")
-    text = text_of(path)
-    rows = csv_rows(path, text) if kind == "csv" else json_rows(path, text)
-    files: dict[Path, ImageFile] = {}
-    for number, row in rows:
-        file = image_file(path, number, row)
-        if file.path in files:
-            name = shortened(str(file.path))
-            raise DataError(f"{path}, line {number}: {name} was named before. Keep one.")
-        files[file.path] = file
-    return ImageList(path, tuple(files.values()))
-
-
-def text_of(table: Path) -> str:
-    """Returns the text of a table, in which a path may hold what is no UTF-8.
-
-    Raises:
-        DataError: when it cannot be read.
-    """
-    try:
-        if table.stat().st_size > LARGEST_TABLE:
-            raise DataError(f"{table} is larger than {LARGEST_TABLE / 2**30:.0f} GiB.")
-        return table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{table} cannot be read: {error.strerror or error}.") from error
-
-
-def parts_of(table: Path) -> dict[str, str]:
-    """Returns the part of each path that a .csv file names, whether the file is still there or not.
-
-    Raises:
-        DataError: when it cannot be read.
-    """
-    rows = (row for _, row in csv_rows(table, text_of(table)))
-    return {
-        os.path.abspath(table.parent / (row["path"] or "")): PARTS.get(row.get("split") or "", "")
-        for row in rows
-    }
-
-
-def csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the rows of a table with a heading, each with the number of its line."""
-    reader = csv.DictReader(StringIO(text, newline=""))
-    try:
-        if not {"path", "label"} <= set(reader.fieldnames or ()):
-            raise DataError(
-                f"{path} has the columns {', '.join(reader.fieldnames or ()) or 'none'}: expected"
-                f" {', '.join(COLUMNS)} in its first line; split may be left out."
-            )
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
-
-
-def json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the objects of a JSON lines file, each with the number of its line."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("it is not an object")
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: {error}.") from error
-        yield number, row
-
-
-def image_file(table: Path, number: int, row: dict[str, Any]) -> ImageFile:
-    """Returns the image of a row.
-
-    Raises:
-        DataError: when the row lacks something or names an unknown part.
-    """
-    name, label, part = row.get("path"), row.get("label"), row.get("split") or ""
-    if isinstance(label, int) and not isinstance(label, bool):
-        label = str(label)
-    if not (isinstance(name, str) and name and isinstance(label, str) and label.strip()):
-        raise DataError(f"{table}, line {number}: expected a path and a label.")
-    if any("\ud800" <= letter <= "\udfff" for letter in label):
-        raise DataError(f"{table}, line {number}: the label is not UTF-8. Save the file as that.")
-    if not isinstance(part, str) or (part and part.lower() not in PARTS):
+def refuse_unclear(holder: Folder, known: frozenset[str]) -> None:
+    """Raises DataError where the folders in a folder may be something else than the classes."""
+    tops = [folder for folder in holder.folders if folder.total]
+    names = [folder.name for folder in tops]
+    if {clean_label(name) for name in names} <= known:
+        return
+    if names and all(name.casefold() in ROLES for name in names):
         raise DataError(
-            f"{table}, line {number}: the split is {part!r}, expected one of {', '.join(PARTS)}."
+            f"{holder.path}: {listed(names)} are no names of classes: expected class/image or"
+            f" train/class/image. If they are the classes, {A_TABLE}."
         )
-    path = Path(os.path.abspath(table.parent / name))
-    if not is_there(path):
-        raise DataError(f"{table}, line {number}: there is no {shortened(str(path))}.")
-    return ImageFile(path, label.strip(), PARTS[part.lower()] if part else None)
+    folders = {
+        top.name: {clean_label(inner.name) for inner in top.folders if inner.total}
+        for top in tops
+        if len(top.images) <= STRAY_SHARE * top.total
+    }
+    for (first, own), (second, its) in combinations(folders.items(), 2):
+        if len(common := own & its) > 1:
+            hint = (
+                "For splits within classes, expected train/class/image"
+                if named_splits(sorted(common))
+                else f"If {first} and {second} are splits, name them train, val or test"
+            )
+            raise DataError(
+                f"{holder.path}: each of the folders {first} and {second} holds the folders"
+                f" {listed(sorted(common))}: which are the classes? {hint}; otherwise {A_TABLE}."
+            )
+    is_deep = len(folders) == len(tops) > 1 and not any(top.images for top in tops)
+    if is_deep and any(len(inner) > 1 for inner in folders.values()):
+        several = next(top for top in tops if len(folders[top.name]) > 1)
+        raise DataError(
+            f"{holder.path}: the folders {listed(names)} hold no images themselves, but folders"
+            f" such as {listed(sorted(folders[several.name]))} in {several.name}: which are the"
+            f" classes? Put images of the classes, or links to them, in class/image; {A_TABLE}."
+        )
 
 
-def is_there(path: Path) -> bool:
-    """Returns whether a file is there; what can be no path is not."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+def no_image(folder: Folder, reading: Reading) -> str:
+    """Returns the message on a class that has no image."""
+    below = [entry for entry in reading.passed_over if folder.path in entry.path.parents]
+    why = passed_over_in_words(below) if below else "it is empty"
+    siblings = [each for each in folder.path.parent.iterdir() if each != folder.path]
+    wrapper = next((each for each in siblings if each.name.casefold() in ROLES), None)
+    hint = f" If the classes lie in {wrapper}, name that folder." if wrapper else ""
+    return (
+        f"the class '{label_of(folder)}' has no image: in {folder.path}, {why}. Add images that can"
+        f" be read, or move the folder away.{hint}"
+    )
 
 
-def shortened(name: str) -> str:
-    """Returns a path that may be very long, for a message."""
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+def remarks_on_labels(images: ImageList) -> Iterator[str]:
+    """Yields what is odd about the names of the classes."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in images.class_names:
+        alike[name.casefold()].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            yield f"{listed(names)} are {len(names)} classes, whose names differ only in case"
+
+
+def remarks_on_links(files: Sequence[ImageFile]) -> Iterator[str]:
+    """Yields a sentence when links make one file an image of two classes or splits."""
+    if not any(file.path.is_symlink() for file in files):
+        return
+    first: dict[tuple[int, int], ImageFile] = {}
+    twice = []
+    for file in files:
+        known = first.setdefault(identity(file.path), file)
+        if (known.label, known.split) != (file.label, file.split):
+            twice.append((known.path, file.path))
+    if twice:
+        yield (
+            f"{len(twice):,} images are the same files as those of another class or split, such as"
+            f" {twice[0][1]} and {twice[0][0]}"
+        )
 
 
 def split_images(images: ImageList, *, seed: int) -> ImageList:
@@ -367,13 +467,3 @@ def check_parts(images: ImageList) -> None:
             f"{images.root}: the class '{missing[0]}' has no image to learn from"
             f" ({len(missing)} such). Add some, or leave the class out."
         )
-
-
-def write_images(images: ImageList) -> bytes:
-    """Returns the list as the content of a .csv file that `read_images` reads back."""
-    text = StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(COLUMNS)
-    for file in images.files:
-        table.writerow((os.path.abspath(file.path), file.label, file.split or ""))
-    return text.getvalue().encode(errors="surrogateescape")

@@ -1,8 +1,10 @@
 """evaluate(network, dataset) -> Evaluation: every image of a part is asked about once."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +12,15 @@ import torch
 from torch import Tensor
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import DATASETS, open_to_measure
-from resnetkit.data.folder import parts_of
+from resnetkit.data.datasets import DATASETS, open_to_measure, own_path
+from resnetkit.data.image_list import ImageList, content_digests, relocated
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.metrics import Floats, Metrics, measure
 from resnetkit.evaluation.protocols import Protocol, views_of
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.weights.network import TrainedNetwork, check_head
-from resnetkit.training.run import read_run
+from resnetkit.training.run import Run, read_run
 from resnetkit.training.world import ChosenPrecision, choose_precision, open_world
 
 __all__ = [
@@ -28,10 +30,14 @@ __all__ = [
     "data_of",
     "evaluate",
     "evaluate_all",
+    "order_in_words",
     "predict_probabilities",
 ]
 
 MOST_WORST = 24
+ORDER_SHOWN = 6
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,52 @@ def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
         shown=network.shown,
         resize=network.resize,
         channels=network.architecture.in_channels,
+        class_order="natural" if network.format == "timm" else "sorted",
+        listed=images_of_run(network, name),
+    )
+
+
+def images_of_run(network: TrainedNetwork, name: str) -> ImageList | None:
+    """Returns the images of a network's run with their parts, where they were moved to a path.
+
+    Raises:
+        DataError: when the list of the run cannot be read.
+    """
+    run, path = run_of(network), own_path(name)
+    if run is None or (name and path is None):
+        return None
+    images = run.images
+    if any(file.path.is_file() for file in images.files):
+        return None  # they are where they were: these are others, or a copy
+    if path is None:
+        raise DataError(
+            f"the images of the run in {run.folder} are not where they were,"
+            f" {images.files[0].path} for one: name the folder or table where they are now with"
+            " --data."
+        )
+    try:
+        return relocated(images, path)
+    except DataError as error:
+        logger.warning("%s So %s is measured as other images.", error, name)
+        return None
+
+
+def run_of(network: TrainedNetwork) -> Run | None:
+    """Returns the run on own images in whose folder a network lies; None for any other."""
+    return None if network.images is None else read_run(network.images.parent)
+
+
+def order_in_words(network: TrainedNetwork, dataset: Dataset) -> str | None:
+    """Returns how classes are matched to a network that has no names for them; None if it has."""
+    if network.class_names:
+        return None
+    names = dataset.class_names
+    listed = ", ".join(f"{place} = {name}" for place, name in enumerate(names[:ORDER_SHOWN]))
+    more = ", ..." if len(names) > ORDER_SHOWN else ""
+    how = ", numbers as numbers and without case as timm does" if network.format == "timm" else ""
+    return (
+        f"the file does not name its classes, so that they are matched by order{how}:"
+        f" {listed}{more}. An error near that of guessing may be due to another order"
     )
 
 
@@ -209,15 +261,31 @@ def evaluate_all(
 
 
 def learned_from(network: TrainedNetwork, dataset: Dataset, sample_ids: Tensor) -> set[int]:
-    """Returns the samples that a network has learned from, by the list that its run has kept."""
-    listed = network.images
-    if dataset.own is None or listed is None:
+    """Returns the samples that a network has learned from, by the list that its run has kept.
+
+    They are recognized by their content, wherever they lie now and whatever they are called, and in
+    the list of an older version, which says nothing of that, by their path.
+    """
+    run = run_of(network)
+    if dataset.own is None or run is None:
         return set()
-    both = read_run(listed.parent).recipe.data.train_on == "train+validation"
-    parts = {"train", "validation"} if both else {"train"}
-    learned = {path for path, part in parts_of(listed).items() if part in parts}
-    files = dataset.own.files
-    return {n for n in sample_ids.tolist() if os.path.abspath(files[n].path) in learned}
+    both = run.recipe.data.train_on == "train+validation"
+    splits = {"train", "validation"} if both else {"train"}
+    learned = [file for file in run.images.files if file.split in splits]
+    digests = {file.digest for file in learned} - {""}
+    paths = {real_path(file.path) for file in learned if not file.digest}
+    files = [(n, dataset.own.files[n]) for n in sample_ids.tolist()]
+    now = content_digests(file.path for _, file in files) if digests else [""] * len(files)
+    return {
+        n
+        for (n, file), digest in zip(files, now, strict=True)
+        if digest in digests or (paths and real_path(file.path) in paths)
+    }
+
+
+def real_path(path: Path) -> str:
+    """Returns a path without the links on its way."""
+    return os.path.realpath(path)
 
 
 def part_of(observe: Callable[[float], None], place: int, count: int) -> Callable[[float], None]:

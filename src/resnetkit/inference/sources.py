@@ -1,14 +1,16 @@
 """Words of a command line -> images: files, folders, patterns, lists and bytes on a stream."""
 
+import codecs
 import os
 from collections.abc import Iterable, Iterator
 from glob import glob, has_magic
-from io import BufferedReader
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 
 from resnetkit.data.check import BadImage
-from resnetkit.data.decode import IMAGE_SUFFIXES, LARGEST_FILE
-from resnetkit.data.folder import files_in, folders_in
+from resnetkit.data.decode import IMAGE_SUFFIXES, LARGEST_FILE, unreadable_reason
+from resnetkit.data.image_table import encoding_of
+from resnetkit.data.tree import files_in, folders_in
 from resnetkit.errors import DataError
 
 __all__ = ["find_images"]
@@ -77,6 +79,9 @@ def images_below(folder: Path) -> Iterator[str | BadImage]:
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 is_empty = False
                 yield str(path)
+            elif reason := unreadable_reason(path.suffix):
+                is_empty = False
+                yield BadImage(path, f"{path}: {reason}.")
         waiting.extend(reversed(folders))
     if is_empty:
         yield BadImage(
@@ -88,14 +93,30 @@ def images_below(folder: Path) -> Iterator[str | BadImage]:
 
 def in_stream(stream: BufferedReader) -> Iterator[str | bytes | BadImage]:
     """Yields what a stream holds: an image, or the images that it names, a path a line."""
-    if b"\0" in stream.peek(LOOKED_AT)[:LOOKED_AT]:  # as in every image, and in no path
+    beginning = stream.peek(LOOKED_AT)[:LOOKED_AT]
+    encoding = encoding_of(beginning)
+    if b"\0" in beginning and encoding == "utf-8":  # as in every image, and in no path
         yield stream.read(LARGEST_FILE)
         return
-    for line in stream:
-        name = os.fsdecode(line.rstrip(b"\r\n"))
+    for name in lines_of(stream, encoding):
         if "\0" in name:
             yield BadImage(
                 Path("-"), "standard input: a line holds a zero byte, which no path has."
             )
         elif name:
             yield from at(name)
+
+
+def lines_of(stream: BufferedReader, encoding: str) -> Iterator[str]:
+    """Yields the lines of a stream as paths, which need not be UTF-8; Windows writes UTF-16."""
+    if encoding.startswith("utf-8"):
+        for number, line in enumerate(stream):
+            mark = codecs.BOM_UTF8 if number == 0 else b""
+            yield os.fsdecode(line.rstrip(b"\r\n").removeprefix(mark))
+    else:
+        text = TextIOWrapper(stream, encoding, errors="replace")
+        try:
+            for written in text:
+                yield written.rstrip("\r\n").removeprefix("\ufeff")
+        finally:
+            text.detach()  # the stream stays open

@@ -16,7 +16,8 @@ from torch.nn import functional
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from resnetkit.data.batches import Batch
-from resnetkit.data.folder import write_images
+from resnetkit.data.image_list import classes_in_words, with_digests
+from resnetkit.data.image_table import write_images
 from resnetkit.data.splits import Split
 from resnetkit.errors import Interrupted, TrainingDiverged, WeightsError
 from resnetkit.models.weights.load import load_network
@@ -26,7 +27,7 @@ from resnetkit.training.environment import hardware, versions
 from resnetkit.training.export import export_model
 from resnetkit.training.progress import Progress, restore, save
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import Event, Journal, Run, locked_run
+from resnetkit.training.run import Event, Journal, Run, find_images, locked_run, run_elsewhere
 from resnetkit.training.sections import PlateauSchedule, UntilErrorWarmup
 from resnetkit.training.signals import StopRequest, caught_signals
 from resnetkit.training.tally import count
@@ -68,6 +69,7 @@ def train(
         Interrupted: after SIGINT or SIGTERM, when everything is saved.
     """
     with open_world(device) as world, caught_signals() as stop:
+        recipe = recipe_of_run(folder, recipe, world)
         bench = prepare(recipe, world, listed=Run(folder, recipe).images_path)
         if world.any(bool(stop))[0]:  # while it was prepared, and perhaps for a compiler as well
             raise Interrupted(
@@ -89,6 +91,17 @@ def train(
             elif world.is_main:
                 check_model(run)
     return run
+
+
+def recipe_of_run(folder: Path, recipe: Recipe, world: World) -> Recipe:
+    """Returns the recipe of the run in a folder when only its images were moved; else the same."""
+    run = run_elsewhere(folder, recipe)
+    if run is None:
+        return recipe
+    if world.is_main:
+        find_images(run, Path(recipe.data.name))
+    world.wait()  # nobody reads the list before it is changed
+    return run.recipe
 
 
 def check_model(run: Run) -> None:
@@ -118,7 +131,7 @@ def write_list(bench: Bench, run: Run) -> None:
     """Writes down which own images are learned from, chosen on and tested on."""
     if bench.dataset.own is not None and bench.world.is_main and not run.images_path.exists():
         with run.writing():
-            write_file(run.images_path, write_images(bench.dataset.own))
+            write_file(run.images_path, write_images(with_digests(bench.dataset.own)))
 
 
 def session(bench: Bench, progress: Progress) -> Event:
@@ -131,7 +144,11 @@ def session(bench: Bench, progress: Progress) -> Event:
         "hardware": hardware(bench.world),
         "precision": {"name": bench.precision.name, "reason": bench.precision.reason},
         "kernels": asdict(bench.kernels),
-        "data": {"name": bench.dataset.name, "sha256": bench.dataset.sha256},
+        "data": {
+            "name": bench.dataset.name,
+            "sha256": bench.dataset.sha256,
+            "classes": classes_in_words(bench.dataset.class_names),
+        },
     }
 
 

@@ -26,13 +26,25 @@ from typing import Any
 
 import filelock
 
+from resnetkit.data.image_list import ImageList, relocated
+from resnetkit.data.image_table import read_list, write_images
 from resnetkit.errors import DataError, RecipeError, StorageError, UsageError, WeightsError
 from resnetkit.storage import TEMPORARY_PREFIX, remove_leftovers, storage_errors, write_file
 from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.recipe import Recipe, checked_recipe, read_values
 from resnetkit.untrusted import open_regular, parse_json, read_bounded
 
-__all__ = ["MODEL_FILES", "Event", "Journal", "Run", "find_runs", "locked_run", "read_run"]
+__all__ = [
+    "MODEL_FILES",
+    "Event",
+    "Journal",
+    "Run",
+    "find_images",
+    "find_runs",
+    "locked_run",
+    "read_run",
+    "run_elsewhere",
+]
 
 Event = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -64,6 +76,17 @@ class Run:
     @property
     def images_path(self) -> Path:
         return self.folder / "images.csv"
+
+    @property
+    def images(self) -> ImageList:
+        """Returns the own images of the run, with their parts, as it has listed them.
+
+        They need not be there any longer.
+
+        Raises:
+            DataError: when the list cannot be read.
+        """
+        return read_list(self.images_path, Path(self.recipe.data.name))
 
     @property
     def checkpoints(self) -> Path:
@@ -374,6 +397,42 @@ def refuse_other_recipe(run: Run, recipe: Recipe) -> None:
         f"{run.folder} holds a run of another recipe: there {key} is {there.get(key)}, here"
         f" {asked.get(key)}. Nothing in it was touched. Choose another folder with --out."
     )
+
+
+def run_elsewhere(folder: Path, recipe: Recipe) -> Run | None:
+    """Returns the run in a folder when its images are to be found elsewhere than its list says.
+
+    Its recipe says so, or the one that is asked for, which differs in the path of own images alone.
+    """
+    if not ((folder / "recipe.yaml").is_file() and (folder / "images.csv").is_file()):
+        return None
+    run = read_run(folder)
+    here = run.recipe.data.model_copy(update={"name": recipe.data.name})
+    if run.recipe.model_copy(update={"data": here}).digest != recipe.digest:
+        return None
+    is_same = run.recipe.data.name == recipe.data.name
+    return None if is_same and run.images.files[0].path.is_file() else run
+
+
+def find_images(run: Run, root: Path) -> None:
+    """Changes the list of a run's images to where they are now.
+
+    Raises:
+        DataError: when the images there are not those of the run.
+        StorageError: when the list cannot be written, or another process is training in the folder.
+    """
+    with locked_run(run.folder, run.recipe):
+        images = run.images
+        try:
+            now = relocated(images, root)
+        except DataError as error:
+            raise DataError(
+                f"{error} The run in {run.folder} resumes where they are, named with --data, or"
+                " another folder, named with --out, begins a new one. Nothing was changed."
+            ) from error
+        if now.files != images.files:
+            with run.writing():
+                write_file(run.images_path, write_images(now))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
