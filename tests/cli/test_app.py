@@ -221,7 +221,13 @@ def into_a_closed_pipe(*words: str) -> tuple[int, bytes]:
     return process.returncode, err
 
 
-@pytest.mark.parametrize("words", [["recipes", "digits"], ["models", "resnet110", "--json"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["recipes", "digits"],
+        pytest.param(["models", "resnet110", "--json"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
     assert into_a_closed_pipe(*words) == (0, b"")
 

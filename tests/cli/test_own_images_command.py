@@ -51,7 +51,7 @@ def test_every_fault_is_named_and_the_exit_code_says_so(resnet: Resnet, photos: 
     assert "harmless in 1: the name ends in .jpg, but it is PNG, such as" in answer.out
     assert "identical: 2 images, 1 in" in answer.out
     assert f"{photos}/cat/copy.png" in answer.out
-    assert "no image by its name, such as" in answer.out
+    assert "not an image by its name, such as" in answer.out
     assert "1 of 62 images cannot be used" in answer.err
     facts = json.loads(resnet("data", "check", str(photos), "--json").out)
     assert [Path(bad["path"]).name for bad in facts["bad"]] == ["03.png"]

@@ -214,6 +214,7 @@ def interrupted(
     assert f"stopped after step {step} of {STEPS}; everything is saved" in output
 
 
+@pytest.mark.slow
 def test_two_ranks_go_on_after_sigterm_to_the_same_bytes(
     trained: Trained, start: Start, tmp_path: Path, results: Results
 ) -> None:

@@ -6,7 +6,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,16 @@ def events_until_crash(number: int) -> Callable[[Event], None]:
     return observe
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+def first_by_default(names: Iterable[str], default: set[str]) -> list[Any]:
+    """Returns parameters of which all but some run with `-m slow`."""
+    return [
+        pytest.param(name, marks=[] if name in default else [pytest.mark.slow]) for name in names
+    ]
+
+
+@pytest.mark.parametrize(
+    "variant", first_by_default(VARIANTS, {"as it is", "averaged", "until patience ends"})
+)
 def test_a_crash_after_any_event_changes_no_byte_of_the_result(
     tmp_path: Path, few: Recipes, results: Results, variant: str
 ) -> None:
@@ -208,6 +217,7 @@ def without_older_checkpoints(result: dict[str, bytes]) -> dict[str, bytes]:
     return {name: content for name, content in result.items() if "/step-3/" not in name}
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_request_to_the_disk_changes_no_byte_of_the_result(
     tmp_path: Path, few: Recipes, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,7 +279,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, results: Results) ->
     return results(train(load_recipe("digits", DIGITS), folder / "run").folder)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_an_interrupted_command_goes_on_to_the_same_bytes(
     tmp_path: Path,
     start: Start,
