@@ -130,3 +130,42 @@ def test_a_list_without_end_is_read_as_it_is_needed() -> None:
         assert next(images) == "three.jpg"
         os.close(writing)
         assert list(images) == []
+
+
+LINES = "photos/top.jpg\nphotos/caf\u00e9.jpg\nphotos/b\n"
+LISTS = {
+    "a mark": b"\xef\xbb\xbf" + LINES.encode(),
+    "a mark and line ends of Windows": b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode(),
+    "UTF-16": LINES.encode("utf-16"),
+    "UTF-16 of Windows": b"\xff\xfe" + LINES.replace("\n", "\r\n").encode("utf-16-le"),
+    "UTF-16, big end first": b"\xfe\xff" + LINES.encode("utf-16-be"),
+    "UTF-16 without a mark": LINES.encode("utf-16-le"),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_lists_of_windows_are_read(case: str) -> None:
+    assert found("-", stream=LISTS[case]) == [
+        "photos/top.jpg",
+        "photos/caf\u00e9.jpg",
+        "photos/b/10.PNG",
+        "photos/b/2.png",
+    ]
+
+
+def test_a_list_of_windows_leaves_the_stream_open() -> None:
+    stream = BufferedReader(BytesIO("a.jpg\nb.jpg\n".encode("utf-16")))
+    assert next(iter(find_images(["-"], stream))) == "a.jpg"
+    assert not stream.closed
+
+
+def test_what_cannot_be_read_in_a_folder_is_named_and_not_waited_for() -> None:
+    for name in ("c/1.heic", "c/2.jpg"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    Path("c/3.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo("c/4.jpg")
+    bad, *files = found("c")
+    assert isinstance(bad, BadImage)
+    assert "c/1.heic: HEIC, which is not read here" in bad.reason
+    assert files == ["c/2.jpg", "c/3.jpg", "c/4.jpg"]  # reading them says what is wrong

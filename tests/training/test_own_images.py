@@ -217,3 +217,61 @@ def test_a_relative_path_means_the_same_from_everywhere(
     assert own({"data.name": "photos"}).data.name == str(photos)
     assert own({"data.name": "photos"}).digest == own().digest
     assert own().name.startswith("resnet20-photos-seed")
+
+
+# Images that were moved
+
+
+def test_a_run_whose_images_were_moved_goes_on_to_the_same_result(
+    own: Recipes, photos: Path, tmp_path: Path, results: Results
+) -> None:
+    recipe = own()
+    whole = train(recipe, tmp_path / "whole")
+    crash_in(tmp_path / "crashed", recipe)
+    moved = photos.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match=r"images of the run: cat/0\.png is missing"):
+        train(recipe, tmp_path / "crashed")
+    resumed = train(own({"data.name": str(moved)}), tmp_path / "crashed")
+    expected, found = results(whole.folder), results(resumed.folder)
+    expected.pop("images.csv")
+    assert [file.path.is_file() for file in read_images(resumed.images_path).files] == [True] * 80
+    assert str(moved).encode() in found.pop("images.csv")
+    assert found == expected
+    moved.rename(photos)  # and back: its recipe has said so from the beginning
+    assert train(recipe, resumed.folder).final == whole.final
+    assert resumed.images_path.read_bytes() == whole.images_path.read_bytes()
+
+
+def test_a_run_does_not_go_on_with_other_images_elsewhere(
+    own: Recipes, photos: Path, tmp_path: Path, contents: Results
+) -> None:
+    crash_in(tmp_path / "run", own())
+    before = contents(tmp_path / "run")
+    copy = shutil.copytree(photos, tmp_path / "copy")
+    picture(0, 999).save(copy / "cat" / "7.png")
+    elsewhere = own({"data.name": str(copy)})
+    with pytest.raises(DataError, match=r"cat/7\.png is another file \(1 of 80 are\)"):
+        train(elsewhere, tmp_path / "run")
+    with pytest.raises(RecipeError, match="holds a run of another recipe"):
+        train(own({"data.name": str(copy), "seed": 1}), tmp_path / "run")
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_class_of_which_no_image_can_be_used_is_an_error(
+    own: Recipes, photos: Path, tmp_path: Path
+) -> None:
+    for path in (photos / "cat").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="no image of the class 'cat' can be used"):
+        train(own({"data.on_bad_image": "skip"}), tmp_path / "run")
+
+
+def test_what_is_passed_over_is_said(
+    own: Recipes, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (photos / "cat" / "last.heic").touch()
+    (photos / "cat" / "gone.png").symlink_to("/nowhere")
+    train(own({"length": "1 steps"}), tmp_path / "run")
+    assert "passed over 2: 1 (" in caplog.text
+    assert "a link that leads nowhere" in caplog.text
+    assert "HEIC" in caplog.text

@@ -1,10 +1,10 @@
 """Own images: a folder of them, or a table of paths and labels -> a list of labelled files."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Literal
 
@@ -69,8 +69,8 @@ ROLES = DECORATIONS | {
 }
 """What folders are called for what they hold beside each other, none of which is a class."""
 A_TABLE = (
-    "a .csv table with the columns path, label and, if the splits are fixed, split says it in any"
-    " case"
+    "To decide it yourself, list the images in a .csv table with the columns path, label and, if"
+    " the splits are fixed, split."
 )
 SHOWN = 4  # names in a message
 
@@ -102,12 +102,11 @@ def read_images(
         images = read_folder(root, frozenset(map(clean_label, known)), empty)
     else:
         images = read_table(root)
+        images = replace(images, remarks=tuple(remarks_on_links(images.files)))
     if not images.files:
-        passed = passed_over_in_words(images.passed_over) if images.passed_over else ""
         raise DataError(
             f"{root} holds no images: expected class/image or train/class/image, where an image"
-            f" ends in {', '.join(sorted(IMAGE_SUFFIXES))}."
-            + (f" It was {passed}." if passed else "")
+            f" ends in {', '.join(sorted(IMAGE_SUFFIXES))}." + what_else(images)
         )
     if len(images.class_names) < fewest_classes:
         raise DataError(
@@ -115,8 +114,14 @@ def read_images(
             " least two apart. Expected a folder for each class."
         )
     files = tuple(sorted(images.files, key=lambda file: str(file.path)))
-    remarks = (*images.remarks, *remarks_on_labels(images), *remarks_on_links(files))
+    remarks = (*images.remarks, *remarks_on_labels(images))
     return replace(images, files=files, remarks=remarks)
+
+
+def what_else(images: ImageList) -> str:
+    """Returns a sentence on what lies there in place of images; nothing for an empty folder."""
+    passed_over = images.passed_over
+    return f" Of what is there, {passed_over_in_words(passed_over)}." if passed_over else ""
 
 
 @dataclass
@@ -153,7 +158,7 @@ def read_folder(root: Path, known: frozenset[str], empty: str) -> ImageList:
     for folder in tree.all():
         reading.passed_over += folder.passed_over
         for inner in list(folder.folders):
-            if inner.same_as is not None and inner.same_as in folder.path.parents:
+            if inner.same_as is not None and inner.same_as in (folder.path, *folder.path.parents):
                 drop(inner, folder, reading)
     top = unwrapped(tree, reading)
     stray = [*tree.images, *(top.images if top is not tree else ())]
@@ -168,6 +173,8 @@ def read_folder(root: Path, known: frozenset[str], empty: str) -> ImageList:
         if empty == "refused" and label_of(folder) not in labels:
             raise DataError(no_image(folder, reading))
         reading.passed_over.append(PassedOver(folder.path, NO_IMAGES))
+    if any(folder.holds_links for folder in tree.all()):
+        reading.remarks += remarks_on_links(reading.files)
     return ImageList(root, tuple(reading.files), tuple(reading.passed_over), tuple(reading.remarks))
 
 
@@ -217,7 +224,7 @@ def holders(top: Folder, reading: Reading) -> list[tuple[Split | None, Folder]]:
     if others:
         raise DataError(
             f"{top.path} holds {listed(splits)} and besides {listed([f.name for f in others])}:"
-            f" expected splits only, or classes only. Move the others away; {A_TABLE}."
+            f" expected splits only, or classes only. Move the others away. {A_TABLE}"
         )
     if len(set(splits.values())) != len(splits):
         raise DataError(
@@ -265,7 +272,7 @@ def refuse_flat_splits(top: Folder, named: dict[str, Split]) -> None:
     if splits and (len(splits) == len(holding) or len({named[name] for name in splits}) > 1):
         raise DataError(
             f"{top.path}: {listed(splits)} have the names of splits, but hold no folders of"
-            f" classes: expected train/class/image. If they are the classes, {A_TABLE}."
+            f" classes: expected train/class/image. {A_TABLE}"
         )
 
 
@@ -273,8 +280,9 @@ def unwrapped_split(folder: Folder, reading: Reading) -> Folder:
     """Returns the folder that holds the classes of a split: seg_train/seg_train/class, say."""
     while len(folder.folders) == 1 and not folder.images:
         inner = folder.folders[0]
-        is_wrapper = split_named(inner.name) or inner.name.casefold() in DECORATIONS
-        if not is_wrapper or inner.images or not inner.total:
+        is_again = split_named(inner.name) or inner.name.casefold() == folder.name.casefold()
+        is_wrapper = inner.name.casefold() in DECORATIONS and not inner.images
+        if not (is_again or is_wrapper) or not inner.total:
             break
         reading.remarks.append(
             f"the classes in {inner.path} are read, the only folder in {folder.path}"
@@ -336,34 +344,49 @@ def refuse_unclear(holder: Folder, known: frozenset[str]) -> None:
     if {clean_label(name) for name in names} <= known:
         return
     if names and all(name.casefold() in ROLES for name in names):
+        roles = listed([folder.name for folder in holder.folders])
+        inner = next((top for top in tops if top.total > len(top.images)), None)
+        hint = f" If the classes are the folders in {inner.path}, name that one." if inner else ""
         raise DataError(
-            f"{holder.path}: {listed(names)} are no names of classes: expected class/image or"
-            f" train/class/image. If they are the classes, {A_TABLE}."
+            f"{holder.path}: {roles} are no names of classes: expected class/image or"
+            f" train/class/image.{hint} {A_TABLE}"
         )
-    folders = {
+    inside = {
         top.name: {clean_label(inner.name) for inner in top.folders if inner.total}
         for top in tops
         if len(top.images) <= STRAY_SHARE * top.total
     }
-    for (first, own), (second, its) in combinations(folders.items(), 2):
+    refuse_repeated(holder, inside)
+    several = next((name for name, inner in inside.items() if len(inner) > 1), None)
+    if several is not None and len(tops) > 1 and not any(top.images for top in tops):
+        raise DataError(
+            f"{holder.path}: the folders {listed(names)} hold no images themselves, but folders,"
+            f" such as {listed(sorted(inside[several]))} in {several}: which of them are the"
+            f" classes? Put the images of each class in class/image. {A_TABLE}"
+        )
+
+
+def refuse_repeated(holder: Folder, inside: dict[str, set[str]]) -> None:
+    """Raises DataError when two of the folders in a folder hold folders of the same names.
+
+    Args:
+        holder: the folder.
+        inside: names of the folders with images in each of its folders.
+    """
+    often = Counter(chain.from_iterable(inside.values()))
+    shared = {name: {each for each in own if often[each] > 1} for name, own in inside.items()}
+    candidates = [(name, own) for name, own in shared.items() if len(own) > 1]
+    for (first, own), (second, its) in combinations(candidates, 2):
         if len(common := own & its) > 1:
             hint = (
-                "For splits within classes, expected train/class/image"
+                "For splits of each class, expected train/class/image."
                 if named_splits(sorted(common))
-                else f"If {first} and {second} are splits, name them train, val or test"
+                else f"If {first} and {second} are splits, name them train, val or test."
             )
             raise DataError(
                 f"{holder.path}: each of the folders {first} and {second} holds the folders"
-                f" {listed(sorted(common))}: which are the classes? {hint}; otherwise {A_TABLE}."
+                f" {listed(sorted(common))}: are these the classes? {hint} {A_TABLE}"
             )
-    is_deep = len(folders) == len(tops) > 1 and not any(top.images for top in tops)
-    if is_deep and any(len(inner) > 1 for inner in folders.values()):
-        several = next(top for top in tops if len(folders[top.name]) > 1)
-        raise DataError(
-            f"{holder.path}: the folders {listed(names)} hold no images themselves, but folders"
-            f" such as {listed(sorted(folders[several.name]))} in {several.name}: which are the"
-            f" classes? Put images of the classes, or links to them, in class/image; {A_TABLE}."
-        )
 
 
 def no_image(folder: Folder, reading: Reading) -> str:
@@ -391,8 +414,6 @@ def remarks_on_labels(images: ImageList) -> Iterator[str]:
 
 def remarks_on_links(files: Sequence[ImageFile]) -> Iterator[str]:
     """Yields a sentence when links make one file an image of two classes or splits."""
-    if not any(file.path.is_symlink() for file in files):
-        return
     first: dict[tuple[int, int], ImageFile] = {}
     twice = []
     for file in files:

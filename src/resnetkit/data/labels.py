@@ -1,5 +1,6 @@
 """Names of classes: one form for each, and which class of a network a name means."""
 
+import logging
 import re
 import unicodedata
 from collections import defaultdict
@@ -26,6 +27,8 @@ ClassOrder = Literal["sorted", "natural"]
 """In which order a library numbers the folders of classes: by code point as torchvision does, or
 numbers as numbers and without case as timm does."""
 
+logger = logging.getLogger(__name__)
+
 INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 WNID = re.compile(r"(n\d{8})(?![0-9a-zA-Z])")
 MOST_OTHERS = 100  # of ImageNet's 1000 classes, for which libraries have other words
@@ -38,10 +41,7 @@ def clean_label(name: str) -> str:
 
 def natural_key(name: str) -> list[int | str]:
     """Returns what timm sorts folders by: numbers as numbers, letters without case."""
-    return [
-        int(word) if word.isdecimal() and word.isascii() else word
-        for word in re.split(r"(\d+)", name.lower())
-    ]
+    return [int(word) if word.isdecimal() else word for word in re.split(r"(\d+)", name.lower())]
 
 
 def in_order(names: Sequence[str], order: ClassOrder) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def match_classes(labels: Sequence[str], names: Sequence[str], source: str) -> d
     for place, name in enumerate(names):
         places[clean_label(name)].append(place)
     if is_imagenet(names):
-        add_imagenet(places, labels)
+        add_imagenet(places, labels, source)
     unknown = [label for label in labels if label not in places]
     if unknown:
         raise DataError(
@@ -133,7 +133,7 @@ def match_classes(labels: Sequence[str], names: Sequence[str], source: str) -> d
     return {label: places[label][0] for label in labels}
 
 
-def add_imagenet(places: dict[str, list[int]], labels: Sequence[str]) -> None:
+def add_imagenet(places: dict[str, list[int]], labels: Sequence[str], source: str) -> None:
     """Adds what else ImageNet's classes are called, as far as labels call them so."""
     order = {wnid: place for place, wnid in enumerate(imagenet_wnids())}
     are_numbers = all(re.fullmatch(r"\d{1,4}", label, re.ASCII) for label in labels)
@@ -145,6 +145,14 @@ def add_imagenet(places: dict[str, list[int]], labels: Sequence[str]) -> None:
             places[label] = [order[wnid]]
         elif are_numbers and int(label) < len(order):
             places[label] = [int(label)]
+    if are_numbers and all(label in places for label in labels):
+        first = int(labels[0])
+        logger.warning(
+            "%s: the names of its classes are taken as the numbers of ImageNet's, from 0: %s is %s",
+            source,
+            labels[0],
+            imagenet_words()[first],
+        )
 
 
 def two_classes(source: str, label: str, places: list[int], has_wnids: bool) -> str:

@@ -59,6 +59,7 @@ class Folder:
         folders: in it, in the order of their names.
         passed_over: of its files, what is not used.
         same_as: path under which the same folder was scanned, when it was before; it is empty then.
+        holds_links: whether some of its images are links.
         total: images in it and below.
     """
 
@@ -67,6 +68,7 @@ class Folder:
     folders: list["Folder"] = field(default_factory=list)
     passed_over: list[PassedOver] = field(default_factory=list)
     same_as: Path | None = None
+    holds_links: bool = False
     total: int = 0
 
     @property
@@ -128,6 +130,7 @@ def place(
         folder.passed_over.append(PassedOver(path, NOT_REGULAR if kind else DEAD_LINK))
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         folder.images.append(path)
+        folder.holds_links |= entry.is_symlink()
     else:
         folder.passed_over.append(PassedOver(path, unreadable_reason(path.suffix) or NO_IMAGE))
 
