@@ -176,3 +176,32 @@ def test_impossible_requests_are_refused_in_a_sentence(
     assert message in answer.err
     assert "Traceback" not in answer.err
     assert list(tmp_path.rglob("*.safetensors")) == []
+
+
+@pytest.mark.parametrize("words", [["--dry-run"], ["--set", "length=1 epochs"]])
+@pytest.mark.parametrize("recipe", [[], ["digits", "--set", "data.image_size=32"]])
+def test_the_classes_that_are_learned_are_said(
+    resnet: Resnet, photos: Path, tmp_path: Path, words: list[str], recipe: list[str]
+) -> None:
+    more = ["--set", "warmup.kind=none", "--set", "data.flip=none", "--set", "data.crop_padding=0"]
+    answer = resnet(
+        "train", *recipe, "--data", str(photos), *words, *more, "--out", str(tmp_path / "run")
+    )
+    assert answer.code == 0, answer.err
+    assert "2 classes: cat, dog" in answer.err.splitlines()
+    (photos / "fox").mkdir()
+    answer = resnet("train", *recipe, "--data", str(photos), *words, "--out", str(tmp_path / "x"))
+    assert answer.code == 3
+    assert "the class 'fox' has no image" in answer.err
+
+
+def test_what_is_passed_over_is_counted_by_its_reason(resnet: Resnet, photos: Path) -> None:
+    (photos / "cat" / "1.heic").touch()
+    (photos / "cat" / "gone.png").symlink_to("/nowhere")
+    answer = resnet("data", "check", str(photos))
+    assert answer.code == 0, answer.err
+    assert "passed over 1: a link that leads nowhere, such as" in answer.out
+    assert "passed over 1: HEIC, which is not read here" in answer.out
+    facts = json.loads(resnet("data", "check", str(photos), "--json").out)
+    gone = {"a link that leads nowhere": [str(photos / "cat" / "gone.png")]}
+    assert gone.items() <= facts["passed_over"].items()

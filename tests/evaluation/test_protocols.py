@@ -17,7 +17,13 @@ from torchvision.transforms import v2
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
 from resnetkit.errors import DataError, UsageError
-from resnetkit.evaluation.evaluate import data_of, evaluate, evaluate_all, predict_probabilities
+from resnetkit.evaluation.evaluate import (
+    data_of,
+    evaluate,
+    evaluate_all,
+    order_in_words,
+    predict_probabilities,
+)
 from resnetkit.evaluation.protocols import PROTOCOLS, SCALES
 from resnetkit.models.weights.load import load_network
 from resnetkit.models.weights.network import TrainedNetwork
@@ -279,3 +285,20 @@ def test_the_report_shows_every_network_and_the_worst_images(
         each.metrics.top1.error for each in evaluations
     ]
     assert facts[0]["worst"][0]["name"].endswith(".png")
+
+
+@pytest.mark.parametrize(("kind", "first"), [("timm", "9"), ("torchvision", "10")])
+def test_without_names_of_classes_the_order_is_that_of_the_library_and_said(
+    network: TrainedNetwork, tmp_path: Path, kind: str, first: str
+) -> None:
+    for name in ("9", "10", "x"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (20, 20)).save(tmp_path / name / "1.png")
+    nameless = replace(network, class_names=(), format=kind, images=None)
+    dataset = data_of(nameless, str(tmp_path))
+    assert dataset.class_names[0] == first
+    words = order_in_words(nameless, dataset)
+    assert words is not None
+    assert f"matched by order{', numbers as' if kind == 'timm' else ''}" in words
+    assert f": 0 = {first}, 1 = " in words
+    assert order_in_words(network, dataset) is None
