@@ -139,7 +139,7 @@ def test_csv_survives_odd_names(resnet: Resnet, folder: Path, tmp_path: Path) ->
         assert float(row["probability"]) == pytest.approx(truth[int(row["label"])], rel=1e-4)
         assert (row["class"], row["error"]) == (row["label"], "")
     assert [row["rank"] for row in rows] == ["1", "2"] * len(names) + [""]
-    assert rows[-1]["error"].startswith("bad,\n.png: it is no image that can be read")
+    assert rows[-1]["error"].startswith("bad,\n.png: it is a text")
     assert rows[-1]["probability"] == rows[-1]["label"] == ""
 
 

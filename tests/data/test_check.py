@@ -46,7 +46,7 @@ def test_bad_files_are_named_with_their_reasons_and_left_out_on_request(
     report = checked(tmp_path)
     assert [(bad.path.name, bad.reason.split(": ", 1)[1][:12]) for bad in report.bad] == [
         ("empty.jpg", "the file is "),
-        ("text.png", "it is no ima"),
+        ("text.png", "it is a text"),
         ("cut.jpg", "it is damage"),
     ]
     left = without_bad(read_images(tmp_path))

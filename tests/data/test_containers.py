@@ -1,6 +1,8 @@
 """What surrounds pixels decides nothing but the orientation, and cannot take minutes."""
 
+import errno
 import io
+import os
 import struct
 import time
 import zlib
@@ -8,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
 from resnetkit.data.containers import opened
 from resnetkit.data.decode import GATE, MemoryGate, decode, open_image, unreadable_reason
@@ -161,7 +164,7 @@ def many_scans(count: int) -> bytes:
 
 def tags_that_claim(count: int, values: int) -> bytes:
     """Returns a TIFF each of whose tags claims the same values."""
-    entries = b"".join(struct.pack("<HHII", 40_000 + n, 1, values, 8) for n in range(count))
+    entries = b"".join(struct.pack("<HHII", 273, 1, values, 8) for _ in range(count))
     return b"II*\0" + struct.pack("<IH", 8, count) + entries + bytes(4 + values)
 
 
@@ -248,6 +251,92 @@ def test_memory_that_is_short_is_no_fault_of_the_image(monkeypatch: pytest.Monke
         decode(content, "a.bmp")
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_system_without_files_or_memory_is_no_fault_of_the_image(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def load(image: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    content = encoded("BMP")
+    monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", load)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        decode(content, "a.bmp")
+
+
+def tiff(values: npt.NDArray[np.uint8], *tags: tuple[int, int, int, bytes], bits: int = 8) -> bytes:
+    """Returns a gray TIFF of 40 x 24 values with further tags: code, type, count and content."""
+    width, height = SIZE
+    own = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
+    own[279] = values.size
+    entries = [(code, 4, 1, struct.pack("<I", value)) for code, value in own.items()]
+    given = {tag[0] for tag in tags}
+    entries = sorted([*(entry for entry in entries if entry[0] not in given), *tags])
+    directory = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
+    header = b"II*\0" + struct.pack("<I", 8 + values.size)
+    return header + values.tobytes() + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+GRAY = np.arange(SIZE[0] * SIZE[1], dtype=np.uint32).reshape(SIZE[::-1]) * 255 // 959
+FAR = struct.pack("<I", 10**8)
+TAGS = {
+    "a resolution that is a text": (282, 2, 2, b"ab\0\0"),
+    "a resolution beyond the end": (282, 5, 1, FAR),
+    "XMP that is longer than the file": (700, 7, 10**9, b"\x08\0\0\0"),
+    "XMP beyond the end": (700, 7, 100, FAR),
+    "a color profile beyond the end": (34675, 7, 100, FAR),
+    "EXIF beyond the end": (34665, 4, 1, FAR),
+    "keywords beyond the end": (33723, 4, 25, FAR),
+    "an orientation beyond the end": (274, 3, 20, FAR),
+    "a type that is not known": (50000, 99, 1, bytes(4)),
+}
+
+
+@pytest.mark.parametrize("tag", TAGS.values(), ids=TAGS)
+def test_tags_of_a_tiff_that_make_no_pixels_do_not_matter(tag: tuple[int, int, int, bytes]) -> None:
+    values = GRAY.astype(np.uint8)
+    decoded = decode(tiff(values, tag), "a.tif", channels=1)
+    np.testing.assert_array_equal(np.asarray(decoded.image), values)
+
+
+@pytest.mark.parametrize(
+    "compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"]
+)
+@pytest.mark.parametrize(
+    "mode", ["RGB", "L", "1", "P", "CMYK", "LAB", "YCbCr", "RGBA", "LA", "I;16"]
+)
+def test_tiffs_are_read_as_pillow_reads_them_whole(mode: str, compression: str) -> None:
+    source = picture().convert("RGB" if mode == "LAB" else mode.removesuffix(";16"))
+    stream = io.BytesIO()
+    if mode == "I;16":
+        source = Image.fromarray(np.asarray(source).astype(np.uint16) * 257)
+    try:
+        source.save(stream, "TIFF", compression=compression, description="a text" * 99)
+    except (OSError, RuntimeError):
+        pytest.skip("libtiff cannot write this")
+    with Image.open(io.BytesIO(opened(stream.getvalue()).content)) as image:
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(Image.open(stream)))
+
+
+def test_gray_tiffs_of_more_bits_are_read_by_their_own_scale() -> None:
+    wide = (GRAY * 257).astype("<u2").view(np.uint8)
+    white_is_zero = (262, 3, 1, bytes(4))
+    inverted = decode(tiff(wide, white_is_zero, bits=16), "a.tif", channels=1).image
+    np.testing.assert_array_equal(np.asarray(inverted), 255 - GRAY)
+    pairs = (GRAY * 4095 // 255).reshape(-1, 2)
+    first, second = pairs[:, 0], pairs[:, 1]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
+    decoded = decode(tiff(packed.astype(np.uint8), bits=12), "a.tif", channels=1)
+    np.testing.assert_array_equal(np.asarray(decoded.image), GRAY)
+    assert decoded.notes == ("12 bits a channel, reduced to 8",)
+    assert not decoded.losses
+
+
+def with_transparency(image: Image.Image, value: bytes | int) -> Image.Image:
+    image.info["transparency"] = value
+    return image
+
+
 LOST = {
     "values of 12 bits": (
         lambda: Image.fromarray(np.linspace(0, 4095, 1024).reshape(32, 32).astype(np.uint16)),
@@ -255,11 +344,28 @@ LOST = {
     ),
     "transparent": (lambda: Image.new("RGBA", SIZE, (9, 9, 9, 0)), "nothing but white is left"),
     "gray and transparent": (lambda: Image.new("LA", SIZE, (9, 0)), "nothing but white is left"),
+    "values of 14 bits": (
+        lambda: Image.fromarray(np.linspace(0, 16383, 1024).reshape(32, 32).astype(np.uint16)),
+        "64 of 256 gray levels are left",
+    ),
+    "temperatures of a thermal camera": (
+        lambda: Image.fromarray(np.linspace(29000, 31000, 1024).reshape(32, 32).astype(np.uint16)),
+        "9 of 256 gray levels are left",
+    ),
+    "a mask of 16 bits": (lambda: Image.fromarray(np.eye(32, dtype=np.uint16) * 65535), ""),
+    "a transparent palette": (
+        lambda: with_transparency(picture().quantize(8), bytes(8)),
+        "nothing but white is left",
+    ),
+    "a transparent gray": (
+        lambda: with_transparency(Image.new("L", SIZE, 7), 7),
+        "nothing but white is left",
+    ),
     "16 bits": (
         lambda: Image.fromarray(np.linspace(0, 65535, 1024).reshape(32, 32).astype(np.uint16)),
         "",
     ),
-    "partly transparent": (lambda: Image.new("RGBA", SIZE, (9, 9, 9, 1)), ""),
+    "partly transparent": (lambda: Image.new("RGBA", SIZE, (9, 9, 9, 9)), ""),
     "black": (lambda: Image.new("L", SIZE), ""),
 }
 
@@ -306,6 +412,30 @@ def test_what_lies_in_place_of_an_image_is_recognized(content: bytes, words: str
 def test_avif_is_read_where_pillow_has_it() -> None:
     found = pixels(encoded("AVIF", quality=95), "a.avif").astype(int)
     assert np.abs(found - np.asarray(picture()).astype(int)).mean() < 4
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_avif_is_turned_by_its_own_boxes(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded("AVIF", quality=95, exif=exif)
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(pixels(content, "a.avif"), np.asarray(turned))
+    assert (turned.size == SIZE) == (orientation < 5)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_exif_of_an_avif_may_be_damaged() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    whole = encoded("AVIF", quality=95, exif=exif)
+    begin = max(whole.find(b"II*\0"), whole.find(b"MM\0*"))
+    assert begin > 0
+    content = whole[: begin + 4] + b"\0\xff\xff\0" + whole[begin + 8 :]
+    assert content != whole
+    plain = pixels(encoded("AVIF", quality=95), "a.avif")
+    np.testing.assert_array_equal(pixels(content, "a.avif"), plain)
 
 
 def test_known_formats_that_are_not_read_have_a_reason() -> None:
@@ -372,3 +502,21 @@ def test_every_transparent_color_is_laid_on_white_as_compositing_does() -> None:
     expected.alpha_composite(layers)
     found = decode(stream.getvalue(), "a.png").image
     np.testing.assert_array_equal(np.asarray(found), np.asarray(expected.convert("RGB")))
+
+
+OTHERS = {
+    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "a Photoshop document": b"8BPS\0\1" + bytes(50),
+    "a drawing": b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "a raw photo": b"II*\0\x10\0\0\0CR\2\0" + bytes(50),
+    "an archive": b"PK\3\4" + bytes(40),
+    "a video": b"\0\0\0\x18ftypmp42" + bytes(50),
+    "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(10),
+    "it is a text": b'{"error": "not found"}',
+}
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_another_format_under_the_name_of_a_jpeg_is_named(words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        decode(OTHERS[words], "a.jpg")

@@ -138,7 +138,8 @@ def png_of_size(width: int, height: int) -> bytes:
 
 REFUSED = {
     "empty": (b"", "the file is empty"),
-    "a text": (b"hello, I am a photo", "no image that can be read"),
+    "a text": (b"hello, I am a photo", "it is a text"),
+    "an unknown format": (b"\x01\x02\x03 hello", "no image that can be read"),
     "a bomb": (png_of_size(30_000, 30_000), "pixels"),
     "a large one": (png_of_size(12_000, 12_000), "million that are decoded"),
     "a thread": (png_of_size(5_000, 2), "100 times the other"),

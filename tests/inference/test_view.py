@@ -135,7 +135,7 @@ def test_networks_of_oblong_images_see_the_middle(make_network: MakeNetwork, dra
     ("picture", "message"),
     [
         (b"", "the image: the file is empty"),
-        (b"no image", "the image: it is no image that can be read"),
+        (b"no image", "the image: it is a text"),
         (Path("none.jpg"), "none.jpg: it cannot be read: No such file"),
         ("none.jpg", "none.jpg: it cannot be read: No such file"),
         (Image.new("F", (9, 9)), "the image: it is damaged: its values have 32 bits"),

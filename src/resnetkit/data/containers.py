@@ -28,6 +28,15 @@ JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}
+TIFF_SHORT = 3  # the type of a 16-bit number
+# Size, bits, compression, colors, strips, planes, fax options, predictor, palette, tiles, inks,
+# transparency, format of samples, tables and tags of JPEG, and YCbCr.
+TIFF_KEPT = {
+    *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320),
+    *(322, 323, 324, 325, 332, 334, 338, 339, 347, *range(512, 522), 529, 530, 531, 532),
+}
+META_BYTES = 2**20  # of an AVIF: its items are listed before their contents
+EXIF_ITEM = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
 TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 
 
@@ -62,8 +71,10 @@ def opened(content: bytes) -> Container:
         return opened_png(content)
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return opened_webp(content)
+    if content[4:8] == b"ftyp":
+        return Container(without_exif_items(content))
     if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        check_tags(content)
+        return opened_tiff(content)
     return Container(content)
 
 
@@ -146,14 +157,50 @@ def opened_webp(content: bytes) -> Container:
     """Returns a WebP as it is, whose metadata Pillow reads only when they are asked for."""
     begin, orientation = 12, 0
     while begin + 8 <= len(content) and not orientation and begin < 12 + MAX_CHUNKS * 8:
-        kind, length = (
-            content[begin : begin + 4],
-            int.from_bytes(content[begin + 4 : begin + 8], "little"),
-        )
+        kind = content[begin : begin + 4]
+        length = int.from_bytes(content[begin + 4 : begin + 8], "little")
         if kind in (b"EXIF", b"XMP "):
             orientation = orientation_of(content[begin + 8 : begin + 8 + length])
         begin += 8 + length + length % 2
     return Container(content, orientation or 1)
+
+
+def without_exif_items(content: bytes) -> bytes:
+    """Returns an AVIF without its EXIF, as which Pillow refuses damaged bytes.
+
+    An AVIF is turned by boxes of its own, whatever its EXIF says (ISO/IEC 23008-12, 6.5.10).
+    """
+    return EXIF_ITEM.sub(rb"\1skip", content[:META_BYTES]) + content[META_BYTES:]
+
+
+def opened_tiff(content: bytes) -> Container:
+    """Returns a TIFF whose first directory has only those of its tags that pixels are made of.
+
+    The directory is shortened where it is, so that every offset stays right. Further pages are left
+    out.
+    """
+    directory = tags_of(content)
+    if directory is None:
+        return Container(content)  # cut off: Pillow says so
+    order, begin, tags = directory
+    kept = [tag for tag in tags if makes_pixels(tag, order)]
+    check_claims(kept, order, content)
+    offset_form, count_form = tiff_forms(content)
+    end = begin + struct.calcsize(order + count_form) + sum(map(len, tags))
+    following = int.from_bytes(
+        content[end : end + struct.calcsize(order + offset_form)],
+        "little" if order == "<" else "big",
+    )
+    shortened = struct.pack(order + count_form, len(kept)) + b"".join(kept)
+    shortened += struct.pack(order + offset_form, 0)  # no page follows
+    whole = content[:begin] + shortened + content[begin + len(shortened) :]
+    return Container(whole, is_animated=0 < following < len(content))
+
+
+def makes_pixels(tag: bytes, order: str) -> bool:
+    """Returns whether a tag of a TIFF matters for what is shown."""
+    code, kind, count = tag_facts(tag, order)
+    return code in TIFF_KEPT or (code == ORIENTATION and kind == TIFF_SHORT and count == 1)
 
 
 def orientation_of(body: bytes) -> int:
@@ -198,24 +245,55 @@ def text_orientation(kind: bytes, body: bytes) -> int:
 
 
 def check_tags(content: bytes) -> None:
-    """Raises ValueError for a TIFF whose first directory claims more than the file holds.
+    """Raises ValueError for a TIFF whose first directory claims more than the file holds."""
+    if directory := tags_of(content):
+        order, _, tags = directory
+        check_claims(tags, order, content)
+
+
+def tiff_forms(content: bytes) -> tuple[str, str]:
+    """Returns how a TIFF writes offsets and the number of tags, as `struct` calls it."""
+    return ("Q", "Q") if content[2:4] in (b"+\0", b"\0+") else ("I", "H")
+
+
+def tags_of(content: bytes) -> tuple[str, int, list[bytes]] | None:
+    """Returns byte order, beginning and entries of a TIFF's first directory.
+
+    Returns:
+        None when it is cut off.
+
+    Raises:
+        ValueError: when there are far too many entries.
+    """
+    order = "<" if content[:2] == b"II" else ">"
+    offset_form, count_form = tiff_forms(content)
+    try:
+        (begin,) = struct.unpack_from(order + offset_form, content, 8 if offset_form == "Q" else 4)
+        (count,) = struct.unpack_from(order + count_form, content, begin)
+    except (struct.error, OverflowError):
+        return None
+    if count > MAX_TAGS:
+        raise ValueError(f"it has {count:,} tags, more than {MAX_TAGS:,}")
+    start, size = begin + struct.calcsize(order + count_form), 20 if offset_form == "Q" else 12
+    if start + count * size > len(content):
+        return None
+    return order, begin, [content[start + n * size : start + (n + 1) * size] for n in range(count)]
+
+
+def tag_facts(tag: bytes, order: str) -> tuple[int, int, int]:
+    """Returns code, type and number of values of a TIFF's tag."""
+    code, kind, count = struct.unpack_from(order + ("HHI" if len(tag) == 12 else "HHQ"), tag)
+    return code, kind, count
+
+
+def check_claims(tags: list[bytes], order: str, content: bytes) -> None:
+    """Raises ValueError for tags that claim more bytes than the file holds.
 
     Pillow reads what each tag claims, and a thousand tags may claim the same bytes.
     """
-    order = "<" if content[:2] == b"II" else ">"
-    is_big = content[2:4] in (b"+\0", b"\0+")
-    offset_form, count_form, entry = ("Q", "Q", "HHQ") if is_big else ("I", "H", "HHI")
-    try:
-        (offset,) = struct.unpack_from(order + offset_form, content, 8 if is_big else 4)
-        (count,) = struct.unpack_from(order + count_form, content, offset)
-        if count > MAX_TAGS:
-            raise ValueError(f"it has {count:,} tags, more than {MAX_TAGS:,}")
-        start, size = offset + struct.calcsize(order + count_form), 20 if is_big else 12
-        claimed = 0
-        for number in range(count):
-            _, kind, values = struct.unpack_from(order + entry, content, start + number * size)
-            claimed += TIFF_TYPE_BYTES.get(kind, 8) * values
-    except (struct.error, OverflowError):
-        return  # cut off: Pillow says so
+    claimed = 0
+    for tag in tags:
+        _, kind, count = tag_facts(tag, order)
+        claimed += TIFF_TYPE_BYTES.get(kind, 8) * count
     if claimed > 4 * len(content) + 2**16:
         raise ValueError("its tags claim more bytes than the file has")

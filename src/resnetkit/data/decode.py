@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import math
+import re
 import sys
 import threading
 import warnings
@@ -72,8 +73,12 @@ UNREADABLE = {
     **dict.fromkeys((".psd", ".psb"), "a Photoshop document"),
     **dict.fromkeys((".svg", ".svgz", ".eps", ".pdf"), "a drawing, not pixels"),
     **dict.fromkeys((".dcm", ".nii", ".exr", ".hdr", ".fits"), "values without a range of 8 bits"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a video"),
     **{".jxl": "JPEG XL", ".ico": "an icon", ".tga": "TGA", ".pcx": "PCX", ".npy": "an array"},
 }
+
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z", ".tfrecord", ".parquet"}
+PRINTED = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r") | frozenset(range(0x80, 0x100))
 
 MOST_PIXELS = 2**27  # 134 million: above the largest telephone cameras, far below a bomb
 MOST_SCANNED = 2**31  # pixels times scans of a progressive JPEG: some seconds
@@ -82,6 +87,9 @@ MOST_SLOWLY = 2**24  # values that they decode: some seconds
 LARGEST_FILE = 2**29  # bytes
 LONGEST_RATIO = 100  # of the sides
 MEMORY = 2**29  # bytes that all images together take that are being decoded
+BITS, PHOTOMETRIC = 258, 262  # tags of a TIFF
+WHITE_IS_ZERO = 0  # by the latter
+HARDLY_VISIBLE = 2  # of 255
 FEW_LEVELS = 64  # of 256; fewer left of 16 bits are hardly a picture
 SYSTEM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # refusals that no image is to blame for
 
@@ -91,12 +99,43 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, modul
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 
+# What begins a file of a format that is not read, whatever its name is.
+SIGNATURES = {
+    rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)": "HEIC",
+    rb"....ftypavi[fs]": "AVIF",
+    rb"....ftypcrx ": "a raw photo",
+    rb"....ftyp": "a video",
+    rb"\x1aE\xdf\xa3|RIFF....AVI ": "a video",
+    rb"II\*\0....CR|FUJIFILM|IIRO|IIU\0|MMOR": "a raw photo",
+    rb"8BPS": "a Photoshop document",
+    rb"%PDF|%!PS": "a drawing, not pixels",
+    rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)?<svg": "a drawing, not pixels",
+    rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51": "JPEG 2000",
+    rb"\xff\x0a|\0\0\0\x0cJXL ": "JPEG XL",
+    rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf": "an archive",
+    rb"\x93NUMPY": "an array",
+}
+
+
+def recognized_format(content: bytes) -> str | None:
+    """Returns in words what a file is that is no image of a known format, by how it begins."""
+    beginning = content[:BEGINNING_BYTES]
+    for pattern, name in SIGNATURES.items():
+        if re.match(pattern, beginning, re.DOTALL):
+            return f"its content is {name}, which is not read here"
+    if all(byte in PRINTED for byte in beginning):
+        return "it is a text, such as a server's message, not an image"
+    return None
+
+
 def unreadable_reason(suffix: str) -> str | None:
     """Returns why images with such an ending are not read; None for other endings.
 
     Args:
         suffix: such as ".heic", in any case.
     """
+    if suffix.lower() in ARCHIVES:
+        return "an archive, which is not read here: unpack it"
     known = UNREADABLE.get(suffix.lower())
     if known is None or suffix.lower() in IMAGE_SUFFIXES:
         return None
@@ -210,7 +249,8 @@ def decoding(
                 held.enter_context(memory_for(file))
                 file.load()
                 losses = list(losses_before(file))
-                image = in_mode(turned(file, turn), "RGB" if channels == 3 else "L")
+                image = in_8_bits(turned(file, turn), file)
+                image = in_mode(image, "RGB" if channels == 3 else "L")
                 losses += losses_after(image, file, container)
                 if image is not file:
                     file.close()  # its pixels, which would be kept until garbage is collected
@@ -241,6 +281,7 @@ def refusals(name: str, content: bytes = b"") -> Iterator[None]:
         words = recognized_mistake(content[:BEGINNING_BYTES])
         if words is None and not content.strip(b"\0"):
             words = "it holds nothing but zeros, as after a download that was cut off"
+        words = words or recognized_format(content)
         raise DataError(
             f"{name}: {words}."
             if words
@@ -249,6 +290,8 @@ def refusals(name: str, content: bytes = b"") -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: it has far more pixels than are decoded ({error}).") from error
     except Exception as error:  # its decoders raise everything, from IndexError to SyntaxError
+        if isinstance(error, OSError) and error.errno in SYSTEM:
+            raise
         words = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: it is damaged: {words}.") from error
 
@@ -299,7 +342,7 @@ def oddities(name: str, file: Image.Image, container: Container, turn: int) -> I
     if container.is_animated or getattr(file, "is_animated", False):
         yield "animated or of several pages: the first one is used"
     if file.mode.startswith("I"):
-        yield "16 bits a channel, reduced to 8"
+        yield f"{gray_bits(file)} bits a channel, reduced to 8"
     if file.mode == "CMYK":
         yield "CMYK, converted to RGB"
     if file.mode in ("P", "PA"):
@@ -312,19 +355,25 @@ def oddities(name: str, file: Image.Image, container: Container, turn: int) -> I
 
 def losses_before(file: Image.Image) -> Iterator[str]:
     """Yields what will be lost of an image that is loaded and not converted yet."""
-    if file.mode in ("RGBA", "LA") and file.getchannel("A").getextrema() == (0, 0):
-        yield "transparent everywhere: nothing but white is left"
+    is_wide = file.mode.startswith("I")
+    if file.has_transparency_data and not is_wide:
+        layers = file if file.mode in ("RGBA", "LA") else file.convert("RGBA")
+        _, most = layers.getchannel("A").getextrema()
+        if isinstance(most, int) and most <= HARDLY_VISIBLE:
+            yield "transparent everywhere: nothing but white is left"
+    if is_wide:
+        values = np.unique(np.asarray(file))
+        levels = len(np.unique(values >> (gray_bits(file) - 8)))
+        if levels <= FEW_LEVELS and len(values) > 2 * levels:
+            yield few_levels(levels)
 
 
 def losses_after(image: Image.Image, file: Image.Image, container: Container) -> Iterator[str]:
     """Yields what was lost of an image that was converted to 8 bits, or when its file was cut."""
-    if container.bits == 16 or file.mode.startswith("I"):
+    if container.bits == 16 and not file.mode.startswith("I"):  # colors, of which 8 bits are read
         levels = np.unique(np.asarray(image.convert("L")))
-        if len(levels) < FEW_LEVELS and levels[-1] < FEW_LEVELS:
-            yield (
-                f"16 bits a channel, of which the upper ones are not used: {len(levels)} of 256"
-                " gray levels are left; scale the values to the full range"
-            )
+        if len(levels) <= FEW_LEVELS and levels[-1] < FEW_LEVELS:
+            yield few_levels(len(levels))
     elif (
         file.format == "JPEG"
         and image.height >= 16
@@ -333,6 +382,14 @@ def losses_after(image: Image.Image, file: Image.Image, container: Container) ->
         bottom = np.asarray(image.crop((0, image.height - image.height // 16, *image.size)))
         if (np.abs(bottom.astype(np.int16) - 128) <= 1).all():
             yield "the lower part is uniform gray, as when the end of a file was lost"
+
+
+def few_levels(levels: int) -> str:
+    """Returns what is lost of values that use a small range of those of 16 bits."""
+    return (
+        f"16 bits a channel, of which a small range is used: {levels} of 256 gray levels are left;"
+        " scale the values to the full range"
+    )
 
 
 def is_gray(pixel: float | tuple[int, ...] | None) -> bool:
@@ -364,6 +421,8 @@ def turning(container: Container, file: Image.Image) -> int:
     if isinstance(file, TiffImagePlugin.TiffImageFile):
         value = file.tag_v2.get(ORIENTATION, 1)
         return value if value in TURNS else 1
+    if file.format == "AVIF":
+        return file.getexif().get(ORIENTATION, 1)  # Pillow's, of the boxes that turn it
     return container.orientation
 
 
@@ -382,10 +441,30 @@ def upright(image: Image.Image) -> Image.Image:
         return image
 
 
+def gray_bits(file: Image.Image) -> int:
+    """Returns how many bits the values of a gray image with more than 8 have; TIFFs may have 12."""
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        bits = file.tag_v2.get(BITS, (16,))
+        return 12 if bits == (12,) else 16
+    return 16
+
+
+def in_8_bits(image: Image.Image, file: Image.Image) -> Image.Image:
+    """Returns the image of a file with 8 bits a channel, in which the largest value is white.
+
+    Pillow does so, but for gray images of more bits: it does not turn the values of TIFFs around
+    in which 0 is white, as medical ones are stored.
+    """
+    if not image.mode.startswith("I"):
+        return image
+    values = (np.asarray(image) >> (gray_bits(file) - 8)).astype(np.uint8)
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        values = ~values if file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO else values
+    return Image.fromarray(values)
+
+
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
     """Returns an image of any mode as RGB or L of 8 bits; what is transparent becomes white."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         layers = image if image.mode == "RGBA" else image.convert("RGBA")
         # To the bit what alpha_composite makes of it, without three more copies of all pixels.
