@@ -1,5 +1,6 @@
 """resnet weights: what is shown of a file, what is converted, and what is refused."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,11 @@ def test_other_commands_take_the_variant(file: Path, resnet: Resnet) -> None:
     assert "Name it: --variant" in resnet("evaluate", str(file), "--data", "digits").err
     answer = resnet("evaluate", str(file), "--data", "digits", "--variant", "v1")
     assert "v1 (stride in the 1x1) as named" in answer.err
+
+
+def test_a_network_without_a_head_has_no_classes(file: Path, resnet: Resnet) -> None:
+    tensors = {n: t for n, t in torch.load(file).items() if not n.startswith("fc.")}
+    torch.save(tensors, file)
+    command = ("weights", "show", str(file), "--variant", "v1.5")
+    assert dict(resnet(*command).rows)["classes"] == "none, without a head"
+    assert json.loads(resnet(*command, "--json").out)["has_head"] is False

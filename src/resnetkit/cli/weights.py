@@ -236,6 +236,7 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
         "resize": asdict(network.resize),
         "data": network.data,
         "class_names": list(network.class_names),
+        "has_head": network.has_head,
         "origin": network.origin,
     }
 
@@ -291,6 +292,8 @@ def constants_in_words(constants: "Tensor") -> str:
 def classes_in_words(network: "TrainedNetwork") -> str:
     """Returns how many classes there are, and the first of their names."""
     count = network.architecture.num_classes
+    if not network.has_head:
+        return "none, without a head"
     if not network.class_names:
         return f"{count:,}, without names"
     more = ", ..." if count > 3 else ""

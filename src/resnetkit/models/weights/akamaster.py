@@ -13,17 +13,17 @@ import torch
 
 from resnetkit.errors import ArchitectureError, WeightsError
 from resnetkit.models.blocks import Shortcut
-from resnetkit.models.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, pixels
+from resnetkit.models.weights.conventions import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    implied_classes,
+    pixels,
+)
 from resnetkit.models.weights.layout import add_batch_counts
 from resnetkit.models.weights.network import TrainedNetwork, built
 from resnetkit.models.weights.tensors import Tensors
 from resnetkit.models.zoo import Architecture, cifar
 from resnetkit.resizing import FULL
-
-CIFAR10_CLASSES = (
-    *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-)
-"""What the repository trains on, in the order of the data set."""
 
 __all__ = ["akamaster_bytes", "is_akamaster", "load_akamaster"]
 
@@ -54,7 +54,7 @@ def load_akamaster(path: Path, state: Tensors) -> TrainedNetwork:
         architecture=architecture,
         mean=pixels(IMAGENET_MEAN),
         std=pixels(IMAGENET_STD),
-        class_names=CIFAR10_CLASSES if architecture.num_classes == 10 else (),
+        class_names=implied_classes("CIFAR-10", architecture.num_classes),
         image_size=(32, 32),
         shown=1.0,
         data="",

@@ -378,7 +378,7 @@ def caffe_bytes(network: TrainedNetwork, path: Path) -> bytes:
     Raises:
         WeightsError: when a mean image in the same folder would be taken for the network's.
     """
-    if path.with_name(MEAN_FILE).exists():
+    if os.path.lexists(path.with_name(MEAN_FILE)):
         raise WeightsError(
             f"{path.with_name(MEAN_FILE)} lies in that folder and would be taken for this network's"
             " mean. Choose another folder."

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from resnetkit.errors import WeightsError
@@ -44,6 +43,7 @@ LARGEST_SIDE = 4096  # pixels; four times the largest image that a network was p
 SMALLEST_CROP = 0.1  # of the shorter side
 LONGEST_NAME = 2_000
 MOST_COUNTS = 64
+SMALLEST_DEVIATION, LARGEST_CONSTANT = 1e-6, 1e6  # for pixels of 0 to 1, in whatever unit
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -119,6 +119,8 @@ def texts(values: Any) -> tuple[str, ...]:
         raise ValueError(f"{str(values)[:50]} are not names")
     if any(len(each) > LONGEST_NAME for each in values):
         raise ValueError(f"a name has more than {LONGEST_NAME:,} letters")
+    if any("\ud800" <= letter <= "\udfff" for each in values for letter in each):
+        raise ValueError("a name is no Unicode text: it could not be written anywhere")
     return tuple(values)
 
 
@@ -130,12 +132,12 @@ def constants(mean: Sequence[float], std: Sequence[float], channels: int) -> tup
     """
     if not len(mean) == len(std) == channels:
         raise ValueError(f"{mean} and {std} are not constants for {channels} channel(s)")
-    if not all(math.isfinite(each) for each in (*mean, *std)) or min(std) <= 0:
+    are_plain = all(math.isfinite(each) and not isinstance(each, bool) for each in (*mean, *std))
+    if not are_plain or max(map(abs, mean)) > LARGEST_CONSTANT:
         raise ValueError(f"{mean} and {std} are not a mean and a deviation")
-    tensors = pixels(tuple(mean)), pixels(tuple(std))
-    if not all(torch.isfinite(each).all() for each in tensors) or not (tensors[1] > 0).all():
+    if not all(SMALLEST_DEVIATION <= each <= LARGEST_CONSTANT for each in std):
         raise ValueError(f"{mean} and {std} are not a mean and a deviation")
-    return tensors
+    return pixels(tuple(mean)), pixels(tuple(std))
 
 
 def json_bytes(facts: dict[str, Any]) -> bytes:

@@ -23,6 +23,7 @@ __all__ = [
     "crop_for_floor",
     "fractions",
     "imagenet_classes",
+    "implied_classes",
     "pixels",
     "stride_named",
     "variant_of",
@@ -36,6 +37,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET_VIEW = ((224, 224), 0.875)  # 224 of 256 pixels
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # of pixels from 0 to 255, red first
 KERAS_NORM_EPS = 1.001e-5
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+)
+"""In the order of the data set."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Convention:
         offset: of the middle that its readers cut out; see `Resize`.
         names_classes: whether it holds the names of classes.
         counts_batches: whether it holds how many batches the running statistics have seen.
+        data: whose classes are meant where there are as many, and they have no names.
     """
 
     options: Mapping[str, tuple[Any, ...]]
@@ -61,6 +67,7 @@ class Convention:
     offset: Literal["round", "floor"] = "round"
     names_classes: bool = False
     counts_batches: bool = True
+    data: Literal["ImageNet", "CIFAR-10"] = "ImageNet"
 
 
 def pixels(fractions: tuple[float, ...]) -> Tensor:
@@ -139,6 +146,7 @@ CONVENTIONS: dict[str, Convention] = {
         mean=pixels(IMAGENET_MEAN),
         std=pixels(IMAGENET_STD),
         view=((32, 32), 1.0),
+        data="CIFAR-10",
     ),
 }
 FORMATS = ("resnetkit", *CONVENTIONS)
@@ -251,9 +259,13 @@ def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
         problems.append(
             f"the middle of {side} pixels begins at {middle}, for readers of the format at {theirs}"
         )
-    names = network.class_names
-    if len(names) == 1000 and names != imagenet_classes(1000) and not convention.names_classes:
-        problems.append("its 1000 classes are not those of ImageNet, which they would be taken for")
+    if not convention.names_classes:
+        meant = implied_classes(convention.data, network.architecture.num_classes)
+        if meant and network.class_names != meant:
+            problems.append(
+                f"its {len(meant)} classes are not those of {convention.data}, which they would"
+                " be taken for"
+            )
     return problems
 
 
@@ -278,6 +290,18 @@ def crop_for_floor(network: TrainedNetwork) -> float:
 def words(constants: Tensor) -> str:
     """Returns constants for pixels of 0 to 255 for people."""
     return ", ".join(f"{float(value):.6g}" for value in constants.flatten())
+
+
+def implied_classes(data: str, count: int) -> tuple[str, ...]:
+    """Returns the names of classes that a number of classes without names is taken for.
+
+    Args:
+        data: what networks of the format are trained on, ImageNet or CIFAR-10.
+        count: of the classes.
+    """
+    if data == "CIFAR-10":
+        return CIFAR10_CLASSES if count == len(CIFAR10_CLASSES) else ()
+    return imagenet_classes(count)
 
 
 def imagenet_classes(count: int) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """From a path to a trained network, whatever the format."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def load_file(path: Path, variant: str, entry: str = "") -> TrainedNetwork:
 def is_configured(path: Path) -> bool:
     """Returns whether a file belongs to a config.json beside it that describes a network."""
     configuration = path.with_name("config.json")
-    if path.name not in WEIGHT_FILES or not configuration.is_file():
+    if path.name not in WEIGHT_FILES or not os.path.lexists(configuration):  # a broken link is one
         return False
     facts: dict[str, Any] = read_configuration(configuration)
     own = {"layers", "class_names", "image_size"} <= set(facts)

@@ -207,7 +207,7 @@ def geometry(kind: str, facts: dict[str, Any]) -> tuple[tuple[int, int], float, 
         Unsupported: when resnetkit shows images otherwise.
         ValueError: when a value cannot be.
     """
-    if facts["resample"] not in range(len(INTERPOLATIONS)):
+    if type(facts["resample"]) is not int or facts["resample"] not in range(len(INTERPOLATIONS)):
         raise ValueError(f"resample is {str(facts['resample'])[:50]}, no filter of Pillow")
     interpolation = INTERPOLATIONS[facts["resample"]]
 

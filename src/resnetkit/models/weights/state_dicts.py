@@ -188,7 +188,8 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
         raise WeightsError(f"{configuration} says '{name}', but {path} holds a {found}.")
     try:
         mean, std, size = preprocessing(facts["pretrained_cfg"], architecture.in_channels)
-        shown = share(facts["pretrained_cfg"].get("crop_pct") or 0.875)
+        crop = facts["pretrained_cfg"].get("crop_pct")
+        shown = share(0.875 if crop is None else crop)
         resize = timm_resize(configuration, facts["pretrained_cfg"])
         class_names = names_of_classes(facts, architecture.num_classes) if has_head else ()
     except IMPOSSIBLE as error:

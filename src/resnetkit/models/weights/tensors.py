@@ -62,6 +62,7 @@ NO_FORMAT = (
     "it begins neither as safetensors nor as a file of torch.save. Fetch it again, or name another."
 )
 
+MOST_TENSORS = 100_000  # of a safetensors file; ResNet-1202 has 7,000
 LARGEST_FILE = 2**32  # bytes; a checkpoint of the largest network with its optimizer has 1 GB
 
 
@@ -83,6 +84,7 @@ def read_file(path: Path) -> Any:
     content = read_content(path)
     try:
         if is_safetensors(content):
+            check_header(content)
             return safetensors.torch.load(content)
         return read_torch_file(content)
     except pickle.UnpicklingError as error:
@@ -95,6 +97,13 @@ def read_file(path: Path) -> Any:
         raise WeightsError(
             f"{path} is damaged or not a file of weights: {first_line(error)} Fetch it again."
         ) from error
+
+
+def check_header(content: bytes) -> None:
+    """Raises ValueError for a header of more tensors than are read in seconds."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    if content.count(b"{", 8, end) > MOST_TENSORS:
+        raise ValueError(f"it lists more than {MOST_TENSORS:,} tensors")
 
 
 def read_content(path: Path, most_bytes: int = LARGEST_FILE) -> bytes:

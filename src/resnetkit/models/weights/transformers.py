@@ -170,7 +170,19 @@ def names_of_classes(facts: dict[str, Any], count: int) -> tuple[str, ...]:
         return imagenet_classes(count)
     if len(found) != count:
         raise ValueError(f"id2label names {len(found)} classes, the weights have {count}")
+    check_numbers(facts, found)
     return found
+
+
+def check_numbers(facts: dict[str, Any], class_names: tuple[str, ...]) -> None:
+    """Raises ValueError when config.json numbers the classes in a second way."""
+    said = facts.get("num_labels", len(class_names))
+    if said != len(class_names):
+        raise ValueError(f"num_labels is {str(said)[:50]}, id2label names {len(class_names)}")
+    names = {str(number): name for number, name in enumerate(class_names)}
+    for label, number in (facts.get("label2id") or {}).items():
+        if names.get(str(number)) != label:
+            raise ValueError(f"id2label and label2id disagree on the class {str(number)[:50]}")
 
 
 def transformers_files(network: TrainedNetwork) -> dict[str, bytes]:
