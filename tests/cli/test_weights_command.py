@@ -161,3 +161,13 @@ def test_a_network_without_a_head_has_no_classes(file: Path, resnet: Resnet) -> 
     command = ("weights", "show", str(file), "--variant", "v1.5")
     assert dict(resnet(*command).rows)["classes"] == "none, without a head"
     assert json.loads(resnet(*command, "--json").out)["has_head"] is False
+
+
+@pytest.mark.parametrize(("to", "is_said"), [("transformers", True), ("resnetkit", False)])
+def test_a_middle_that_readers_cut_out_elsewhere_is_said(
+    to: str, is_said: bool, file: Path, tmp_path: Path, resnet: Resnet
+) -> None:
+    out = ("--to", to, "--out", str(tmp_path / "out"))
+    answer = resnet("weights", "convert", str(file), "--variant", "v1.5", *out)
+    assert answer.code == 0
+    assert ("up to one pixel away" in " ".join(answer.err.split())) is is_said

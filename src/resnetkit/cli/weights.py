@@ -201,6 +201,11 @@ def convert(
     remark(f"read: {network.origin}")
     if network.class_names and not again.class_names:
         remark(f"the format {to} does not hold the names of classes: they are left out")
+    if network.resize.mode == "center" and again.resize.offset != network.resize.offset:
+        remark(
+            f"{to} cuts out the middle of an image up to one pixel away from where it was, by the"
+            " image's sides, so that its probabilities can differ a little"
+        )
     remark(f"{counts(again)['tensors']} tensors and the logits read again are equal to the bit")
     say(out)
 
