@@ -107,10 +107,56 @@ def test_of_two_networks_in_a_file_one_is_named(state: State, tmp_path: Path) ->
 
 def test_of_two_networks_under_two_names_none_is_guessed(state: State, tmp_path: Path) -> None:
     both = {**prefixed(state, "student."), **prefixed(state, "teacher.")}
-    with pytest.raises(
-        WeightsError, match=r"several networks.* student\., teacher\.: save the one"
-    ):
+    with pytest.raises(WeightsError, match=r"several networks.* student\., teacher\.: name one"):
         load_network(saved(tmp_path / "net.pth", both))
+
+
+OTHER_ENTRIES: dict[str, tuple[Callable[[State], object], str]] = {
+    "best": (lambda s: {"best_state_dict": s, "epoch": 3}, "entry best_state_dict"),
+    "backbone": (lambda s: {"backbone": prefixed(s, "module.")}, "entry backbone"),
+    "nested": (lambda s: {"checkpoint": {"state": {"net": s}}}, "entry checkpoint.state.net"),
+}
+
+
+@pytest.mark.parametrize(("wrap", "words"), OTHER_ENTRIES.values(), ids=OTHER_ENTRIES)
+def test_a_network_is_found_in_entries_of_any_name(
+    wrap: Callable[[State], object], words: str, state: State, tmp_path: Path
+) -> None:
+    network = load_network(saved(tmp_path / "net.pth", wrap(state)))
+    assert words in network.origin
+    assert torch.equal(network.model.state_dict()["fc.weight"], state["fc.weight"])
+
+
+def test_of_a_student_and_a_teacher_one_is_named(state: State, tmp_path: Path) -> None:
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    content = {"student": prefixed(state, "module."), "teacher": prefixed(other, "backbone.")}
+    path = saved(tmp_path / "dino.pth", content)
+    with pytest.raises(WeightsError, match=r"student, teacher.*name one"):
+        load_network(path)
+    network = load_network(f"{path}#teacher")
+    assert torch.equal(network.model.state_dict()["fc.weight"], other["fc.weight"])
+
+
+def test_of_two_networks_side_by_side_one_is_named_by_its_prefix(
+    state: State, tmp_path: Path
+) -> None:
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    content = {"state_dict": prefixed(state, "model.") | prefixed(other, "ema_model.")}
+    path = saved(tmp_path / "two.pth", content)
+    with pytest.raises(WeightsError, match=r"name one, as in .*two\.pth#model\.'"):
+        load_network(path)
+    network = load_network(f"{path}#ema_model.")
+    assert torch.equal(network.model.state_dict()["fc.weight"], other["fc.weight"])
+    with pytest.raises(WeightsError, match=r"'net\.': expected one of model\., ema_model\."):
+        load_network(f"{path}#net.")
+
+
+def test_entries_that_refer_to_each_other_are_looked_at_once(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    for _ in range(40):  # 10 ** 40 ways from the outermost to the innermost
+        content = {str(number): content for number in range(10)}
+    with pytest.raises(WeightsError, match="of no format"):
+        load_network(saved(tmp_path / "net.pth", content))
 
 
 def test_a_name_with_the_sign_is_a_file(state: State, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import sys
 import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,10 @@ NEXT_TO_TENSORS: dict[str, Any] = {
     "a device": torch.device("cpu"),
     "a type": torch.float16,
     "a complex number": 1j,
+    "a range": range(3),
+    "a slice": slice(1, 2),
+    "decimals": Decimal("1.5"),
+    "a fraction": Fraction(1, 3),
     "bytes": b"\xff",
     "ordered": OrderedDict(a=1),
     "a sparse table": torch.eye(3).to_sparse(),

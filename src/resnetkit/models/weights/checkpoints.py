@@ -4,7 +4,7 @@ Training scripts save a state_dict alone or in an entry, next to a copy with ave
 under the prefixes of what the network was wrapped in. Nothing is guessed where two entries fit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,11 @@ def read_state(path: Path, entry: str = "") -> State:
         WeightsError: as `read_file`; when there are no named tensors, two entries that hold some
             and none was named, or the named one holds none.
     """
-    tensors, found = entry_of(path, read_file(path), entry)
+    named = entry if entry.endswith(".") else ""  # a prefix, of two networks side by side
+    tensors, found = entry_of(path, read_file(path), "" if named else entry)
     refuse_both(path, tensors)
     taken = [f"entry {found}"] if found else []
-    prefix = prefix_of(path, tensors)
+    prefix = prefix_of(path, tensors, named)
     if prefix:
         taken.append(f"names without {prefix}")
     own = {
@@ -93,11 +94,17 @@ def read_state(path: Path, entry: str = "") -> State:
     return State(own, ", ".join(taken))
 
 
-def prefix_of(path: Path, tensors: Tensors) -> str:
+def prefix_of(path: Path, tensors: Tensors, named: str = "") -> str:
     """Returns what the names of a network begin with, such as `module.` or `model.backbone.`.
 
+    Args:
+        path: of the file.
+        tensors: of the file.
+        named: which of several; empty where there is only one.
+
     Raises:
-        WeightsError: when there are several networks, none of which is known to be the one.
+        WeightsError: when there are several networks, none of which is known to be the one, or none
+            has the prefix that was named.
     """
     found = dict.fromkeys(
         name.removesuffix(stem).removesuffix(own)
@@ -106,13 +113,20 @@ def prefix_of(path: Path, tensors: Tensors) -> str:
         if name.endswith(stem) and f"{name.removesuffix(stem)}{block}" in tensors
     )
     prefixes = [prefix for prefix in found if not prefix or prefix.endswith(".")]
+    if named and named not in prefixes:
+        raise WeightsError(
+            f"{path} has no network whose names begin with '{named}': expected one of"
+            f" {', '.join(filter(None, prefixes[:5])) or 'none'}."
+        )
+    if named:
+        return named
     if queries := [prefix for prefix in prefixes if prefix.endswith(QUERY)]:
         return queries[0]
     if len(prefixes) > 1:
         raise WeightsError(
             f"{path} holds several networks, whose names begin with"
-            f" {', '.join(prefix or 'nothing' for prefix in prefixes[:5])}: save the one that"
-            " is meant alone."
+            f" {', '.join(prefix or 'nothing' for prefix in prefixes[:5])}: name one, as in"
+            f" '{path}#{max(prefixes[:5])}'."
         )
     return prefixes[0] if prefixes else ""
 
@@ -129,6 +143,7 @@ def entry_of(path: Path, content: object, entry: str) -> tuple[Tensors, str]:
                     candidates[key] = dict(inner)[nested[0]]
             elif isinstance(inner, Mapping):
                 candidates[key] = dict(inner)
+    candidates = candidates or dict(networks_in(content))
     if entry and entry not in candidates:
         raise WeightsError(
             f"{path} has no entry '{entry}' that holds named tensors: expected one of"
@@ -146,6 +161,25 @@ def entry_of(path: Path, content: object, entry: str) -> tuple[Tensors, str]:
     tensors = candidates[chosen]
     assert isinstance(tensors, dict)
     return dict(tensors), chosen
+
+
+def networks_in(content: object) -> Iterator[tuple[str, Tensors]]:
+    """Yields the networks that lie in entries of any other names, with these, joined by dots.
+
+    Every mapping is looked at once, however often the file refers to it.
+    """
+    waiting: list[tuple[str, object]] = [("", content)]
+    seen: set[int] = set()
+    for name, inner in waiting:
+        if not isinstance(inner, Mapping) or id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        tensors = dict(inner)
+        if is_tensors(tensors):
+            if any(each.endswith(tuple(STEMS)) for each in tensors):
+                yield name, tensors
+            continue
+        waiting += [(f"{name}.{key}" if name else str(key), each) for key, each in inner.items()]
 
 
 def refuse_both(path: Path, tensors: Tensors) -> None:

@@ -159,8 +159,16 @@ NEEDLESS = {
     "uuid": ("UUID",),
     "collections": ("Counter", "defaultdict", "deque"),
     "_codecs": ("encode",),
-    "builtins": (*("bool", "bytearray", "complex", "dict", "float"), *("int", "list", "set")),
-    "__builtin__": (*("bytearray", "complex", "dict", "frozenset"), *("list", "long", "set")),
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "builtins": (
+        *("bool", "bytearray", "complex", "dict", "float"),
+        *("int", "list", "range", "set", "slice"),
+    ),
+    "__builtin__": (
+        *("bytearray", "complex", "dict", "frozenset"),
+        *("list", "long", "set", "slice", "xrange"),
+    ),
     "numpy": ("dtype", "ndarray", "float16", "float32", "float64", "int32", "int64", "bool_"),
     "numpy.core.multiarray": ("scalar", "_reconstruct"),
     "numpy._core.multiarray": ("scalar", "_reconstruct"),
