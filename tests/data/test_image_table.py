@@ -172,7 +172,7 @@ def test_one_file_in_two_splits_through_a_link_is_said(
 ) -> None:
     (tmp_path / "link.jpg").symlink_to("photos/cat/1.jpg")
     table = write(PLAIN + "link.jpg,cat,val\n")
-    (remark,) = read_images(table).remarks
+    remark = read_images(table).remarks[0]
     assert "same files as those of another class or split" in remark
 
 
@@ -239,3 +239,13 @@ def test_the_images_of_a_table_may_move_with_it_or_stay(
 def test_a_list_says_which_images_were_not_read(tmp_path: Path) -> None:
     files = (ImageFile(tmp_path / "gone.jpg", "a"),)
     assert with_digests(ImageList(tmp_path, files)).files[0].digest == ""
+
+
+@pytest.mark.parametrize("column", ["subset", "Partition"])
+def test_splits_in_a_column_of_another_name_are_not_drawn_again(
+    write: Callable[..., Path], column: str
+) -> None:
+    with pytest.raises(DataError, match=r"holds splits .* but is not called split"):
+        read_images(write(PLAIN.replace("split", column)))
+    other = PLAIN.replace("split", "split,subset").replace("train\n", "train,val\n")
+    assert read_images(write(other.replace("2.jpg,dog,val\n", "2.jpg,dog,val,train\n"))).files

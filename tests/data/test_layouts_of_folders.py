@@ -116,9 +116,14 @@ ASKED: dict[str, tuple[Counts, str]] = {
         {"train/day/cat": 2, "train/day/dog": 2, "train/night/cat": 2, "train/night/dog": 2},
         "are these the classes?",
     ),
-    "splits within classes": (
-        {"cat/train": 2, "cat/test": 2, "dog/train": 2, "dog/test": 2},
-        "expected train/class/image",
+    "splits that not all classes have": (
+        {"cat/train": 2, "cat/test": 2, "dog/train": 2, "dog/val": 2},
+        "hold no images themselves, but folders",
+    ),
+    "domains around a folder": (
+        {"amazon/images/bike": 2, "amazon/images/mug": 2, "dslr/images/bike": 2}
+        | {"dslr/images/mug": 2},
+        "each of the folders amazon and dslr holds the folders bike, mug",
     ),
     "an index of letters": (
         {"a/airfield": 2, "a/alley": 2, "b/bakery": 2, "b/bar": 2},
@@ -141,6 +146,30 @@ def test_what_may_mean_two_things_is_asked(touched: Callable[[Counts], Path], ca
         read_images(touched(counts))
     assert message in str(caught.value)
     assert "list the images in a .csv table" in str(caught.value) or "twice" in message
+
+
+@pytest.mark.parametrize("test", ["test", "Testing"])
+def test_splits_may_lie_within_each_class(touched: Callable[[Counts], Path], test: str) -> None:
+    images = read_images(
+        touched({"cat/train": 2, f"cat/{test}": 1, "dog/train": 2, f"dog/{test}": 1})
+    )
+    assert counted(images) == BOTH
+
+
+def test_classes_that_a_split_lacks_are_said(touched: Callable[[Counts], Path]) -> None:
+    images = read_images(touched({"train/cat": 2, "train/dog": 2, "train/unsup": 2, "test/cat": 1}))
+    assert images.remarks == ("the test images show none of 2 classes: dog, unsup",)
+
+
+def test_classes_of_a_split_that_are_links_to_another_split_are_refused(
+    touched: Callable[[Counts], Path],
+) -> None:
+    root = touched({"train/cat": 2, "train/dog": 2})
+    (root / "val").mkdir()
+    for name in ("cat", "dog"):
+        (root / "val" / name).symlink_to(f"../train/{name}")
+    with pytest.raises(DataError, match="is the same folder as"):
+        read_images(root)
 
 
 def test_thousands_of_classes_with_folders_are_compared_in_no_time(

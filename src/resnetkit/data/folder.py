@@ -15,6 +15,7 @@ from resnetkit.data.image_list import (
     ImageFile,
     ImageList,
     PassedOver,
+    classes_in_words,
     passed_over_in_words,
 )
 from resnetkit.data.image_table import read_table, write_images
@@ -114,7 +115,7 @@ def read_images(
             " least two apart. Expected a folder for each class."
         )
     files = tuple(sorted(images.files, key=lambda file: str(file.path)))
-    remarks = (*images.remarks, *remarks_on_labels(images))
+    remarks = (*images.remarks, *remarks_on_labels(images), *remarks_on_splits(images))
     return replace(images, files=files, remarks=remarks)
 
 
@@ -214,6 +215,8 @@ def holders(top: Folder, reading: Reading) -> list[tuple[Split | None, Folder]]:
     """
     for folder in top.folders:
         refuse_again(folder)
+    if by_class := splits_in_classes(top):
+        return by_class
     named = named_splits([folder.name for folder in top.folders])
     splits = nested(top)
     others = [folder for folder in top.folders if folder.name not in named and folder.total]
@@ -221,6 +224,9 @@ def holders(top: Folder, reading: Reading) -> list[tuple[Split | None, Folder]]:
     if not splits or ("train" not in splits.values() and others):
         refuse_flat_splits(top, named)
         return [(None, top)]
+    for folder in top.folders:
+        for inner in folder.folders if folder.name in named else ():
+            refuse_again(inner)
     if others:
         raise DataError(
             f"{top.path} holds {listed(splits)} and besides {listed([f.name for f in others])}:"
@@ -239,6 +245,35 @@ def holders(top: Folder, reading: Reading) -> list[tuple[Split | None, Folder]]:
             result.append((splits[folder.name], inner))
         else:
             reading.pass_over(folder, NO_LABEL if folder.total else NO_IMAGES)
+    return result
+
+
+def splits_in_classes(top: Folder) -> list[tuple[Split | None, Folder]]:
+    """Returns the splits of a folder class/split/image, each with the folder of its classes.
+
+    It is one where the folders in all its folders are the same two or three splits, and hold images
+    but no folders. The folders that are returned are not there: they hold those of one split each.
+    """
+    classes = [folder for folder in top.folders if folder.total]
+    names = [
+        {inner.name: inner for inner in folder.folders if inner.total and not inner.folders}
+        for folder in classes
+    ]
+    splits = named_splits(list(names[0])) if len(names) > 1 else {}
+    if len(set(splits.values())) < 2 or len(set(splits.values())) < len(splits):
+        return []
+    for folder, inner in zip(classes, names, strict=True):
+        has_others = folder.total > sum(each.total for each in inner.values())
+        if has_others or inner.keys() != splits.keys():
+            return []
+    result: list[tuple[Split | None, Folder]] = []
+    for name, split in splits.items():
+        holder = Folder(top.path)
+        holder.folders = [
+            replace(inner[name], path=folder.path)
+            for folder, inner in zip(classes, names, strict=True)
+        ]
+        result.append((split, holder))
     return result
 
 
@@ -306,7 +341,7 @@ def classes_in(holder: Folder, split: Split | None, reading: Reading) -> Iterato
         if label in folders:
             reading.remarks.append(
                 f"{folders[label].path.name!a} and {folder.name!a} in {holder.path} are one class,"
-                f" '{label}': the names differ only in how they are encoded"
+                f" '{label}': the names differ only in blanks or in how they are encoded"
             )
         folders.setdefault(label, folder)
         if not folder.total:
@@ -345,14 +380,16 @@ def refuse_unclear(holder: Folder, known: frozenset[str]) -> None:
         return
     if names and all(name.casefold() in ROLES for name in names):
         roles = listed([folder.name for folder in holder.folders])
-        inner = next((top for top in tops if top.total > len(top.images)), None)
+        nesting = [top for top in tops if top.total > len(top.images)]
+        nesting.sort(key=lambda top: top.name.casefold() not in DECORATIONS)
+        inner = next(iter(nesting), None)
         hint = f" If the classes are the folders in {inner.path}, name that one." if inner else ""
         raise DataError(
             f"{holder.path}: {roles} are no names of classes: expected class/image or"
             f" train/class/image.{hint} {A_TABLE}"
         )
     inside = {
-        top.name: {clean_label(inner.name) for inner in top.folders if inner.total}
+        top.name: {clean_label(inner.name) for inner in without_wrapper(top).folders if inner.total}
         for top in tops
         if len(top.images) <= STRAY_SHARE * top.total
     }
@@ -364,6 +401,13 @@ def refuse_unclear(holder: Folder, known: frozenset[str]) -> None:
             f" such as {listed(sorted(inside[several]))} in {several}: which of them are the"
             f" classes? Put the images of each class in class/image. {A_TABLE}"
         )
+
+
+def without_wrapper(folder: Folder) -> Folder:
+    """Returns the folder in a folder that holds others, where it is the only one on its level."""
+    while len(folder.folders) == 1 and not folder.images and folder.folders[0].folders:
+        folder = folder.folders[0]
+    return folder
 
 
 def refuse_repeated(holder: Folder, inside: dict[str, set[str]]) -> None:
@@ -410,6 +454,17 @@ def remarks_on_labels(images: ImageList) -> Iterator[str]:
     for names in alike.values():
         if len(names) > 1:
             yield f"{listed(names)} are {len(names)} classes, whose names differ only in case"
+
+
+def remarks_on_splits(images: ImageList) -> Iterator[str]:
+    """Yields which classes some of the splits that are given lack."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for file in images.files:
+        if file.split:
+            labels[file.split].add(file.label)
+    for split, its_labels in labels.items():
+        if missing := [name for name in images.class_names if name not in its_labels]:
+            yield f"the {split} images show none of {classes_in_words(missing)}"
 
 
 def remarks_on_links(files: Sequence[ImageFile]) -> Iterator[str]:

@@ -5,7 +5,7 @@ import csv
 import os
 import re
 import stat
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -49,12 +49,33 @@ def read_table(path: Path) -> ImageList:
         DataError: when it is not of a known form; the message names the line.
     """
     files: dict[str, ImageFile] = {}
+    others: dict[str, set[object]] = defaultdict(set)
     for number, row in rows_of(path):
+        for column in row.keys() - set(COLUMNS):
+            others[column].add(row[column] if isinstance(row[column], str) else None)
         file = checked_file(path, number, row)
         if (key := str(file.path)) in files:
             raise DataError(f"{path}, line {number}: {shortened(key)} was named before. Keep one.")
         files[key] = file
+    if not any(file.split for file in files.values()):
+        refuse_other_splits(path, others)
     return ImageList(path, tuple(files.values()))
+
+
+def refuse_other_splits(path: Path, columns: dict[str, set[object]]) -> None:
+    """Raises DataError for a column that holds splits and is called otherwise.
+
+    Args:
+        path: of the table.
+        columns: those that are not read, each with its values; None for one that is no text.
+    """
+    for column, values in columns.items():
+        texts = [value for value in values if isinstance(value, str)]
+        if len(texts) == len(values) > 1 and all(map(split_named, texts)):
+            raise DataError(
+                f"{path}: the column {column} holds splits ({', '.join(sorted(texts))}), but is not"
+                " called split. Rename it to split, or remove it and other splits are drawn."
+            )
 
 
 def read_list(path: Path, root: Path) -> ImageList:
