@@ -5,6 +5,8 @@ import gzip
 import json
 import os
 import socket
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -12,8 +14,11 @@ import pytest
 
 from resnetkit.untrusted import (
     decompressed,
+    markup_text,
+    name_as_text,
     open_regular,
     parse_json,
+    path_from_text,
     printable,
     read_bounded,
     recognized_mistake,
@@ -147,3 +152,35 @@ def test_what_people_have_in_place_of_a_file_is_recognized(content: bytes, words
 )
 def test_other_files_are_not_mistaken_for_a_mistake(content: bytes) -> None:
     assert recognized_mistake(content) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[31m", "a\\x1b[31m"),
+        ("a\x85b\x9b", "a\\x85b\\x9b"),
+        ("\u202eexe.png", "\\u202eexe.png"),
+        ("a\ud800b", "a\\ud800b"),
+        ("caf\udcc3\udca9", "caf\u00e9"),
+        ("a\n\tb &amp; <b>\u00e9\u00a0\U0001f600", "a\n\tb &amp; <b>\u00e9\u00a0\U0001f600"),
+    ],
+)
+def test_markup_holds_no_character_that_it_may_not_hold(text: str, shown: str) -> None:
+    assert markup_text(text) == shown
+
+
+def test_names_are_utf8_in_a_locale_of_ascii() -> None:
+    program = (
+        "from resnetkit.untrusted import name_as_text as text, path_from_text as path, printable\n"
+        "name = 'caf\\udcc3\\udca9'\n"  # what this locale makes of the bytes of UTF-8
+        "assert text(name) == 'caf\\xe9' == printable(name) and path(text(name)) == name\n"
+        "assert text('\\udcff') == '\\udcff' == path('\\udcff')\n"
+        "assert path('\\ud800') == '\\ud800'\n"
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+def test_names_are_themselves_where_the_locale_is_utf8() -> None:
+    for name in ("cat", "caf\u00e9", "a\udcff"):
+        assert name_as_text(name) == path_from_text(name) == name

@@ -16,8 +16,11 @@ __all__ = [
     "BEGINNING_BYTES",
     "decompressed",
     "decompressed_pieces",
+    "markup_text",
+    "name_as_text",
     "open_regular",
     "parse_json",
+    "path_from_text",
     "printable",
     "read_bounded",
     "recognized_mistake",
@@ -209,11 +212,59 @@ def printable(text: str, *, keep: str = "") -> str:
         keep: characters that stay as they are, such as "\n" in a message of several lines.
     """
     return "".join(
-        character
-        if character in keep or character.isprintable()
-        else character.encode("unicode_escape").decode()
-        for character in text
+        character if character in keep or character.isprintable() else escaped(character)
+        for character in with_utf8(text)
     )
+
+
+def escaped(character: str) -> str:
+    """Returns a character as Python writes it in ASCII."""
+    return character.encode("unicode_escape").decode()
+
+
+# What XML 1.0 does not allow, the controls that browsers interpret (C1), and those that change the
+# direction of the text around them.
+NOT_IN_MARKUP = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def markup_text(text: str) -> str:
+    """Returns HTML or SVG with the characters escaped that no such document may hold.
+
+    A control character in a name makes the whole of an SVG file unreadable.
+
+    Args:
+        text: of a document or of a part of it; markup in it stays.
+    """
+    return NOT_IN_MARKUP.sub(lambda match: escaped(match[0]), with_utf8(text))
+
+
+def name_as_text(name: str) -> str:
+    """Returns the name of a file as the text that its bytes are in UTF-8, in every locale.
+
+    Python decodes names by the locale: in one of ASCII, two surrogates stand for the e with an
+    accent. Bytes that are not UTF-8 stay surrogates.
+    """
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def path_from_text(text: str) -> str:
+    """Returns the path that a text in UTF-8 names, as Python opens it: undoes `name_as_text`."""
+    try:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, which no path has
+        return text
+
+
+def with_utf8(text: str) -> str:
+    """Returns text in which surrogates that stand for the bytes of UTF-8 are the characters."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text
 
 
 def megabytes(count: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from resnetkit.cli import streams
 from resnetkit.cli.streams import LastingStream
@@ -238,3 +239,24 @@ def test_a_limit_of_the_process_is_a_sentence(tmp_path: Path, words: tuple[str, 
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert "not enough memory" in ended.stderr
+
+
+# A locale of ASCII
+
+
+def test_names_of_classes_and_files_are_utf8_in_a_locale_of_ascii(tmp_path: Path) -> None:
+    for number, name in enumerate(("caf\u00e9", "tea")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for shade in range(6):
+            image = Image.new("RGB", (16, 16), (40 * shade, 200 * number, 90))
+            image.save(tmp_path / "photos" / name / f"{shade}.png")
+    table = "path,label\n" + "".join(
+        f"photos/{name}/{shade}.png,{name}\n" for name in ("caf\u00e9", "tea") for shade in range(6)
+    )
+    (tmp_path / "photos.csv").write_text(table, encoding="utf-8")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for source in ("photos", "photos.csv"):
+        words = [sys.executable, "-m", "resnetkit", "data", "check", source]
+        result = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True)
+        assert result.returncode == 0, result.stderr
+        assert "caf\u00e9" in result.stdout.decode("utf-8")

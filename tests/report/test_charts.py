@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from resnetkit.evaluation.metrics import Mistake, mistakes
 from resnetkit.report import charts
 from resnetkit.report.confusion import confusion_chart
-from resnetkit.report.drawing import COLORS, spread_out
+from resnetkit.report.drawing import COLORS, spread_out, standalone_svg
 from resnetkit.report.series import (
     Band,
     Curve,
@@ -282,3 +283,15 @@ def test_text_reads_well_on_what_is_behind_it(scheme: int) -> None:
 def test_each_light_colour_stands_for_one_role() -> None:
     light = [shades[0] for shades in COLORS.values()]
     assert len(set(light)) == len(light)
+
+
+def test_a_name_with_control_characters_leaves_the_drawing_readable() -> None:
+    name = "a\x1b[31m\x00b\u202e\ud800<&\ufffe"
+
+    def paint(figure: Figure) -> None:
+        figure.text(0.1, 0.5, name)
+
+    drawing = standalone_svg(paint, size=(100, 50), name="names", description=name)
+    root = ElementTree.fromstring(drawing.encode())
+    assert "a\\x1b[31m\\x00b\\u202e\\ud800<&\\ufffe" in "".join(root.itertext())
+    assert root.get("aria-label") == "a\\x1b[31m\\x00b\\u202e\\ud800<&\\ufffe"

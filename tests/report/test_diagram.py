@@ -95,6 +95,11 @@ def test_a_sheet_stands_alone_and_a_drawing_in_a_page() -> None:
     assert "stage3: 3 blocks of 3x3, 32, 3x3, 32, identity" in inside
 
 
+def test_control_characters_leave_the_drawing_readable() -> None:
+    sheet = network_sheet({"a\x1b\x85\u202e": outline(ARCHITECTURES["resnet20"])})
+    assert "a\\x1b\\x85\\u202e" in "".join(ElementTree.fromstring(sheet).itertext())
+
+
 def test_words_from_outside_cannot_become_markup() -> None:
     drawing = network_drawing(outline(ARCHITECTURES["resnet20"]), title="<script>&")
     assert words_of(drawing)[0] == "<script>&"

@@ -57,7 +57,6 @@ app.command(data)
 app.command(weights)
 
 
-NEWLINE = "\n"
 OUT_OF_MEMORY = (
     "there is not enough memory for this. What needs less: a smaller batch (--batch-size, or"
     " --micro-batch and --set batch_size=N in training), smaller images (--set data.image_size=N),"
@@ -106,5 +105,5 @@ def ending(error: BaseException) -> int:
 
 def complain(message: str, code: int) -> int:
     """Tells a person what went wrong and returns the exit code."""
-    print(f"resnet: {printable(message, keep=NEWLINE)}", file=sys.stderr)
+    print(printable(f"resnet: {message}", keep="\n"), file=sys.stderr)
     return code

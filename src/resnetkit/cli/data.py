@@ -7,7 +7,6 @@ from cyclopts import App, Parameter
 
 from resnetkit.cli.options import Json
 from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on_data, say
-from resnetkit.untrusted import printable
 
 if TYPE_CHECKING:
     from resnetkit.data.check import Duplicates, FolderReport
@@ -129,7 +128,7 @@ def check(name: str, /, *, json: Json = False) -> None:
         f" {dataset.channels} channel(s), {len(dataset.class_names)} classes"
     )
     if facts:
-        remark(f"it came from {printable(facts['road'])}")
+        remark(f"it came from {facts['road']}")
 
 
 def check_folder(root: Path, *, json: bool) -> None:

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from resnetkit.cli.output import remark
 from resnetkit.errors import DataError, UsageError
-from resnetkit.untrusted import printable
+from resnetkit.untrusted import name_as_text, printable
 
 __all__ = ["Format", "Kind", "Record", "Tally", "chosen_form", "print_records"]
 
@@ -150,7 +150,7 @@ def row(cells: Sequence[object]) -> str:
 
 def called(record: Record) -> str:
     """Returns the name of an image, as it stands on the command line."""
-    return record.name or "-"
+    return name_as_text(record.name) or "-"
 
 
 TEXTS: dict[Form, Callable[[Iterable[Record], Kind], Iterator[str]]] = {

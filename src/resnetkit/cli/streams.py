@@ -1,6 +1,7 @@
 """Where commands write, which may be closed, full or gone, and how they are interrupted."""
 
 import _thread
+import codecs
 import logging
 import os
 import signal
@@ -87,10 +88,20 @@ def open_streams() -> Iterator[None]:
             if stream is None:
                 stack.enter_context(redirect(nowhere))
             elif isinstance(stream, TextIOWrapper):  # a file's name may be no text at all
-                stream.reconfigure(errors="backslashreplace")
+                stream.reconfigure(encoding=encoding_of(stream), errors="backslashreplace")
         stack.enter_context(redirect_stderr(LastingStream(sys.stderr)))
         stack.enter_context(log_to_stderr())
         yield
+
+
+def encoding_of(stream: TextIOWrapper) -> str:
+    """Returns what a stream is written in: UTF-8 where only a locale without letters says ASCII.
+
+    Such a locale, as cron and containers have it, says nothing of who reads; Python takes it for
+    UTF-8 as well (PEP 540), unless that is turned off.
+    """
+    is_ascii = codecs.lookup(stream.encoding).name == "ascii"
+    return "utf-8" if is_ascii and "PYTHONIOENCODING" not in os.environ else stream.encoding
 
 
 class PrintableFormatter(logging.Formatter):

@@ -16,7 +16,12 @@ from resnetkit.data.image_list import ImageFile, ImageList
 from resnetkit.data.labels import clean_label
 from resnetkit.data.splits import split_named
 from resnetkit.errors import DataError
-from resnetkit.untrusted import parse_json, read_bounded, recognized_mistake
+from resnetkit.untrusted import (
+    parse_json,
+    path_from_text,
+    read_bounded,
+    recognized_mistake,
+)
 
 __all__ = ["encoding_of", "read_list", "read_table", "write_images"]
 
@@ -112,7 +117,16 @@ def rows_of(path: Path) -> Iterator[tuple[int, Row]]:
     if kind is None:
         raise DataError(f"{path} is not a folder: expected one, or a .csv or .jsonl file.")
     text = text_of(path)
-    return csv_rows(path, text) if kind == "csv" else json_rows(path, text)
+    rows = csv_rows(path, text) if kind == "csv" else json_rows(path, text)
+    return ((number, with_paths(row)) for number, row in rows)
+
+
+def with_paths(row: Row) -> Row:
+    """Returns a row whose paths are as Python opens them, whatever the locale."""
+    return {
+        key: path_from_text(value) if key in ("path", "name") and isinstance(value, str) else value
+        for key, value in row.items()
+    }
 
 
 def text_of(table: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from resnetkit.data.decode import IMAGE_SUFFIXES, unreadable_reason
 from resnetkit.data.image_list import PassedOver
 from resnetkit.errors import DataError
+from resnetkit.untrusted import name_as_text
 
 __all__ = ["READ_ALREADY", "Folder", "files_in", "folders_in", "identity", "is_system", "scan"]
 
@@ -73,7 +74,7 @@ class Folder:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return name_as_text(self.path.name)
 
     def all(self) -> Iterator["Folder"]:
         """Yields the folder and all folders below it."""

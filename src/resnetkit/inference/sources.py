@@ -12,6 +12,7 @@ from resnetkit.data.decode import IMAGE_SUFFIXES, LARGEST_FILE, unreadable_reaso
 from resnetkit.data.image_table import encoding_of
 from resnetkit.data.tree import files_in, folders_in
 from resnetkit.errors import DataError
+from resnetkit.untrusted import path_from_text
 
 __all__ = ["find_images"]
 
@@ -117,6 +118,6 @@ def lines_of(stream: BufferedReader, encoding: str) -> Iterator[str]:
         text = TextIOWrapper(stream, encoding, errors="replace")
         try:
             for written in text:
-                yield written.rstrip("\r\n").removeprefix("\ufeff")
+                yield path_from_text(written.rstrip("\r\n").removeprefix("\ufeff"))
         finally:
             text.detach()  # the stream stays open

@@ -7,6 +7,7 @@ from html import escape
 from resnetkit.models.outline import BlockOutline, ShortcutKind, StageOutline
 from resnetkit.report.drawing import COLORS, FONT, color, opening
 from resnetkit.report.language import ENGLISH, Language
+from resnetkit.untrusted import markup_text
 
 __all__ = ["SHORTCUT_WORDS", "block_drawing", "network_drawing", "network_sheet"]
 
@@ -51,7 +52,7 @@ def describe(stages: Sequence[StageOutline], title: str) -> str:
         f" {SHORTCUT_WORDS[stage.blocks[-1].shortcut]}"
         for stage in stages[1:-1]
     ]
-    return f"{readable(title)}. {'; '.join(rows)}."
+    return f"{title}. {'; '.join(rows)}."
 
 
 def weights(block: BlockOutline) -> list[str]:
@@ -230,17 +231,12 @@ def text(
     look = f"font-family: {FONT}; font-size: {size:g}px; font-weight: {weight}; font-style: {style}"
     # 3x3 and 16x32x32, but not resnext50_32x4d
     shown_words = re.sub(
-        r"(?<=\d)x(?=\d+(?![a-wyz\d]))", "\N{MULTIPLICATION SIGN}", escape(readable(words))
+        r"(?<=\d)x(?=\d+(?![a-wyz\d]))", "\N{MULTIPLICATION SIGN}", markup_text(escape(words))
     )
     return (
         f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{color(role)}"'
         f' style="{look}"{pressed}{turn}>{shown_words}</text>'
     )
-
-
-def readable(words: str) -> str:
-    """Returns words without control characters, which SVG cannot hold."""
-    return re.sub(r"[\x00-\x1f\x7f]", "?", words)
 
 
 def line(x1: float, y1: float, x2: float, y2: float) -> str:

@@ -16,7 +16,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
 from matplotlib.textpath import TextPath
+
+from resnetkit.untrusted import markup_text
 
 __all__ = ["COLORS", "color", "inline_svg", "label_ends", "spread_out", "standalone_svg"]
 
@@ -113,7 +116,8 @@ def standalone_svg(paint: Paint, *, size: tuple[float, float], name: str, descri
 def opening(size: tuple[float, float], description: str, more: str = "") -> str:
     """Returns the start tag of a drawing that is read out as its description."""
     box = f'viewBox="0 0 {size[0]:g} {size[1]:g}"'
-    return f'<svg class="chart" role="img" aria-label="{escape(description)}" {box} {more}>'
+    label = markup_text(escape(description))
+    return f'<svg class="chart" role="img" aria-label="{label}" {box} {more}>'
 
 
 def raw_svg(paint: Paint, size: tuple[float, float], name: str) -> str:
@@ -128,9 +132,12 @@ def raw_svg(paint: Paint, size: tuple[float, float], name: str) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's font has it
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), facecolor="none")
         paint(figure)
+        for written in figure.findobj(Text):  # matplotlib cannot measure a lone surrogate
+            assert isinstance(written, Text)
+            written.set_text(markup_text(written.get_text()))
         empty = dict.fromkeys(["Date", "Creator", "Format", "Type"])
         figure.savefig(buffer, format="svg", metadata=empty)
-    return buffer.getvalue()
+    return markup_text(buffer.getvalue())
 
 
 def tidy(drawing: str, name: str) -> str:

@@ -18,6 +18,7 @@ from resnetkit.report import words
 from resnetkit.report.drawing import COLORS
 from resnetkit.report.language import ENGLISH, Language
 from resnetkit.training.run import Event, Run
+from resnetkit.untrusted import markup_text
 
 __all__ = ["Surroundings", "link", "model_facts", "render", "surroundings"]
 
@@ -36,7 +37,8 @@ def render(template: str, t: Language = ENGLISH, /, **values: Any) -> str:
     environment.globals["t"] = t
     made = datetime.now(UTC)
     style = Markup(color_variables() + style_sheet())
-    return environment.get_template(template).render(style=style, made=made, **values)
+    page = environment.get_template(template).render(style=style, made=made, **values)
+    return markup_text(page)
 
 
 def style_sheet() -> str:
