@@ -17,8 +17,8 @@ from resnetkit.models.zoo import ARCHITECTURES  # noqa: E402
 def build(name, pretrained="", variant="", **options):
     """Returns a fresh network, or the trained one of a path or a name of published weights."""
     from resnetkit.errors import UsageError
-    from resnetkit.models.weights.pretrained import from_pretrained
     from resnetkit.models.zoo import create_model, known_as
+    from resnetkit.weights.pretrained import from_pretrained
 
     if not pretrained:
         return create_model(name, **options)

@@ -24,20 +24,20 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import v2
 
-from resnetkit.data.augment import Augmentation
+from resnetkit.data.augment.crop_and_flip import Augmentation
 from resnetkit.data.datasets import open_dataset
-from resnetkit.data.photos import Photos
-from resnetkit.training.bench import Bench, prepare
+from resnetkit.data.images.photos import Photos
+from resnetkit.runtime.world import World, open_world
 from resnetkit.training.loop import apply_gradient, take_gradient
 from resnetkit.training.recipe import load_recipe
-from resnetkit.training.world import World, open_world
+from resnetkit.training.setup import TrainingSetup, prepare
 
 CLASSES = 10
 BATCH = 64
 
 
 def draw(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """Writes JPEGs of smooth colours with the grain of photos, unless they are there."""
+    """Writes JPEGs of smooth colors with the grain of photos, unless they are there."""
     rng = np.random.default_rng(0)
     for number in range(count):
         path = folder / str(number % CLASSES) / f"{number:05}.jpg"
@@ -70,7 +70,7 @@ def theirs_alone(photos: Photos, rounds: int) -> Iterator[float]:
         yield BATCH / (time.perf_counter() - began)
 
 
-def bench_of(folder: Path, world: World, *, in_memory: bool) -> Bench:
+def bench_of(folder: Path, world: World, *, in_memory: bool) -> TrainingSetup:
     """Returns a training of ResNet-50 on the folder, or on some of its images in memory."""
     changes = {"model.name": "resnet50", "data.name": str(folder), "data.image_size": 224}
     changes |= {"batch_size": 16, "data.flip": "random", "length": "1000 steps"}
@@ -80,17 +80,19 @@ def bench_of(folder: Path, world: World, *, in_memory: bool) -> Bench:
     bench = prepare(load_recipe("digits", changes), world)
     if in_memory:
         ids = torch.arange(512)
-        feed = replace(bench.feed, images=bench.dataset.images[ids], labels=bench.feed.labels[ids])
+        feed = replace(
+            bench.loader, images=bench.dataset.images[ids], labels=bench.loader.labels[ids]
+        )
         batches = replace(bench.batches, sample_ids=ids)
         bench = replace(bench, feed=feed, batches=batches)
     return bench
 
 
-def train(bench: Bench, steps: int, warm_up: int = 4) -> tuple[float, float]:
+def train(bench: TrainingSetup, steps: int, warm_up: int = 4) -> tuple[float, float]:
     """Returns seconds a step, and seconds a step that it waited for its batch."""
     took, waited = [], []
     batches = bench.batches.between(0, steps + warm_up)
-    for batch, images_and_labels in bench.feed.stream(batches, bench.crop_size):
+    for batch, images_and_labels in bench.loader.stream(batches, bench.crop_size):
         began = time.perf_counter()
         shown = images_and_labels()
         ready = time.perf_counter()

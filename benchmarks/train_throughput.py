@@ -55,10 +55,10 @@ CASES = {
 def measure_ours(network: str, steps: int) -> dict[str, float]:
     """Returns the throughput of our training step, pipeline included."""
     from resnetkit.data.datasets import DATASETS
-    from resnetkit.training.bench import prepare
+    from resnetkit.runtime.world import open_world
     from resnetkit.training.loop import apply_gradient, take_gradient
     from resnetkit.training.recipe import load_recipe
-    from resnetkit.training.world import open_world
+    from resnetkit.training.setup import prepare
 
     case = CASES[network]
     DATASETS["random"] = lambda: random_dataset(case)
@@ -71,7 +71,7 @@ def measure_ours(network: str, steps: int) -> dict[str, float]:
 
         def step() -> None:
             batch = next(batches)
-            _, norm = take_gradient(bench, *bench.feed.training(batch))
+            _, norm = take_gradient(bench, *bench.loader.training(batch))
             apply_gradient(bench, bench.lr_at(batch.step, below=True), norm)
 
         return timed(step, steps, case)
@@ -204,7 +204,7 @@ def compare(network: str, rounds: int, steps: int) -> None:
     import torch
     import torchvision
 
-    from resnetkit.models.complexity import trace
+    from resnetkit.models.summary import trace
     from resnetkit.models.zoo import find_architecture
 
     case = CASES[network]

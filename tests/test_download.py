@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from resnetkit import download as module
-from resnetkit.data.roads import fetch as fetch_dataset
+from resnetkit.data.published.fetch import fetch as fetch_dataset
 from resnetkit.download import Digest, Redirects, download, headers_of, shown
 from resnetkit.errors import StorageError, TransferError
 
@@ -438,8 +438,8 @@ def test_data_sets_are_not_fetched_offline_by_any_road(monkeypatch: pytest.Monke
     def closed(*_: object, **__: object) -> None:
         pytest.fail("a road was taken")
 
-    monkeypatch.setattr("resnetkit.data.roads.official", closed)
-    monkeypatch.setattr("resnetkit.data.roads.from_npm", closed)
+    monkeypatch.setattr("resnetkit.data.published.fetch.official", closed)
+    monkeypatch.setattr("resnetkit.data.published.fetch.from_npm", closed)
     monkeypatch.setenv("RESNETKIT_OFFLINE", "true")
     with pytest.raises(TransferError, match="RESNETKIT_OFFLINE is set"):
         fetch_dataset("cifar10")

@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from resnetkit.evaluation.evaluate import evaluate
     from resnetkit.inference.predictor import Predictor, load_predictor
     from resnetkit.models.backbone import Backbone, backbone
-    from resnetkit.models.complexity import trace
-    from resnetkit.models.weights.export import export_weights
-    from resnetkit.models.weights.load import load_network
-    from resnetkit.models.weights.pretrained import from_pretrained, save_pretrained
+    from resnetkit.models.summary import trace
     from resnetkit.models.zoo import ARCHITECTURES, cifar_resnet, create_model
     from resnetkit.studies.runner import run_study
     from resnetkit.studies.table import STUDIES
     from resnetkit.training.loop import train
     from resnetkit.training.recipe import Recipe, load_recipe
-    from resnetkit.training.run import Run, read_run
+    from resnetkit.training.run_folder import Run, read_run
+    from resnetkit.weights.export import export_weights
+    from resnetkit.weights.load import load_network
+    from resnetkit.weights.pretrained import from_pretrained, save_pretrained
 
 __all__ = [
     "ARCHITECTURES",
@@ -52,21 +52,21 @@ HOMES = {
     "Backbone": "models.backbone",
     "Predictor": "inference.predictor",
     "Recipe": "training.recipe",
-    "Run": "training.run",
+    "Run": "training.run_folder",
     "backbone": "models.backbone",
     "cifar_resnet": "models.zoo",
     "create_model": "models.zoo",
     "evaluate": "evaluation.evaluate",
-    "export_weights": "models.weights.export",
-    "from_pretrained": "models.weights.pretrained",
-    "load_network": "models.weights.load",
+    "export_weights": "weights.export",
+    "from_pretrained": "weights.pretrained",
+    "load_network": "weights.load",
     "load_predictor": "inference.predictor",
     "load_recipe": "training.recipe",
     "open_dataset": "data.datasets",
-    "read_run": "training.run",
+    "read_run": "training.run_folder",
     "run_study": "studies.runner",
-    "save_pretrained": "models.weights.pretrained",
-    "trace": "models.complexity",
+    "save_pretrained": "weights.pretrained",
+    "trace": "models.summary",
     "train": "training.loop",
 }
 

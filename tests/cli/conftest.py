@@ -12,12 +12,12 @@ import torch
 from rich.console import Console
 
 from resnetkit.cli.app import app, run
-from resnetkit.models.weights.model_folder import model_folder_files
-from resnetkit.models.weights.network import TrainedNetwork
-from resnetkit.studies.degradation import DEGRADATION
+from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.studies.runner import trial_folder
 from resnetkit.training.recipe import Recipe, load_recipe
-from resnetkit.training.run import MODEL_FILES
+from resnetkit.training.run_folder import MODEL_FILES
+from resnetkit.weights.native import model_folder_files
+from resnetkit.weights.network import TrainedNetwork
 
 AS_IN_THE_PAPER = {
     "plain20": (9.0, 12.0),

@@ -89,8 +89,8 @@ def test_an_impatient_person_ends_with_130(resnet: Resnet, monkeypatch: pytest.M
 
 def test_an_interruption_travels_between_processes() -> None:
     """joblib pickles what a training raises."""
-    travelled = pickle.loads(pickle.dumps(Interrupted("all is saved.", 15)))
-    assert (str(travelled), travelled.exit_code) == ("all is saved.", 143)
+    traveled = pickle.loads(pickle.dumps(Interrupted("all is saved.", 15)))
+    assert (str(traveled), traveled.exit_code) == ("all is saved.", 143)
 
 
 def test_a_fault_of_ours_is_not_dressed_up(resnet: Resnet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a length without unit": (dry("length=5"), "such as '12 epochs'"),
     "no length": (dry("length=0 steps"), "such as '12 epochs'"),
     "an empty batch": (dry("batch_size=0"), "batch_size is 0: "),
-    "a batch of one": (dry("batch_size=1"), "batch normalisation needs at least 2"),
+    "a batch of one": (dry("batch_size=1"), "batch normalization needs at least 2"),
     "a negative seed": (dry("seed=-1"), "seed is -1: "),
     "an absurd seed": (dry("seed=99999999999999999999"), "seed is 99999999999999999999: "),
     "no such data": (dry("data.name=digit"), "Did you mean 'digits'?"),
@@ -211,7 +211,7 @@ def test_a_mistake_in_a_study_is_explained(
         ("- 1", "holds no keys"),
         ("length: 2 steps", "the recipe lacks 'schedule'."),
         ("length: 2 steps\nschedule: {}", "lacks 'schedule.kind'"),
-        ("length: 2 steps\nschedule: {kind: linear}\ncolour: blue", "unknown key 'colour'"),
+        ("length: 2 steps\nschedule: {kind: linear}\ncolor: blue", "unknown key 'color'"),
         ("!!python/object/apply:os.system [ls]", "is not YAML: "),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from resnetkit.cli.app import run as run_command
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import read_run
+from resnetkit.training.run_folder import read_run
 
 Recipes = Callable[..., Recipe]
 
@@ -75,7 +75,7 @@ def test_foreign_weights_do_not_say_what_they_learned(
 ) -> None:
     from dataclasses import replace
 
-    from resnetkit.models.weights import load
+    from resnetkit.weights import load
 
     loaded = replace(load.load_network(folder), data="")
     monkeypatch.setattr(load, "load_network", lambda path, **_: loaded)

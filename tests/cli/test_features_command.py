@@ -16,9 +16,9 @@ from PIL import Image
 from resnetkit.data.datasets import open_dataset
 from resnetkit.inference import predictor as predictor_module
 from resnetkit.inference.features import network_sha256
-from resnetkit.models.weights.load import load_network
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
+from resnetkit.weights.load import load_network
 
 Recipes = Callable[..., Recipe]
 Resnet = Callable[..., Any]

@@ -11,7 +11,7 @@ from PIL import Image
 from resnetkit.cli.app import run as run_command
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import read_run
+from resnetkit.training.run_folder import read_run
 
 Recipes = Callable[..., Recipe]
 

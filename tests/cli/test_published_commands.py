@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from resnetkit.models.weights.published import published
 from resnetkit.models.zoo import ARCHITECTURES
+from resnetkit.weights.published import published
 
 Resnet = Callable[..., Any]
 
@@ -110,7 +110,7 @@ def test_a_fetched_name_is_where_it_lies(
         observe(1_000_000, 1_000_000)
         return tmp_path / name
 
-    monkeypatch.setattr("resnetkit.models.weights.fetch.fetch_weights", fetch_weights)
+    monkeypatch.setattr("resnetkit.weights.fetch.fetch_weights", fetch_weights)
     name = "resnet50.a1_in1k"
     assert resnet("weights", "fetch", name).out == f"{tmp_path / name}\n"
     values = resnet("weights", "fetch", name, "--json").values
@@ -130,8 +130,8 @@ def test_push_and_pull_say_where_it_is(
         asked.append((repository, out))
         return out
 
-    monkeypatch.setattr("resnetkit.models.weights.hub.push", push)
-    monkeypatch.setattr("resnetkit.models.weights.hub.pull", pull)
+    monkeypatch.setattr("resnetkit.weights.hub.push", push)
+    monkeypatch.setattr("resnetkit.weights.hub.pull", pull)
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
     assert resnet("weights", "push", "runs/a", "me/few").out == "https://host/commit\n"
     values = resnet("weights", "push", "runs/a", "me/few", "--public", "--json").values

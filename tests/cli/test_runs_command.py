@@ -60,7 +60,7 @@ def test_no_folder_is_said(resnet: Resnet, tmp_path: Path, name: str) -> None:
 def test_one_recipe_that_cannot_be_read_does_not_hide_the_others(
     resnet: Resnet, finished_run: NewRun
 ) -> None:
-    (finished_run("runs/broken") / "recipe.yaml").write_text("colour: blue")
+    (finished_run("runs/broken") / "recipe.yaml").write_text("color: blue")
     finished_run("runs/whole")
     answer = resnet("runs")
     assert answer.code == 0

@@ -17,7 +17,7 @@ from PIL import Image
 from resnetkit.cli import streams
 from resnetkit.cli.streams import LastingStream
 from resnetkit.errors import is_out_of_memory
-from resnetkit.training.run import read_run
+from resnetkit.training.run_folder import read_run
 
 Resnet = Callable[..., Any]
 REPORT = "resnetkit.cli.runs.write_report"
@@ -167,15 +167,15 @@ def test_a_signal_while_a_training_is_prepared_changes_nothing(
     few_steps: tuple[str, ...],
 ) -> None:
     """A compiler in the same process group dies of it, and other kernels would be taken."""
-    from resnetkit.training import bench
+    from resnetkit.training import setup
 
-    real = bench.choose_kernels
+    real = setup.choose_kernels
 
     def choose(*words: Any, **options: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
         return real(*words, **options)
 
-    monkeypatch.setattr(bench, "choose_kernels", choose)
+    monkeypatch.setattr(setup, "choose_kernels", choose)
     answer = resnet("train", *few_steps, "--out", "run")
     assert answer.code == 130
     assert "stopped before the first step" in answer.err

@@ -14,7 +14,7 @@ import pytest
 
 from resnetkit.cli.study import CLAIM_NOT_CONFIRMED
 from resnetkit.studies import runner
-from resnetkit.studies.degradation import DEGRADATION
+from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.studies.table import STUDIES
 
 Resnet = Callable[..., Any]

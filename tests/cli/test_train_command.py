@@ -11,7 +11,7 @@ import pytest
 
 from resnetkit.training import recipe as recipe_module
 from resnetkit.training.recipe import load_recipe, named_recipes
-from resnetkit.training.run import find_runs, read_run
+from resnetkit.training.run_folder import find_runs, read_run
 
 Resnet = Callable[..., Any]
 Words = tuple[str, ...]
@@ -153,13 +153,13 @@ def test_no_color_is_respected(
 ) -> None:
     finished_run()
     words = ("train", "digits", "--out", "runs/one")
-    colour = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|9[0-7])[;m]")
+    color = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|9[0-7])[;m]")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert colour.search(terminal(*words))
+    assert color.search(terminal(*words))
     monkeypatch.setenv("NO_COLOR", "1")
     shown = terminal(*words)
     assert "resnet20-digits-seed0" in shown
-    assert not colour.search(shown)
+    assert not color.search(shown)
 
 
 def test_recipes_are_listed_with_their_headline(resnet: Resnet) -> None:

@@ -9,8 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from resnetkit.models.weights.load import load_network
 from resnetkit.models.zoo import Architecture
+from resnetkit.weights.load import load_network
 
 Resnet = Callable[..., Any]
 
@@ -43,9 +43,9 @@ def test_show_says_what_a_file_is(file: Path, resnet: Resnet) -> None:
         "deviation": "58.395, 57.12, 57.375",
         "classes": "5, without names",
         "trained on": "not said",
-        "recognised as": (
+        "recognized as": (
             "a residual network in the layout of torchvision, v1.5 (stride in the 3x3) as named,"
-            " images in RGB normalised with the constants of ImageNet"
+            " images in RGB normalized with the constants of ImageNet"
         ),
     }
 

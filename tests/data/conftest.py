@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def drawn(number: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    """Returns an image of smooth random colours, another one for each number."""
+    """Returns an image of smooth random colors, another one for each number."""
     rng = np.random.default_rng(number)
     coarse = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)

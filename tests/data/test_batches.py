@@ -13,10 +13,11 @@ from scipy import stats
 from torch import Tensor
 
 from resnetkit.data.batches import Batch, TrainingBatches, epoch_order, evaluation_batches
+from resnetkit.data.draws import Draws
 from resnetkit.errors import RecipeError
-from resnetkit.training.misfits import check_batch_fit
+from resnetkit.runtime.world import World
+from resnetkit.training.checks import check_batch_fit
 from resnetkit.training.recipe import load_recipe
-from resnetkit.training.world import World
 
 UNLIKELY = 1e-4
 SAMPLES = torch.arange(1000, 1103)  # 103 samples whose ids do not begin at 0
@@ -45,20 +46,20 @@ def ids_of_epoch(batches: TrainingBatches, epoch: int) -> Tensor:
 )
 def test_an_epoch_is_a_permutation(count: int, seed: int, epoch: int) -> None:
     ids = torch.arange(count) * 3 + 5
-    assert epoch_order(ids, seed=seed, epoch=epoch).sort().values.tolist() == ids.tolist()
+    assert epoch_order(Draws(ids, seed, epoch)).sort().values.tolist() == ids.tolist()
 
 
 @pytest.mark.parametrize("other", [{"epoch": 1}, {"seed": 1}])
 def test_other_epochs_and_seeds_have_other_orders(other: dict[str, int]) -> None:
     key = {"seed": 0, "epoch": 0}
-    first, second = epoch_order(SAMPLES, **key), epoch_order(SAMPLES, **{**key, **other})
+    first, second = (epoch_order(Draws(SAMPLES, **{**key, **changes})) for changes in ({}, other))
     assert (first == second).sum() < 10
     assert abs(stats.spearmanr(first, second).statistic) < 0.4
 
 
 def test_a_sample_comes_at_every_place_equally_often_over_epochs() -> None:
     ids = torch.arange(10)
-    places = [int((epoch_order(ids, seed=2, epoch=epoch) == 0).nonzero()) for epoch in range(2_000)]
+    places = [int((epoch_order(Draws(ids, 2, epoch)) == 0).nonzero()) for epoch in range(2_000)]
     assert stats.chisquare(np.bincount(places, minlength=10)).pvalue > UNLIKELY
 
 
@@ -106,7 +107,7 @@ def test_any_start_gives_the_tail_of_all_batches(
 def test_batches_follow_the_order_of_their_epoch() -> None:
     batches = TrainingBatches(SAMPLES, 10, seed=4)
     for epoch in (0, 3):
-        order = epoch_order(SAMPLES, seed=4, epoch=epoch)
+        order = epoch_order(Draws(SAMPLES, 4, epoch))
         assert ids_of_epoch(batches, epoch).tolist() == order[:100].tolist()
 
 

@@ -10,11 +10,11 @@ import torch
 from resnetkit.data.datasets import open_dataset
 from resnetkit.errors import DataError
 from resnetkit.evaluation.evaluate import evaluate
-from resnetkit.models.weights.load import load_network
-from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import read_run
+from resnetkit.training.run_folder import read_run
+from resnetkit.weights.load import load_network
+from resnetkit.weights.network import TrainedNetwork
 
 Recipes = Callable[..., Recipe]
 

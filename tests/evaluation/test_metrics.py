@@ -83,10 +83,10 @@ def test_calibration_of_known_cases() -> None:
 def test_the_interval_is_wilsons() -> None:
     found = error_rate(875, 10_000)
     share, count, z = 0.0875, 10_000, 1.959963984540054
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    center = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
     assert found.error == pytest.approx(8.75)
-    assert (found.low, found.high) == pytest.approx((100 * (centre - half), 100 * (centre + half)))
+    assert (found.low, found.high) == pytest.approx((100 * (center - half), 100 * (center + half)))
 
 
 @pytest.mark.parametrize("wrong", [0, 3])

@@ -25,14 +25,14 @@ from resnetkit.evaluation.evaluate import (
     predict_probabilities,
 )
 from resnetkit.evaluation.protocols import PROTOCOLS, SCALES
-from resnetkit.models.weights.load import load_network
-from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.report.evaluation_report import write_evaluation
 from resnetkit.report.language import find_language
+from resnetkit.runtime.world import choose_precision
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import Run
-from resnetkit.training.world import choose_precision
+from resnetkit.training.run_folder import Run
+from resnetkit.weights.load import load_network
+from resnetkit.weights.network import TrainedNetwork
 
 Recipes = Callable[..., Recipe]
 SIZE, SIDE = 16, round(16 / 0.875)

@@ -23,7 +23,7 @@ from resnetkit.inference.features import (
     write_features,
 )
 from resnetkit.inference.predictor import Predictor
-from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.weights.network import TrainedNetwork
 
 Draw = Callable[..., Image.Image]
 MakeNetwork = Callable[..., TrainedNetwork]

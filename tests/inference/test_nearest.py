@@ -11,7 +11,7 @@ from resnetkit.errors import DataError
 from resnetkit.inference import nearest as nearest_module
 from resnetkit.inference.features import Features, network_sha256
 from resnetkit.inference.nearest import check_made_by, nearest
-from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.weights.network import TrainedNetwork
 
 MakeNetwork = Callable[..., TrainedNetwork]
 

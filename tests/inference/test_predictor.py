@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 import resnetkit
-from resnetkit.data.check import BadImage
 from resnetkit.data.datasets import open_dataset
+from resnetkit.data.images.check import BadImage
 from resnetkit.errors import DataError, ResnetkitError, UsageError
 from resnetkit.evaluation.evaluate import predict_probabilities
 from resnetkit.inference import predictor as predictor_module
 from resnetkit.inference.predictor import Answer, Predictor
-from resnetkit.models.weights.network import TrainedNetwork
-from resnetkit.training.world import choose_precision
+from resnetkit.runtime.world import choose_precision
+from resnetkit.weights.network import TrainedNetwork
 
 Draw = Callable[..., Image.Image]
 MakeNetwork = Callable[..., TrainedNetwork]
@@ -54,7 +54,7 @@ def probabilities(answer: Answer, classes: int) -> Tensor:
 
 def decoding() -> list[threading.Thread]:
     """Returns the threads that decode for a predictor."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

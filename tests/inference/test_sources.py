@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resnetkit.data.check import BadImage
+from resnetkit.data.images.check import BadImage
 from resnetkit.inference.sources import find_images
 
 

@@ -110,7 +110,7 @@ class Reference:
     def pre_shortcut(
         self, x: Tensor, activated: Tensor, outputs: int, stride: int, shortcut: Shortcut
     ) -> Tensor:
-        """As above, but a projection reads the activated input and has no normalisation."""
+        """As above, but a projection reads the activated input and has no normalization."""
         changes = x.shape[1] != outputs or stride != 1
         if shortcut == "none":
             return x.new_zeros(())

@@ -13,11 +13,11 @@ import safetensors.torch
 import torch
 
 from resnetkit.errors import WeightsError
-from resnetkit.models.weights.conventions import CIFAR10_CLASSES
-from resnetkit.models.weights.export import export_weights
-from resnetkit.models.weights.load import load_network
-from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.zoo import ARCHITECTURES, Architecture, cifar
+from resnetkit.weights.conventions import CIFAR10_CLASSES
+from resnetkit.weights.export import export_weights
+from resnetkit.weights.load import load_network
+from resnetkit.weights.network import TrainedNetwork
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 

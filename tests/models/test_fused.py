@@ -1,4 +1,4 @@
-"""Fused normalisation, addition and relu against the modules they stand in for."""
+"""Fused normalization, addition and relu against the modules they stand in for."""
 
 import copy
 import os
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnetkit.models import fused
-from resnetkit.models.complexity import trace
 from resnetkit.models.fused import build_error, normalize_add_relu
 from resnetkit.models.resnet import ResNet
+from resnetkit.models.summary import trace
 from resnetkit.models.zoo import ARCHITECTURES, cifar_resnet
 
 pytestmark = pytest.mark.skipif(build_error() != "", reason=f"no fused kernels: {build_error()}")
@@ -29,7 +29,7 @@ def images(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Te
 
 
 def norm_with_history(dtype: torch.dtype = torch.float64) -> nn.BatchNorm2d:
-    """Returns batch normalisation with weights and statistics of its own."""
+    """Returns batch normalization with weights and statistics of its own."""
     norm = nn.BatchNorm2d(SHAPE[1]).to(dtype)
     generator = torch.Generator().manual_seed(3)
     for tensor in (norm.weight.data, norm.bias.data, norm.running_mean):
@@ -44,7 +44,7 @@ def by_modules(norm: nn.BatchNorm2d, x: Tensor, shortcut: Tensor | None) -> Tens
 
 
 @pytest.mark.parametrize("adds", [False, True])
-@pytest.mark.parametrize("offset", [0.0, 1e4], ids=["centred", "far from zero"])
+@pytest.mark.parametrize("offset", [0.0, 1e4], ids=["centered", "far from zero"])
 def test_everything_equals_the_modules(adds: bool, offset: float) -> None:
     results = []
     for compute in (by_modules, normalize_add_relu):
@@ -174,7 +174,7 @@ def test_without_a_compiler_there_is_a_reason(compiler: str, reason: str, tmp_pa
     assert answer.stdout.startswith(reason), answer.stderr
 
 
-def test_frozen_and_unusual_normalisation_works_as_it_would_alone() -> None:
+def test_frozen_and_unusual_normalization_works_as_it_would_alone() -> None:
     cases = [nn.BatchNorm2d(16).eval(), nn.BatchNorm2d(16, momentum=None), nn.Identity()]
     cases.append(nn.BatchNorm2d(16, affine=False))
     for norm in cases:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from resnetkit.models.complexity import trace
 from resnetkit.models.outline import outline
+from resnetkit.models.summary import trace
 from resnetkit.models.zoo import ARCHITECTURES, find_architecture
 
 

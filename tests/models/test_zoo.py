@@ -124,7 +124,7 @@ def test_zero_init_residual_zeroes_what_torchvision_zeroes(name: str) -> None:
     assert zero_weights(create_model(name)) == set()
 
 
-def test_norm_eps_reaches_every_normalisation_and_changes_the_logits() -> None:
+def test_norm_eps_reaches_every_normalization_and_changes_the_logits() -> None:
     ours, other = (without_values(create_model, "resnet50", norm_eps=eps) for eps in (1e-5, 0.1))
     norms = [module for module in other.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 53

@@ -13,10 +13,10 @@ from resnetkit.errors import ArchitectureError, ResnetkitError, UsageError
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import create_model
 from resnetkit.probes.gradients import gradient_flow, slope_per_layer
+from resnetkit.probes.hooks import unchanged
 from resnetkit.probes.lesions import removable_blocks, swapped, without_blocks
 from resnetkit.probes.memory import bytes_kept
 from resnetkit.probes.paths import path_gradients
-from resnetkit.probes.quiet import unchanged
 from resnetkit.probes.receptive import receptive_fields
 from resnetkit.probes.residuals import residual_magnitudes
 from resnetkit.probes.responses import layer_responses

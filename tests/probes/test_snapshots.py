@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from resnetkit.errors import WeightsError
-from resnetkit.models.weights.load import load_network
 from resnetkit.probes.snapshots import snapshots
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
+from resnetkit.weights.load import load_network
 
 Recipes = Callable[..., Recipe]
 

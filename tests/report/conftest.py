@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from resnetkit.studies.degradation import DEGRADATION
+from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.studies.study import Outcome
 from resnetkit.training.recipe import load_recipe
-from resnetkit.training.run import MODEL_FILES, Run
+from resnetkit.training.run_folder import MODEL_FILES, Run
 
 EPOCHS, STEPS_PER_EPOCH, CLASSES = 12, 19, 10
 GROUPS = ("plain20", "plain32", "plain56", "resnet20", "resnet32", "resnet56")

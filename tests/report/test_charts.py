@@ -32,7 +32,7 @@ from resnetkit.report.series import (
     heading,
     label,
 )
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
 
 EMPTY = Band((), (), (), ())
 WAVE = Band((1, 2, 3), (50.0, 20.0, 10.0), (40.0, 15.0, 9.0), (60.0, 25.0, 11.0))
@@ -261,7 +261,7 @@ def contrast(first: str, second: str) -> float:
 
 
 def mix(over: str, under: str, share: float) -> str:
-    """Returns a half transparent colour over another."""
+    """Returns a half transparent color over another."""
     pairs = [(int(over[n : n + 2], 16), int(under[n : n + 2], 16)) for n in (1, 3, 5)]
     return "#" + "".join(f"{round(share * a + (1 - share) * b):02x}" for a, b in pairs)
 
@@ -280,7 +280,7 @@ def test_text_reads_well_on_what_is_behind_it(scheme: int) -> None:
     assert contrast(shades["ink"], darkest) >= 4.5
 
 
-def test_each_light_colour_stands_for_one_role() -> None:
+def test_each_light_color_stands_for_one_role() -> None:
     light = [shades[0] for shades in COLORS.values()]
     assert len(set(light)) == len(light)
 

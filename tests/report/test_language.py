@@ -75,7 +75,7 @@ def constants(node: ast.AST) -> Iterator[str]:
 def said_by_code() -> Iterator[str]:
     """Yields what the reports' and the studies' code says: by t, phrase, and named arguments."""
     named = {"confirmed", "not_confirmed", "title", "x", "y", "question", "theory", "theory_title"}
-    for path in [*(SOURCE / "report").glob("*.py"), *(SOURCE / "studies").glob("*.py")]:
+    for path in [*(SOURCE / "report").glob("*.py"), *(SOURCE / "studies").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
@@ -85,7 +85,7 @@ def said_by_code() -> Iterator[str]:
                 yield from constants(node.args[0])
             if called == "measured_sample":
                 yield from constants(node.args[4])
-            if path.parent.name == "studies":
+            if "studies" in path.parts:
                 for keyword in node.keywords:
                     if keyword.arg in named:
                         yield from constants(keyword.value)
@@ -99,7 +99,7 @@ def said_by_studies() -> Iterator[str]:
         yield from (study.paper_data, *(figure.source for figure in study.paper_figures))
         yield from (f.test_error for f in study.paper_figures if f.test_error.startswith("about"))
     for module in ("residuals", "lesion"):
-        tree = ast.parse((SOURCE / f"studies/{module}.py").read_text())
+        tree = ast.parse((SOURCE / f"studies/questions/{module}.py").read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Dict):
                 for value in node.values:

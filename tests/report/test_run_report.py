@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from resnetkit.errors import StorageError
+from resnetkit.report.filters import duration, mean_and_spread, number, percent, rich
 from resnetkit.report.run_report import write_run_report
-from resnetkit.report.words import duration, mean_and_spread, number, percent, rich
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
 
 NewRun = Callable[..., Run]
 OpenPage = Callable[[Path], Any]
@@ -26,7 +26,7 @@ def test_a_finished_run_is_told_from_its_events(new_run: NewRun, open_page: Open
     wrong = round(test["error"] * 3.6)
     assert "plain-32 on digits, seed 7" in page.words
     sentence = (
-        f"{wrong} of 360 test images are not recognised: a test error of {test['error']:.2f} %."
+        f"{wrong} of 360 test images are not recognized: a test error of {test['error']:.2f} %."
     )
     assert sentence in page.words
     start = page.cells.index("training")

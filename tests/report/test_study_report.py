@@ -13,9 +13,9 @@ import pytest
 
 from resnetkit.errors import StorageError
 from resnetkit.report.study_report import write_study_report
-from resnetkit.studies.degradation import DEGRADATION
+from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.studies.study import Finding, Outcome, Sample, Verdict
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
 
 NewOutcome = Callable[..., Outcome]
 OpenPage = Callable[[Path], Any]
@@ -167,7 +167,7 @@ def test_a_claim_that_fails_is_shown_as_failed(
 
 
 @pytest.mark.parametrize("verdict", ["confirmed", "not confirmed", "not enough data"])
-def test_each_verdict_differs_in_more_than_colour(
+def test_each_verdict_differs_in_more_than_color(
     verdict: Verdict, new_outcome: NewOutcome, open_page: OpenPage
 ) -> None:
     outcome = new_outcome(groups=("plain20", "plain56", "resnet20", "resnet56"))

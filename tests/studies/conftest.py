@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from resnetkit.studies.degradation import DEGRADATION
+from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.studies.study import Finding, Sample, Scale, Study, judge_higher, networks
 from resnetkit.training.recipe import Recipe, load_recipe
-from resnetkit.training.run import MODEL_FILES, Run
+from resnetkit.training.run_folder import MODEL_FILES, Run
 
 FOUR_STEPS = """\
 optimizer: {lr: 0.02}

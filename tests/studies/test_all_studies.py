@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from resnetkit.errors import UsageError
-from resnetkit.studies.gradients import GRADIENTS
-from resnetkit.studies.samples import by_depth, error_sample, limit, measured_sample
+from resnetkit.studies.questions.gradients import GRADIENTS
+from resnetkit.studies.statistics import by_depth, error_sample, limit, measured_sample
 from resnetkit.studies.study import UNSURE, Sample, Study, line
 from resnetkit.studies.table import STUDIES
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
 
 WrittenRun = Callable[..., Run]
 Numbers = dict[str, dict[str, Any]]  # by group: train, test, or lists by measurement and key
@@ -139,7 +139,7 @@ CASES: dict[str, tuple[Numbers, list[Numbers]]] = {
         {"plain20": lesion(80.0, 70.0), "resnet20": lesion(10.0, 9.0)},
         [{"resnet20": lesion(75.0, 9.0)}, {"resnet20": lesion(10.0, 65.0)}],
     ),
-    "initialisation": (
+    "initialization": (
         {"plain20 without BN, Xavier": {"train": 60.0}, "plain20 without BN": {"train": 30.0}},
         [{"plain20 without BN, Xavier": {"train": 30.0}}, {"plain20 Xavier": {"train": 9.0}}],
     ),
@@ -195,7 +195,7 @@ def test_charts_are_drawn_of_every_group_measured(name: str, new_runs: NewRuns) 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=list(STUDIES))
 def test_a_study_explains_itself(study: Study) -> None:
     assert list(study.scales) == ["quick", "short", "paper"]
-    assert any("F(x)" in paragraph or study.name == "initialisation" for paragraph in study.theory)
+    assert any("F(x)" in paragraph or study.name == "initialization" for paragraph in study.theory)
     for scale in study.scales.values():
         assert scale.cost
         assert scale.beside_paper
@@ -209,7 +209,7 @@ def test_studies_share_their_trainings() -> None:
     assert digests("responses") <= whole
     assert digests("residuals") <= whole
     assert digests("lesion") <= whole
-    for name in ("gradients", "shortcuts", "depth", "initialisation", "bottleneck"):
+    for name in ("gradients", "shortcuts", "depth", "initialization", "bottleneck"):
         assert digests(name) & whole, name
 
 
@@ -219,7 +219,7 @@ def test_studies_share_their_trainings() -> None:
 def test_a_training_that_diverged_counts_as_guessing(
     written_run: WrittenRun, new_runs: NewRuns
 ) -> None:
-    runs = new_runs(STUDIES["initialisation"], {})
+    runs = new_runs(STUDIES["initialization"], {})
     lost = runs["plain20"][0]
     (lost.folder / "metrics.jsonl").write_text("")
     (lost.folder / "failure.json").write_text("{}")
@@ -227,7 +227,7 @@ def test_a_training_that_diverged_counts_as_guessing(
 
 
 def test_an_unfinished_training_counts_for_nothing(new_runs: NewRuns) -> None:
-    runs = new_runs(STUDIES["initialisation"], {})
+    runs = new_runs(STUDIES["initialization"], {})
     (runs["plain20"][0].folder / "metrics.jsonl").write_text("")
     assert error_sample(runs, "plain20", "train").values == (5.01, 5.02)
 
@@ -270,7 +270,7 @@ def test_a_line_is_the_mean_and_range_of_what_is_finite() -> None:
         ("gradients", "model.options.norm"),
         ("gradients", "length"),
         ("shortcuts", "model.options.shortcut"),
-        ("initialisation", "model.options.norm"),
+        ("initialization", "model.options.norm"),
         ("degradation", "model"),
         ("residuals", "model.name"),
     ],

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from resnetkit.studies.degradation import DEGRADATION
+from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.studies.runner import run_study
 from resnetkit.studies.study import Finding, Study
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
 
 Errors = dict[str, tuple[float, float]]  # training and test error in percent, by network
 NewRuns = Callable[..., dict[str, list[Run]]]

@@ -12,7 +12,7 @@ from resnetkit.studies import measurements
 from resnetkit.studies.measurements import MEASUREMENTS, is_measured, measure, measured
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
 
 Recipes = Callable[..., Recipe]
 
@@ -91,7 +91,7 @@ def test_numbers_are_of_the_whole_network(everything: dict[str, dict[str, list[f
         "without 3",
         "without 4",
     }
-    assert len(everything["lesions"]["swapped"]) == 4  # neighbours of one stage
+    assert len(everything["lesions"]["swapped"]) == 4  # neighbors of one stage
     assert everything["paths"]["blocks"] == list(range(10))
 
 

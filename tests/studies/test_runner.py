@@ -17,13 +17,13 @@ import pytest
 from resnetkit.errors import DataError, Interrupted, RecipeError, UsageError
 from resnetkit.report.study_report import write_study_report
 from resnetkit.studies import runner
-from resnetkit.studies.responses import RESPONSES
+from resnetkit.studies.questions.responses import RESPONSES
 from resnetkit.studies.runner import read_outcome, read_outcomes_again, run_study, trial_folder
 from resnetkit.studies.study import Outcome, Study
 from resnetkit.studies.table import STUDIES, find_study
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
 
 NewStudy = Callable[..., Study]
 Reader = Callable[[Path], dict[str, bytes]]

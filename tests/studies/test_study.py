@@ -13,7 +13,7 @@ from resnetkit.errors import RecipeError
 from resnetkit.models.zoo import ARCHITECTURES
 from resnetkit.studies.study import Finding, Sample, Study, judge_higher, judge_not_higher
 from resnetkit.studies.table import STUDIES
-from resnetkit.training.run import flat
+from resnetkit.training.run_folder import flat
 
 Values = tuple[float, ...]
 WORDS = {"confirmed": "it holds", "not_confirmed": "it does not"}

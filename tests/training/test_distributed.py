@@ -25,7 +25,7 @@ from resnetkit.models.zoo import create_model
 from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe, load_recipe
-from resnetkit.training.run import Run, read_run
+from resnetkit.training.run_folder import Run, read_run
 
 Results = Callable[[Path], dict[str, bytes]]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -39,11 +39,11 @@ RECORDER = """
 import json, os, sys, time
 from pathlib import Path
 from resnetkit.cli.app import run
-from resnetkit.data.feed import Feed
-from resnetkit.training import loop, progress
+from resnetkit.data.loader import DeviceLoader
+from resnetkit.training import loop, state
 
 notes, seconds, *words = sys.argv[1:]
-shown, real = [], Feed.training
+shown, real = [], DeviceLoader.training
 
 def training(self, batch, **options):
     shown.append(batch.share.tolist())
@@ -55,9 +55,9 @@ def slow(write):
         return write(*args)
     return slowly
 
-Feed.training = training
+DeviceLoader.training = training
 loop.export_model = slow(loop.export_model)
-progress.save_checkpoint = slow(progress.save_checkpoint)
+state.save_checkpoint = slow(state.save_checkpoint)
 code = run(words)
 folder = Path(notes, "run")
 note = {
@@ -183,7 +183,7 @@ def test_one_process_measures_the_same_errors_of_the_exported_network(trained: T
 
 
 def test_two_ranks_learn_as_one_does(trained: Trained, tmp_path: Path) -> None:
-    """Batch normalisation sees 32 images a rank and not 64, so the losses are only close."""
+    """Batch normalization sees 32 images a rank and not 64, so the losses are only close."""
     alone = train(load_recipe("digits", CHANGES), tmp_path)
     two, one = trained.run.events("interval"), alone.events("interval")
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=0.1)

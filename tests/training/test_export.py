@@ -16,7 +16,7 @@ from resnetkit.data.datasets import open_dataset
 from resnetkit.models.zoo import Architecture, create_model
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
 
 Recipes = Callable[..., Recipe]
 CHANGES: dict[str, Any] = {

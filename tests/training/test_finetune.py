@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnetkit.errors import ArchitectureError, RecipeError, UsageError, WeightsError
-from resnetkit.models.weights.load import load_network
 from resnetkit.models.zoo import ARCHITECTURES, create_model, find_architecture
-from resnetkit.training.bench import Bench, prepare
+from resnetkit.runtime.world import World
 from resnetkit.training.finetune import spelled
 from resnetkit.training.loop import apply_gradient, take_gradient, train
 from resnetkit.training.lr_find import find_lr
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import Run
-from resnetkit.training.world import World
+from resnetkit.training.run_folder import Run
+from resnetkit.training.setup import TrainingSetup, prepare
+from resnetkit.weights.load import load_network
 
 Recipes = Callable[..., Recipe]
 CPU = torch.device("cpu")
@@ -37,15 +37,15 @@ def tensors(run: Run) -> dict[str, Tensor]:
     return load_network(run.folder).model.state_dict()
 
 
-def bench_of(recipe: Recipe) -> Bench:
+def bench_of(recipe: Recipe) -> TrainingSetup:
     return prepare(recipe, World(0, 1, CPU))
 
 
-def step(bench: Bench, lr: float) -> None:
+def step(setup: TrainingSetup, lr: float) -> None:
     """Takes the first step of a training."""
-    (batch,) = bench.batches.between(0, 1)
-    _, norm = take_gradient(bench, *bench.feed.training(batch))
-    apply_gradient(bench, lr, norm)
+    (batch,) = setup.batches.between(0, 1)
+    _, norm = take_gradient(setup, *setup.loader.training(batch))
+    apply_gradient(setup, lr, norm)
 
 
 # What is taken over
@@ -61,9 +61,9 @@ def test_everything_but_the_head_is_taken_over(tiny: Recipes, learned: Run) -> N
     assert model.training
 
 
-def test_their_normalisation_is_used_on_request(tiny: Recipes, learned: Run) -> None:
-    bench = bench_of(tiny({"model.weights": str(learned.folder), "data.normalize": "weights"}))
-    assert torch.equal(bench.feed.normalization.mean, load_network(learned.folder).mean)
+def test_their_normalization_is_used_on_request(tiny: Recipes, learned: Run) -> None:
+    setup = bench_of(tiny({"model.weights": str(learned.folder), "data.normalize": "weights"}))
+    assert torch.equal(setup.loader.normalization.mean, load_network(learned.folder).mean)
     with pytest.raises(RecipeError, match=r"constants of model\.weights, which names no file"):
         tiny({"data.normalize": "weights"})
 
@@ -106,7 +106,7 @@ def test_frozen_layers_stay_to_the_bit_and_others_learn(
         assert torch.equal(after, before[name]) == frozen, name
 
 
-def test_frozen_normalisation_keeps_statistics_and_weights_of_all_layers(
+def test_frozen_normalization_keeps_statistics_and_weights_of_all_layers(
     tiny: Recipes, learned: Run, tmp_path: Path
 ) -> None:
     changes = {"model.weights": str(learned.folder), "finetune.frozen_norm": True}
@@ -150,10 +150,10 @@ def test_the_backbone_learns_at_its_own_rate(tiny: Recipes) -> None:
     plain = {"optimizer.momentum": 0, "optimizer.weight_decay": 0}
     moved = []
     for backbone_lr in (1.0, 0.25):
-        bench = bench_of(tiny({**plain, "finetune.backbone_lr": backbone_lr}))
-        before = {name: p.detach().clone() for name, p in bench.model.named_parameters()}
-        step(bench, 0.5)
-        moved.append({name: before[name] - p for name, p in bench.model.named_parameters()})
+        setup = bench_of(tiny({**plain, "finetune.backbone_lr": backbone_lr}))
+        before = {name: p.detach().clone() for name, p in setup.model.named_parameters()}
+        step(setup, 0.5)
+        moved.append({name: before[name] - p for name, p in setup.model.named_parameters()})
     for name in moved[0]:
         factor = 1.0 if name.startswith("fc.") else 0.25
         torch.testing.assert_close(moved[1][name], factor * moved[0][name], rtol=1e-3, atol=1e-6)
@@ -167,36 +167,36 @@ def test_muon_follows_the_rate_of_the_backbone(tiny: Recipes) -> None:
 
 
 def test_class_weights_are_scikit_learns(few: Recipes) -> None:
-    bench = bench_of(few({"class_weights": "balanced"}))
-    labels = bench.dataset.labels[bench.batches.sample_ids].numpy()
+    setup = bench_of(few({"class_weights": "balanced"}))
+    labels = setup.dataset.labels[setup.batches.sample_ids].numpy()
     expected = compute_class_weight("balanced", classes=np.arange(10), y=labels)
-    assert bench.class_weights is not None
-    torch.testing.assert_close(bench.class_weights.double(), torch.tensor(expected))
+    assert setup.class_weights is not None
+    torch.testing.assert_close(setup.class_weights.double(), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_micro_batches_add_up_to_the_gradient_of_the_batch(tiny: Recipes, weights: str) -> None:
-    """Without batch normalisation, which sees the parts: 32 images as 7 + 7 + 7 + 7 + 4."""
+    """Without batch normalization, which sees the parts: 32 images as 7 + 7 + 7 + 7 + 4."""
     changes = {"model.options": {"norm": "none"}, "batch_size": 32, "class_weights": weights}
     changes |= {"label_smoothing": 0.1}
     found = []
     for micro_batch in (0, 7):
-        bench = bench_of(tiny({**changes, "micro_batch": micro_batch}))
-        (batch,) = bench.batches.between(0, 1)
-        loss, norm = take_gradient(bench, *bench.feed.training(batch))
-        gradients = {name: p.grad for name, p in bench.model.named_parameters()}
-        found.append((loss, norm, gradients, bench.epoch.sums))
+        setup = bench_of(tiny({**changes, "micro_batch": micro_batch}))
+        (batch,) = setup.batches.between(0, 1)
+        loss, norm = take_gradient(setup, *setup.loader.training(batch))
+        gradients = {name: p.grad for name, p in setup.model.named_parameters()}
+        found.append((loss, norm, gradients, setup.epoch.sums))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
 def test_a_weighted_loss_is_torchs(tiny: Recipes) -> None:
-    bench = bench_of(tiny({"class_weights": "balanced", "label_smoothing": 0.1}))
-    (batch,) = bench.batches.between(0, 1)
-    images, labels = bench.feed.training(batch)
+    setup = bench_of(tiny({"class_weights": "balanced", "label_smoothing": 0.1}))
+    (batch,) = setup.batches.between(0, 1)
+    images, labels = setup.loader.training(batch)
     expected = functional.cross_entropy(
-        bench.model(images), labels, bench.class_weights, label_smoothing=0.1
+        setup.model(images), labels, setup.class_weights, label_smoothing=0.1
     )
-    loss, _ = take_gradient(bench, images, labels)
+    loss, _ = take_gradient(setup, images, labels)
     torch.testing.assert_close(loss, expected.detach())
 
 
@@ -207,17 +207,17 @@ def test_patience_ends_training_and_keeps_the_best_epoch(
     few: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([60.0, 40.0, 50.0, 40.0, 45.0, 10.0])
-    real = Bench.score
+    real = TrainingSetup.score
     states: list[dict[str, Tensor]] = []
 
-    def score(bench: Bench, split: Any) -> Any:
-        measured, cells = real(bench, split)
+    def score(setup: TrainingSetup, split: Any) -> Any:
+        measured, cells = real(setup, split)
         if split == "validation" and len(states) < 5:
-            states.append({k: t.clone() for k, t in bench.model.state_dict().items()})
+            states.append({k: t.clone() for k, t in setup.model.state_dict().items()})
             measured = replace(measured, error=next(errors))
         return measured, cells
 
-    monkeypatch.setattr(Bench, "score", score)
+    monkeypatch.setattr(TrainingSetup, "score", score)
     run = train(few({"finetune.patience": 3, "length": "9 epochs"}), tmp_path / "run")
     assert len(run.events("epoch")) == 5  # the second was the best, and three brought no less
     assert run.final is not None
@@ -264,13 +264,13 @@ def test_the_rate_drops_when_the_error_stops_falling(
 ) -> None:
     errors = [60.0, 50.0, 49.95, 49.0, 49.5, 49.2, 49.1, 49.3, 49.4, 49.2, 48.0]
     left = iter(errors)
-    real = Bench.score
+    real = TrainingSetup.score
 
-    def score(bench: Bench, split: Any) -> Any:
-        measured, cells = real(bench, split)
+    def score(setup: TrainingSetup, split: Any) -> Any:
+        measured, cells = real(setup, split)
         return replace(measured, error=next(left, 0.0)), cells
 
-    monkeypatch.setattr(Bench, "score", score)
+    monkeypatch.setattr(TrainingSetup, "score", score)
     schedule = {"kind": "plateau", "patience": 2, "least": 0.1, "drops": 2, "factor": 0.5}
     changes = {"schedule": schedule, "length": "11 epochs", "log_every": 3, "optimizer.lr": 0.08}
     run = train(few(changes), tmp_path / "run")
@@ -281,18 +281,18 @@ def test_the_rate_drops_when_the_error_stops_falling(
 
 def test_exact_statistics_are_those_of_the_training_images(few: Recipes, tmp_path: Path) -> None:
     """Of the first layer they can be computed by hand: its inputs do not depend on others."""
-    recipe = few({"exact_norm": 10_000, "model.options": {"shortcut": "B"}})
+    recipe = few({"precise_bn": 10_000, "model.options": {"shortcut": "B"}})
     run = train(recipe, tmp_path / "run")
     usual = train(few({"model.options": {"shortcut": "B"}}), tmp_path / "usual")
     exact, moving = tensors(run), tensors(usual)
     for name in exact:
         is_statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         assert torch.equal(exact[name], moving[name]) != is_statistic, name
-    bench = bench_of(recipe)
-    bench.model.load_state_dict(exact)
+    setup = bench_of(recipe)
+    setup.model.load_state_dict(exact)
     outputs = [
-        bench.model.conv1(bench.feed.training(batch)[0])
-        for batch in bench.batches.between(0, bench.batches.steps_per_epoch)
+        setup.model.conv1(setup.loader.training(batch)[0])
+        for batch in setup.batches.between(0, setup.batches.steps_per_epoch)
     ]
     mean = torch.stack([each.mean((0, 2, 3)) for each in outputs]).mean(0)
     variance = torch.stack([each.var((0, 2, 3)) for each in outputs]).mean(0)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnetkit.data.augment import augment
-from resnetkit.data.randomness import random_bits
+from resnetkit.data.augment.crop_and_flip import augment
+from resnetkit.data.draws import Draws, Stream
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 
@@ -21,15 +21,15 @@ EPOCH = {"length": "1 epochs", "batch_size": 64, "log_every": 1, "data.crop_padd
 
 def test_random_numbers_are_those_of_the_cpu() -> None:
     ids = torch.arange(10_000)
-    key = {"seed": 1, "epoch": 2, "stream": 3}
-    assert torch.equal(random_bits(ids.cuda(), **key).cpu(), random_bits(ids, **key))
+    on_gpu, on_cpu = (Draws(sample_ids, 1, 2).bits(Stream.FLIP) for sample_ids in (ids.cuda(), ids))
+    assert torch.equal(on_gpu.cpu(), on_cpu)
 
 
 def test_augmented_images_are_those_of_the_cpu() -> None:
     images, ids = torch.randn(64, 3, 32, 32), torch.arange(64)
-    key = {"seed": 1, "epoch": 2, "crop_padding": 4}
-    on_gpu = augment(images.cuda(), ids.cuda(), **key, flip="random")
-    assert torch.equal(on_gpu.cpu(), augment(images, ids, **key, flip="random"))
+    on_gpu = augment(images.cuda(), Draws(ids.cuda(), 1, 2), crop_padding=4, flip="random")
+    on_cpu = augment(images, Draws(ids, 1, 2), crop_padding=4, flip="random")
+    assert torch.equal(on_gpu.cpu(), on_cpu)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

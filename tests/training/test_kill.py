@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetkit.training.run import read_run
+from resnetkit.training.run_folder import read_run
 
 Results = Callable[[Path], dict[str, bytes]]
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from resnetkit.errors import RecipeError
-from resnetkit.training.bench import prepare
+from resnetkit.runtime.world import World
 from resnetkit.training.loop import train
 from resnetkit.training.muon import Muon, orthogonal
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import read_run
-from resnetkit.training.world import World
+from resnetkit.training.run_folder import read_run
+from resnetkit.training.setup import prepare
 
 Recipes = Callable[..., Recipe]
 WORLD = World(0, 1, torch.device("cpu"))
@@ -94,22 +94,22 @@ def test_a_weight_without_gradient_stays() -> None:
 
 
 def test_it_learns_the_convolutions_inside_blocks(tiny: Recipes) -> None:
-    bench = prepare(tiny({"optimizer.muon_lr": 0.05, "model.options.shortcut": "B"}), WORLD)
-    descent, muon = bench.optimizers
-    names = {parameter: name for name, parameter in bench.parameters.items()}
+    setup = prepare(tiny({"optimizer.muon_lr": 0.05, "model.options.shortcut": "B"}), WORLD)
+    descent, muon = setup.optimizers
+    names = {parameter: name for name, parameter in setup.parameters.items()}
     inner = {names[p] for p in muon.param_groups[0]["params"]}
     rest = {names[p] for group in descent.param_groups for p in group["params"]}
-    assert inner | rest == set(bench.parameters)
+    assert inner | rest == set(setup.parameters)
     assert not inner & rest
-    assert {name for name in rest if bench.parameters[name].dim() == 4} == {"conv1.weight"}
+    assert {name for name in rest if setup.parameters[name].dim() == 4} == {"conv1.weight"}
     assert "layer2.0.downsample.0.weight" in inner
     assert len(prepare(tiny(), WORLD).optimizers) == 1
 
 
 def test_its_rate_follows_the_schedule(tiny: Recipes, tmp_path: Path) -> None:
     recipe = tiny({"optimizer.muon_lr": 0.05, "optimizer.lr": 0.2})
-    bench = prepare(recipe, WORLD)
-    shares = [group["share"] for o in bench.optimizers for group in o.param_groups]
+    setup = prepare(recipe, WORLD)
+    shares = [group["share"] for o in setup.optimizers for group in o.param_groups]
     assert shares == [1.0, 1.0, 0.25]
 
 
@@ -142,8 +142,8 @@ def test_an_interrupted_training_with_it_ends_the_same(
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
 
 
-def test_without_normalisation_it_is_refused(tiny: Recipes) -> None:
-    with pytest.raises(RecipeError, match=r"optimizer\.muon_lr needs batch normalisation"):
+def test_without_normalization_it_is_refused(tiny: Recipes) -> None:
+    with pytest.raises(RecipeError, match=r"optimizer\.muon_lr needs batch normalization"):
         prepare(tiny({"optimizer.muon_lr": 0.1, "model.options.norm": "none"}), WORLD)
 
 

@@ -17,11 +17,11 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import DATASETS
 from resnetkit.data.splits import stratified_split
 from resnetkit.errors import RecipeError
-from resnetkit.training.bench import prepare
+from resnetkit.runtime.world import World
 from resnetkit.training.recipe import Recipe, load_recipe, named_recipes, recipe_text
 from resnetkit.training.recipe_file import parse_yaml
-from resnetkit.training.sections import Duration
-from resnetkit.training.world import World
+from resnetkit.training.recipe_schema import Duration
+from resnetkit.training.setup import prepare
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -141,7 +141,7 @@ ANOTHER = {
     "finetune.backbone_lr": 0.1,
     "finetune.patience": 3,
     "micro_batch": 16,
-    "exact_norm": 1000,
+    "precise_bn": 1000,
     "class_weights": "balanced",
     "data.name": "digits-again",
     "data.train_on": "train+validation",
@@ -436,7 +436,7 @@ def test_a_value_for_a_group_that_the_file_leaves_out_is_refused(value: object) 
     ("key", "nearest"),
     [
         ("bach_size", "batch_size"),
-        ("optimiser", "optimizer"),
+        ("optimzer", "optimizer"),
         ("learning_rate", None),
         ("optimizer.learning_rate", "optimizer.lr"),
         ("optimizer.weightdecay", "optimizer.weight_decay"),

@@ -16,11 +16,11 @@ import torch
 
 from resnetkit.cli.app import run
 from resnetkit.errors import Interrupted
-from resnetkit.training import progress
+from resnetkit.training import state
 from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe, load_recipe
-from resnetkit.training.run import Event, read_run
+from resnetkit.training.run_folder import Event, read_run
 
 Recipes = Callable[..., Recipe]
 Results = Callable[[Path], dict[str, bytes]]
@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "until patience ends": {"finetune.patience": 1, "optimizer.lr": 1e-6, "length": "9 epochs"},
     "until a plateau": {
         "schedule": {"kind": "plateau", "patience": 1, "least": 50},
-        "exact_norm": 64,
+        "precise_bn": 64,
     },
     "mixed": {"data.mixup": 0.3, "data.cutmix": 1.0, "data.erasing": 0.5, "label_smoothing": 0.1},
     "in micro-batches": {"micro_batch": 7, "class_weights": "balanced"},
@@ -243,7 +243,7 @@ def test_a_kill_after_the_last_save_leaves_no_checkpoint_too_many(
             raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "remove_old_checkpoints", killed)
+        patch.setattr(state, "remove_old_checkpoints", killed)
         with pytest.raises(Crash):
             train(recipe, tmp_path)
     train(recipe, tmp_path)

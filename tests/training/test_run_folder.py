@@ -16,7 +16,14 @@ import pytest
 from resnetkit.errors import RecipeError, StorageError, UsageError, WeightsError
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import MODEL_FILES, EventLog, Run, find_runs, locked_run, read_run
+from resnetkit.training.run_folder import (
+    MODEL_FILES,
+    EventLog,
+    Run,
+    find_runs,
+    locked_run,
+    read_run,
+)
 
 Contents = Callable[[Path], dict[str, bytes]]
 Recipes = Callable[..., Recipe]

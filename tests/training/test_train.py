@@ -17,16 +17,17 @@ from torch import Tensor
 
 from resnetkit.data.batches import Batch, epoch_order
 from resnetkit.data.datasets import open_dataset
-from resnetkit.data.feed import Feed
+from resnetkit.data.draws import Draws
+from resnetkit.data.loader import DeviceLoader
 from resnetkit.errors import Interrupted, TrainingDiverged
+from resnetkit.evaluation.metric_sums import MetricSums, Score
 from resnetkit.models.zoo import create_model
+from resnetkit.runtime.world import World
 from resnetkit.training import loop
 from resnetkit.training.checkpoint import checkpoint_steps, load_checkpoint
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import Event, Run
-from resnetkit.training.tally import Score, Tally
-from resnetkit.training.world import World
+from resnetkit.training.run_folder import Event, Run
 
 Recipes = Callable[..., Recipe]
 STEPS = 38  # two epochs of 19 batches of 64
@@ -250,7 +251,7 @@ def twin_of_three_steps(
 
     The first state is returned, too.
 
-    One float32 tensor a parameter, no channels-last memory, no fused optimiser, no autograd beyond
+    One float32 tensor a parameter, no channels-last memory, no fused optimizer, no autograd beyond
     the loss.
     """
     data = open_dataset("digits")
@@ -262,7 +263,7 @@ def twin_of_three_steps(
     model = create_model("resnet20", generator=generator, num_classes=10, in_channels=1).train()
     initial = {name: value.double().clone() for name, value in model.state_dict().items()}
     velocities: dict[str, Tensor] = {}
-    order = epoch_order(train_ids, seed=recipe.seed, epoch=0)
+    order = epoch_order(Draws(train_ids, recipe.seed))
     for step in range(3):
         ids = order[step * 32 : (step + 1) * 32]
         log_shares = model(images[ids]).log_softmax(1)
@@ -386,14 +387,14 @@ def test_a_target_out_of_reach_does_not_end_the_training(tmp_path: Path, few: Re
 def scripted_errors(monkeypatch: pytest.MonkeyPatch, errors: list[float]) -> None:
     """Lets the intervals have these training errors, one a step; epochs keep their own."""
     script: Iterator[float] = iter(errors)
-    real = Tally.score
+    real = MetricSums.score
 
-    def score(self: Tally, world: World) -> Score:
+    def score(self: MetricSums, world: World) -> Score:
         measured = real(self, world)
         is_interval = measured.count == 32 and self.sums.dtype == torch.float64
         return replace(measured, error=next(script)) if is_interval else measured
 
-    monkeypatch.setattr(Tally, "score", score)
+    monkeypatch.setattr(MetricSums, "score", score)
 
 
 @pytest.mark.parametrize(
@@ -431,9 +432,9 @@ def test_the_papers_warmup_looks_at_whole_intervals(
     rates: list[float] = []
     real = loop.apply_gradient
 
-    def apply(bench: Any, lr: float, norm: Tensor) -> None:
+    def apply(setup: Any, lr: float, norm: Tensor) -> None:
         rates.append(lr)
-        real(bench, lr, norm)
+        real(setup, lr, norm)
 
     monkeypatch.setattr(loop, "apply_gradient", apply)
     train(few(changes), tmp_path)
@@ -464,16 +465,16 @@ def test_the_papers_warmup_stays_ended_after_a_resume(
 def spoil(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
     """Makes one pixel of one image of a step not a number; returns where its samples will be."""
     samples: list[int] = []
-    real = Feed.training
+    real = DeviceLoader.training
 
-    def training(self: Feed, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
+    def training(self: DeviceLoader, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
         images, labels = real(self, batch, size=size)
         if batch.step == step:
             samples.extend(batch.sample_ids.tolist())
             images[3, 0, 4, 4] = float("nan")
         return images, labels
 
-    monkeypatch.setattr(Feed, "training", training)
+    monkeypatch.setattr(DeviceLoader, "training", training)
     return samples
 
 

@@ -9,7 +9,7 @@ from resnetkit.cli.options import Json
 from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on_data, say
 
 if TYPE_CHECKING:
-    from resnetkit.data.check import Duplicates, FolderReport
+    from resnetkit.data.images.check import Duplicates, FolderReport
 
 __all__ = ["data"]
 
@@ -27,7 +27,7 @@ data = App(
 @data.command(name="list", help_epilogue="Example: resnet data list")
 def list_datasets(*, json: Json = False) -> None:
     """List the data sets and whether they are on this machine."""
-    from resnetkit.data.published import PUBLISHED, is_cached
+    from resnetkit.data.published.table import PUBLISHED, is_cached
 
     rows: list[dict[str, Any]] = [
         {
@@ -82,7 +82,7 @@ def fetch(
     Args:
         name: A data set of 'resnet data list'.
     """
-    from resnetkit.data.roads import fetch as fetch_dataset
+    from resnetkit.data.published.fetch import fetch as fetch_dataset
 
     with bar(f"fetch {name}") as progress:
 
@@ -108,7 +108,7 @@ def check(name: str, /, *, json: Json = False) -> None:
             train|val|test/class/image, or a .csv or .jsonl file of path, label and split.
     """
     from resnetkit.data.datasets import open_dataset, own_path
-    from resnetkit.data.published import PUBLISHED, check_cached
+    from resnetkit.data.published.table import PUBLISHED, check_cached
 
     path = own_path(name)
     if path is not None:
@@ -137,8 +137,8 @@ def check_folder(root: Path, *, json: bool) -> None:
     Raises:
         DataError: when some cannot be used.
     """
-    from resnetkit.data.check import check_images
-    from resnetkit.data.folder import read_images, split_images
+    from resnetkit.data.images.check import check_images
+    from resnetkit.data.images.folder import read_images, split_images
     from resnetkit.errors import DataError
 
     images = read_images(root, fewest_classes=1)
@@ -159,7 +159,7 @@ def check_folder(root: Path, *, json: bool) -> None:
 
 def folder_facts(report: "FolderReport") -> dict[str, Any]:
     """Returns a report for machines."""
-    from resnetkit.data.image_list import by_reason
+    from resnetkit.data.images.listing import by_reason
 
     return {
         "images": report.images,
@@ -186,7 +186,7 @@ def folder_facts(report: "FolderReport") -> dict[str, Any]:
 
 def show_folder(root: Path, report: "FolderReport") -> None:
     """Prints a report for people."""
-    from resnetkit.data.image_list import by_reason
+    from resnetkit.data.images.listing import by_reason
 
     parts = [part for part in SPLITS if any(part in each for each in report.counts.values())]
     print_table(

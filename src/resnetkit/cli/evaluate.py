@@ -54,9 +54,9 @@ def evaluate(
     """
     from resnetkit.errors import UsageError
     from resnetkit.evaluation.evaluate import data_of, evaluate_all, order_in_words
-    from resnetkit.models.weights.load import load_network
     from resnetkit.report.evaluation_report import evaluation_facts, write_evaluation
     from resnetkit.report.language import find_language
+    from resnetkit.weights.load import load_network
 
     language = find_language(lang)
     if out is not None and (out / "recipe.yaml").exists():

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from resnetkit.data.dataset import Dataset
     from resnetkit.models.outline import BlockOutline, StageOutline
-    from resnetkit.models.weights.network import TrainedNetwork
     from resnetkit.models.zoo import Architecture
+    from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["inspect"]
 
@@ -46,7 +46,7 @@ def inspect(
     For a run more tables follow: on 64 test images, how strong the gradient at each layer is, how
     strongly it responds, how large each block's F(x) is beside its shortcut, and how many pixels a
     cell of each feature map sees. With --thorough, also the test error without each block and with
-    neighbours exchanged, and the gradient that paths of each length carry; and of an architecture
+    neighbors exchanged, and the gradient that paths of each length carry; and of an architecture
     the gradient at each layer before training, on noise.
 
     Args:
@@ -89,8 +89,8 @@ def subject(
 ) -> "tuple[Architecture, int, TrainedNetwork | None]":
     """Returns the architecture that a name or a path means, the image size, and the trained one."""
     from resnetkit.errors import UsageError
-    from resnetkit.models.weights.load import is_trained, load_network
     from resnetkit.models.zoo import ARCHITECTURES, find_architecture
+    from resnetkit.weights.load import is_trained, load_network
 
     if name in ARCHITECTURES or not is_trained(name):
         architecture = find_architecture(name).with_options(**options)
@@ -131,7 +131,7 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
 
 
 def look(block: "BlockOutline") -> tuple[tuple[str, ...], Any]:
-    """Returns what makes neighbouring blocks equal for people: convolutions and shortcut."""
+    """Returns what makes neighboring blocks equal for people: convolutions and shortcut."""
     return tuple(layer for layer in block.layers if layer not in ("BN", "ReLU")), block.shortcut
 
 
@@ -203,7 +203,7 @@ def probe_untrained(architecture: "Architecture", size: int) -> dict[str, Any]:
 
 def probe(network: "TrainedNetwork", *, thorough: bool) -> dict[str, Any]:
     """Returns what the probes see in a trained network, on images of its own data's test part."""
-    from resnetkit.data.augment import normalize
+    from resnetkit.data.augment.crop_and_flip import normalize
     from resnetkit.errors import ArchitectureError, UsageError
     from resnetkit.evaluation.evaluate import data_of
     from resnetkit.probes.gradients import gradient_flow
@@ -252,16 +252,16 @@ class Lesion:
 
 
 def lesions(network: "TrainedNetwork", dataset: "Dataset") -> list[Lesion]:
-    """Takes out every block alone, and exchanges neighbours."""
+    """Takes out every block alone, and exchanges neighbors."""
     from resnetkit.probes.lesions import removable_blocks
-    from resnetkit.studies.measurements import lesion_errors, neighbours
+    from resnetkit.studies.measurements import lesion_errors, neighbors
 
     found, blocks = lesion_errors(network, dataset), removable_blocks(network.model)
     (whole,) = found["whole"]
     named = [(f"without {name}", error) for name, error in zip(blocks, found["one"], strict=True)]
     named += [
         (f"{first} and {second} exchanged", error)
-        for (first, second), error in zip(neighbours(blocks), found["swapped"], strict=True)
+        for (first, second), error in zip(neighbors(blocks), found["swapped"], strict=True)
     ]
     return [Lesion(words, error, error - whole) for words, error in named]
 
@@ -270,13 +270,13 @@ def show_saliency(name: str, which: str, out: Path, variant: str, *, json: bool)
     """Draws the pixels that speak for a network's answer to one image, and prints the answer."""
     import torch
 
-    from resnetkit.data.augment import normalize
+    from resnetkit.data.augment.crop_and_flip import normalize
     from resnetkit.errors import UsageError
-    from resnetkit.models.weights.load import load_network
     from resnetkit.models.zoo import ARCHITECTURES
     from resnetkit.probes.saliency import grad_cam, integrated_gradients
     from resnetkit.report.saliency_sheet import write_saliency_sheet
     from resnetkit.storage import storage_errors
+    from resnetkit.weights.load import load_network
 
     if not Path(name).exists() and name in ARCHITECTURES:
         raise UsageError(f"{name} is an architecture, which has learned nothing: name a run.")
@@ -306,7 +306,7 @@ def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
     """Returns a test image by its number, or what the network is shown of a file: uint8."""
     from resnetkit.errors import UsageError
     from resnetkit.evaluation.evaluate import data_of
-    from resnetkit.inference.view import View
+    from resnetkit.inference.transform import View
 
     if which.isascii() and which.isdecimal() and len(which) < 10:
         dataset = data_of(network)
@@ -347,7 +347,7 @@ def facts(stages: "Sequence[StageOutline]", probed: dict[str, Any]) -> dict[str,
     """Returns a network for machines."""
     from dataclasses import asdict
 
-    from resnetkit.training.run import finite
+    from resnetkit.training.run_folder import finite
 
     drawn = [{**asdict(stage), "output_shape": stage.output_shape} for stage in stages]
     return {

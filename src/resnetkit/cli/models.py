@@ -56,7 +56,7 @@ def list_models(*, json: bool) -> None:
 
 def summary(name: str) -> dict[str, Any]:
     """Returns what the table shows of an architecture."""
-    from resnetkit.models.complexity import trace
+    from resnetkit.models.summary import trace
     from resnetkit.models.zoo import ARCHITECTURES, PAPER_RESULTS
 
     architecture = ARCHITECTURES[name]
@@ -79,7 +79,7 @@ def show_layers(name: str, options: dict[str, Any], *, json: bool) -> None:
     """Prints one line a layer, and the sums."""
     from dataclasses import asdict
 
-    from resnetkit.models.complexity import trace
+    from resnetkit.models.summary import trace
     from resnetkit.models.zoo import find_architecture
 
     architecture = find_architecture(name).with_options(**options)

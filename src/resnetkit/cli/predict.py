@@ -11,13 +11,13 @@ from cyclopts import Parameter
 
 from resnetkit.cli.options import BatchSize, Device, Json, Precision, Variant
 from resnetkit.cli.output import bar, print_json, remark, say
-from resnetkit.cli.records import Format, Kind, Record, Tally, chosen_form, print_records
+from resnetkit.cli.records import AnswerCounts, Format, Kind, Record, chosen_form, print_records
 from resnetkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from resnetkit.data.check import BadImage
+    from resnetkit.data.images.check import BadImage
     from resnetkit.inference.features import Features
     from resnetkit.inference.predictor import Predictor
 
@@ -114,14 +114,14 @@ def features(
     with storage_errors(out, "Choose another place with --out."):  # before the work is done
         out.parent.mkdir(parents=True, exist_ok=True)
     remark(predictor.network.origin)
-    tally = Tally()
-    made = made_features(predictor, list(images), layer, tally)
+    counts = AnswerCounts()
+    made = made_features(predictor, list(images), layer, counts)
     write_features(out, made)
-    code = tally.finish()
+    code = counts.finish()
     count, width = made.values.shape
     if json:
         print_json(
-            {"file": str(out), "images": count, "width": width, "bad": tally.bad, **made.facts}
+            {"file": str(out), "images": count, "width": width, "bad": counts.bad, **made.facts}
         )
     else:
         say(f"{out}: {count:,} image(s), {width:,} features of {layer} each")
@@ -129,7 +129,7 @@ def features(
 
 
 def made_features(
-    predictor: "Predictor", images: "list[str | bytes | BadImage]", layer: str, tally: Tally
+    predictor: "Predictor", images: "list[str | bytes | BadImage]", layer: str, counts: AnswerCounts
 ) -> "Features":
     """Returns the features of all images that are not bad.
 
@@ -143,8 +143,8 @@ def made_features(
     rows, names = [], []
     with bar("features") as progress:
         for output in predictor.features(images, layer=layer):
-            tally.count(output.error)
-            progress.update((tally.good + tally.bad) / len(images))
+            counts.count(output.error)
+            progress.update((counts.good + counts.bad) / len(images))
             if not output.error:
                 rows.append(output.values)
                 names.append(output.name or "-")
@@ -192,10 +192,10 @@ def nearest(
     )
     check_made_by(known, predictor.network)
     remark(f"{len(known.paths):,} image(s), {known.layer} of {known.origin}")
-    return print_records(neighbours(known, predictor, images, top), NEAREST, form)
+    return print_records(neighbors(known, predictor, images, top), NEAREST, form)
 
 
-def neighbours(
+def neighbors(
     known: "Features", predictor: "Predictor", images: "Iterator[str | bytes | BadImage]", top: int
 ) -> Iterator[Record]:
     """Yields the nearest images of each query, in order."""

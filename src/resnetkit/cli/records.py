@@ -15,7 +15,7 @@ from resnetkit.cli.output import remark
 from resnetkit.errors import DataError, UsageError
 from resnetkit.untrusted import name_as_text, printable
 
-__all__ = ["Format", "Kind", "Record", "Tally", "chosen_form", "print_records"]
+__all__ = ["AnswerCounts", "Format", "Kind", "Record", "chosen_form", "print_records"]
 
 Form = Literal["table", "lines", "csv", "json"]
 
@@ -56,7 +56,7 @@ class Record:
 
 
 @dataclass
-class Tally:
+class AnswerCounts:
     """How many images there were, good and bad ones, since when."""
 
     good: int = 0
@@ -99,11 +99,11 @@ def chosen_form(format: Form, *, json: bool) -> Form:  # noqa: A002  # the name 
 
 def print_records(records: Iterable[Record], kind: Kind, form: Form) -> int:
     """Prints records one by one as they come, says how fast, and returns the exit code."""
-    tally = Tally()
+    counts = AnswerCounts()
     is_for_machines = form in ("csv", "json", "lines") and not sys.stdout.isatty()
-    for text in TEXTS[form](tally.watched(records), kind):
+    for text in TEXTS[form](counts.watched(records), kind):
         print(text if is_for_machines else printable(text, keep="\n"), flush=True)
-    return tally.finish()
+    return counts.finish()
 
 
 def as_table(records: Iterable[Record], kind: Kind) -> Iterator[str]:

@@ -7,7 +7,7 @@ from resnetkit.cli.options import Json, Lang
 from resnetkit.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from resnetkit.training.run import Run
+    from resnetkit.training.run_folder import Run
 
 __all__ = ["report", "runs"]
 
@@ -19,7 +19,7 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
         folder: Where to look, by default 'runs'; 'studies' for those of studies.
     """
     from resnetkit.errors import UsageError
-    from resnetkit.training.run import find_runs
+    from resnetkit.training.run_folder import find_runs
 
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}: 'resnet train' makes the first run.")
@@ -85,7 +85,7 @@ def write_report(folder: Path, lang: str) -> Path:
     from resnetkit.report.run_report import write_run_report
     from resnetkit.report.study_report import write_study_report
     from resnetkit.studies.runner import read_outcomes_again
-    from resnetkit.training.run import read_run
+    from resnetkit.training.run_folder import read_run
 
     language = find_language(lang)
     if (folder / "recipe.yaml").is_file():

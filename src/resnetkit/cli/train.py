@@ -11,7 +11,7 @@ from resnetkit.cli.output import Bar, bar, print_json, remark, remark_on_data, s
 
 if TYPE_CHECKING:
     from resnetkit.training.recipe import Recipe
-    from resnetkit.training.run import Event, Run
+    from resnetkit.training.run_folder import Event, Run
 
 __all__ = ["lr_find", "recipes", "train"]
 
@@ -86,7 +86,7 @@ def asked_recipe(
 ) -> "Recipe":
     """Returns the recipe that the words of a command ask for, and says what was chosen for them."""
     from resnetkit.data.datasets import own_path
-    from resnetkit.training.choose import choose
+    from resnetkit.training.auto_recipe import choose
     from resnetkit.training.recipe import load_recipe
 
     asked = {
@@ -107,7 +107,7 @@ def asked_recipe(
     if chosen.micro_batch:
         remark(
             f"micro-batches of {chosen.micro_batch}: gradients are added up over a batch, but batch"
-            " normalisation sees so many images only; from about 16 on that does little harm"
+            " normalization sees so many images only; from about 16 on that does little harm"
         )
     return chosen
 
@@ -115,8 +115,8 @@ def asked_recipe(
 def remark_on_classes(recipe: "Recipe") -> None:
     """Says which classes a recipe on own images learns; a training says it when it starts."""
     from resnetkit.data.datasets import own_path
-    from resnetkit.data.folder import read_images
-    from resnetkit.data.image_list import classes_in_words
+    from resnetkit.data.images.folder import read_images
+    from resnetkit.data.images.listing import classes_in_words
 
     path = own_path(recipe.data.name)
     if path is not None:
@@ -246,7 +246,7 @@ def epoch_words(event: "Event", interval: "Event") -> str:
 
 def show_result(run: "Run", *, json: bool) -> None:
     """Prints the final errors of a finished run."""
-    from resnetkit.training.run import finite
+    from resnetkit.training.run_folder import finite
 
     final = run.final
     if final is None:
@@ -268,7 +268,7 @@ def show_rehearsal(chosen: Any, *, device: str, threads: int, json: bool) -> Non
     """Prints the resolved recipe and what it would cost."""
     from dataclasses import asdict
 
-    from resnetkit.training.rehearsal import rehearse
+    from resnetkit.training.dry_run import rehearse
 
     estimate = rehearse(chosen, device=device, threads=threads)
     if json:

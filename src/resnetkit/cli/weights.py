@@ -13,7 +13,7 @@ from resnetkit.cli.output import bar, print_json, print_table, remark, say
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from resnetkit.models.weights.network import TrainedNetwork
+    from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["weights"]
 
@@ -27,7 +27,7 @@ weights = App(
 @weights.command(name="list", help_epilogue="Example: resnet weights list")
 def list_weights(*, json: Json = False) -> None:
     """List the published weights that can be fetched by name, and whether they are here."""
-    from resnetkit.models.weights.published import published
+    from resnetkit.weights.published import published
 
     rows: list[dict[str, Any]] = [
         {
@@ -73,7 +73,7 @@ def fetch(name: str, /, *, json: Json = False) -> None:
     Args:
         name: Of 'resnet weights list'.
     """
-    from resnetkit.models.weights.fetch import fetch_weights
+    from resnetkit.weights.fetch import fetch_weights
 
     with bar(f"fetch {name}") as progress:
 
@@ -107,7 +107,7 @@ def push(
         run: Its folder, or one of 'resnet weights convert --to resnetkit'.
         repository: OWNER/NAME; made when there is none.
     """
-    from resnetkit.models.weights.hub import push as push_folder
+    from resnetkit.weights.hub import push as push_folder
 
     hide_bars_of_the_hub()
     address = push_folder(run, repository, public=public)
@@ -134,7 +134,7 @@ def pull(
     Args:
         repository: OWNER/NAME.
     """
-    from resnetkit.models.weights.hub import pull as pull_folder
+    from resnetkit.weights.hub import pull as pull_folder
 
     hide_bars_of_the_hub()
     folder = pull_folder(repository, out or Path(repository.rpartition("/")[2]))
@@ -157,7 +157,7 @@ def show(file: Path, /, *, variant: Variant = "", json: Json = False) -> None:
     Args:
         file: Of torchvision, timm, transformers, keras.applications, Caffe, akamaster, or a run.
     """
-    from resnetkit.models.weights.load import load_network
+    from resnetkit.weights.load import load_network
 
     network = load_network(file, variant=variant)
     if json:
@@ -190,8 +190,8 @@ def convert(
     Args:
         file: Weights of any format, or a run folder.
     """
-    from resnetkit.models.weights.export import export_weights
-    from resnetkit.models.weights.load import load_network
+    from resnetkit.weights.export import export_weights
+    from resnetkit.weights.load import load_network
 
     network = load_network(file, variant=variant)
     again = export_weights(network, out, to)
@@ -222,8 +222,8 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
     """Returns a network for machines; of a mean image, the mean of each channel."""
     from dataclasses import asdict
 
-    from resnetkit.models.weights.conventions import variant_of
     from resnetkit.models.zoo import known_as
+    from resnetkit.weights.conventions import variant_of
 
     return {
         "format": network.format,
@@ -248,8 +248,8 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
 
 def in_words(network: "TrainedNetwork") -> dict[str, str]:
     """Returns a network for people."""
-    from resnetkit.models.weights.conventions import variant_of
     from resnetkit.models.zoo import known_as
+    from resnetkit.weights.conventions import variant_of
 
     architecture, counted = network.architecture, counts(network)
     blocks = ", ".join(map(str, architecture.depths))
@@ -267,7 +267,7 @@ def in_words(network: "TrainedNetwork") -> dict[str, str]:
         "deviation": constants_in_words(network.std),
         "classes": classes_in_words(network),
         "trained on": network.data or "not said",
-        "recognised as": network.origin,
+        "recognized as": network.origin,
     }
 
 

@@ -6,17 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from resnetkit.data.randomness import random_bits
+from resnetkit.data.draws import Draws, Stream
 
 __all__ = ["Batch", "TrainingBatches", "epoch_order", "evaluation_batches"]
 
-ORDER_STREAM = 0
 
-
-def epoch_order(sample_ids: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """Returns the samples in the order of this epoch, which depends on seed and epoch alone."""
-    bits = random_bits(sample_ids, seed=seed, epoch=epoch, stream=ORDER_STREAM)
-    return sample_ids[torch.argsort(bits, stable=True)]
+def epoch_order(draws: Draws) -> Tensor:
+    """Returns the samples in the order of an epoch, which depends on seed and epoch alone."""
+    return draws.sample_ids[torch.argsort(draws.bits(Stream.ORDER), stable=True)]
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class TrainingBatches:
         """Yields the batches of the steps from `start` up to, but without, `stop`."""
         epoch, position = divmod(start, self.steps_per_epoch)
         while start < stop:
-            order = epoch_order(self.sample_ids, seed=self.seed, epoch=epoch)
+            order = epoch_order(Draws(self.sample_ids, self.seed, epoch))
             for place in range(position, min(self.steps_per_epoch, position + stop - start)):
                 sample_ids = order[place * self.size : (place + 1) * self.size]
                 yield Batch(

@@ -1,12 +1,12 @@
-"""What a data set is: labelled images with their parts."""
+"""What a data set is: labeled images with their parts."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from resnetkit.data.image_list import ImageList
-from resnetkit.data.photos import Photos
+from resnetkit.data.images.listing import ImageList
+from resnetkit.data.images.photos import Photos
 from resnetkit.data.splits import Split
 
 __all__ = ["Dataset", "Images"]
@@ -17,7 +17,7 @@ Images = Tensor | Photos
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images, in memory, mapped into it, or in files.
+    """Labeled images, in memory, mapped into it, or in files.
 
     Attributes:
         name: on the command line and in recipes.

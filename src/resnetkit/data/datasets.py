@@ -12,11 +12,10 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from resnetkit.data.check import without_bad
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.folder import read_images, split_images
-from resnetkit.data.image_list import ImageList, passed_over_in_words
-from resnetkit.data.labels import (
+from resnetkit.data.images.check import without_bad
+from resnetkit.data.images.folder import read_images, split_images
+from resnetkit.data.images.labels import (
     ClassOrder,
     imagenet_wnids,
     imagenet_words,
@@ -24,8 +23,9 @@ from resnetkit.data.labels import (
     match_classes,
     wnid_of,
 )
-from resnetkit.data.photos import Photos
-from resnetkit.data.published import PUBLISHED, open_published
+from resnetkit.data.images.listing import ImageList, passed_over_in_words
+from resnetkit.data.images.photos import Photos
+from resnetkit.data.published.table import PUBLISHED, open_published
 from resnetkit.data.splits import Split, stratified_split
 from resnetkit.errors import DataError, UsageError, did_you_mean
 from resnetkit.resizing import BILINEAR, Resize
@@ -143,7 +143,7 @@ def open_dataset(
         name: a key of `DATASETS`, or a path that `read_images` takes.
         image_size: side in pixels that own images are shown at.
         shown: share of their shorter side that the middle view shows.
-        channels: 3 for own images in colour, 1 for grey.
+        channels: 3 for own images in color, 1 for gray.
         seed: of the drawing of parts, where own images are not divided.
         skip_bad: whether own images are all looked at first, and damaged ones left out.
         listed: a list of own images with their parts that was written before; where it is there,
@@ -160,7 +160,7 @@ def open_dataset(
     if image_size < 1:
         raise UsageError(f"{name}: own images need a size to be shown at, such as 224 pixels.")
     if channels not in (1, 3):
-        raise UsageError(f"{name}: own images have 3 channels, or 1 for grey, not {channels}.")
+        raise UsageError(f"{name}: own images have 3 channels, or 1 for gray, not {channels}.")
     if listed is not None and listed.is_file():
         images = replace(read_images(listed), root=path)
     else:
@@ -262,7 +262,7 @@ def photo_dataset(
         image_size: side of the square that is shown of each, pixels.
         shown: share of the shorter side that the middle view shows.
         resize: how it is resized before.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for gray.
         known: names of the classes, in order; by default those that are there.
         class_order: of those that are there.
 

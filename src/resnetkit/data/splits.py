@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from resnetkit.data.randomness import random_bits
+from resnetkit.data.draws import Draws, Stream
 
 __all__ = ["PARTS", "Split", "named_splits", "split_named", "stratified_split"]
 
@@ -116,6 +116,7 @@ def stratified_split(
     test_share: float,
     validation_share: float,
     seed: int = SPLIT_SEED,
+    stream: Stream = Stream.ORDER,
     at_least_one: bool = False,
 ) -> dict[Split, Tensor]:
     """Splits the samples of each class by shares; the same seed always gives the same split.
@@ -125,6 +126,8 @@ def stratified_split(
         test_share: of each class, rounded to whole samples.
         validation_share: likewise.
         seed: of the split.
+        stream: that is drawn from; by default as the published data sets always were, which is the
+            order of a training of `SPLIT_SEED`.
         at_least_one: whether a share above 0 is at least one sample of each class that has another
             one to learn from.
 
@@ -135,7 +138,7 @@ def stratified_split(
     parts: dict[Split, list[Tensor]] = {name: [none] for name in get_args(Split)}
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
-        shuffled = members[random_bits(members, seed=seed, epoch=0, stream=0).argsort()]
+        shuffled = members[Draws(members, seed).bits(stream).argsort()]
         tests = round(test_share * len(members))
         validations = round(validation_share * len(members))
         if at_least_one:

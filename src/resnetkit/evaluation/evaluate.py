@@ -13,15 +13,15 @@ from torch import Tensor
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import DATASETS, open_to_measure, own_path
-from resnetkit.data.image_list import ImageList, content_digests, relocated
+from resnetkit.data.images.listing import ImageList, content_digests, relocated
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.metrics import Floats, Metrics, measure
 from resnetkit.evaluation.protocols import Protocol, views_of
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.weights.network import TrainedNetwork, check_head
-from resnetkit.training.run import Run, read_run
-from resnetkit.training.world import ChosenPrecision, choose_precision, open_world
+from resnetkit.runtime.world import ChosenPrecision, choose_precision, open_world
+from resnetkit.training.run_folder import Run, read_run
+from resnetkit.weights.network import TrainedNetwork, check_head
 
 __all__ = [
     "Evaluation",
@@ -388,7 +388,7 @@ def class_probabilities(
 
     Args:
         model: in evaluation mode, on the device of the images.
-        views: of the same images, each float32 (B, C, H, W), normalised.
+        views: of the same images, each float32 (B, C, H, W), normalized.
         precision: of the forward pass.
     """
     with precision.autocast():

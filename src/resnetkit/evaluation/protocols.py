@@ -6,12 +6,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from resnetkit.data.augment import normalize
+from resnetkit.data.augment.crop_and_flip import normalize
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.photos import Photos
+from resnetkit.data.images.photos import Photos
 from resnetkit.errors import DataError
-from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["PROTOCOLS", "SCALES", "Protocol", "views_of"]
 
@@ -38,7 +38,7 @@ def views_of(
     """Yields samples in batches, and the views of each batch, whose answers are to be averaged.
 
     Args:
-        network: which decides size and normalisation.
+        network: which decides size and normalization.
         dataset: that holds the samples.
         sample_ids: int64 (N,).
         protocol: see `Protocol`.
@@ -46,7 +46,7 @@ def views_of(
         device: of the views.
 
     Yields:
-        Sample ids, int64 (B,), and views, each float32 (B, C, H, W), normalised.
+        Sample ids, int64 (B,), and views, each float32 (B, C, H, W), normalized.
 
     Raises:
         DataError: when a protocol needs more of the images than the data set holds.

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from resnetkit.errors import DataError, UsageError
-from resnetkit.inference.view import View
-from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.inference.transform import View
 from resnetkit.storage import storage_errors, write_file
+from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["Features", "check_out", "network_sha256", "read_features", "write_features"]
 
@@ -53,7 +53,7 @@ class Features:
 def network_sha256(network: TrainedNetwork) -> str:
     """Returns a digest of everything that decides what a network says of an image.
 
-    That is its weights, its options that are not the default, its normalisation and its view. The
+    That is its weights, its options that are not the default, its normalization and its view. The
     number of batches seen in training decides nothing; some formats do not have it.
     """
     view = View.of(network)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from resnetkit.errors import DataError
 from resnetkit.inference.features import Features, network_sha256
-from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["check_made_by", "nearest"]
 

@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnetkit.data.ahead import ahead
-from resnetkit.data.augment import normalize
-from resnetkit.data.check import BadImage
+from resnetkit.data.augment.crop_and_flip import normalize
+from resnetkit.data.images.check import BadImage
+from resnetkit.data.prefetch import prefetch
 from resnetkit.errors import DataError, OutOfMemory, UsageError, did_you_mean, is_out_of_memory
 from resnetkit.evaluation.evaluate import class_probabilities
-from resnetkit.inference.view import Picture, View
+from resnetkit.inference.transform import Picture, View
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.weights.load import load_network
-from resnetkit.models.weights.network import TrainedNetwork, check_head
-from resnetkit.training.world import ChosenPrecision, choose_precision, open_world
+from resnetkit.runtime.world import ChosenPrecision, choose_precision, open_world
+from resnetkit.weights.load import load_network
+from resnetkit.weights.network import TrainedNetwork, check_head
 
 __all__ = ["Answer", "Guess", "Output", "Predictor", "batches", "load_predictor"]
 
@@ -31,7 +31,7 @@ AHEAD = 2  # batches that are decoded before they are needed
 TOP = 5
 
 Compute = Callable[[ResNet, Tensor, ChosenPrecision], Tensor]
-"""From the network, normalised images (B, C, H, W) and the precision to values (B, D)."""
+"""From the network, normalized images (B, C, H, W) and the precision to values (B, D)."""
 
 Item = TypeVar("Item")
 
@@ -197,7 +197,7 @@ class Predictor:
         """Yields what is computed for each image, batch by batch."""
         if isinstance(pictures, Picture):
             pictures = [pictures]
-        decoded = ahead(self.decoded, pictures, most=AHEAD * self.batch_size)
+        decoded = prefetch(self.decoded, pictures, most=AHEAD * self.batch_size)
         for batch in batches((each.result() for _, each in decoded), self.batch_size):
             good = [each.values for each in batch if not each.error]
             rows = iter(self.computed(torch.stack(good), compute) if good else ())

@@ -7,10 +7,10 @@ from glob import glob, has_magic
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 
-from resnetkit.data.check import BadImage
-from resnetkit.data.decode import IMAGE_SUFFIXES, LARGEST_FILE, unreadable_reason
-from resnetkit.data.image_table import encoding_of
-from resnetkit.data.tree import files_in, folders_in
+from resnetkit.data.images.check import BadImage
+from resnetkit.data.images.decode import IMAGE_SUFFIXES, LARGEST_FILE, unreadable_reason
+from resnetkit.data.images.table import encoding_of
+from resnetkit.data.images.tree import files_in, folders_in
 from resnetkit.errors import DataError
 from resnetkit.untrusted import path_from_text
 

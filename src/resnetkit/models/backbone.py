@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from resnetkit.errors import ArchitectureError, did_you_mean
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.weights.load import load_network
 from resnetkit.models.zoo import Architecture, find_architecture
+from resnetkit.weights.load import load_network
 
 __all__ = ["Backbone", "backbone"]
 
@@ -27,7 +27,7 @@ class Backbone(nn.Module):
         network: the layers, up to the last map that is asked for.
         channels: of each map.
         strides: of each map, pixels of the image from one cell to the next.
-        mean: that images of 0 to 1 are to be normalised with, one a channel.
+        mean: that images of 0 to 1 are to be normalized with, one a channel.
         std: likewise.
     """
 
@@ -58,7 +58,7 @@ class Backbone(nn.Module):
         cut(network, self.names[-1])
 
     def forward(self, images: Tensor) -> "OrderedDict[str, Tensor]":
-        """Returns the maps in the order of the network, normalised images given."""
+        """Returns the maps in the order of the network, normalized images given."""
         found = self.network.features(images, self.names)
         return OrderedDict((name, found[name]) for name in self.names)
 
@@ -94,7 +94,7 @@ def backbone(
         variant: v1 or v1.5, where the file does not say.
         out: names of feature maps: stem, stage2, ... ; the paper's networks have five.
         freeze: the last feature map whose layers are not to be learned; see `ResNet.freeze`.
-        frozen_norm: fix the batch normalisation of all layers, which the few images of a detector's
+        frozen_norm: fix the batch normalization of all layers, which the few images of a detector's
             batch would spoil.
         generator: of fresh weights.
         **options: as for `create_model`, such as

@@ -40,7 +40,7 @@ StrideIn = Literal["1x1", "3x3"]
 (torchvision, "v1.5")."""
 
 Norm = Literal["batch", "none"]
-"""Batch normalisation after each convolution, or none; without it the convolutions have biases."""
+"""Batch normalization after each convolution, or none; without it the convolutions have biases."""
 
 
 def convolution(
@@ -68,7 +68,7 @@ def convolution(
 
 
 def normalization(channels: int, norm: Norm) -> nn.Module:
-    """Returns batch normalisation over `channels`, or the identity."""
+    """Returns batch normalization over `channels`, or the identity."""
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
 
 
@@ -113,7 +113,7 @@ def make_shortcut(
     if shortcut == "A":
         return PadShortcut(inputs, outputs, stride, padding=padding)
     projection = convolution(inputs, outputs, 1, stride=stride, norm=norm)
-    if preactivated:  # its input is normalised already
+    if preactivated:  # its input is normalized already
         return nn.Sequential(projection)
     return nn.Sequential(projection, normalization(outputs, norm))
 
@@ -136,7 +136,7 @@ class Block(nn.Module, ABC):
 
     @abstractmethod
     def layers(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Returns the convolutions of F with their normalisations, in order."""
+        """Returns the convolutions of F with their normalizations, in order."""
 
     def last_layer(self) -> nn.Module:
         """Returns the layer whose weight, when zero, makes F(x) zero."""
@@ -242,7 +242,7 @@ class Bottleneck(Block):
 
 
 class PreactivationBlock(nn.Module, ABC):
-    """Pre-activated residual block: F(x) + shortcut(x), where F begins with normalisation and relu.
+    """Pre-activated residual block: F(x) + shortcut(x), where F begins with normalization and relu.
 
     Source: He et al. 2016 ("Identity Mappings in Deep Residual Networks"), fig. 1b. A projection
     reads the activated input, as in the authors' code; identity and padding read the input itself.

@@ -1,7 +1,7 @@
-"""Batch normalisation, the addition of the shortcut and relu, in two passes over memory.
+"""Batch normalization, the addition of the shortcut and relu, in two passes over memory.
 
 On a CPU a small convolution takes little longer than a walk through its output, and the modules
-walk through it about ten times a step: statistics, normalisation, addition, relu, and all of that
+walk through it about ten times a step: statistics, normalization, addition, relu, and all of that
 backwards. Here each direction is one compiled function that reads twice and writes once. The
 modules keep their weights and statistics; only who computes is another.
 """
@@ -118,9 +118,9 @@ def forward(
         rows: (N, C).
         added: (N, C) or None.
         weight: (C,), as are bias and shift.
-        bias: of the normalisation.
+        bias: of the normalization.
         shift: near the mean, so that the variance keeps its digits.
-        eps: of the normalisation.
+        eps: of the normalization.
     """
     wide = widened(rows)
     shifted = wide - shift
@@ -151,21 +151,21 @@ def backward(
         rows: as given to `forward`.
         output: as returned by `forward`; None where nothing was added, and it is computed again.
         weight: as given to `forward`, as are bias and eps.
-        bias: of the normalisation.
+        bias: of the normalization.
         mean: as returned by `forward`, as is the variance.
         variance: of each channel.
-        eps: of the normalisation.
+        eps: of the normalization.
     """
     inverse = torch.rsqrt(variance + eps)
     factor = weight * inverse
-    centred = widened(rows) - mean
-    passed = output > 0 if output is not None else centred * factor + bias > 0
+    centered = widened(rows) - mean
+    passed = output > 0 if output is not None else centered * factor + bias > 0
     through = torch.where(passed, gradient, 0)
     wide = widened(through)
     by_bias = column_sums(wide)
-    by_weight = column_sums(wide * centred) * inverse
+    by_weight = column_sums(wide * centered) * inverse
     count = len(rows)
-    by_rows = factor * (wide - by_bias / count - centred * (inverse * by_weight / count))
+    by_rows = factor * (wide - by_bias / count - centered * (inverse * by_weight / count))
     return by_rows.to(rows.dtype), None if output is None else through, by_weight, by_bias
 
 

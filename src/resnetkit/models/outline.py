@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from resnetkit.models.blocks import Block, PadShortcut, PreactivationBlock
-from resnetkit.models.complexity import LayerCost, trace
 from resnetkit.models.resnet import ResNet
+from resnetkit.models.summary import LayerCost, trace
 from resnetkit.models.zoo import Architecture
 
 __all__ = ["BlockOutline", "ShortcutKind", "StageOutline", "outline"]

@@ -64,7 +64,7 @@ class ResNet(nn.Module):
     """A residual network, or with `shortcut="none"` its plain counterpart.
 
     Sources: He et al. 2015, table 1 and sec. 4.2; He et al. 2016 for pre-activated blocks, whose
-    last stage is followed by one more normalisation and relu.
+    last stage is followed by one more normalization and relu.
 
     Args:
         block: one of the block classes of `blocks.py`.
@@ -74,7 +74,7 @@ class ResNet(nn.Module):
         num_classes: logits of the head.
         in_channels: channels of the images.
         norm: see `blocks.Norm`.
-        norm_eps: what batch normalisation adds to the variance.
+        norm_eps: what batch normalization adds to the variance.
         pooling: see `Pooling`.
         initialization: see `Initialization`.
         zero_init_residual: start with F(x) = 0 in every block (Goyal et al. 2017, sec. 5.1).
@@ -86,7 +86,7 @@ class ResNet(nn.Module):
         **block_options: passed to every block.
 
     Attributes:
-        fused: whether training computes normalisation, addition and relu as `fused.py` does: the
+        fused: whether training computes normalization, addition and relu as `fused.py` does: the
             same up to rounding, without calling the modules, so that hooks on them stay silent.
         frozen: the modules that `freeze` has fixed.
 
@@ -205,14 +205,14 @@ class ResNet(nn.Module):
     def freeze(self, up_to: str = "", *, norms: bool = False) -> None:
         """Fixes layers that are not to be learned any further.
 
-        Their weights get no gradient, and their batch normalisation keeps its statistics and stays
+        Their weights get no gradient, and their batch normalization keeps its statistics and stays
         in evaluation mode whatever `train` is told: frozen means that the same image gives the same
         features throughout.
 
         Args:
             up_to: name of the last feature map to fix, such as stage3, with all before it; empty
                 fixes none.
-            norms: fix the batch normalisation of the whole network as well.
+            norms: fix the batch normalization of the whole network as well.
 
         Raises:
             ArchitectureError: for a name that this network does not have.

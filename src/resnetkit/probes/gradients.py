@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resnetkit.probes.quiet import inputs_and_outputs, unchanged
+from resnetkit.probes.hooks import inputs_and_outputs, unchanged
 
 __all__ = ["LayerGradient", "gradient_flow", "slope_per_layer"]
 
@@ -32,12 +32,12 @@ class LayerGradient:
 def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> list[LayerGradient]:
     """Measures the gradient of the mean cross entropy of a batch at every layer with weights.
 
-    Batch normalisation takes the statistics of the batch, as in training. It costs one step of
-    training without the optimiser, and the memory of all layers' inputs.
+    Batch normalization takes the statistics of the batch, as in training. It costs one step of
+    training without the optimizer, and the memory of all layers' inputs.
 
     Args:
         model: images -> logits.
-        images: float (B, C, H, W), normalised.
+        images: float (B, C, H, W), normalized.
         labels: int64 (B,).
 
     Returns:

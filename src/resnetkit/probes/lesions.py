@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from resnetkit.errors import ArchitectureError, UsageError
 from resnetkit.models.blocks import Block
-from resnetkit.probes.quiet import blocks_of, put_in_place
+from resnetkit.probes.hooks import blocks_of, put_in_place
 
 __all__ = ["removable_blocks", "swapped", "without_blocks"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from resnetkit.probes.quiet import unchanged
+from resnetkit.probes.hooks import unchanged
 
 __all__ = ["bytes_kept"]
 
@@ -16,7 +16,7 @@ def bytes_kept(model: nn.Module, images: Tensor) -> int:
 
     Args:
         model: images -> logits.
-        images: float (B, C, H, W), normalised; the result grows in proportion to B.
+        images: float (B, C, H, W), normalized; the result grows in proportion to B.
     """
     pieces: dict[int, int] = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnetkit.models.blocks import Block
-from resnetkit.probes.quiet import blocks_of, put_in_place, unchanged
+from resnetkit.probes.hooks import blocks_of, put_in_place, unchanged
 
 __all__ = ["PathLength", "path_gradients"]
 
@@ -71,7 +71,7 @@ def path_gradients(
 
     Args:
         model: a `ResNet` with shortcuts, whose blocks end with addition and relu.
-        images: float (B, C, H, W), normalised.
+        images: float (B, C, H, W), normalized.
         labels: int64 (B,).
         lengths: which numbers of blocks; all of them by default.
         draws: paths of each length.

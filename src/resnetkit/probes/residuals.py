@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from resnetkit.probes.quiet import blocks_of, inputs_and_outputs, unchanged
+from resnetkit.probes.hooks import blocks_of, inputs_and_outputs, unchanged
 
 __all__ = ["BlockResidual", "residual_magnitudes"]
 
@@ -33,7 +33,7 @@ def residual_magnitudes(model: nn.Module, images: Tensor) -> list[BlockResidual]
 
     Args:
         model: a `ResNet` with shortcuts, whose blocks end with addition and relu.
-        images: float (B, C, H, W), normalised.
+        images: float (B, C, H, W), normalized.
 
     Raises:
         ArchitectureError: when the network is plain or another one.

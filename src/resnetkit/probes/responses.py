@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetkit.errors import ArchitectureError
-from resnetkit.probes.quiet import blocks_of, inputs_and_outputs, unchanged
+from resnetkit.probes.hooks import blocks_of, inputs_and_outputs, unchanged
 
 __all__ = ["Response", "layer_responses"]
 
@@ -16,7 +16,7 @@ class Response:
     """How strongly one layer answers.
 
     Attributes:
-        name: of the normalisation whose output it is, or of the convolution without one.
+        name: of the normalization whose output it is, or of the convolution without one.
         deviation: standard deviation over images, channels and pixels.
     """
 
@@ -25,7 +25,7 @@ class Response:
 
 
 def layer_responses(model: nn.Module, images: Tensor) -> list[Response]:
-    """Measures the output of every 3x3 layer, after normalisation and before relu and addition.
+    """Measures the output of every 3x3 layer, after normalization and before relu and addition.
 
     Source: He et al. 2015, sec. 4.2, "Analysis of layer responses": residual functions should lie
     nearer to zero than non-residual ones, and nearer the deeper the network. It costs a forward
@@ -33,7 +33,7 @@ def layer_responses(model: nn.Module, images: Tensor) -> list[Response]:
 
     Args:
         model: a `ResNet` whose blocks end with addition and relu, with running statistics.
-        images: float (B, C, H, W), normalised.
+        images: float (B, C, H, W), normalized.
 
     Returns:
         One entry a 3x3 layer, the stem's included, in order.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from resnetkit.errors import UsageError
 from resnetkit.models.resnet import ResNet
-from resnetkit.probes.quiet import by_modules, unchanged
+from resnetkit.probes.hooks import by_modules, unchanged
 
 __all__ = ["grad_cam", "integrated_gradients"]
 
@@ -22,7 +22,7 @@ def grad_cam(model: ResNet, image: Tensor, label: int) -> Tensor:
 
     Args:
         model: in any mode; it is asked in evaluation mode.
-        image: float (C, H, W), normalised.
+        image: float (C, H, W), normalized.
         label: which answer.
 
     Returns:

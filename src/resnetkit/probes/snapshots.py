@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 
 from resnetkit.errors import WeightsError
-from resnetkit.models.weights.load import load_network
-from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.training.checkpoint import checkpoint_steps, load_checkpoint
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
+from resnetkit.weights.load import load_network
+from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["snapshots"]
 

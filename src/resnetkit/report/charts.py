@@ -27,7 +27,7 @@ PANEL = (380.0, 290.0)
 AREA = (0.12, 0.16, 0.55, 0.73)  # of the axes: left, bottom, width, height; labels to the right
 PERCENT = " %"
 DASHES = (0, (4, 2.2))
-MARKERS = "os^DvP"  # so that colour is not the only cue
+MARKERS = "os^DvP"  # so that color is not the only cue
 
 
 def error_curves(
@@ -44,7 +44,7 @@ def error_curves(
     The band around a line goes from the lowest to the highest seed.
 
     Args:
-        curves: one a network; the same place in two charts has the same colour.
+        curves: one a network; the same place in two charts has the same color.
         title: of the panel.
         top: end of the axis in percent, so that panels can be compared.
         part: name of the held-out part, such as test.
@@ -106,7 +106,7 @@ def paint_curves(
 
 
 def curve_look(place: int) -> tuple[str, str]:
-    """Returns colour and marker of a network within its family."""
+    """Returns color and marker of a network within its family."""
     return f"series-{place % 6 + 1}", MARKERS[place % 6]
 
 
@@ -208,7 +208,7 @@ def errors_by_depth(
 
 
 def family_look(place: int) -> tuple[str, str]:
-    """Returns colour and marker of a family: other colours than those of the depths."""
+    """Returns color and marker of a family: other colors than those of the depths."""
     return f"series-{(place + 3) % 6 + 1}", MARKERS[place % 6]
 
 

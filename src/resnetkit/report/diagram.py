@@ -172,7 +172,7 @@ def formula(block: BlockOutline) -> str:
 
 
 def with_variables(body: str) -> str:
-    """Returns a drawing whose colours are those of the page around it."""
+    """Returns a drawing whose colors are those of the page around it."""
     for role, (light, _) in COLORS.items():
         body = body.replace(light, f"var(--{role})")
     return body

@@ -1,7 +1,7 @@
 """From a function that paints to SVG text that can stand beside others in one page.
 
 Text stays text: it is small, can be found and selected, and takes the font of the page. Inside a
-page the colours become CSS variables, so that one drawing serves light and dark; in a file of its
+page the colors become CSS variables, so that one drawing serves light and dark; in a file of its
 own they stay as they are.
 """
 
@@ -24,7 +24,7 @@ from resnetkit.untrusted import markup_text
 __all__ = ["COLORS", "color", "inline_svg", "label_ends", "spread_out", "standalone_svg"]
 
 COLORS: dict[str, tuple[str, str]] = {
-    # role: on light, on dark. The series are the hues of Okabe and Ito (colour-blind safe, 2008),
+    # role: on light, on dark. The series are the hues of Okabe and Ito (color-blind safe, 2008),
     # made darker or lighter until text in them reads well (WCAG AA) on the surface.
     "page": ("#f6f7f9", "#0e1217"),
     "surface": ("#ffffff", "#171d24"),
@@ -50,7 +50,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 
 
 def color(role: str) -> str:
-    """Returns the light colour of a role, which a page replaces by its CSS variable."""
+    """Returns the light color of a role, which a page replaces by its CSS variable."""
     return COLORS[role][0]
 
 
@@ -158,7 +158,7 @@ def tidy(drawing: str, name: str) -> str:
 
 
 def spread_out(places: list[float], *, gap: float, low: float, high: float) -> list[float]:
-    """Moves places until neighbours are `gap` apart, in the same order, in bounds if they fit."""
+    """Moves places until neighbors are `gap` apart, in the same order, in bounds if they fit."""
     order = sorted(range(len(places)), key=places.__getitem__)
     moved, lowest, highest = list(places), low, high
     for index in order:

@@ -1,4 +1,4 @@
-"""One page from a template: style, colours and everything else inside it, nothing to load."""
+"""One page from a template: style, colors and everything else inside it, nothing to load."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from resnetkit.models.weights.configuration import read_configuration
-from resnetkit.report import words
+from resnetkit.report import filters
 from resnetkit.report.drawing import COLORS
 from resnetkit.report.language import ENGLISH, Language
-from resnetkit.training.run import Event, Run
+from resnetkit.training.run_folder import Event, Run
 from resnetkit.untrusted import markup_text
+from resnetkit.weights.configuration import read_configuration
 
 __all__ = ["Surroundings", "link", "model_facts", "render", "surroundings"]
 
@@ -32,8 +32,8 @@ def render(template: str, t: Language = ENGLISH, /, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in words.__all__:
-        environment.filters[name] = getattr(words, name)
+    for name in filters.__all__:
+        environment.filters[name] = getattr(filters, name)
     environment.globals["t"] = t
     made = datetime.now(UTC)
     style = Markup(color_variables() + style_sheet())
@@ -46,7 +46,7 @@ def style_sheet() -> str:
 
 
 def color_variables() -> str:
-    """Returns the colours of light and dark as CSS variables."""
+    """Returns the colors of light and dark as CSS variables."""
     light, dark = (
         "".join(f"--{role}:{shades[place]};" for role, shades in COLORS.items()) for place in (0, 1)
     )

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from resnetkit.models.complexity import trace
+from resnetkit.models.summary import trace
 from resnetkit.models.zoo import Architecture
 from resnetkit.report.page import link, model_facts
 from resnetkit.report.series import final_values
 from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.studies.study import Outcome, PaperFigure, Study
-from resnetkit.training.run import Run, flat
+from resnetkit.training.run_folder import Run, flat
 
 __all__ = [
     "Row",

@@ -15,7 +15,7 @@ from resnetkit.report.page import link, model_facts, render, surroundings
 from resnetkit.report.series import Band, band, label
 from resnetkit.storage import storage_errors, write_file
 from resnetkit.studies.phrase import Phrase, phrase
-from resnetkit.training.run import Run, read_lines
+from resnetkit.training.run_folder import Run, read_lines
 
 __all__ = ["write_run_report"]
 
@@ -93,7 +93,7 @@ class Score:
 
     @property
     def wrong(self) -> int:
-        """Returns the number of images that were not recognised."""
+        """Returns the number of images that were not recognized."""
         return round(self.error * self.count / 100)
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
 
 __all__ = [
     "Band",

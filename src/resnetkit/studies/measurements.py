@@ -12,17 +12,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from resnetkit.data.augment import normalize
+from resnetkit.data.augment.crop_and_flip import normalize
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
-from resnetkit.data.feed import Normalization, measure_normalization
+from resnetkit.data.loader import Normalization, measure_normalization
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
 from resnetkit.evaluation.evaluate import predict_probabilities
 from resnetkit.evaluation.metrics import top_k_wrong
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.weights.load import load_network
-from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.probes.gradients import LayerGradient, gradient_flow, slope_per_layer
 from resnetkit.probes.lesions import removable_blocks, swapped, without_blocks
 from resnetkit.probes.memory import bytes_kept
@@ -30,10 +28,12 @@ from resnetkit.probes.paths import path_gradients
 from resnetkit.probes.residuals import residual_magnitudes
 from resnetkit.probes.responses import layer_responses
 from resnetkit.probes.snapshots import snapshots
+from resnetkit.runtime.world import choose_precision
 from resnetkit.storage import write_file
-from resnetkit.training.run import Run
-from resnetkit.training.world import choose_precision
+from resnetkit.training.run_folder import Run
 from resnetkit.untrusted import parse_json, read_bounded
+from resnetkit.weights.load import load_network
+from resnetkit.weights.network import TrainedNetwork
 
 __all__ = [
     "MEASUREMENTS",
@@ -42,7 +42,7 @@ __all__ = [
     "lesion_errors",
     "measure",
     "measured",
-    "neighbours",
+    "neighbors",
 ]
 
 Measured = dict[str, list[float]]
@@ -211,7 +211,7 @@ def lesion_errors(network: TrainedNetwork, dataset: Dataset) -> Measured:
 
     Returns:
         Errors in percent: `whole`; `one`, by `removable_blocks`; `without 2` and so on, of random
-        blocks; `swapped`, by `neighbours`.
+        blocks; `swapped`, by `neighbors`.
     """
     blocks = removable_blocks(network.model)
     generator = torch.Generator().manual_seed(0)
@@ -232,13 +232,13 @@ def lesion_errors(network: TrainedNetwork, dataset: Dataset) -> Measured:
         for _ in range(LESION_DRAWS):
             with without_blocks(network.model, some(count)):
                 found[f"without {count}"].append(error())
-    for first, second in neighbours(blocks):
+    for first, second in neighbors(blocks):
         with swapped(network.model, first, second):
             found["swapped"].append(error())
     return found
 
 
-def neighbours(blocks: Sequence[str]) -> list[tuple[str, str]]:
+def neighbors(blocks: Sequence[str]) -> list[tuple[str, str]]:
     """Returns the pairs of blocks that follow each other in one stage."""
     return [pair for pair in pairwise(blocks) if len({name.split(".")[0] for name in pair}) == 1]
 

@@ -12,14 +12,14 @@ from typing import Any
 import joblib
 
 from resnetkit.errors import DataError, Interrupted, TrainingDiverged, UsageError
-from resnetkit.models.complexity import trace
+from resnetkit.models.summary import trace
 from resnetkit.models.zoo import find_architecture
 from resnetkit.studies.measurements import is_measured, measure
 from resnetkit.studies.study import Outcome, Study, Trial
 from resnetkit.studies.table import STUDIES, find_study
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import Run, read_run
+from resnetkit.training.run_folder import Run, read_run
 from resnetkit.untrusted import parse_json, read_bounded
 
 __all__ = [

@@ -14,7 +14,7 @@ from scipy import stats
 from resnetkit.errors import UsageError
 from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.training.recipe import Recipe, load_recipe
-from resnetkit.training.run import Run
+from resnetkit.training.run_folder import Run
 
 __all__ = [
     "Chart",
@@ -266,7 +266,7 @@ class Chart:
         title: what is shown.
         x: words at the axis.
         y: likewise, with the unit.
-        lines: in the order of their colours.
+        lines: in the order of their colors.
         logarithmic: whether y is.
     """
 

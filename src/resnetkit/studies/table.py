@@ -1,15 +1,15 @@
 """The table of studies."""
 
 from resnetkit.errors import UsageError, did_you_mean
-from resnetkit.studies.bottleneck import BOTTLENECK
-from resnetkit.studies.degradation import DEGRADATION
-from resnetkit.studies.depth import DEPTH
-from resnetkit.studies.gradients import GRADIENTS
-from resnetkit.studies.initialisation import INITIALISATION
-from resnetkit.studies.lesion import LESION
-from resnetkit.studies.residuals import RESIDUALS
-from resnetkit.studies.responses import RESPONSES
-from resnetkit.studies.shortcuts import SHORTCUTS
+from resnetkit.studies.questions.bottleneck import BOTTLENECK
+from resnetkit.studies.questions.degradation import DEGRADATION
+from resnetkit.studies.questions.depth import DEPTH
+from resnetkit.studies.questions.gradients import GRADIENTS
+from resnetkit.studies.questions.initialization import INITIALIZATION
+from resnetkit.studies.questions.lesion import LESION
+from resnetkit.studies.questions.residuals import RESIDUALS
+from resnetkit.studies.questions.responses import RESPONSES
+from resnetkit.studies.questions.shortcuts import SHORTCUTS
 from resnetkit.studies.study import Study
 
 __all__ = ["STUDIES", "find_study"]
@@ -24,7 +24,7 @@ STUDIES: dict[str, Study] = {
         SHORTCUTS,
         DEPTH,
         LESION,
-        INITIALISATION,
+        INITIALIZATION,
         BOTTLENECK,
     )
 }

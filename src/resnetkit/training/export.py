@@ -3,73 +3,73 @@
 from pathlib import Path
 
 from resnetkit.data.splits import Split
-from resnetkit.models.complexity import trace
+from resnetkit.evaluation.metric_sums import Score
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.weights.model_folder import model_folder_files
-from resnetkit.models.weights.network import TrainedNetwork
+from resnetkit.models.summary import trace
 from resnetkit.storage import replaced_folder, write_synced
-from resnetkit.training.bench import Bench
-from resnetkit.training.tally import Score
+from resnetkit.training.setup import TrainingSetup
+from resnetkit.weights.native import model_folder_files
+from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["export_model"]
 
 
-def export_model(bench: Bench, folder: Path, scores: dict[Split, Score]) -> None:
+def export_model(setup: TrainingSetup, folder: Path, scores: dict[Split, Score]) -> None:
     """Writes weights, preprocessing, configuration and card; the folder is there whole or not."""
-    data = bench.dataset
+    data = setup.dataset
     facts = {
-        "architecture": bench.recipe.model.name,
-        "recipe_sha256": bench.recipe.digest,
+        "architecture": setup.recipe.model.name,
+        "recipe_sha256": setup.recipe.digest,
         "data": {"name": "" if data.own else data.name, "sha256": data.sha256},
     }
-    contents = model_folder_files(finished_network(bench), **facts)
-    contents["README.md"] = card(bench, scores).encode(errors="backslashreplace")
+    contents = model_folder_files(finished_network(setup), **facts)
+    contents["README.md"] = card(setup, scores).encode(errors="backslashreplace")
     with replaced_folder(folder) as temporary:
         for name, content in contents.items():
             write_synced(temporary / name, content)
 
 
-def finished_network(bench: Bench) -> TrainedNetwork:
+def finished_network(setup: TrainingSetup) -> TrainedNetwork:
     """Returns the network of a training with all that is needed to use it."""
-    data, normalization = bench.dataset, bench.feed.normalization
-    result = bench.result
+    data, normalization = setup.dataset, setup.loader.normalization
+    result = setup.result
     assert isinstance(result, ResNet)
     title = data.title.encode(errors="backslashreplace").decode()  # it may be no text
     return TrainedNetwork(
         model=result,
-        architecture=bench.architecture,
+        architecture=setup.architecture,
         mean=normalization.mean.cpu(),
         std=normalization.std.cpu(),
         class_names=data.class_names,
         image_size=data.image_size,
         data="" if data.own else data.name,
-        origin=f"{bench.recipe.model.name} trained by resnetkit on {title}",
+        origin=f"{setup.recipe.model.name} trained by resnetkit on {title}",
         shown=data.shown,
     )
 
 
-def card(bench: Bench, scores: dict[Split, Score]) -> str:
+def card(setup: TrainingSetup, scores: dict[Split, Score]) -> str:
     """Returns the model card."""
-    height, width = bench.dataset.image_size
-    complexity = trace(bench.architecture, height)
+    height, width = setup.dataset.image_size
+    complexity = trace(setup.architecture, height)
     rows = "\n".join(
         f"| {split} | {score.error:.2f} | {score.loss:.4f} | {score.count:,} |"
         for split, score in scores.items()
     )
-    name, data = bench.recipe.model.name, bench.dataset.title
+    name, data = setup.recipe.model.name, setup.dataset.title
     return f"""# {name} trained on {data}
 
 {complexity.depth} layers, {complexity.parameters:,} parameters, {
         complexity.multiply_adds / 1e6:.1f} million multiply-adds for an image of {height}x{
         width
     } pixels with
-{bench.dataset.channels} channel(s). Trained by resnetkit from seed {bench.recipe.seed}; the
-recipe's SHA-256 is {bench.recipe.digest}.
+{setup.dataset.channels} channel(s). Trained by resnetkit from seed {setup.recipe.seed}; the
+recipe's SHA-256 is {setup.recipe.digest}.
 
 | part | top-1 error (%) | loss (nats) | images |
 |---|---|---|---|
 {rows}
 
 Input: (pixels from 0 to 255 - mean) / std with the tensors of `preprocessing.safetensors`. Classes:
-{", ".join(bench.dataset.class_names)}.
+{", ".join(setup.dataset.class_names)}.
 """

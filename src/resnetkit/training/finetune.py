@@ -8,10 +8,10 @@ import torch
 
 from resnetkit.errors import RecipeError
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.weights.load import load_network
-from resnetkit.models.weights.network import TrainedNetwork
 from resnetkit.models.zoo import ARCHITECTURES, Architecture
 from resnetkit.training.recipe import Recipe
+from resnetkit.weights.load import load_network
+from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["learned_network", "spelled", "take_over"]
 

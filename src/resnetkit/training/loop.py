@@ -16,22 +16,29 @@ from torch.nn import functional
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from resnetkit.data.batches import Batch
-from resnetkit.data.image_list import classes_in_words, with_digests
-from resnetkit.data.image_table import write_images
+from resnetkit.data.images.listing import classes_in_words, with_digests
+from resnetkit.data.images.table import write_images
 from resnetkit.data.splits import Split
 from resnetkit.errors import Interrupted, TrainingDiverged, WeightsError
-from resnetkit.models.weights.load import load_network
+from resnetkit.evaluation.metric_sums import count
+from resnetkit.runtime.environment import hardware, versions
+from resnetkit.runtime.world import World, open_world
 from resnetkit.storage import write_file
-from resnetkit.training.bench import Bench, prepare
-from resnetkit.training.environment import hardware, versions
 from resnetkit.training.export import export_model
-from resnetkit.training.progress import Progress, restore, save
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run import Event, Journal, Run, find_images, locked_run, run_elsewhere
-from resnetkit.training.sections import PlateauSchedule, UntilErrorWarmup
+from resnetkit.training.recipe_schema import PlateauSchedule, UntilErrorWarmup
+from resnetkit.training.run_folder import (
+    Event,
+    Journal,
+    Run,
+    find_images,
+    locked_run,
+    run_elsewhere,
+)
+from resnetkit.training.setup import TrainingSetup, prepare
 from resnetkit.training.signals import StopRequest, caught_signals
-from resnetkit.training.tally import count
-from resnetkit.training.world import World, open_world
+from resnetkit.training.state import TrainingState, restore, save
+from resnetkit.weights.load import load_network
 
 __all__ = ["Observer", "train"]
 
@@ -70,24 +77,24 @@ def train(
     """
     with open_world(device) as world, caught_signals() as stop:
         recipe = recipe_of_run(folder, recipe, world)
-        bench = prepare(recipe, world, listed=Run(folder, recipe).images_path)
+        setup = prepare(recipe, world, listed=Run(folder, recipe).images_path)
         if world.any(bool(stop))[0]:  # while it was prepared, and perhaps for a compiler as well
             raise Interrupted(
                 "stopped before the first step; nothing was changed. The same command resumes.",
                 stop.signal_number or signal.SIGTERM,
             )
-        torch.set_num_threads(threads or bench.sensible_threads)
+        torch.set_num_threads(threads or setup.sensible_threads)
         with opened_run(folder, recipe, world) as run:
             if run.final is None:
-                write_list(bench, run)
+                write_list(setup, run)
                 with closing(Journal(run, observe, writes=world.is_main)) as journal:
-                    progress = restore(bench, run)
+                    state = restore(setup, run)
                     journal.open_session(
-                        session(bench, progress), progress.metrics_bytes, progress.metrics_sha256
+                        session(setup, state), state.metrics_bytes, state.metrics_sha256
                     )
-                    fit(bench, run, progress, journal, stop)
-                    finish(bench, run, progress, journal)
-                world.wait()  # nobody leaves before the run is finished
+                    fit(setup, run, state, journal, stop)
+                    finish(setup, run, state, journal)
+                world.barrier()  # nobody leaves before the run is finished
             elif world.is_main:
                 check_model(run)
     return run
@@ -100,7 +107,7 @@ def recipe_of_run(folder: Path, recipe: Recipe, world: World) -> Recipe:
         return recipe
     if world.is_main:
         find_images(run, Path(recipe.data.name))
-    world.wait()  # nobody reads the list before it is changed
+    world.barrier()  # nobody reads the list before it is changed
     return run.recipe
 
 
@@ -123,31 +130,31 @@ def check_model(run: Run) -> None:
 def opened_run(folder: Path, recipe: Recipe, world: World) -> Iterator[Run]:
     """Opens the run folder: the main rank makes and locks it, the others wait for that."""
     with locked_run(folder, recipe) if world.is_main else nullcontext(Run(folder, recipe)) as run:
-        world.wait()  # nobody reads before the folder is there
+        world.barrier()  # nobody reads before the folder is there
         yield run
 
 
-def write_list(bench: Bench, run: Run) -> None:
+def write_list(setup: TrainingSetup, run: Run) -> None:
     """Writes down which own images are learned from, chosen on and tested on."""
-    if bench.dataset.own is not None and bench.world.is_main and not run.images_path.exists():
+    if setup.dataset.own is not None and setup.world.is_main and not run.images_path.exists():
         with run.writing():
-            write_file(run.images_path, write_images(with_digests(bench.dataset.own)))
+            write_file(run.images_path, write_images(with_digests(setup.dataset.own)))
 
 
-def session(bench: Bench, progress: Progress) -> Event:
+def session(setup: TrainingSetup, state: TrainingState) -> Event:
     """Returns what this start of the training runs on."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "from_step": progress.step,
-        "total_steps": bench.total_steps,
+        "from_step": state.step,
+        "total_steps": setup.total_steps,
         "versions": versions(),
-        "hardware": hardware(bench.world),
-        "precision": {"name": bench.precision.name, "reason": bench.precision.reason},
-        "kernels": asdict(bench.kernels),
+        "hardware": hardware(setup.world),
+        "precision": {"name": setup.precision.name, "reason": setup.precision.reason},
+        "kernels": asdict(setup.kernels),
         "data": {
-            "name": bench.dataset.name,
-            "sha256": bench.dataset.sha256,
-            "classes": classes_in_words(bench.dataset.class_names),
+            "name": setup.dataset.name,
+            "sha256": setup.dataset.sha256,
+            "classes": classes_in_words(setup.dataset.class_names),
         },
     }
 
@@ -157,103 +164,105 @@ def due(step: int, every: int, total: int) -> bool:
     return step % every == 0 or step == total
 
 
-def fit(bench: Bench, run: Run, progress: Progress, journal: Journal, stop: StopRequest) -> None:
+def fit(
+    setup: TrainingSetup, run: Run, state: TrainingState, journal: Journal, stop: StopRequest
+) -> None:
     """Takes the remaining steps, with all that is due on the way.
 
     Raises:
         TrainingDiverged: before a step whose loss or gradient is not finite.
         Interrupted: after a step during which a signal came, when everything is saved.
     """
-    recipe, total = bench.recipe, bench.total_steps
-    every = recipe.checkpoint.every.steps(bench.batches.steps_per_epoch)
-    if progress.step == 0 and bench.snapshot_steps:
-        save(bench, run, progress)
+    recipe, total = setup.recipe, setup.total_steps
+    every = recipe.checkpoint.every.steps(setup.batches.steps_per_epoch)
+    if state.step == 0 and setup.snapshot_steps:
+        save(setup, run, state)
     watch = Stopwatch()
-    batches = bench.batches.between(progress.step, 0 if progress.reached else total)
-    for batch, images_and_labels in bench.feed.stream(batches, bench.crop_size):
+    batches = setup.batches.between(state.step, 0 if state.reached else total)
+    for batch, images_and_labels in setup.loader.stream(batches, setup.crop_size):
         with watch.training():
-            lr = bench.lr_at(batch.step, below=progress.below, drops=progress.drops)
-            loss, norm = take_gradient(bench, *images_and_labels())
-            stopped, diverged = bench.world.any(bool(stop), not bool(torch.isfinite(loss + norm)))
+            lr = setup.lr_at(batch.step, below=state.below, drops=state.drops)
+            loss, norm = take_gradient(setup, *images_and_labels())
+            stopped, diverged = setup.world.any(bool(stop), not bool(torch.isfinite(loss + norm)))
             if diverged:
-                raise divergence(bench, run, batch, lr, loss, norm)
-            apply_gradient(bench, lr, norm)
-        progress.step += 1
-        if due(progress.step, recipe.log_every, total):
-            close_interval(bench, progress, journal, lr, norm, watch)
-        if batch.ends_epoch or progress.step == total:
-            close_epoch(bench, progress, journal, batch.epoch + 1)
-        is_snapshot = progress.step in bench.snapshot_steps
-        if stopped or progress.reached or is_snapshot or due(progress.step, every, total):
-            progress.metrics_bytes, progress.metrics_sha256 = journal.sync()
-            save(bench, run, progress)
+                raise divergence(setup, run, batch, lr, loss, norm)
+            apply_gradient(setup, lr, norm)
+        state.step += 1
+        if due(state.step, recipe.log_every, total):
+            close_interval(setup, state, journal, lr, norm, watch)
+        if batch.ends_epoch or state.step == total:
+            close_epoch(setup, state, journal, batch.epoch + 1)
+        is_snapshot = state.step in setup.snapshot_steps
+        if stopped or state.reached or is_snapshot or due(state.step, every, total):
+            state.metrics_bytes, state.metrics_sha256 = journal.sync()
+            save(setup, run, state)
         if stopped:
             raise Interrupted(
-                f"stopped after step {progress.step} of {total}; everything is saved in"
+                f"stopped after step {state.step} of {total}; everything is saved in"
                 f" {run.folder}. The same command goes on from there.",
                 stop.signal_number or signal.SIGTERM,  # another rank was asked to stop
             )
-        if progress.reached:
+        if state.reached:
             break
 
 
-def take_gradient(bench: Bench, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def take_gradient(setup: TrainingSetup, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Runs a batch forward and backward; returns the loss and the norm of the whole gradient."""
-    bench.model.zero_grad(set_to_none=True)
-    at_a_time = bench.recipe.micro_batch or len(labels)
+    setup.model.zero_grad(set_to_none=True)
+    at_a_time = setup.recipe.micro_batch or len(labels)
     parts = list(zip(images.split(at_a_time), labels.split(at_a_time), strict=True))
-    losses, whole = [], mean_weight(bench, labels)
+    losses, whole = [], mean_weight(setup, labels)
     for place, (some_images, some_labels) in enumerate(parts, 1):
-        share = weight_of(bench, some_labels) / whole
-        with bench.world.adding_up(bench.parallel, last=place == len(parts)):
-            losses.append(take_part(bench, some_images, some_labels, share))
-    gradients = [p.grad for p in bench.model.parameters() if p.grad is not None]
+        share = weight_of(setup, some_labels) / whole
+        with setup.world.no_sync(setup.parallel, last=place == len(parts)):
+            losses.append(take_part(setup, some_images, some_labels, share))
+    gradients = [p.grad for p in setup.model.parameters() if p.grad is not None]
     return torch.stack(losses).sum(), get_total_norm(gradients)
 
 
-def take_part(bench: Bench, images: Tensor, labels: Tensor, share: float) -> Tensor:
+def take_part(setup: TrainingSetup, images: Tensor, labels: Tensor, share: float) -> Tensor:
     """Adds a part of a batch to the gradient; returns its share of the batch's loss."""
-    with bench.precision.autocast():
-        logits = bench.parallel(images)
+    with setup.precision.autocast():
+        logits = setup.parallel(images)
     logits = logits.float()
-    smoothing = bench.recipe.label_smoothing
-    mean = functional.cross_entropy(logits, labels, bench.class_weights, label_smoothing=smoothing)
+    smoothing = setup.recipe.label_smoothing
+    mean = functional.cross_entropy(logits, labels, setup.class_weights, label_smoothing=smoothing)
     loss = mean * share
     loss.backward()
     likeliest = labels.argmax(1) if labels.dim() == 2 else labels  # of mixed images
     counts = count(logits.detach(), likeliest)
-    bench.epoch.add(counts)
-    bench.interval.add(counts)
+    setup.epoch.add(counts)
+    setup.interval.add(counts)
     return loss.detach()
 
 
-def mean_weight(bench: Bench, labels: Tensor) -> float:
+def mean_weight(setup: TrainingSetup, labels: Tensor) -> float:
     """Returns what the images of a rank weigh, on average: ranks average their gradients."""
-    own = weight_of(bench, labels)
-    if bench.class_weights is None or bench.world.size == 1:
+    own = weight_of(setup, labels)
+    if setup.class_weights is None or setup.world.size == 1:
         return own
     weight = torch.tensor(own, dtype=torch.float64, device=labels.device)
-    return bench.world.sum(weight).item() / bench.world.size
+    return setup.world.sum(weight).item() / setup.world.size
 
 
-def weight_of(bench: Bench, labels: Tensor) -> float:
+def weight_of(setup: TrainingSetup, labels: Tensor) -> float:
     """Returns what images weigh in the mean of the loss: their number, or by their classes."""
-    if bench.class_weights is None:
+    if setup.class_weights is None:
         return float(len(labels))
-    return bench.class_weights[labels].sum().item()
+    return setup.class_weights[labels].sum().item()
 
 
-def apply_gradient(bench: Bench, lr: float, norm: Tensor) -> None:
-    """Takes the optimisers' steps with this learning rate."""
-    if bench.recipe.gradient_clip:
-        clip_grads_with_norm_(bench.model.parameters(), bench.recipe.gradient_clip, norm)
-    for optimizer in bench.optimizers:
+def apply_gradient(setup: TrainingSetup, lr: float, norm: Tensor) -> None:
+    """Takes the optimizers' steps with this learning rate."""
+    if setup.recipe.gradient_clip:
+        clip_grads_with_norm_(setup.model.parameters(), setup.recipe.gradient_clip, norm)
+    for optimizer in setup.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr * group["share"]
-        with bench.precision.autocast():  # for the matrix products of Muon
+        with setup.precision.autocast():  # for the matrix products of Muon
             optimizer.step()
-    if bench.averaged is not None:
-        bench.averaged.update_parameters(bench.model)
+    if setup.averaged is not None:
+        setup.averaged.update_parameters(setup.model)
 
 
 class Stopwatch:
@@ -285,70 +294,73 @@ class Stopwatch:
 
 
 def close_interval(
-    bench: Bench, progress: Progress, journal: Journal, lr: float, norm: Tensor, watch: Stopwatch
+    setup: TrainingSetup,
+    state: TrainingState,
+    journal: Journal,
+    lr: float,
+    norm: Tensor,
+    watch: Stopwatch,
 ) -> None:
     """Writes what was counted since the last interval, and ends the warm-up when it says so."""
-    score = bench.interval.score(bench.world)
-    bench.interval.clear()
-    warmup = bench.recipe.warmup
+    score = setup.interval.score(setup.world)
+    setup.interval.clear()
+    warmup = setup.recipe.warmup
     if isinstance(warmup, UntilErrorWarmup) and score.error < warmup.below:
-        progress.below = True
+        state.below = True
     event = {
         "event": "interval",
-        "step": progress.step,
+        "step": state.step,
         "lr": lr,
         "loss": score.loss,
         "error": score.error,
         "gradient_norm": norm.item(),
     }
-    journal.write(event, watch.read(progress.step, bench.batches.size))
+    journal.write(event, watch.read(state.step, setup.batches.size))
 
 
-def close_epoch(bench: Bench, progress: Progress, journal: Journal, epoch: int) -> None:
+def close_epoch(setup: TrainingSetup, state: TrainingState, journal: Journal, epoch: int) -> None:
     """Writes the training error of an epoch and, when due, the error on the watched part."""
-    trained = bench.epoch.score(bench.world)
-    bench.epoch.clear()
+    trained = setup.epoch.score(setup.world)
+    setup.epoch.clear()
     event: dict[str, Any] = {
         "event": "epoch",
         "epoch": epoch,
-        "step": progress.step,
+        "step": state.step,
         "train_loss": trained.loss,
         "train_error": trained.error,
     }
-    evaluation = bench.recipe.evaluation
-    if epoch % evaluation.every_epochs == 0 or progress.step == bench.total_steps:
-        score, _ = bench.score(evaluation.split)
+    evaluation = setup.recipe.evaluation
+    if epoch % evaluation.every_epochs == 0 or state.step == setup.total_steps:
+        score, _ = setup.score(evaluation.split)
         event |= {f"{evaluation.split}_loss": score.loss, f"{evaluation.split}_error": score.error}
-        progress.reached = (
-            score.error <= bench.recipe.target_error and bench.recipe.target_error > 0
-        )
-        if bench.recipe.finetune.patience:
-            keep_best(bench, progress, epoch, score.error)
-        if isinstance(bench.recipe.schedule, PlateauSchedule):
-            look_for_plateau(bench.recipe.schedule, progress, epoch, score.error)
+        state.reached = score.error <= setup.recipe.target_error and setup.recipe.target_error > 0
+        if setup.recipe.finetune.patience:
+            keep_best(setup, state, epoch, score.error)
+        if isinstance(setup.recipe.schedule, PlateauSchedule):
+            look_for_plateau(setup.recipe.schedule, state, epoch, score.error)
     journal.write(event)
 
 
 def look_for_plateau(
-    schedule: PlateauSchedule, progress: Progress, epoch: int, error: float
+    schedule: PlateauSchedule, state: TrainingState, epoch: int, error: float
 ) -> None:
     """Lowers the learning rate when the watched error has not fallen for long enough."""
-    if error < progress.lowest_error - schedule.least:
-        progress.lowest_error, progress.waiting_since = error, epoch
-    elif epoch - progress.waiting_since >= schedule.patience and progress.drops < schedule.drops:
-        progress.drops, progress.waiting_since = progress.drops + 1, epoch
+    if error < state.lowest_error - schedule.least:
+        state.lowest_error, state.waiting_since = error, epoch
+    elif epoch - state.waiting_since >= schedule.patience and state.drops < schedule.drops:
+        state.drops, state.waiting_since = state.drops + 1, epoch
 
 
-def keep_best(bench: Bench, progress: Progress, epoch: int, error: float) -> None:
+def keep_best(setup: TrainingSetup, state: TrainingState, epoch: int, error: float) -> None:
     """Keeps the result of the best epoch, and ends training when patience is at its end."""
-    if progress.best_epoch == 0 or error < progress.best_error:
-        progress.best_epoch, progress.best_error = epoch, error
-        bench.best.update({k: t.detach().clone() for k, t in bench.result.state_dict().items()})
-    progress.reached |= epoch - progress.best_epoch >= bench.recipe.finetune.patience
+    if state.best_epoch == 0 or error < state.best_error:
+        state.best_epoch, state.best_error = epoch, error
+        setup.best.update({k: t.detach().clone() for k, t in setup.result.state_dict().items()})
+    state.reached |= epoch - state.best_epoch >= setup.recipe.finetune.patience
 
 
 def divergence(
-    bench: Bench, run: Run, batch: Batch, lr: float, loss: Tensor, norm: Tensor
+    setup: TrainingSetup, run: Run, batch: Batch, lr: float, loss: Tensor, norm: Tensor
 ) -> TrainingDiverged:
     """Writes down which samples and step, and returns the error that says what to try."""
     details = {
@@ -360,7 +372,7 @@ def divergence(
         "sample_ids": batch.sample_ids.tolist(),
     }
     path = run.failure_path
-    if bench.world.is_main:
+    if setup.world.is_main:
         with run.writing():
             write_file(path, json.dumps(details, indent=1))
     return TrainingDiverged(
@@ -372,48 +384,50 @@ def divergence(
 
 
 @torch.no_grad()
-def average_statistics(bench: Bench, images: int) -> None:
-    """Replaces the moving averages of batch normalisation by true ones over training images.
+def average_statistics(setup: TrainingSetup, images: int) -> None:
+    """Replaces the moving averages of batch normalization by true ones over training images.
 
     Source: README of KaimingHe/deep-residual-networks; frozen layers keep theirs.
 
     Args:
-        bench: whose result is changed.
+        setup: whose result is changed.
         images: how many training images are averaged over, of all ranks together.
     """
-    norms = [m for m in bench.result.modules() if isinstance(m, nn.BatchNorm2d)]
-    bench.result.train()
+    norms = [m for m in setup.result.modules() if isinstance(m, nn.BatchNorm2d)]
+    setup.result.train()
     averaged = {norm: norm.momentum for norm in norms if norm.training}
     for norm in averaged:
         norm.reset_running_stats()
         norm.momentum = None  # torch then averages over all batches alike
-    steps = max(1, min(images // bench.batches.size, bench.batches.steps_per_epoch))
-    for _, images_and_labels in bench.feed.stream(bench.batches.between(0, steps), lambda step: 0):
-        with bench.precision.autocast():
-            bench.result(images_and_labels()[0])
+    steps = max(1, min(images // setup.batches.size, setup.batches.steps_per_epoch))
+    for _, images_and_labels in setup.loader.stream(
+        setup.batches.between(0, steps), lambda step: 0
+    ):
+        with setup.precision.autocast():
+            setup.result(images_and_labels()[0])
     for norm, momentum in averaged.items():
         norm.momentum = momentum
         for name in ("running_mean", "running_var"):
             statistic = norm.get_buffer(name)
-            statistic.copy_(bench.world.sum(statistic) / bench.world.size)
+            statistic.copy_(setup.world.sum(statistic) / setup.world.size)
 
 
-def finish(bench: Bench, run: Run, progress: Progress, journal: Journal) -> None:
+def finish(setup: TrainingSetup, run: Run, state: TrainingState, journal: Journal) -> None:
     """Measures the finished network on every part, exports it and writes the last event."""
-    if bench.best:
-        bench.result.load_state_dict(bench.best)
-    if bench.recipe.exact_norm:
-        average_statistics(bench, bench.recipe.exact_norm)
-    held_out = bench.recipe.data.train_on == "train"
+    if setup.best:
+        setup.result.load_state_dict(setup.best)
+    if setup.recipe.precise_bn:
+        average_statistics(setup, setup.recipe.precise_bn)
+    held_out = setup.recipe.data.train_on == "train"
     splits: list[Split] = [s for s in get_args(Split) if held_out or s != "validation"]
-    results = {split: bench.score(split) for split in splits}
-    event: dict[str, Any] = {"event": "final", "step": progress.step, "reached": progress.reached}
-    if progress.best_epoch:
-        event["best_epoch"] = progress.best_epoch
+    results = {split: setup.score(split) for split in splits}
+    event: dict[str, Any] = {"event": "final", "step": state.step, "reached": state.reached}
+    if state.best_epoch:
+        event["best_epoch"] = state.best_epoch
     event |= {split: asdict(score) for split, (score, _) in results.items()}
     event["test"]["confusion"] = results["test"][1].tolist()
-    if bench.world.is_main:
+    if setup.world.is_main:
         with run.writing():
-            export_model(bench, run.model, {split: score for split, (score, _) in results.items()})
+            export_model(setup, run.model, {split: score for split, (score, _) in results.items()})
     journal.write(event)
     journal.sync()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from resnetkit.errors import TrainingDiverged, UsageError
-from resnetkit.training.bench import Bench, prepare
+from resnetkit.runtime.world import open_world
 from resnetkit.training.loop import apply_gradient, take_gradient
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.world import open_world
+from resnetkit.training.setup import TrainingSetup, prepare
 
 __all__ = ["RateSearch", "find_lr"]
 
@@ -66,9 +66,9 @@ def find_lr(
     with open_world(device) as world:
         if world.size > 1:
             raise UsageError("lr-find looks for a rate in one process: start it without torchrun.")
-        bench = prepare(recipe, world, cache=False)
-        torch.set_num_threads(threads or bench.sensible_threads)
-        rates, losses = climb(bench, steps, observe)
+        setup = prepare(recipe, world, cache=False)
+        torch.set_num_threads(threads or setup.sensible_threads)
+        rates, losses = climb(setup, steps, observe)
     if not losses:
         raise TrainingDiverged(
             f"the loss is no number at a learning rate of {LOWEST:g}: the images or the weights"
@@ -79,17 +79,17 @@ def find_lr(
 
 
 def climb(
-    bench: Bench, steps: int, observe: Callable[[float], None]
+    setup: TrainingSetup, steps: int, observe: Callable[[float], None]
 ) -> tuple[list[float], list[float]]:
     """Takes steps with growing rates until the loss has grown too; returns rates and losses."""
     growth = (HIGHEST / LOWEST) ** (1 / (steps - 1))
     rates: list[float] = []
     losses: list[float] = []
     running = 0.0
-    for batch, images_and_labels in bench.feed.stream(
-        bench.batches.between(0, steps), bench.crop_size
+    for batch, images_and_labels in setup.loader.stream(
+        setup.batches.between(0, steps), setup.crop_size
     ):
-        loss, norm = take_gradient(bench, *images_and_labels())
+        loss, norm = take_gradient(setup, *images_and_labels())
         if not math.isfinite(loss.item() + norm.item()):
             break
         running = SMOOTHING * running + (1 - SMOOTHING) * loss.item()
@@ -98,6 +98,6 @@ def climb(
             break
         rates.append(LOWEST * growth**batch.step)
         losses.append(smoothed)
-        apply_gradient(bench, rates[-1], norm)
+        apply_gradient(setup, rates[-1], norm)
         observe((batch.step + 1) / steps)
     return rates, losses

@@ -18,7 +18,7 @@ class Muon(Optimizer):
 
     The momentum of a gradient has few large and many tiny singular values; here all become about
     one, so that rare directions are learned as fast as common ones. The weight is kept at a norm of
-    sqrt(outputs), which batch normalisation makes harmless.
+    sqrt(outputs), which batch normalization makes harmless.
 
     Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the
     fixed norm is that of the author's CIFAR-10 speed runs. `torch.optim.Muon` takes matrices only.
@@ -26,7 +26,7 @@ class Muon(Optimizer):
 
     Args:
         parameters: weights of convolutions (outputs, inputs, H, W), each followed by batch
-            normalisation.
+            normalization.
         lr: length of a step along each direction.
         momentum: share of the step before that is kept; steps look ahead by it (Nesterov).
     """
@@ -39,12 +39,12 @@ class Muon(Optimizer):
         """Takes a step with the gradients that the parameters hold."""
         for group in self.param_groups:
             for weights in of_equal_shape(group["params"]):
-                ahead = torch.stack([self.ahead(each, group["momentum"]) for each in weights])
+                ahead = torch.stack([self.prefetch(each, group["momentum"]) for each in weights])
                 steps = orthogonal(ahead.flatten(2)).view_as(ahead)
                 for weight, step in zip(weights, steps, strict=True):
                     weight.mul_(len(weight) ** 0.5 / weight.norm()).sub_(step, alpha=group["lr"])
 
-    def ahead(self, weight: Tensor, momentum: float) -> Tensor:
+    def prefetch(self, weight: Tensor, momentum: float) -> Tensor:
         """Adds a gradient to its momentum, and returns where the next one would lead."""
         assert weight.grad is not None
         state = self.state[weight]

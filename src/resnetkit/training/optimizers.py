@@ -1,4 +1,4 @@
-"""The optimisers that a recipe asks for: SGD, or SGD and Muon, with a rate for each parameter."""
+"""The optimizers that a recipe asks for: SGD, or SGD and Muon, with a rate for each parameter."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from resnetkit.models.resnet import ResNet
 from resnetkit.training.muon import Muon
-from resnetkit.training.optim import parameter_groups
 from resnetkit.training.recipe import Recipe
+from resnetkit.training.schedules import parameter_groups
 
 __all__ = ["make_optimizers"]
 

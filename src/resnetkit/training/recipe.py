@@ -13,7 +13,7 @@ from resnetkit.data.datasets import DATASETS, is_own
 from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
 from resnetkit.models.zoo import Architecture, find_architecture
 from resnetkit.training.recipe_file import YAML_ERRORS, read_yaml
-from resnetkit.training.sections import (
+from resnetkit.training.recipe_schema import (
     CheckpointSection,
     DataSection,
     EvaluationSection,
@@ -35,13 +35,13 @@ __all__ = ["Recipe", "load_recipe", "named_recipes", "recipe_text"]
 
 
 class Recipe(Section):
-    """Which training: architecture, data, augmentation, optimiser, schedule, precision, seed.
+    """Which training: architecture, data, augmentation, optimizer, schedule, precision, seed.
 
     All errors are in percent. `micro_batch` is how many images of a batch each process takes at a
-    time when memory is short: gradients are added up, but batch normalisation then sees so many
-    images only. `exact_norm` is the number of training images over which batch normalisation's
+    time when memory is short: gradients are added up, but batch normalization then sees so many
+    images only. `precise_bn` is the number of training images over which batch normalization's
     statistics are averaged anew after training, as the authors' published networks have them. Zero
-    switches off what it scales: `micro_batch`, `exact_norm`, `optimizer.muon_lr`, `gradient_clip`
+    switches off what it scales: `micro_batch`, `precise_bn`, `optimizer.muon_lr`, `gradient_clip`
     (largest norm of the whole gradient), `ema_decay` (averaging of weights), `target_error` (early
     end once the validation error is no higher).
     """
@@ -57,7 +57,7 @@ class Recipe(Section):
     micro_batch: Whole = Field(default=0, ge=0, le=2**20)
     label_smoothing: Real = Field(default=0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
-    exact_norm: Whole = Field(default=0, ge=0)
+    precise_bn: Whole = Field(default=0, ge=0)
     gradient_clip: Real = Field(default=0.0, ge=0)
     ema_decay: Real = Field(default=0.0, ge=0, lt=1)
     target_error: Real = Field(default=0.0, ge=0, lt=100)

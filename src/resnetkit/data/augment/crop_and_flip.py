@@ -1,0 +1,222 @@
+"""Batched augmentation on every device alike, drawn from (seed, epoch, sample id)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from resnetkit.data.draws import Draws, Stream
+
+__all__ = [
+    "Augmentation",
+    "Color",
+    "Crop",
+    "Flip",
+    "Padding",
+    "Policy",
+    "augment",
+    "color_shifts",
+    "crop_and_flip",
+    "erased",
+    "flipped",
+    "measure_color_axes",
+    "normalize",
+]
+
+Flip = Literal["none", "random", "alternating"]
+"""random: half of all views; alternating: every second epoch, from a random start (airbench)."""
+
+Padding = Literal["zeros", "reflect"]
+"""What lies around the image when it is cropped; zero is the mean, for images are normalized."""
+
+Crop = Literal["padded", "area", "scale"]
+"""How an image is cut out for training. padded: of the image padded on each side (He et al. 2015,
+sec. 4.2); area: a random share of its area in a random shape (Szegedy et al. 2015, sec. 6); scale:
+a square, after the shorter side is resized to a random length (He et al. 2015, sec. 3.4)."""
+
+
+Color = Literal["none", "pca"]
+"""pca: colors are shifted along their principal axes (Krizhevsky et al. 2012, sec. 4.1)."""
+
+Policy = Literal["none", "trivial"]
+"""trivial: one random operation of random strength on each image, see `policy`; for own images."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How images are shown in training.
+
+    Attributes:
+        crop: see `Crop`.
+        crop_padding: for `padded`, pixels on each side.
+        padding: for `padded`, what is there.
+        area: for `area`, least and largest share of the image.
+        side: for `scale`, least and largest length of the shorter side, pixels.
+        flip: see `Flip`.
+        color: see `Color`.
+        policy: see `Policy`.
+        erasing: share of the images of which a box is erased (Zhong et al. 2017).
+        mixup: see `mixing.mixed`.
+        cutmix: likewise.
+    """
+
+    crop: Crop = "padded"
+    crop_padding: int = 0
+    padding: Padding = "zeros"
+    area: tuple[float, float] = (0.08, 1.0)
+    side: tuple[int, int] = (256, 480)
+    flip: Flip = "none"
+    color: Color = "none"
+    policy: Policy = "none"
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+ERASED_AREA = (0.02, 1 / 3)  # least and largest share of the image: Zhong et al. 2017
+ERASED_SHAPE = (0.3, 1 / 0.3)  # height to width
+
+COLOR_DEVIATION = 0.1  # of the shift along an axis, relative to its eigenvalue: the same source
+
+
+def measure_color_axes(images: Tensor) -> Tensor:
+    """Measures along which axes the colors of pixels vary.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+
+    Returns:
+        float64 (3, 3): in each column a principal axis, times the variance along it; pixels are
+        counted from 0 to 1.
+    """
+    pixels = images.permute(1, 0, 2, 3).flatten(1).to(torch.float64) / 255
+    variances, axes = torch.linalg.eigh(torch.cov(pixels))
+    return axes * variances
+
+
+def color_shifts(draws: Draws, axes: Tensor) -> Tensor:
+    """Returns what is added to every pixel of each image, in 0 to 255: float32 (B, 3, 1, 1).
+
+    Source: Krizhevsky et al. 2012, sec. 4.1.
+
+    Args:
+        draws: of B samples.
+        axes: as `measure_color_axes` returns them.
+    """
+    normals = [draws.normals(Stream.COLOR, 2 * axis) for axis in range(3)]
+    shifts = COLOR_DEVIATION * torch.stack(normals, 1) @ axes.T * 255
+    return shifts.to(torch.float32)[:, :, None, None]
+
+
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Returns (images - mean) / std as float32, in channels-last memory.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        mean: float32 (C, 1, 1) for a mean of each channel, (C, H, W) for one of each pixel; in
+            units of 0 to 255.
+        std: likewise.
+    """
+    normalized = (images.to(torch.float32) - mean) / std
+    return normalized.contiguous(memory_format=torch.channels_last)
+
+
+def augment(
+    images: Tensor,
+    draws: Draws,
+    *,
+    crop_padding: int,
+    padding: Padding = "zeros",
+    flip: Flip = "none",
+    size: int = 0,
+) -> Tensor:
+    """Returns each image cropped at a random place and flipped or not.
+
+    Source: He et al. 2015, sec. 4.2: 4 pixels are padded on each side and a crop of the old size
+    is taken from the padded image or its mirror image.
+
+    Args:
+        images: float (B, C, H, W), normalized.
+        draws: of these B samples.
+        crop_padding: pixels on each side; 0 leaves every image in its place.
+        padding: what is there.
+        flip: see `Flip`.
+        size: side of the crops, in pixels; 0 keeps height and width.
+
+    Returns:
+        float (B, C, H, W), or (B, C, size, size), in channels-last memory.
+    """
+    mode = "constant" if padding == "zeros" else "reflect"
+    padded = functional.pad(images, (crop_padding,) * 4, mode=mode) if crop_padding else images
+    window = (size or images.shape[2], size or images.shape[3])
+    places = (padded.shape[2] - window[0] + 1, padded.shape[3] - window[1] + 1)
+    rows = draws.integers(Stream.ROW, places[0])
+    columns = draws.integers(Stream.COLUMN, places[1])
+    return crop_and_flip(padded, rows, columns, flips(draws, flip), size=window)
+
+
+def flipped(images: Tensor, draws: Draws, flip: Flip) -> Tensor:
+    """Returns each image (B, C, H, W), flipped horizontally where its epoch shows it so."""
+    return torch.where(flips(draws, flip)[:, None, None, None], images.flip(3), images)
+
+
+def erased(images: Tensor, draws: Draws, probability: float) -> Tensor:
+    """Returns the images, of some of which a random box is set to zero, their mean.
+
+    Source: Zhong et al. 2017, "Random Erasing", with boxes that do not fit clipped at the edge.
+
+    Args:
+        images: float (B, C, H, W), normalized.
+        draws: of these B samples.
+        probability: that an image loses a box.
+    """
+    chance, area, shape, down, across = (draws.units(Stream.ERASING, index) for index in range(5))
+    height, width = images.shape[2:]
+    pixels = height * width * (ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * area)
+    low, high = (math.log(bound) for bound in ERASED_SHAPE)
+    ratio = torch.exp(low + (high - low) * shape)
+    tall, wide = (pixels * ratio).sqrt().clamp(max=height), (pixels / ratio).sqrt().clamp(max=width)
+    upper, left = (down * (height - tall)).round(), (across * (width - wide)).round()
+    rows, columns = (
+        torch.arange(height, device=images.device),
+        torch.arange(width, device=images.device),
+    )
+    in_rows = (rows >= upper[:, None]) & (rows < (upper + tall.round())[:, None])
+    in_columns = (columns >= left[:, None]) & (columns < (left + wide.round())[:, None])
+    box = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    return images.masked_fill(box & (chance < probability)[:, None, None, None], 0.0)
+
+
+def flips(draws: Draws, flip: Flip) -> Tensor:
+    """Returns for each sample, as bool (B,), whether this epoch shows it flipped horizontally."""
+    if flip == "none":
+        return torch.zeros_like(draws.sample_ids, dtype=torch.bool)
+    if flip == "random":
+        return draws.integers(Stream.FLIP, 2) == 1
+    start = draws.in_epoch(0).integers(Stream.FLIP, 2)
+    return (start + draws.epoch) % 2 == 1
+
+
+def crop_and_flip(
+    images: Tensor, rows: Tensor, columns: Tensor, flipped: Tensor, *, size: tuple[int, int]
+) -> Tensor:
+    """Returns from each image the window of `size` at (row, column), mirrored where asked.
+
+    Args:
+        images: (B, C, H, W).
+        rows: int64 (B,), the window's first row.
+        columns: int64 (B,), the window's first column.
+        flipped: bool (B,), whether the window is mirrored left to right.
+        size: height and width of the window.
+    """
+    height, width = size
+    device = images.device
+    across = torch.arange(width, device=device)
+    columns = columns[:, None] + torch.where(flipped[:, None], width - 1 - across, across)
+    rows = rows[:, None] + torch.arange(height, device=device)
+    batch = torch.arange(len(images), device=device)[:, None, None]
+    # Indices around a slice put the channels last in memory, which is what convolutions want.
+    return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

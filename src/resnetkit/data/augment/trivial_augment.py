@@ -1,0 +1,82 @@
+"""Trivial augmentation: one random operation of random strength on each image."""
+
+from collections.abc import Callable
+
+import torch
+from PIL import Image, ImageOps
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from resnetkit.data.draws import Draws, Stream
+
+__all__ = ["OPERATIONS", "STRENGTHS", "Alteration", "random_alterations"]
+
+Alteration = Callable[[Image.Image], Image.Image]
+
+STRENGTHS = 31  # of each operation, from none to the most
+NEAREST = InterpolationMode.NEAREST
+
+
+def shear(image: Image.Image, x: float, y: float) -> Image.Image:
+    """Shears by tangents, about the upper left corner, as torchvision's policies do."""
+    degrees = [torch.rad2deg(torch.atan(torch.tensor(each))).item() for each in (x, y)]
+    return functional.affine(
+        image, 0.0, [0, 0], 1.0, degrees, interpolation=NEAREST, center=[0.0, 0.0]
+    )
+
+
+def move(image: Image.Image, x: float, y: float) -> Image.Image:
+    """Moves by whole pixels."""
+    return functional.affine(image, 0.0, [int(x), int(y)], 1.0, [0.0, 0.0], interpolation=NEAREST)
+
+
+def scale(most: float, strength: int) -> float:
+    """Returns a strength as a part of the most, in torchvision's float32."""
+    return torch.linspace(0.0, most, STRENGTHS)[strength].item()
+
+
+def enhanced(
+    enhance: Callable[[Image.Image, float], Image.Image],
+) -> Callable[[Image.Image, int, int], Image.Image]:
+    """Returns the operation that makes more or less of a property: 1 is the image itself."""
+    return lambda image, strength, sign: enhance(image, 1.0 + sign * scale(0.99, strength))
+
+
+# From the strength, a whole number below STRENGTHS, and a sign to what is done. Source: Mueller and
+# Hutter 2021, "TrivialAugment", table 1, the wide space, with torchvision's numbers.
+OPERATIONS: dict[str, Callable[[Image.Image, int, int], Image.Image]] = {
+    "identity": lambda image, strength, sign: image,
+    "shear across": lambda image, strength, sign: shear(image, sign * scale(0.99, strength), 0.0),
+    "shear down": lambda image, strength, sign: shear(image, 0.0, sign * scale(0.99, strength)),
+    "move across": lambda image, strength, sign: move(image, sign * scale(32.0, strength), 0.0),
+    "move down": lambda image, strength, sign: move(image, 0.0, sign * scale(32.0, strength)),
+    "rotate": lambda image, strength, sign: functional.rotate(
+        image, sign * scale(135.0, strength), interpolation=NEAREST
+    ),
+    "brightness": enhanced(functional.adjust_brightness),
+    "color": enhanced(functional.adjust_saturation),
+    "contrast": enhanced(functional.adjust_contrast),
+    "sharpness": enhanced(functional.adjust_sharpness),
+    "posterize": lambda image, strength, sign: ImageOps.posterize(image, 8 - round(strength / 5)),
+    "solarize": lambda image, strength, sign: functional.solarize(
+        image, 255.0 * torch.linspace(1.0, 0.0, STRENGTHS)[strength].item()
+    ),
+    "autocontrast": lambda image, strength, sign: ImageOps.autocontrast(image),
+    "equalize": lambda image, strength, sign: ImageOps.equalize(image),
+}
+
+
+def random_alterations(draws: Draws) -> list[Alteration]:
+    """Draws what is done to each image."""
+    names = list(OPERATIONS)
+    bounds = {Stream.OPERATION: len(names), Stream.STRENGTH: STRENGTHS, Stream.SIGN: 2}
+    integers = [draws.integers(stream, bound).tolist() for stream, bound in bounds.items()]
+    return [
+        alteration(names[operation], strength, 2 * sign - 1)
+        for operation, strength, sign in zip(*integers, strict=True)
+    ]
+
+
+def alteration(name: str, strength: int, sign: int) -> Alteration:
+    """Returns an operation of a certain strength."""
+    return lambda image: OPERATIONS[name](image, strength, sign)

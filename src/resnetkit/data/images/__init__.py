@@ -1,0 +1,1 @@
+"""Image files of the user: listed, decoded, checked and cropped."""

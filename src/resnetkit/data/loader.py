@@ -1,0 +1,206 @@
+"""From sample ids to the float batches a network sees."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from resnetkit.data.augment.crop_and_flip import (
+    Augmentation,
+    augment,
+    color_shifts,
+    erased,
+    flipped,
+    normalize,
+)
+from resnetkit.data.augment.mixup import mixed
+from resnetkit.data.batches import Batch, evaluation_batches
+from resnetkit.data.dataset import Dataset, Images
+from resnetkit.data.draws import Draws
+from resnetkit.data.images.photos import Photos
+from resnetkit.data.prefetch import prefetch
+
+__all__ = ["DeviceLoader", "Normalization", "NormalizationKind", "measure_normalization"]
+
+NormalizationKind = Literal["channel", "pixel-mean", "weights"]
+"""channel: subtract each channel's mean and divide by its standard deviation; pixel-mean: subtract
+the mean of each pixel and divide by 255 (He et al. 2015, sec. 4.2 subtract that mean); weights: as
+the weights that training starts from want it, which is not measured."""
+
+NO_AXES = torch.zeros(3, 3, dtype=torch.float64)
+AHEAD = 2  # batches of photos that are decoded before they are needed
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What turns stored pixels into network inputs: (pixels - mean) / std, in units of 0 to 255.
+
+    Attributes:
+        mean: float32 (C, 1, 1) or (C, H, W).
+        std: float32 (C, 1, 1).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def to(self, device: torch.device) -> "Normalization":
+        return Normalization(self.mean.to(device), self.std.to(device))
+
+
+def measure_normalization(images: Tensor, kind: NormalizationKind) -> Normalization:
+    """Measures the normalization exactly, in whole numbers, on the images that are trained on.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        kind: see `NormalizationKind`.
+    """
+    channels = images.shape[1]
+    if kind == "pixel-mean":
+        mean = images.sum(0, dtype=torch.int64).to(torch.float64) / len(images)
+        return Normalization(mean.to(torch.float32), torch.full((channels, 1, 1), 255.0))
+    levels = torch.arange(256, dtype=torch.float64)
+    means, stds = [], []
+    for channel in images.unbind(1):
+        shares = (
+            torch.bincount(channel.flatten(), minlength=256).to(torch.float64) / channel.numel()
+        )
+        mean = (shares * levels).sum()
+        means.append(mean)
+        stds.append((shares * (levels - mean) ** 2).sum().sqrt().clamp(min=1.0))
+    return Normalization(*(torch.stack(v).to(torch.float32)[:, None, None] for v in (means, stds)))
+
+
+@dataclass(frozen=True)
+class DeviceLoader:
+    """A data set on the device that computes, with the way it is shown.
+
+    Attributes:
+        images: uint8 (N, C, H, W), on the device; photos stay in their files.
+        labels: int64 (N,), on the device.
+        normalization: of the images.
+        seed: of the augmentation.
+        augmentation: how images are shown in training.
+        color_axes: float64 (3, 3), for colors that are shifted; see `measure_color_axes`.
+        num_classes: of the labels.
+    """
+
+    images: Images
+    labels: Tensor
+    normalization: Normalization
+    seed: int
+    augmentation: Augmentation
+    color_axes: Tensor
+    num_classes: int
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Dataset,
+        normalization: Normalization,
+        device: torch.device,
+        *,
+        seed: int,
+        augmentation: Augmentation,
+        color_axes: Tensor = NO_AXES,
+    ) -> "DeviceLoader":
+        """Puts a data set on a device."""
+        return cls(
+            dataset.images.to(device),
+            dataset.labels.to(device),
+            normalization.to(device),
+            seed,
+            augmentation,
+            color_axes.to(device),
+            len(dataset.class_names),
+        )
+
+    def stream(
+        self, batches: Iterable[Batch], size_of: Callable[[int], int]
+    ) -> Iterator[tuple[Batch, Callable[[], tuple[Tensor, Tensor]]]]:
+        """Yields each batch with the function that returns its images and labels.
+
+        Photos of the next batches are decoded while the network computes; images in memory are
+        taken out when they are asked for.
+
+        Args:
+            batches: in the order of training.
+            size_of: from the step to the side of its crops; see `training`.
+        """
+        if isinstance(self.images, Tensor):
+            for batch in batches:
+                yield batch, partial(self.training, batch, size=size_of(batch.step))
+            return
+
+        def load(batch: Batch) -> tuple[Tensor, Tensor]:
+            return self.training(batch, size=size_of(batch.step))
+
+        for batch, loaded in prefetch(load, batches, most=AHEAD, threads=1):
+            yield batch, loaded.result
+
+    def training(self, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
+        """Returns this rank's share, augmented: float (B, C, H, W), and labels.
+
+        Labels are int64 (B,), or where images are mixed float (B, K), adding up to 1.
+
+        Args:
+            batch: which samples.
+            size: side of the crops that are shown of them; 0 for images in their full size.
+
+        Raises:
+            DataError: when a photo cannot be decoded; it names the file.
+        """
+        shown = self.augmentation
+        sample_ids = batch.share.to(self.labels.device)
+        draws = Draws(sample_ids, self.seed, batch.epoch)
+        if shown.crop == "padded":
+            images = augment(
+                self.normalized(batch.share),
+                draws,
+                crop_padding=shown.crop_padding,
+                padding=shown.padding,
+                flip=shown.flip,
+                size=size,
+            )
+        else:
+            assert isinstance(self.images, Photos)  # the recipe was checked
+            of_files = Draws(batch.share, self.seed, batch.epoch)  # on the CPU
+            pixels = self.images.random_views(of_files, shown, size=size or self.images.size)
+            images = flipped(self.normalize(pixels), draws, shown.flip)
+        if shown.color == "pca":
+            shifts = color_shifts(draws, self.color_axes)
+            images = images + shifts / self.normalization.std
+        if shown.erasing:
+            images = erased(images, draws, shown.erasing)
+        labels = self.labels[sample_ids]
+        if not (shown.mixup or shown.cutmix):
+            return images, labels
+        return mixed(
+            images,
+            labels,
+            self.num_classes,
+            mixup=shown.mixup,
+            cutmix=shown.cutmix,
+            seed=self.seed,
+            step=batch.step,
+        )
+
+    def evaluation(
+        self, sample_ids: Tensor, batch_size: int, *, rank: int, ranks: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields this rank's share of the samples as they are, in batches of (images, labels)."""
+        for ids in evaluation_batches(sample_ids, batch_size, rank=rank, ranks=ranks):
+            yield self.normalized(ids), self.labels[ids.to(self.labels.device)]
+
+    def normalized(self, sample_ids: Tensor) -> Tensor:
+        """Returns the images in channels-last memory, normalized."""
+        if isinstance(self.images, Tensor):
+            sample_ids = sample_ids.to(self.images.device)
+        return self.normalize(self.images[sample_ids])
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Returns pixels, uint8 (B, C, H, W), as the network sees them, on the device."""
+        mean, std = self.normalization.mean, self.normalization.std
+        return normalize(pixels.to(self.labels.device), mean, std)

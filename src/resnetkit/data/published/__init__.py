@@ -1,0 +1,1 @@
+"""Published data sets: what they must contain, where they come from, the cache."""

@@ -1,0 +1,107 @@
+"""Exact sums of loss and errors, kept on the device until someone reads them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resnetkit.runtime.world import ChosenPrecision, World
+
+__all__ = ["MetricSums", "Score", "count", "score"]
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Score:
+    """Averages over some samples.
+
+    Attributes:
+        loss: mean cross entropy, in nats, without label smoothing.
+        error: top-1 error in percent.
+        top5_error: in percent; of fewer than six classes it is 0.
+        count: samples.
+    """
+
+    loss: float
+    error: float
+    top5_error: float
+    count: int
+
+
+def count(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the sums over a batch of loss, top-1 errors, top-5 errors and samples: float64 (4,).
+
+    Args:
+        logits: float32 (B, K).
+        labels: int64 (B,).
+    """
+    losses = functional.cross_entropy(logits, labels, reduction="sum")
+    wrong = (logits.argmax(1) != labels).sum()  # as in the confusion matrix, ties and all
+    best = logits.topk(min(TOP, logits.shape[1])).indices
+    samples = len(labels)
+    wrong_of_five = samples - (best == labels[:, None]).sum()
+    return torch.stack([losses, wrong, wrong_of_five, torch.full_like(losses, samples)]).double()
+
+
+class MetricSums:
+    """What a rank has counted: sums that stay exact, for counts up to 2**53, and on the device.
+
+    Attributes:
+        sums: float64 (4,), as `count` returns them.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+
+    def add(self, counts: Tensor) -> None:
+        """Adds what `count` returned for a batch."""
+        self.sums += counts
+
+    def score(self, world: World) -> Score:
+        """Returns the averages over the samples that all ranks have counted."""
+        loss, wrong, wrong_of_five, samples = world.sum(self.sums).tolist()
+        return Score(
+            loss / samples, 100 * wrong / samples, 100 * wrong_of_five / samples, int(samples)
+        )
+
+    def clear(self) -> None:
+        """Forgets everything counted."""
+        self.sums.zero_()
+
+
+@torch.inference_mode()
+def score(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    num_classes: int,
+    *,
+    world: World,
+    precision: ChosenPrecision,
+) -> tuple[Score, Tensor]:
+    """Measures a model without changing it: single view, running statistics of batch normalization.
+
+    Args:
+        model: images (B, C, H, W) -> logits (B, K).
+        batches: this rank's images, float (B, C, H, W), and labels, int64 (B,).
+        num_classes: K.
+        world: whose ranks' counts are added.
+        precision: of the forward pass.
+
+    Returns:
+        The averages, and the confusion matrix: int64 (K, K), true classes in rows, predicted in
+        columns.
+    """
+    was_training = model.training
+    model.eval()
+    sums = MetricSums(world.device)
+    cells = torch.zeros(num_classes**2, dtype=torch.int64, device=world.device)
+    for images, labels in batches:
+        with precision.autocast():
+            logits = model(images)
+        sums.add(count(logits.float(), labels))
+        cells += torch.bincount(labels * num_classes + logits.argmax(1), minlength=len(cells))
+    model.train(was_training)
+    return sums.score(world), world.sum(cells).reshape(num_classes, num_classes)

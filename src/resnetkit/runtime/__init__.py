@@ -1,0 +1,1 @@
+"""Where a process computes: device, precision, process group, memory, environment."""

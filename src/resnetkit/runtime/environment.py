@@ -1,0 +1,54 @@
+"""What a run ran on: versions and hardware, for the record."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnetkit.runtime.world import World
+
+__all__ = ["hardware", "versions"]
+
+LIBRARIES = ("resnetkit", "torch", "numpy", "scikit-learn", "safetensors")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that can change a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def hardware(world: World) -> dict[str, Any]:
+    """Returns the machine, and how much of it was used."""
+    facts: dict[str, Any] = {
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_bytes() / 2**30),
+        "device": str(world.device),
+        "threads": torch.get_num_threads(),
+        "ranks": world.size,
+        "system": platform.platform(),
+    }
+    if world.device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(world.device)
+    return facts
+
+
+def processor_name() -> str:
+    """Returns the processor's name as the system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int:
+    """Returns the size of the main memory; 0 where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 0

@@ -1,0 +1,85 @@
+"""A training that is only tried: everything is built, a step is taken, nothing is written."""
+
+import resource
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+
+from resnetkit.runtime.world import open_world
+from resnetkit.training.loop import apply_gradient, take_gradient
+from resnetkit.training.recipe import Recipe
+from resnetkit.training.setup import TrainingSetup, prepare
+
+__all__ = ["Rehearsal", "rehearse"]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a training would cost.
+
+    Attributes:
+        parameters: learned values.
+        total_steps: of the whole training.
+        seconds_per_step: mean over the training, from the second step of each size of images; the
+            first also builds what all others use again.
+        seconds: of the whole training, with the evaluations along it.
+        peak_memory_bytes: of the GPU, or of the process on a CPU.
+    """
+
+    parameters: int
+    total_steps: int
+    seconds_per_step: float
+    seconds: float
+    peak_memory_bytes: int
+
+
+def rehearse(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> Rehearsal:
+    """Builds everything a recipe asks for, takes a first and a timed step, and estimates.
+
+    Raises:
+        ResnetkitError: whatever building the training raises.
+    """
+    with open_world(device) as world:
+        setup = prepare(recipe, world, cache=False)
+        torch.set_num_threads(threads or setup.sensible_threads)
+        seconds = seconds_per_step(setup)
+        began = time.perf_counter()
+        setup.score(recipe.evaluation.split)
+        evaluation = time.perf_counter() - began
+        epochs = setup.total_steps / setup.batches.steps_per_epoch
+        return Rehearsal(
+            parameters=sum(p.numel() for p in setup.model.parameters()),
+            total_steps=setup.total_steps,
+            seconds_per_step=seconds,
+            seconds=seconds * setup.total_steps
+            + evaluation * epochs / recipe.evaluation.every_epochs,
+            peak_memory_bytes=peak_memory(world.device),
+        )
+
+
+def seconds_per_step(setup: TrainingSetup) -> float:
+    """Takes two steps with each size of images and returns the mean over the training."""
+    steps = Counter(setup.crop_size(step) for step in range(setup.total_steps))
+    seconds = {size: [timed_step(setup, size) for _ in range(2)][1] for size in steps}
+    return sum(seconds[size] * count for size, count in steps.items()) / steps.total()
+
+
+def timed_step(setup: TrainingSetup, size: int) -> float:
+    """Takes a step, with crops of a size, and returns its seconds."""
+    (batch,) = setup.batches.between(0, 1)
+    began = time.perf_counter()
+    _, norm = take_gradient(setup, *setup.loader.training(batch, size=size))
+    apply_gradient(setup, setup.lr_at(0, below=False), norm)
+    norm.item()  # waits for the device
+    return time.perf_counter() - began
+
+
+def peak_memory(device: torch.device) -> int:
+    """Returns the most memory that was used at any time, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

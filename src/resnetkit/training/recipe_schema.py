@@ -1,0 +1,366 @@
+"""The sections of a recipe: each a part of a training, checked when it is read."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+
+from resnetkit.data.augment.crop_and_flip import Augmentation, Color, Crop, Flip, Padding, Policy
+from resnetkit.data.datasets import SHOWN, check_name, is_own, own_path
+from resnetkit.data.loader import NormalizationKind
+from resnetkit.errors import UsageError
+from resnetkit.training import schedules
+from resnetkit.weights.configuration import LARGEST_SIDE, SMALLEST_CROP
+from resnetkit.weights.published import find_published
+
+__all__ = [
+    "CheckpointSection",
+    "DataSection",
+    "Duration",
+    "EvaluationSection",
+    "FinetuneSection",
+    "Kernels",
+    "Length",
+    "ModelSection",
+    "NoWarmup",
+    "OptimizerSection",
+    "PlateauSchedule",
+    "Precision",
+    "Real",
+    "Schedule",
+    "Section",
+    "UntilErrorWarmup",
+    "Warmup",
+    "Whole",
+]
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+Kernels = Literal["auto", "modules", "fused"]
+"""Who computes normalization, addition and relu in training: torch's modules one by one, or
+`models.fused`."""
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training: a number of steps or of epochs."""
+
+    count: int
+    unit: Literal["steps", "epochs"]
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Returns the length in steps."""
+        return self.count * (steps_per_epoch if self.unit == "epochs" else 1)
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.unit}"
+
+
+def parse_duration(value: object) -> object:
+    """Turns '12 epochs' or '64000 steps' into a Duration; leaves what is one alone."""
+    if isinstance(value, Duration):
+        return value
+    match = re.fullmatch(r"(\d+) (step|epoch)s?", str(value).strip())
+    if match is None or int(match[1]) < 1:
+        raise ValueError("expected a number of epochs or steps, such as '12 epochs'")
+    return Duration(int(match[1]), "steps" if match[2] == "step" else "epochs")
+
+
+Length = Annotated[Duration, BeforeValidator(parse_duration), PlainSerializer(str)]
+
+
+def plain_number(value: object) -> object:
+    """Refuses true and false for a number, and writes zero without a sign."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value + 0.0 if isinstance(value, float) else value
+
+
+Whole = Annotated[int, BeforeValidator(plain_number)]
+Real = Annotated[float, BeforeValidator(plain_number)]
+Share = Annotated[float, BeforeValidator(plain_number), Field(gt=0, le=1)]
+Pixels = Annotated[int, BeforeValidator(plain_number), Field(ge=1, le=2**14)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, values are finite, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """Which network; options as in `create_model`; classes and channels follow the data.
+
+    With `weights`, a run folder or a file that `load_network` reads, it starts from what that
+    network has learned; the head starts anew. `variant` says v1 or v1.5 where the file does not.
+    """
+
+    name: str = "resnet20"
+    options: dict[str, Any] = {}
+    weights: str = ""
+    variant: Literal["", "v1", "v1.5"] = ""
+
+    @field_validator("weights")
+    @classmethod
+    def from_anywhere(cls, weights: str) -> str:
+        """Makes the path of weights hold in every folder; a name of published ones does already."""
+        is_path = weights and (Path(weights).exists() or find_published(weights) is None)
+        return str(Path(weights).resolve()) if is_path else weights
+
+
+class FinetuneSection(Section):
+    """What is learned, and how fast, of a network that has learned before.
+
+    `freeze` names the last feature map whose layers stay as they are: stem, stage2, ..., or empty
+    for none. `frozen_norm` fixes the batch normalization of all layers, which small batches would
+    spoil. `backbone_lr` is the learning rate of all layers but the head, relative to
+    `optimizer.lr`. With `patience`, training ends after so many epochs without a lower validation
+    error, and the network of the best epoch is the result.
+    """
+
+    freeze: str = ""
+    frozen_norm: bool = False
+    backbone_lr: Real = Field(default=1.0, gt=0, le=1)
+    patience: Whole = Field(default=0, ge=0)
+
+
+class DataSection(Section):
+    """Which images, and how they are shown; see `data.augment` and `data.loader`.
+
+    Small crops save time while little is known yet: in the first `early_share` of steps, crops of
+    `early_size` pixels are shown. A share of 1 trains on them throughout, and measures in full size
+    (Touvron et al. 2019). Zero shows images in their full size throughout.
+
+    With `cache` own images are decoded once, made as small as crops allow and kept on the disk: for
+    photos of many pixels, whose decoding would take longer than the network.
+    """
+
+    name: str = "digits"
+    train_on: Literal["train", "train+validation"] = "train"
+    image_size: Whole = Field(default=0, ge=0, le=LARGEST_SIDE)
+    shown: Annotated[Share, Field(ge=SMALLEST_CROP)] = SHOWN
+    normalize: NormalizationKind = "channel"
+    crop: Crop = "padded"
+    crop_padding: Whole = Field(default=0, ge=0)
+    padding: Padding = "zeros"
+    area: tuple[Share, Share] = (0.08, 1.0)
+    side: tuple[Pixels, Pixels] = (256, 480)
+    flip: Flip = "none"
+    color: Color = "none"
+    policy: Policy = "none"
+    erasing: Real = Field(default=0.0, ge=0, le=1)
+    mixup: Real = Field(default=0.0, ge=0, le=10)
+    cutmix: Real = Field(default=0.0, ge=0, le=10)
+    on_bad_image: Literal["error", "skip"] = "error"
+    cache: Literal["none", "disk"] = "none"
+    early_size: Whole = Field(default=0, ge=0)
+    early_share: Real = Field(default=0.5, gt=0, le=1)
+
+    @field_validator("name")
+    @classmethod
+    def from_anywhere(cls, name: str) -> str:
+        """Makes the path of own images hold in every folder; refuses what is no data set."""
+        try:
+            check_name(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        path = own_path(name)
+        return name if path is None else str(path.resolve())
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Returns how images are shown in training."""
+        return Augmentation(
+            crop=self.crop,
+            crop_padding=self.crop_padding,
+            padding=self.padding,
+            area=self.area,
+            side=self.side,
+            flip=self.flip,
+            color=self.color,
+            policy=self.policy,
+            erasing=self.erasing,
+            mixup=self.mixup,
+            cutmix=self.cutmix,
+        )
+
+    @model_validator(mode="after")
+    def parts_fit(self) -> Self:
+        if is_own(self.name) != (self.image_size > 0):
+            raise ValueError(
+                "image_size is the side that own images are shown at: set it for a folder of"
+                " images, and leave it out for a data set of the table"
+            )
+        if self.crop != "padded" and not is_own(self.name):
+            raise ValueError(f"crop '{self.crop}' is for own images, decoded from their files")
+        if self.cache != "none" and self.crop == "padded":
+            raise ValueError("cache 'disk' keeps own images for crops by area and scale")
+        if self.policy != "none" and self.crop == "padded":
+            raise ValueError(
+                f"policy '{self.policy}' goes with the crops of own images, area or scale"
+            )
+        for name, (low, high) in {"area": self.area, "side": self.side}.items():
+            if low > high:
+                raise ValueError(f"{name} is ({low}, {high}): expected the smaller one first")
+        if self.crop == "scale" and self.side[0] < self.image_size:
+            raise ValueError(
+                f"side begins at {self.side[0]}, below the {self.image_size} pixels that are shown"
+            )
+        if self.normalize == "pixel-mean" and self.early_size:
+            raise ValueError("a mean of each pixel does not fit smaller crops: set early_size=0")
+        return self
+
+
+class OptimizerSection(Section):
+    """Stochastic gradient descent with momentum; `decay` says what weight decay pulls on.
+
+    With a `muon_lr`, Muon learns the convolutions inside blocks instead, without weight decay; its
+    rate follows the same schedule.
+    """
+
+    lr: Real = Field(default=0.1, gt=0, le=100)
+    momentum: Real = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: Real = Field(default=1e-4, ge=0, lt=1)
+    decay: schedules.Decay = "convolutions"
+    muon_lr: Real = Field(default=0.0, ge=0, le=10)
+    muon_momentum: Real = Field(default=0.6, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class StepSchedule(Section):
+    """The learning rate is multiplied by `factor` at each milestone."""
+
+    kind: Literal["step"]
+    milestones: tuple[Length, ...]
+    factor: Real = Field(default=0.1, gt=0, lt=1)
+
+    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
+        milestones = [milestone.steps(steps_per_epoch) for milestone in self.milestones]
+        return schedules.stepwise(step, milestones=milestones, factor=self.factor)
+
+
+class LinearSchedule(Section):
+    """A straight line from the learning rate to `final` times it."""
+
+    kind: Literal["linear"]
+    final: Real = Field(default=0.0, ge=0, le=1)
+
+    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
+        return schedules.linear(step, total, final=self.final)
+
+
+class PlateauSchedule(Section):
+    """The learning rate is multiplied by `factor` when the watched error stops falling.
+
+    That is, after `patience` epochs in which it did not fall by `least` points below its lowest;
+    `drops` times at most (He et al. 2015, sec. 3.4: divided by 10 when the error plateaus).
+    """
+
+    kind: Literal["plateau"]
+    factor: Real = Field(default=0.1, gt=0, lt=1)
+    patience: Whole = Field(default=5, ge=1)
+    least: Real = Field(default=0.1, ge=0, lt=100)
+    drops: Whole = Field(default=3, ge=1, le=100)
+
+    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
+        return 1.0  # what follows from the errors is in the progress of the training
+
+
+class CosineSchedule(Section):
+    """Half a cosine wave from the learning rate to `final` times it."""
+
+    kind: Literal["cosine"]
+    final: Real = Field(default=0.0, ge=0, le=1)
+
+    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
+        return schedules.cosine(step, total, final=self.final)
+
+
+class OneCycleSchedule(Section):
+    """Up from `start` times the learning rate to its peak at a share of the run, then down."""
+
+    kind: Literal["one-cycle"]
+    start: Real = Field(default=0.04, ge=0, le=1)
+    peak: Real = Field(default=0.3, gt=0, lt=1)
+    final: Real = Field(default=0.0, ge=0, le=1)
+
+    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
+        return schedules.one_cycle(step, total, start=self.start, peak=self.peak, final=self.final)
+
+
+Schedule = Annotated[
+    StepSchedule | LinearSchedule | CosineSchedule | OneCycleSchedule | PlateauSchedule,
+    Field(discriminator="kind"),
+]
+
+
+class NoWarmup(Section):
+    """The schedule applies from the first step."""
+
+    kind: Literal["none"] = "none"
+
+    def lr_at(self, step: int, scheduled: float, steps_per_epoch: int, *, below: bool) -> float:
+        return scheduled
+
+
+class LinearWarmup(Section):
+    """The learning rate rises in equal increments over `length`, on top of the schedule."""
+
+    kind: Literal["linear"]
+    length: Length
+
+    def lr_at(self, step: int, scheduled: float, steps_per_epoch: int, *, below: bool) -> float:
+        return scheduled * schedules.linear_warmup(step, self.length.steps(steps_per_epoch))
+
+
+class UntilErrorWarmup(Section):
+    """The learning rate stays at `lr` until the training error is below `below` percent.
+
+    Source: He et al. 2015, sec. 4.2, for the network of 110 layers. The error is that of the
+    batches since the last logged interval.
+    """
+
+    kind: Literal["until-error"]
+    lr: Real = Field(default=0.01, gt=0, le=100)
+    below: Real = Field(default=80.0, gt=0, lt=100)
+
+    def lr_at(self, step: int, scheduled: float, steps_per_epoch: int, *, below: bool) -> float:
+        return scheduled if below else self.lr
+
+
+Warmup = Annotated[NoWarmup | LinearWarmup | UntilErrorWarmup, Field(discriminator="kind")]
+
+
+class EvaluationSection(Section):
+    """How often, and on which part, the error is measured along training."""
+
+    every_epochs: Whole = Field(default=1, ge=1)
+    split: Literal["validation", "test"] = "validation"
+
+
+class CheckpointSection(Section):
+    """How often the state is saved, and how many saved states are kept.
+
+    `snapshots` more are kept for good, evenly spaced over the training, and one of its beginning:
+    what probes look at along training. Zero keeps none.
+    """
+
+    every: Length = Duration(1, "epochs")
+    keep: Whole = Field(default=1, ge=1)
+    snapshots: Whole = Field(default=0, ge=0, le=1000)

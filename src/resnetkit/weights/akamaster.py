@@ -1,0 +1,106 @@
+"""Weights of akamaster/pytorch_resnet_cifar10: the paper's CIFAR networks as `.th` files.
+
+What makes them different: names begin with `module.` and end with `linear` for the head; there is
+no `num_batches_tracked`; option A puts half of its zeros before the channels and half behind; and
+the images are normalized with the means and deviations of ImageNet.
+"""
+
+import re
+from io import BytesIO
+from pathlib import Path
+
+import torch
+
+from resnetkit.errors import ArchitectureError, WeightsError
+from resnetkit.models.blocks import Shortcut
+from resnetkit.models.zoo import Architecture, cifar
+from resnetkit.resizing import FULL
+from resnetkit.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, implied_classes, pixels
+from resnetkit.weights.layout import add_batch_counts
+from resnetkit.weights.network import TrainedNetwork, built
+from resnetkit.weights.tensors import Tensors
+
+__all__ = ["akamaster_bytes", "is_akamaster", "load_akamaster"]
+
+
+def is_akamaster(tensors: Tensors) -> bool:
+    """Returns whether the tensors of a file look like weights of this repository."""
+    names = set(tensors)
+    return {"conv1.weight", "linear.weight", "layer3.0.conv1.weight"} <= names and (
+        "layer4.0.conv1.weight" not in names
+    )
+
+
+def load_akamaster(path: Path, state: Tensors) -> TrainedNetwork:
+    """Builds the network from the tensors of one of these files.
+
+    Raises:
+        WeightsError: when the tensors are not exactly those of one of the paper's networks.
+    """
+    tensors = {our_name(name): tensor for name, tensor in state.items()}
+    if len(tensors) != len(state):
+        raise WeightsError(f"{path} names a tensor twice, in its own way and in torchvision's.")
+    architecture = architecture_of(path, tensors)
+    add_batch_counts(tensors)
+    sides = "zeros on both sides" if architecture.shortcut == "A" else "projections"
+    depth = 2 + sum(2 * count for count in architecture.depths)
+    return TrainedNetwork(
+        model=built(path, architecture, tensors),
+        architecture=architecture,
+        mean=pixels(IMAGENET_MEAN),
+        std=pixels(IMAGENET_STD),
+        class_names=implied_classes("CIFAR-10", architecture.num_classes),
+        image_size=(32, 32),
+        shown=1.0,
+        data="",
+        origin=(
+            f"ResNet-{depth} of akamaster/pytorch_resnet_cifar10: shortcuts of option"
+            f" {architecture.shortcut} ({sides}), images normalized with the constants of ImageNet"
+        ),
+        format="akamaster",
+        resize=FULL,
+    )
+
+
+def our_name(name: str) -> str:
+    """Returns our name of one of their tensors."""
+    return re.sub(r"^linear\.", "fc.", name.replace(".shortcut.", ".downsample."))
+
+
+def their_name(name: str) -> str:
+    """Returns their name of one of our tensors."""
+    return "module." + re.sub(r"^fc\.", "linear.", name.replace(".downsample.", ".shortcut."))
+
+
+def architecture_of(path: Path, tensors: Tensors) -> Architecture:
+    """Returns the network that the names and the head of the weights belong to."""
+    blocks = {name.split(".")[1] for name in tensors if re.match(r"layer1\.\d+\.", name)}
+    shortcut: Shortcut = "B" if any(".downsample." in name for name in tensors) else "A"
+    head = tensors["fc.weight"]
+    try:
+        return cifar(6 * len(blocks) + 2).with_options(
+            shortcut=shortcut, padding="split", num_classes=len(head) if head.dim() == 2 else 0
+        )
+    except ArchitectureError as error:
+        raise WeightsError(
+            f"{path} looks like a network of akamaster/pytorch_resnet_cifar10, but is none: {error}"
+        ) from error
+
+
+def akamaster_bytes(network: TrainedNetwork) -> bytes:
+    """Returns a `.th` file as their training writes it.
+
+    Raises:
+        WeightsError: when the stages are not equally deep, as theirs are.
+    """
+    depths = network.architecture.depths
+    if len(set(depths)) != 1:
+        raise WeightsError(f"akamaster's networks have equally deep stages: this one has {depths}.")
+    state = network.model.state_dict()
+    stream = BytesIO()
+    torch.save(
+        {"state_dict": {their_name(name): tensor.cpu() for name, tensor in state.items()}},
+        stream,
+        _use_new_zipfile_serialization=False,
+    )
+    return stream.getvalue()

@@ -1,0 +1,424 @@
+"""Weights of the authors, KaimingHe/deep-residual-networks: `.caffemodel` files.
+
+What makes them different: a BatchNorm layer holds sums and a factor, a Scale layer the learned
+part; the first convolution of ResNet-50 has a bias; blocks stride in the first 1x1 (v1); images are
+BGR and not divided; pooling is not padded and rounds up. From images the authors subtract the mean
+of each pixel, a file of its own.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnetkit.errors import WeightsError
+from resnetkit.models.zoo import known_as
+from resnetkit.resizing import FULL
+from resnetkit.weights.conventions import CONVENTIONS, imagenet_classes
+from resnetkit.weights.layout import (
+    STEM,
+    Layer,
+    Names,
+    Parts,
+    add_batch_counts,
+    check_nothing_left,
+    layers_in,
+    our_names,
+    put_layer,
+    recognized,
+    take,
+)
+from resnetkit.weights.network import TrainedNetwork, built
+from resnetkit.weights.protobuf import Fields, Value, field, group_fields, packed, unpacked, varint
+from resnetkit.weights.tensors import Tensors, check_values, is_safetensors, read_content
+
+__all__ = ["caffe_bytes", "is_caffe", "load_caffe"]
+
+# Numbers of fields in caffe.proto.
+NET_NAME, NET_LAYERS_V1, NET_LAYER = 1, 2, 100
+LAYER_NAME, LAYER_TYPE, LAYER_BOTTOM, LAYER_TOP, LAYER_BLOBS = 1, 2, 3, 4, 7
+CONVOLUTION_PARAM, POOLING_PARAM, BATCH_NORM_PARAM, SCALE_PARAM = 106, 121, 139, 142
+BLOB_SIZES_V1, BLOB_DATA, BLOB_SHAPE, BLOB_DOUBLES, SHAPE_SIZES = (1, 2, 3, 4), 5, 7, 8, 1
+CONVOLUTION_OUTPUTS, CONVOLUTION_BIAS, CONVOLUTION_PAD = 1, 2, 3
+CONVOLUTION_KERNEL, CONVOLUTION_STRIDE = 4, 6
+POOLING_KERNEL, POOLING_STRIDE, POOLING_PAD = 2, 3, 4
+NORM_EPS = 3
+
+MEAN_FILE = "ResNet_mean.binaryproto"
+LARGEST_NET = 2**30  # bytes; that of ResNet-152 has 240 MB
+LARGEST_MEAN = 2**21  # bytes; three channels of 224x224 pixels in float64 have 1.2 MB
+NUMBERED = (3, 4)  # stages whose blocks are called a, b1, b2, ... in networks of 101 and 152 layers
+MOST_LETTERED = 6  # blocks, of ResNet-50
+
+
+class Malformed(ValueError):
+    """A file that is none of Caffe's."""
+
+
+def is_caffe(beginning: bytes) -> bool:
+    """Returns whether a file begins as a NetParameter does: with its name or a layer."""
+    if is_safetensors(beginning):  # the length of its header may look like anything
+        return False
+    begins = [varint(number << 3 | 2) for number in (NET_NAME, NET_LAYERS_V1, NET_LAYER)]
+    return any(beginning.startswith(each) for each in begins)
+
+
+def names(numbered: bool) -> Names:
+    """Returns the authors' names of a convolution and its normalization.
+
+    Args:
+        numbered: whether blocks of stages 3 and 4 are a, b1, b2, ... instead of a, b, c, ....
+    """
+
+    def of_layer(layer: Layer) -> tuple[str, str]:
+        if layer == STEM:
+            return "conv1", "bn_conv1"
+        stage = layer.stage + 1
+        block = chr(ord("a") + layer.block) if layer.block < 26 else f"({layer.block})"
+        if numbered and stage in NUMBERED and layer.block:
+            block = f"b{layer.block}"
+        branch = f"branch2{'abc'[layer.number - 1]}" if layer.number else "branch1"
+        return f"res{stage}{block}_{branch}", f"bn{stage}{block}_{branch}"
+
+    return of_layer
+
+
+def scale_name(norm: str) -> str:
+    """Returns the name of the Scale layer behind a BatchNorm layer."""
+    return norm.replace("bn", "scale", 1)
+
+
+def load_caffe(path: Path) -> TrainedNetwork:
+    """Builds the network of a `.caffemodel`.
+
+    Raises:
+        WeightsError: when it is damaged, or its layers are not exactly those of such a network.
+    """
+    try:
+        return understood(path, read_layers(path))
+    except (ValueError, OSError) as error:
+        raise WeightsError(
+            f"{path} is damaged or not a file of weights: {str(error)[:150]}. Fetch it again."
+        ) from error
+
+
+def understood(path: Path, layers: dict[str, Fields]) -> TrainedNetwork:
+    """Builds the network of layers.
+
+    Raises:
+        WeightsError: when they are not exactly those of such a network.
+        ValueError: when one is damaged.
+    """
+    found = {name: blobs_of(layer) for name, layer in layers.items() if LAYER_BLOBS in layer}
+    naming = names("res3b1_branch2a" in found or "res4b1_branch2a" in found)
+    places = layers_in(list(found), naming)
+    tensors = tensors_of(path, found, places, naming)
+    architecture = recognized(
+        path,
+        tensors,
+        stride_in=stride_in(path, layers, places, naming),
+        pooling="ceil",
+        norm_eps=norm_eps(path, layers),
+    )
+    check_pooling(path, layers)
+    mean, words = mean_of(path)
+    return TrainedNetwork(
+        model=built(path, architecture, tensors),
+        architecture=architecture,
+        mean=mean,
+        std=torch.ones(3, 1, 1),
+        class_names=imagenet_classes(architecture.num_classes),
+        image_size=(224, 224),
+        data="",
+        origin=(
+            f"{known_as(architecture) or 'a residual network'} of Caffe, as the authors publish"
+            f" theirs: {'v1' if architecture.stride_in == '1x1' else 'v1.5'} (stride in the"
+            f" {architecture.stride_in}), statistics divided by their factor, first convolution"
+            f" turned from BGR to RGB, pooling rounded up, {words} subtracted from images"
+        ),
+        format="caffe",
+        resize=FULL,
+    )
+
+
+MOST_LAYERS = 5_000  # ResNet-152 has 700, a network of 1,001 layers would have 4,000
+
+
+def read_layers(path: Path) -> dict[str, Fields]:
+    """Returns the layers of a file by name.
+
+    Raises:
+        ValueError: when it is no NetParameter.
+        WeightsError: when it cannot be read.
+    """
+    net = group_fields(memoryview(read_content(path, LARGEST_NET)), MOST_LAYERS)
+    if NET_LAYERS_V1 in net:
+        raise Malformed(
+            "it was written by a Caffe of before 2015, which has no batch normalization"
+        )
+    layers: dict[str, Fields] = {}
+    for content in net.get(NET_LAYER, []):
+        layer = group_fields(content)
+        name = text(layer, LAYER_NAME)
+        if name in layers:
+            raise Malformed(f"it has two layers named '{name[:50]}'")
+        layers[name] = layer
+    if not layers:
+        raise Malformed("it has no layers")
+    return layers
+
+
+def text(message: Fields, number: int) -> str:
+    """Returns a text field; empty where there is none."""
+    value = last(message, number, b"")
+    if isinstance(value, int):
+        raise Malformed("a number stands where a text should")
+    return bytes(value).decode()
+
+
+def last(message: Fields, number: int, default: Any) -> Any:
+    """Returns the last value of a field, which is the one that counts."""
+    return message[number][-1] if number in message else default
+
+
+def blobs_of(layer: Fields) -> Tensors:
+    """Returns the tensors of a layer, named 0, 1, 2."""
+    return {str(number): blob(value) for number, value in enumerate(layer.get(LAYER_BLOBS, []))}
+
+
+def blob(message: Value) -> Tensor:
+    """Returns a BlobProto: its numbers in its shape.
+
+    Raises:
+        ValueError: when there are not as many numbers as the shape says.
+    """
+    found = group_fields(message)
+    kind = "<f8" if BLOB_DOUBLES in found else "<f4"
+    values = found.get(BLOB_DOUBLES, found.get(BLOB_DATA, []))
+    if any(isinstance(value, int) for value in values):
+        raise Malformed("whole numbers stand where weights should")
+    content = b"".join(value for value in values if not isinstance(value, int))
+    shape = blob_shape(found)
+    if math.prod(shape) * int(kind[-1]) != len(content) or not content:
+        raise Malformed(f"{len(content):,} bytes are no table of {str(shape)[:50]}")
+    numbers = np.frombuffer(content, dtype=kind).astype(np.float32)
+    return torch.from_numpy(numbers.reshape(shape))
+
+
+def blob_shape(found: Fields) -> tuple[int, ...]:
+    """Returns the sizes of a blob, in the present or the older way of writing them."""
+    if BLOB_SHAPE in found:
+        return tuple(unpacked(group_fields(found[BLOB_SHAPE][-1]).get(SHAPE_SIZES, [])))
+    return tuple(whole(last(found, number, 0)) for number in BLOB_SIZES_V1)
+
+
+def whole(value: Value) -> int:
+    """Returns a number that must be one."""
+    if not isinstance(value, int):
+        raise Malformed("bytes stand where a number should")
+    return value
+
+
+def tensors_of(path: Path, found: Parts, places: Iterable[Layer], naming: Names) -> Tensors:
+    """Returns the tensors of our network; every blob is used."""
+    tensors: Tensors = {}
+    for place in places:
+        convolution, norm = naming(place)
+        own = take(path, found, convolution, ("0",), optional=("1",))
+        bias = without_ones(own["1"], 1) if "1" in own else None
+        statistics = take(path, found, norm, ("0", "1", "2"))
+        scales = take(path, found, scale_name(norm), ("0", "1"))
+        factor = statistics["2"].flatten()
+        if len(factor) != 1:
+            raise WeightsError(f"{path}: the factor of '{norm}' has {len(factor)} values.")
+        # Caffe's own rule: a factor of 0 stands for statistics that were never gathered.
+        inverse = torch.zeros(()) if factor[0] == 0 else 1 / factor[0]
+        vectors = [scales["0"], scales["1"], statistics["0"] * inverse, statistics["1"] * inverse]
+        put_layer(
+            path,
+            tensors,
+            place,
+            (own["0"], bias),
+            [without_ones(vector, 1) for vector in vectors],
+        )
+    add_head(path, found, tensors)
+    check_nothing_left(path, found)
+    if tensors["conv1.weight"].dim() == 4:
+        tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)  # BGR to RGB
+    add_batch_counts(tensors)
+    return tensors
+
+
+def add_head(path: Path, found: Parts, tensors: Tensors) -> None:
+    """Adds the head, which is called fc and its number of classes."""
+    heads = [name for name in found if name.startswith("fc")]
+    if len(heads) != 1:
+        raise WeightsError(f"{path} has {len(heads)} layers named fc...: expected one, the head.")
+    own = take(path, found, heads[0], ("0", "1"))
+    tensors["fc.weight"] = without_ones(own["0"], 2)
+    tensors["fc.bias"] = without_ones(own["1"], 1)
+
+
+def without_ones(tensor: Tensor, dimensions: int) -> Tensor:
+    """Returns a tensor without the sizes of 1 that older files put before its own."""
+    while tensor.dim() > dimensions and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    return tensor
+
+
+def stride_in(path: Path, layers: dict[str, Fields], places: Iterable[Layer], naming: Names) -> str:
+    """Returns where the blocks stride: as their layers say, else in the first 1x1, as the authors'.
+
+    Raises:
+        WeightsError: when some stride elsewhere.
+    """
+    found = set()
+    for stage in {place.stage for place in places if place.stage > 1}:
+        strides = [
+            stride_of(layers[naming(Layer(stage, 0, number))[0]])
+            for number in (1, 2)
+            if naming(Layer(stage, 0, number))[0] in layers
+        ]
+        found.add(tuple(strides))
+    known = {(2, 1): "1x1", (1, 2): "3x3", (0, 0): "1x1"}
+    if len(found) == 1 and (only := found.pop()) in known:
+        return known[only]
+    if not found and not any(place.stage > 1 for place in places):
+        return "1x1"
+    raise WeightsError(
+        f"{path} has blocks with the strides {sorted(found)}: expected 2 in the first 1x1 (v1) or"
+        " in the 3x3 (v1.5) of the first block of each stage."
+    )
+
+
+def stride_of(layer: Fields) -> int:
+    """Returns the stride of a convolution; 0 where the file holds weights alone."""
+    if CONVOLUTION_PARAM not in layer:
+        return 0
+    strides = unpacked(parameters(layer, CONVOLUTION_PARAM).get(CONVOLUTION_STRIDE, []))
+    return strides[0] if strides else 1
+
+
+def parameters(layer: Fields, number: int) -> Fields:
+    """Returns the parameters of a layer.
+
+    Raises:
+        ValueError: when they are no message.
+    """
+    return group_fields(layer[number][-1])
+
+
+def norm_eps(path: Path, layers: dict[str, Fields]) -> float:
+    """Returns what all BatchNorm layers add to the variance: 1e-5 unless they say otherwise."""
+    found = set()
+    for layer in layers.values():
+        if BATCH_NORM_PARAM in layer:
+            written = last(parameters(layer, BATCH_NORM_PARAM), NORM_EPS, b"")
+            content = b"" if isinstance(written, int) else bytes(written)
+            # The shortest number that is the same in float32: 1e-5, not 9.99999975e-06.
+            found.add(float(str(np.frombuffer(content, "<f4")[0])) if len(content) == 4 else 1e-5)
+    if len(found) > 1:
+        raise WeightsError(
+            f"{path} adds {sorted(found)} to variances: expected the same everywhere."
+        )
+    return found.pop() if found else 1e-5
+
+
+def check_pooling(path: Path, layers: dict[str, Fields]) -> None:
+    """Checks that the stem pools as the authors' does, where the file says how."""
+    if "pool1" in layers and POOLING_PARAM in layers["pool1"]:
+        said = parameters(layers["pool1"], POOLING_PARAM)
+        expected = {POOLING_KERNEL: 3, POOLING_STRIDE: 2, POOLING_PAD: 0}
+        defaults = {POOLING_KERNEL: 3, POOLING_STRIDE: 1, POOLING_PAD: 0}
+        found = {number: last(said, number, defaults[number]) for number in expected}
+        if found != expected:
+            raise WeightsError(
+                f"{path} pools otherwise after the first convolution than the authors' networks:"
+                " expected windows of 3, a stride of 2 and no padding."
+            )
+
+
+def mean_of(path: Path) -> tuple[Tensor, str]:
+    """Returns what is subtracted from images: the mean image that lies beside, else its channels'.
+
+    Raises:
+        WeightsError: when the mean image is damaged.
+    """
+    beside = path.with_name(MEAN_FILE)
+    if not os.path.lexists(beside):  # a broken link is an error
+        mean = CONVENTIONS["caffe"].mean
+        assert mean is not None
+        return mean, f"the mean of each channel ({MEAN_FILE} does not lie beside it)"
+    try:
+        image = without_ones(blob(memoryview(read_content(beside, LARGEST_MEAN))), 3)
+    except ValueError as error:
+        raise WeightsError(f"{beside} is damaged: {str(error)[:150]}.") from error
+    if image.shape != (3, 224, 224):
+        raise WeightsError(f"{beside} has the shape {tuple(image.shape)}, expected (3, 224, 224).")
+    check_values(beside, {"mean": image})
+    return image.flip(0), f"the mean image of {MEAN_FILE} beside it"
+
+
+def caffe_bytes(network: TrainedNetwork, path: Path) -> bytes:
+    """Returns a NetParameter: names, kinds and parameters of layers with weights, and the weights.
+
+    Raises:
+        WeightsError: when a mean image in the same folder would be taken for the network's.
+    """
+    if os.path.lexists(path.with_name(MEAN_FILE)):
+        raise WeightsError(
+            f"{path.with_name(MEAN_FILE)} lies in that folder and would be taken for this network's"
+            " mean. Choose another folder."
+        )
+    state = {name: tensor.cpu() for name, tensor in network.model.state_dict().items()}
+    state["conv1.weight"] = state["conv1.weight"].flip(1)  # RGB to BGR
+    depths = network.architecture.depths
+    naming = names(max(depths) > MOST_LETTERED)
+    content = [field(NET_NAME, known_as(network.architecture) or "resnet")]
+    for place in layers_in({name.rpartition(".")[0] for name in state}, our_names):
+        content += layers_of(network, state, place, naming)
+        if place == STEM:
+            pooling = field(POOLING_KERNEL, 3) + field(POOLING_STRIDE, 2)
+            content.append(layer_bytes("pool1", "Pooling", [], {POOLING_PARAM: pooling}))
+    head = [state["fc.weight"], state["fc.bias"]]
+    content.append(layer_bytes(f"fc{len(state['fc.bias'])}", "InnerProduct", head, {}))
+    return b"".join(content)
+
+
+def layers_of(
+    network: TrainedNetwork, state: Tensors, place: Layer, naming: Names
+) -> Iterable[bytes]:
+    """Yields a convolution, its BatchNorm and its Scale layer."""
+    (convolution, norm), (ours, our_norm) = naming(place), our_names(place)
+    module: Any = network.model.get_submodule(ours)
+    said = (
+        field(CONVOLUTION_OUTPUTS, module.out_channels)
+        + field(CONVOLUTION_BIAS, 0)
+        + packed(CONVOLUTION_PAD, module.padding[:1])
+        + packed(CONVOLUTION_KERNEL, module.kernel_size[:1])
+        + packed(CONVOLUTION_STRIDE, module.stride[:1])
+    )
+    weight = [state[f"{ours}.weight"]]
+    yield layer_bytes(convolution, "Convolution", weight, {CONVOLUTION_PARAM: said})
+    statistics = [state[f"{our_norm}.running_mean"], state[f"{our_norm}.running_var"]]
+    yield layer_bytes(norm, "BatchNorm", [*statistics, torch.ones(1)], {BATCH_NORM_PARAM: b""})
+    learned = [state[f"{our_norm}.weight"], state[f"{our_norm}.bias"]]
+    yield layer_bytes(scale_name(norm), "Scale", learned, {SCALE_PARAM: field(2, 1)})
+
+
+def layer_bytes(
+    name: str, kind: str, blobs: Sequence[Tensor], parameters: dict[int, bytes]
+) -> bytes:
+    """Returns a layer as a field of a NetParameter."""
+    parts = [field(LAYER_NAME, name), field(LAYER_TYPE, kind)]
+    for tensor in blobs:
+        shape = field(BLOB_SHAPE, packed(SHAPE_SIZES, tuple(tensor.shape)))
+        data = field(BLOB_DATA, tensor.contiguous().numpy().astype("<f4").tobytes())
+        parts.append(field(LAYER_BLOBS, shape + data))
+    parts += [field(number, said) for number, said in parameters.items()]
+    return field(NET_LAYER, b"".join(parts))

@@ -1,0 +1,146 @@
+"""The tensors of a Keras file, read in a process of its own.
+
+The library that reads HDF5 is not made for files that lie: some changed bytes let it turn in
+circles for ever. A process can be stopped, which a call cannot. So this module is also a program:
+`python -m resnetkit.weights.hdf5 FILE` writes the tensors as safetensors to its output.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from resnetkit.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["check_installed", "read_layers"]
+
+SECONDS = 20.0  # to start, and to look through the file
+BYTES_PER_SECOND = 10e6  # of a slow disk
+REFUSED = 3  # exit code: stderr says why
+LARGEST_ATTRIBUTE = 10_000  # names
+
+
+def check_installed() -> None:
+    """Checks that h5py is there.
+
+    Raises:
+        UsageError: when it is not.
+    """
+    if sys.modules.get("h5py", ...) is None or importlib.util.find_spec("h5py") is None:
+        raise UsageError(
+            "Keras files need h5py, which is not installed: pip install 'resnetkit[keras]'."
+        )
+
+
+def read_layers(path: Path) -> bytes:
+    """Returns the weights of a Keras file as safetensors, named `layer/part`.
+
+    Raises:
+        WeightsError: when it is damaged, or not laid out as `keras.applications` lays it out.
+        UsageError: when h5py is missing.
+    """
+    check_installed()
+    paths = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            # -P: nothing in the folder where the command is called is imported.
+            [sys.executable, "-P", "-m", "resnetkit.weights.hdf5", str(path.resolve())],
+            capture_output=True,
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            timeout=SECONDS + path.stat().st_size / BYTES_PER_SECOND,
+        )
+    except subprocess.TimeoutExpired:
+        raise WeightsError(
+            f"{path} is damaged: reading it does not come to an end. Fetch it again."
+        ) from None
+    if done.returncode == REFUSED:
+        raise WeightsError(f"{path} {done.stderr.decode(errors='replace').strip()}")
+    if done.returncode:
+        raise WeightsError(f"{path} is damaged or not a file of weights. Fetch it again.")
+    return done.stdout
+
+
+def main(path: str) -> None:
+    """Writes the weights of a file to stdout."""
+    import h5py
+    import safetensors.numpy
+
+    with h5py.File(path, "r") as file:
+        root = member(file, "model_weights") if "model_weights" in file else file
+        if "layer_names" not in root.attrs and "layer_names0" not in root.attrs:
+            refuse(
+                "names no layers, as files of keras.applications do: save_weights of Keras 3 writes"
+                " others. Write it with model.save('NAME.h5'), or fetch the published file."
+            )
+        arrays: dict[str, numpy.ndarray[Any, Any]] = {}
+        remaining = os.path.getsize(path)
+        for layer in names(root, "layer_names"):
+            group = member(root, layer)
+            for weight in names(group, "weight_names"):
+                name = f"{layer}/{weight.rpartition('/')[2].removesuffix(':0')}"
+                if name in arrays:
+                    refuse(f"holds '{name}' twice.")
+                dataset = member(group, weight)
+                arrays[name] = values(dataset, name, remaining)
+                remaining -= dataset.nbytes  # which several names may lead to
+    if not arrays:
+        refuse("holds no weights.")
+    sys.stdout.buffer.write(safetensors.numpy.save(arrays))
+
+
+def names(group: Any, attribute: str) -> list[str]:
+    """Returns the names in an attribute, which long lists spread over several."""
+    keys = [attribute] if attribute in group.attrs else []
+    while f"{attribute}{len(keys)}" in group.attrs:
+        keys.append(f"{attribute}{len(keys)}")
+    found: list[str] = []
+    for key in keys:
+        if group.attrs.get_id(key).get_space().get_simple_extent_npoints() > LARGEST_ATTRIBUTE:
+            refuse(f"has too many names in '{key}'.")
+        found += [
+            each.decode() if isinstance(each, bytes) else str(each) for each in group.attrs[key]
+        ]
+    return found
+
+
+def member(group: Any, path: str) -> Any:
+    """Returns what lies at a path below a group; nothing that lies in another file is opened."""
+    import h5py
+
+    for part in filter(None, path.split("/")):
+        if not isinstance(group, h5py.Group) or part not in group:
+            refuse(f"lacks '{path}'.")
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            refuse(f"only points to '{path}', which lies elsewhere.")
+        group = group[part]
+    return group
+
+
+def values(dataset: Any, name: str, most_bytes: int) -> "numpy.ndarray[Any, Any]":
+    """Returns the numbers of a dataset, all of which lie in the file beside those read before."""
+    import h5py
+    import numpy
+
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.shape is None:
+        refuse(f"holds no table of numbers in '{name}'.")
+    if dataset.external or dataset.is_virtual or dataset.nbytes > most_bytes:
+        refuse(f"does not hold '{name}' whole.")
+    return numpy.asarray(dataset[()], dtype="<f4").reshape(dataset.shape)
+
+
+def refuse(words: str) -> NoReturn:
+    """Ends the process with the rest of a sentence that begins with the path."""
+    print(words, file=sys.stderr)
+    raise SystemExit(REFUSED)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

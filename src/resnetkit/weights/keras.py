@@ -1,0 +1,180 @@
+"""Weights of keras.applications: ResNet50, ResNet101 and ResNet152 as `.h5` files.
+
+What makes them different: every convolution has a bias, kernels are (height, width, inputs,
+outputs), blocks stride in the first 1x1 (v1), images are BGR and not divided, and batch
+normalization adds 1.001e-5.
+"""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from resnetkit.errors import WeightsError
+from resnetkit.models.zoo import known_as
+from resnetkit.resizing import FULL
+from resnetkit.weights.conventions import CONVENTIONS, KERAS_NORM_EPS, imagenet_classes
+from resnetkit.weights.hdf5 import check_installed, read_layers
+from resnetkit.weights.layout import (
+    STEM,
+    Layer,
+    Parts,
+    add_batch_counts,
+    check_nothing_left,
+    layers_in,
+    our_names,
+    put_layer,
+    recognized,
+    take,
+)
+from resnetkit.weights.network import TrainedNetwork, built
+from resnetkit.weights.tensors import Tensors
+
+__all__ = ["is_keras", "keras_bytes", "load_keras"]
+
+HEAD = "predictions"
+CONVOLUTION = ("kernel", "bias")
+NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def names(layer: Layer) -> tuple[str, str]:
+    """Returns the names of a convolution and its normalization in keras.applications."""
+    block = f"conv{layer.stage + 1}_block{layer.block + 1}_{layer.number}"
+    place = "conv1" if layer == STEM else block
+    return f"{place}_conv", f"{place}_bn"
+
+
+def is_keras(beginning: bytes) -> bool:
+    """Returns whether a file begins as HDF5 does."""
+    return beginning.startswith(b"\x89HDF\r\n\x1a\n")
+
+
+def load_keras(path: Path) -> TrainedNetwork:
+    """Builds the network of a file of keras.applications.
+
+    Raises:
+        WeightsError: when the layers are not exactly those of such a network.
+        UsageError: when h5py is missing.
+    """
+    found = layers_of(path)
+    tensors: Tensors = {}
+    for layer in layers_in(list(found), names):
+        convolution, norm = names(layer)
+        own, statistics = take(path, found, convolution, CONVOLUTION), take(path, found, norm, NORM)
+        weight = turned(path, convolution, own["kernel"], (3, 2, 0, 1))
+        put_layer(path, tensors, layer, (weight, own["bias"]), [statistics[part] for part in NORM])
+    own = take(path, found, HEAD, CONVOLUTION)
+    tensors["fc.weight"] = turned(path, HEAD, own["kernel"], (1, 0))
+    tensors["fc.bias"] = own["bias"]
+    check_nothing_left(path, found)
+    tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)  # BGR to RGB
+    add_batch_counts(tensors)
+    architecture = recognized(path, tensors, stride_in="1x1", norm_eps=KERAS_NORM_EPS)
+    convention = CONVENTIONS["keras"]
+    assert convention.mean is not None
+    assert convention.std is not None
+    return TrainedNetwork(
+        model=built(path, architecture, tensors),
+        architecture=architecture,
+        mean=convention.mean,
+        std=convention.std,
+        class_names=imagenet_classes(architecture.num_classes),
+        image_size=(224, 224),
+        data="",
+        origin=(
+            f"{known_as(architecture) or 'a residual network'} of keras.applications, v1 (stride in"
+            " the 1x1) as all of these, biases folded into the running means, first convolution"
+            " turned from BGR to RGB, only the mean subtracted from images"
+        ),
+        format="keras",
+        resize=FULL,
+    )
+
+
+def layers_of(path: Path) -> Parts:
+    """Returns the tensors of a file by layer and part."""
+    try:
+        flat = safetensors.torch.load(read_layers(path))
+    except (SafetensorError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or not a file of weights.") from error
+    found: Parts = {}
+    for name, tensor in flat.items():
+        layer, _, part = name.rpartition("/")
+        found.setdefault(layer, {})[part] = tensor
+    return found
+
+
+def turned(path: Path, name: str, kernel: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Returns a kernel with its dimensions in another order."""
+    if kernel.dim() != len(order):
+        raise WeightsError(
+            f"{path}: the kernel of '{name}' has the shape {tuple(kernel.shape)}, expected"
+            f" {len(order)} sizes."
+        )
+    return kernel.permute(order)
+
+
+def keras_bytes(network: TrainedNetwork, path: Path) -> bytes:
+    """Returns a file as keras.applications publishes them; the biases of convolutions are zero.
+
+    Raises:
+        WeightsError: when Keras would take the name for another format.
+        UsageError: when h5py is missing.
+    """
+    if path.suffix not in (".h5", ".hdf5") or path.name.endswith(".weights.h5"):
+        raise WeightsError(
+            f"Keras would not read {path.name} as such a file: end the name in .h5, and not in"
+            " .weights.h5."
+        )
+    check_installed()
+    import h5py
+
+    stream = BytesIO()
+    with h5py.File(stream, "w") as file:
+        found = their_layers(network)
+        file.attrs["layer_names"] = np.array(list(found), dtype="S")
+        file.attrs["backend"] = b"tensorflow"
+        file.attrs["keras_version"] = b"2.2.4"
+        for layer, parts in found.items():
+            group: Any = file.create_group(layer)
+            group.attrs["weight_names"] = np.array([f"{layer}/{part}:0" for part in parts], "S")
+            for part, tensor in parts.items():
+                group[f"{layer}/{part}:0"] = tensor.contiguous().numpy()
+    return stream.getvalue()
+
+
+WRITTEN_IN = ((1, 0), (1, 1), (2, 0), (2, 1), (0, 0), (3, 0), (0, 1), (3, 1))
+"""Number of the convolution, and whether its normalization, in the order of Keras' own layers:
+Keras reads by order, not by name."""
+
+
+def their_layers(network: TrainedNetwork) -> Parts:
+    """Returns the tensors of a network in Keras' layers and parts, in Keras' order."""
+    state = {name: tensor.cpu() for name, tensor in network.model.state_dict().items()}
+    state["conv1.weight"] = state["conv1.weight"].flip(1)  # RGB to BGR
+    places = layers_in({name.rpartition(".")[0] for name in state}, our_names)
+    pairs = [(place, is_norm) for place in places for is_norm in (0, 1)]
+    pairs.sort(key=lambda pair: (pair[0].stage, pair[0].block, rank(*pair)))
+    found: Parts = {}
+    for place, is_norm in pairs:
+        ours, theirs = our_names(place)[is_norm], names(place)[is_norm]
+        if is_norm:
+            parts = ("weight", "bias", "running_mean", "running_var")
+            found[theirs] = {
+                part: state[f"{ours}.{our}"] for part, our in zip(NORM, parts, strict=True)
+            }
+        else:
+            kernel = state[f"{ours}.weight"].permute(2, 3, 1, 0)
+            found[theirs] = {"kernel": kernel, "bias": torch.zeros(kernel.shape[3])}
+    found[HEAD] = {"kernel": state["fc.weight"].T, "bias": state["fc.bias"]}
+    return found
+
+
+def rank(layer: Layer, is_norm: int) -> int:
+    """Returns when Keras comes to a layer of a block."""
+    return WRITTEN_IN.index((layer.number, is_norm))

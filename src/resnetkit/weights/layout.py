@@ -1,0 +1,246 @@
+"""What the readers of all formats share: the places of layers, and the network they make up."""
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnetkit.errors import ArchitectureError, WeightsError
+from resnetkit.models.zoo import Architecture, BlockName
+from resnetkit.weights.tensors import Tensors, check_plain
+
+__all__ = [
+    "Layer",
+    "Names",
+    "Parts",
+    "add_batch_counts",
+    "check_nothing_left",
+    "layers_in",
+    "our_names",
+    "put_layer",
+    "recognized",
+    "take",
+    "with_head",
+]
+
+LARGEST = 10_000  # depth of a stage and width that a network may have
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The place of a convolution and its normalization.
+
+    Attributes:
+        stage: from 1; 0 is the stem.
+        block: of the stage, from 0.
+        number: of the convolution in F, from 1; 0 is the projection of the shortcut.
+    """
+
+    stage: int
+    block: int
+    number: int
+
+
+STEM = Layer(0, 0, 1)
+
+Names = Callable[[Layer], tuple[str, str]]
+"""Names in a format of a layer's convolution and of its normalization."""
+
+Parts = dict[str, Tensors]
+"""Tensors of a file by layer, then by part, such as kernel and bias."""
+
+
+def our_names(layer: Layer) -> tuple[str, str]:
+    """Returns our names of a convolution and its normalization, which are torchvision's."""
+    if layer == STEM:
+        return "conv1", "bn1"
+    block = f"layer{layer.stage}.{layer.block}"
+    if layer.number == 0:
+        return f"{block}.downsample.0", f"{block}.downsample.1"
+    return f"{block}.conv{layer.number}", f"{block}.bn{layer.number}"
+
+
+def layers_in(found: Container[str], names: Names) -> list[Layer]:
+    """Returns the layers of a file from the stem to the last block, as far as they go on."""
+    layers = [STEM]
+    for stage in count(1):
+        for block in count():
+            places = [Layer(stage, block, number) for number in (1, 2, 3, 0)]
+            own = [place for place in places if names(place)[0] in found]
+            if not own:
+                break
+            layers += own
+        if block == 0:
+            return layers
+    raise AssertionError("stages end")
+
+
+def take(
+    path: Path, found: Parts, layer: str, parts: Sequence[str], *, optional: Sequence[str] = ()
+) -> Tensors:
+    """Takes a layer out of a file's, with all its parts and perhaps the optional ones.
+
+    Raises:
+        WeightsError: when a part is missing, or there is one more.
+    """
+    own = found.pop(layer, {})
+    for part in parts:
+        if part not in own:
+            raise WeightsError(f"{path} lacks '{part}' of the layer '{layer}'.")
+    for part in own:
+        if part not in (*parts, *optional):
+            raise WeightsError(
+                f"{path} has '{part}' in the layer '{layer}', for which there is no use."
+            )
+    return own
+
+
+def check_nothing_left(path: Path, found: Parts) -> None:
+    """Checks that every layer of a file was taken.
+
+    Raises:
+        WeightsError: with the first names that were not.
+    """
+    if found:
+        names = sorted(found)
+        raise WeightsError(
+            f"{path} has no use for {len(names)} layer(s) of the network it was recognized as:"
+            f" {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}."
+        )
+
+
+def put_layer(
+    path: Path,
+    tensors: Tensors,
+    layer: Layer,
+    convolution: tuple[Tensor, Tensor | None],
+    norm: Sequence[Tensor],
+) -> None:
+    """Adds a convolution and its normalization under our names.
+
+    Normalizing w * x + b with the mean m is normalizing w * x with the mean m - b.
+
+    Args:
+        path: of the file.
+        tensors: of the network, added to.
+        layer: the place.
+        convolution: weight (outputs, inputs, height, width) and bias, or None.
+        norm: weight, bias, mean and variance, each (outputs,).
+
+    Raises:
+        WeightsError: when the bias does not fit the mean.
+    """
+    our_convolution, our_norm = our_names(layer)
+    weight, bias = convolution
+    scale, shift, mean, variance = norm
+    if bias is not None:
+        if bias.shape != mean.shape:
+            raise WeightsError(
+                f"{path}: the bias of '{our_convolution}' has the shape {tuple(bias.shape)},"
+                f" expected {tuple(mean.shape)}."
+            )
+        mean = mean - bias
+    tensors[f"{our_convolution}.weight"] = weight
+    parts = ("weight", "bias", "running_mean", "running_var")
+    for part, tensor in zip(parts, (scale, shift, mean, variance), strict=True):
+        tensors[f"{our_norm}.{part}"] = tensor
+
+
+def add_batch_counts(tensors: Tensors) -> None:
+    """Adds what some files lack: the batches counted, which change nothing in use."""
+    for name in [name for name in tensors if name.endswith(".running_mean")]:
+        counted = name.removesuffix("running_mean") + "num_batches_tracked"
+        tensors.setdefault(counted, torch.tensor(0))
+
+
+def with_head(path: Path, tensors: Tensors) -> bool:
+    """Returns whether tensors have a head; where there is none, one of zeros for a class is added.
+
+    Raises:
+        WeightsError: when the head is not a single layer.
+    """
+    names = sorted(name for name in tensors if name.startswith(("fc.", "head.", "classifier.")))
+    if {"fc.weight", "fc.bias"} <= set(names):
+        return True
+    if names:
+        raise WeightsError(
+            f"{path} has another head than one layer: {', '.join(names[:6])}. Expected fc.weight"
+            " and fc.bias; without any of them the rest is read, to start from or for features."
+        )
+    last = [name for name in tensors if name.startswith("layer") and name.endswith(".weight")]
+    widths = [len(tensors[name]) for name in last if tensors[name].dim() == 4]
+    width = max(widths, default=1)
+    tensors["fc.weight"], tensors["fc.bias"] = torch.zeros(1, width), torch.zeros(1)
+    return False
+
+
+def recognized(path: Path, tensors: Tensors, **options: Any) -> Architecture:
+    """Returns the network with the 7x7 stem that tensors with our names belong to.
+
+    Args:
+        path: of the file.
+        tensors: under our names; whether they are complete is not checked.
+        **options: of the architecture that no tensor shows.
+
+    Raises:
+        WeightsError: when they cannot be of such a network.
+    """
+    check_plain(path, tensors)
+    head, stem = shape_of(path, tensors, "fc.weight", 2), shape_of(path, tensors, "conv1.weight", 4)
+    if stem[2:] == (3, 3):
+        raise WeightsError(
+            f"{path} begins with a 3x3 convolution, and does not say whether pooling follows:"
+            " expected the 7x7 one of networks for ImageNet."
+        )
+    block: BlockName = "bottleneck" if "layer1.0.conv3.weight" in tensors else "basic"
+    last, expansion = (3, 4) if block == "bottleneck" else (2, 1)
+    depths = blocks_of_stages(tensors)
+    widths = tuple(
+        shape_of(path, tensors, f"layer{stage}.0.conv{last}.weight", 4)[0] // expansion
+        for stage in range(1, len(depths) + 1)
+    )
+    groups, base_width = 1, 64
+    if block == "bottleneck":
+        inner, group_width = shape_of(path, tensors, "layer1.0.conv2.weight", 4)[:2]
+        groups = inner // max(group_width, 1)
+        base_width = group_width * 64 // max(widths[0], 1)
+    try:
+        if not all(0 < value <= LARGEST for value in (*depths, *widths)) or not depths:
+            raise ArchitectureError(f"it has the depths {depths} and the widths {widths}.")
+        return Architecture(block, depths, widths, "7x7", 224, False).with_options(
+            groups=groups,
+            base_width=base_width,
+            num_classes=head[0],
+            in_channels=stem[1],
+            **options,
+        )
+    except ArchitectureError as error:
+        raise WeightsError(f"{path} looks like a residual network, but is none: {error}") from error
+
+
+def blocks_of_stages(tensors: Tensors) -> tuple[int, ...]:
+    """Returns how many blocks each stage has."""
+    depths: list[int] = []
+    for layer in layers_in({name.removesuffix(".weight") for name in tensors}, our_names):
+        depths += [0] * (layer.stage - len(depths))
+        if layer.stage:
+            depths[-1] = layer.block + 1
+    return tuple(depths)
+
+
+def shape_of(path: Path, tensors: Tensors, name: str, dimensions: int) -> tuple[int, ...]:
+    """Returns the shape of a tensor that must be there.
+
+    Raises:
+        WeightsError: when it is not, or has another number of dimensions.
+    """
+    if name not in tensors:
+        raise WeightsError(f"{path} lacks '{name}'.")
+    shape = tuple(tensors[name].shape)
+    if len(shape) != dimensions:
+        raise WeightsError(f"{path}: '{name}' has the shape {shape}, expected {dimensions} sizes.")
+    return shape

@@ -1,0 +1,205 @@
+"""The table of published weights, and where in the caches of their libraries each one lies."""
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from resnetkit.errors import StorageError, WeightsError, did_you_mean
+from resnetkit.models.zoo import ARCHITECTURES
+from resnetkit.storage import path_in_home
+from resnetkit.untrusted import read_bounded
+from resnetkit.weights.conventions import variant_of
+
+__all__ = ["Published", "find_published", "hub_address", "hub_cache", "published", "similar"]
+
+# Plain networks of timm under the Apache or BSD license: the repositories timm/ARCHITECTURE.TAG.
+TIMM_TAGS = {
+    "resnet18": "a1_in1k a2_in1k a3_in1k gluon_in1k tv_in1k",
+    "resnet34": "a1_in1k a2_in1k a3_in1k bt_in1k gluon_in1k ra4_e3600_r224_in1k tv_in1k",
+    "resnet50": "a1_in1k a1h_in1k a2_in1k a3_in1k am_in1k b1k_in1k b2k_in1k bt_in1k c1_in1k c2_in1k"
+    " d_in1k gluon_in1k ra_in1k ram_in1k tv2_in1k tv_in1k",
+    "resnet101": "a1_in1k a1h_in1k a2_in1k a3_in1k gluon_in1k tv2_in1k tv_in1k",
+    "resnet152": "a1_in1k a1h_in1k a2_in1k a3_in1k gluon_in1k tv2_in1k tv_in1k",
+    "resnext50_32x4d": "a1_in1k a1h_in1k a2_in1k a3_in1k gluon_in1k ra_in1k tv2_in1k tv_in1k",
+    "wide_resnet50_2": "racm_in1k tv2_in1k tv_in1k",
+}
+MAX_REFERENCE_BYTES = 1000  # of a file with the name of a commit
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights that their library publishes.
+
+    Attributes:
+        name: by which they are asked for: ARCHITECTURE.WEIGHTS, as their library calls them.
+        library: torchvision or timm.
+        files: their names; the first is the one with the tensors.
+        source: the address of torchvision's file, or the repository on the Hub.
+        megabytes: to be fetched, as torchvision says it; of timm's, from the number of parameters.
+        accuracy: top-1 on ImageNet in percent, as torchvision says it; None: nobody says.
+        sha256: the beginning, which torchvision puts into the file's name; empty where only the
+            server says what the file must hash to.
+        shown: share of an image's shorter side that was shown for that accuracy; 0: the file says.
+    """
+
+    name: str
+    library: str
+    files: tuple[str, ...]
+    source: str
+    megabytes: float
+    accuracy: float | None
+    sha256: str
+    shown: float
+
+    @property
+    def variant(self) -> str:
+        """Returns v1.5, which both libraries build; empty for networks that know no difference."""
+        return variant_of(ARCHITECTURES[self.name.partition(".")[0]])
+
+    @property
+    def folder(self) -> Path:
+        """Returns the folder of the cache: of torch.hub's files, or of one repository's.
+
+        Raises:
+            StorageError: when that is in the home of a user who has none.
+        """
+        if self.library == "torchvision":
+            return path_in_home(torch.hub.get_dir(), "TORCH_HOME") / "checkpoints"
+        return hub_cache() / f"models--{self.source.replace('/', '--')}"
+
+    @property
+    def place(self) -> Path | None:
+        """Returns the file or folder that `load_network` reads; None: not on this machine."""
+        try:
+            return self.place_in(self.folder)
+        except StorageError:
+            return None
+
+    def place_in(self, folder: Path) -> Path | None:
+        """Returns what of the cache's folder `load_network` reads; None: it is not there."""
+        if self.library == "torchvision":
+            path = folder / self.files[0]
+            return path if path.is_file() else None
+        try:
+            content = read_bounded(folder / "refs" / "main", MAX_REFERENCE_BYTES)
+            commit = content.decode("ascii").strip()
+        except (OSError, ValueError):
+            return None
+        snapshot = folder / "snapshots" / commit
+        whole = COMMIT.fullmatch(commit) and all((snapshot / file).is_file() for file in self.files)
+        return snapshot if whole else None
+
+    def located(self) -> Path:
+        """Returns the file or folder that `load_network` reads.
+
+        Raises:
+            WeightsError: when it is not on this machine.
+        """
+        try:
+            folder = self.folder
+        except StorageError as error:
+            raise WeightsError(f"the weights '{self.name}' are not here: {error}") from error
+        place = self.place_in(folder)
+        if place is None:
+            raise WeightsError(
+                f"the weights '{self.name}' are not on this machine (looked in {folder}):"
+                f" 'resnet weights fetch {self.name}' brings their {self.megabytes:,.0f} MB."
+            )
+        return place
+
+
+def hub_cache() -> Path:
+    """Returns where files of the Hub are kept: HF_HUB_CACHE, HF_HOME/hub or the XDG cache.
+
+    Raises:
+        StorageError: when none is set, and this user has no home.
+    """
+    general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{general}/huggingface"
+    path = os.path.expandvars(os.environ.get("HF_HUB_CACHE") or f"{home}/hub")
+    return path_in_home(path, "HF_HOME")
+
+
+def hub_address() -> str:
+    """Returns the address of the Hub: HF_ENDPOINT or the official one."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+@functools.cache
+def published() -> Mapping[str, Published]:
+    """Returns the published weights of networks that we have, by name."""
+    entries = [*torchvision_weights(), *timm_weights()]
+    return MappingProxyType({entry.name: entry for entry in entries})
+
+
+def torchvision_weights() -> list[Published]:
+    """Returns what torchvision says of its weights."""
+    from torchvision import models
+
+    return [
+        Published(
+            name=f"{name}.{weights.name}",
+            library="torchvision",
+            files=(weights.url.rpartition("/")[2],),
+            source=weights.url,
+            megabytes=weights.meta["_file_size"] * 2**20 / 1e6,
+            accuracy=weights.meta["_metrics"]["ImageNet-1K"]["acc@1"],
+            sha256=weights.url.rpartition("-")[2].removesuffix(".pth"),
+            shown=share_shown(weights.transforms()),
+        )
+        for name in ARCHITECTURES
+        if name in models.list_models(module=models)
+        for weights in models.get_model_weights(name)
+    ]
+
+
+def share_shown(transforms: Any) -> float:
+    """Returns what of an image torchvision's preprocessing shows: 224 of 256 pixels, or of 232."""
+    return transforms.crop_size[0] / transforms.resize_size[0]
+
+
+def timm_weights() -> list[Published]:
+    """Returns what is known of timm's weights."""
+    from torchvision import models
+
+    return [
+        Published(
+            name=f"{name}.{tag}",
+            library="timm",
+            files=("model.safetensors", "config.json"),
+            source=f"timm/{name}.{tag}",
+            megabytes=models.get_model_weights(name).DEFAULT.meta["num_params"] * 4 / 1e6,
+            accuracy=None,
+            sha256="",
+            shown=0.0,
+        )
+        for name, tags in TIMM_TAGS.items()
+        for tag in tags.split()
+    ]
+
+
+def find_published(name: str) -> Published | None:
+    """Returns the published weights of a name; None when there are none.
+
+    torchvision's table is only read for what can be a name.
+    """
+    architecture, point, _ = name.partition(".")
+    return published().get(name) if point and architecture in ARCHITECTURES else None
+
+
+def similar(name: str) -> str:
+    """Returns a sentence that names the weights that may be meant; empty when there are none."""
+    if name in TIMM_TAGS:
+        found = [each for each in published() if each.startswith(f"{name}.")][:4]
+        return f" Of {name} there are {', '.join(found)}, ... ('resnet weights list')."
+    if name.partition(".")[0] in TIMM_TAGS:
+        return did_you_mean(name, published())
+    return ""

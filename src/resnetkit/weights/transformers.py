@@ -1,0 +1,211 @@
+"""Weights of Hugging Face transformers: a folder with config.json and the tensors.
+
+What makes them different: other names, and a configuration that says everything, the variant too
+(`downsample_in_bottleneck`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from resnetkit.errors import WeightsError
+from resnetkit.models.zoo import Architecture, known_as
+from resnetkit.weights.checkpoints import read_state
+from resnetkit.weights.configuration import IMPOSSIBLE, damaged, json_bytes, texts, weights_beside
+from resnetkit.weights.conventions import imagenet_classes, variant_of
+from resnetkit.weights.layout import (
+    STEM,
+    Layer,
+    add_batch_counts,
+    layers_in,
+    our_names,
+    recognized,
+    with_head,
+)
+from resnetkit.weights.network import TrainedNetwork, built, with_remarks
+from resnetkit.weights.processors import PREPROCESSOR, preprocessing, processor_facts
+from resnetkit.weights.tensors import Tensors, safetensors_bytes
+
+__all__ = ["is_transformers", "is_transformers_state", "load_transformers", "transformers_files"]
+
+HEAD = "classifier.1"
+
+
+def names(layer: Layer) -> tuple[str, str]:
+    """Returns transformers' names of a convolution and its normalization."""
+    if layer == STEM:
+        place = "resnet.embedder.embedder"
+    else:
+        block = f"resnet.encoder.stages.{layer.stage - 1}.layers.{layer.block}"
+        place = f"{block}.layer.{layer.number - 1}" if layer.number else f"{block}.shortcut"
+    return f"{place}.convolution", f"{place}.normalization"
+
+
+def is_transformers(facts: dict[str, Any]) -> bool:
+    """Returns whether a config.json is of one of transformers' networks."""
+    return "model_type" in facts
+
+
+def is_transformers_state(tensors: Tensors) -> bool:
+    """Returns whether tensors have the names of transformers' ResNet, with head or without."""
+    stem = "embedder.embedder.convolution.weight"
+    return any(name.endswith(stem) for name in tensors)
+
+
+def load_transformers(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
+    """Builds the network from the weights that lie beside its config.json.
+
+    Raises:
+        WeightsError: when it is no ResNet, computes otherwise than ours, or something is missing.
+    """
+    refuse_others(configuration, facts)
+    path = weights_beside(configuration)
+    state = read_state(path)
+    tensors = renamed(path, state.tensors)
+    add_batch_counts(tensors)
+    has_head = with_head(path, tensors)
+    v1 = facts.get("downsample_in_bottleneck", False)
+    architecture = recognized(path, tensors, stride_in="1x1" if v1 else "3x3")
+    check_facts(configuration, facts, architecture)
+    processor = configuration.with_name(PREPROCESSOR)
+    shown = preprocessing(processor, architecture.in_channels)
+    try:
+        class_names = names_of_classes(facts, architecture.num_classes) if has_head else ()
+    except IMPOSSIBLE as error:
+        raise damaged(configuration, error) from error
+    variant = variant_of(architecture)
+    network = TrainedNetwork(
+        model=built(path, architecture, tensors),
+        architecture=architecture,
+        mean=shown.mean,
+        std=shown.std,
+        class_names=class_names,
+        image_size=shown.size,
+        data="",
+        shown=shown.shown,
+        resize=shown.resize,
+        origin=(
+            f"{known_as(architecture) or 'a residual network'} of Hugging Face transformers"
+            f"{variant and f', {variant} (stride in the {architecture.stride_in}) as its config'}"
+            f"{variant and '.json says'}, images in RGB"
+            f"{'' if processor.exists() else f' as of ImageNet, since there is no {PREPROCESSOR}'}"
+        ),
+        format="transformers",
+        has_head=has_head,
+    )
+    return with_remarks(network, state)
+
+
+def refuse_others(configuration: Path, facts: dict[str, Any]) -> None:
+    """Raises WeightsError for networks that are not ours under other names."""
+    expected = {
+        "model_type": ("resnet",),
+        "hidden_act": ("relu",),
+        "downsample_in_first_stage": (False,),
+        "downsample_in_bottleneck": (False, True),
+        "layer_type": ("basic", "bottleneck"),
+    }
+    for key, allowed in expected.items():
+        if key in facts and facts[key] not in allowed:
+            raise WeightsError(
+                f"{configuration} has {key} {facts[key]!r}: resnetkit reads networks with"
+                f" {' or '.join(map(repr, allowed))}."
+            )
+
+
+def renamed(path: Path, state: Tensors) -> Tensors:
+    """Returns tensors under our names; one that has no place in the network keeps its own."""
+    if not any(name.startswith("resnet.") for name in state):  # saved without a head
+        state = {f"resnet.{name}": tensor for name, tensor in state.items()}
+    places = {HEAD: "fc"}
+    for layer in layers_in({name.rpartition(".")[0] for name in state}, names):
+        places.update(zip(names(layer), our_names(layer), strict=True))
+    tensors: Tensors = {}
+    for name, tensor in state.items():
+        place, _, part = name.rpartition(".")
+        ours = f"{places[place]}.{part}" if place in places else name
+        if ours in tensors:
+            raise WeightsError(f"{path} has no use for '{name}': '{ours}' is there already.")
+        tensors[ours] = tensor
+    return tensors
+
+
+def check_facts(configuration: Path, facts: dict[str, Any], architecture: Architecture) -> None:
+    """Checks that config.json describes the network that the tensors make up."""
+    for key, own in described(architecture).items():
+        said = facts.get(key, own)
+        if (list(said) if isinstance(said, list | tuple) else said) != own:
+            raise WeightsError(
+                f"{configuration} says that {key} is {said}, but the weights beside it have {own}."
+            )
+
+
+def described(architecture: Architecture) -> dict[str, Any]:
+    """Returns what config.json says of a network's shapes."""
+    expansion = 4 if architecture.block == "bottleneck" else 1
+    return {
+        "num_channels": architecture.in_channels,
+        "embedding_size": architecture.widths[0],
+        "hidden_sizes": [width * expansion for width in architecture.widths],
+        "depths": list(architecture.depths),
+        "layer_type": architecture.block,
+    }
+
+
+def names_of_classes(facts: dict[str, Any], count: int) -> tuple[str, ...]:
+    """Returns the names that config.json gives, else ImageNet's where they fit."""
+    named = facts.get("id2label") or {}
+    if missing := [number for number in range(len(named)) if str(number) not in named]:
+        raise ValueError(f"id2label names {len(named)} classes, but not the class {missing[0]}")
+    found = texts([named[str(number)] for number in range(len(named))])
+    if not found or found == tuple(f"LABEL_{number}" for number in range(len(named))):
+        return imagenet_classes(count)
+    if len(found) != count:
+        raise ValueError(f"id2label names {len(found)} classes, the weights have {count}")
+    check_numbers(facts, found)
+    return found
+
+
+def check_numbers(facts: dict[str, Any], class_names: tuple[str, ...]) -> None:
+    """Raises ValueError when config.json numbers the classes in a second way."""
+    said = facts.get("num_labels", len(class_names))
+    if said != len(class_names):
+        raise ValueError(f"num_labels is {str(said)[:50]}, id2label names {len(class_names)}")
+    names = {str(number): name for number, name in enumerate(class_names)}
+    for label, number in (facts.get("label2id") or {}).items():
+        if names.get(str(number)) != label:
+            raise ValueError(f"id2label and label2id disagree on the class {str(number)[:50]}")
+
+
+def transformers_files(network: TrainedNetwork) -> dict[str, bytes]:
+    """Returns the files of a folder that transformers reads."""
+    architecture = network.architecture
+    labels = network.class_names or [
+        f"LABEL_{number}" for number in range(architecture.num_classes)
+    ]
+    facts = {
+        "architectures": ["ResNetForImageClassification"],
+        "model_type": "resnet",
+        **described(architecture),
+        "hidden_act": "relu",
+        "downsample_in_first_stage": False,
+        "downsample_in_bottleneck": variant_of(architecture) == "v1",
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+    return {
+        "config.json": json_bytes(facts),
+        PREPROCESSOR: json_bytes(processor_facts(network)),
+        "model.safetensors": safetensors_bytes(their_state(network), {}),
+    }
+
+
+def their_state(network: TrainedNetwork) -> Tensors:
+    """Returns the tensors of a network under transformers' names."""
+    state = network.model.state_dict()
+    places = {"fc": HEAD}
+    for layer in layers_in({name.rpartition(".")[0] for name in state}, our_names):
+        places.update(zip(our_names(layer), names(layer), strict=True))
+    return {
+        f"{places[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": tensor
+        for name, tensor in state.items()
+    }

@@ -1,0 +1,207 @@
+"""Own images on the command line: check, train with what is chosen, find a rate, evaluate."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Resnet = Callable[..., Any]
+
+
+def picture(label: int, number: int) -> Image.Image:
+    """Returns a noisy image that is bright above or below, according to its label."""
+    rng = np.random.default_rng(1000 * label + number)
+    pixels = rng.integers(0, 120, (20, 24, 3))
+    pixels[10 * label : 10 * label + 10] += 120
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(30):
+            picture(label, number).save(tmp_path / "photos" / name / f"{number:02}.png")
+    return tmp_path / "photos"
+
+
+def test_a_good_folder_is_counted(resnet: Resnet, photos: Path) -> None:
+    answer = resnet("data", "check", str(photos))
+    assert answer.code == 0
+    assert answer.out.splitlines()[:3] == [
+        "class\ttrain\tvalidation\ttest",
+        "cat\t24\t3\t3",
+        "dog\t24\t3\t3",
+    ]
+    assert f"{photos}: 60 images in 2 classes, the largest 1.0 times the smallest" in answer.out
+
+
+def test_every_fault_is_named_and_the_exit_code_says_so(resnet: Resnet, photos: Path) -> None:
+    (photos / "dog" / "03.png").write_bytes(b"")
+    (photos / "cat" / "copy.png").write_bytes((photos / "dog" / "05.png").read_bytes())
+    picture(0, 77).save(photos / "cat" / "77.jpg", format="PNG")
+    (photos / "cat" / "notes.txt").write_text("x")
+    answer = resnet("data", "check", str(photos))
+    assert answer.code == 3
+    assert f"bad: {photos}/dog/03.png: the file is empty." in answer.out
+    assert "harmless in 1: the name ends in .jpg, but it is PNG, such as" in answer.out
+    assert "identical: 2 images, 1 in" in answer.out
+    assert f"{photos}/cat/copy.png" in answer.out
+    assert "not an image by its name, such as" in answer.out
+    assert "1 of 62 images cannot be used" in answer.err
+    facts = json.loads(resnet("data", "check", str(photos), "--json").out)
+    assert [Path(bad["path"]).name for bad in facts["bad"]] == ["03.png"]
+    assert facts["classes"]["dog"] == {"train": 24, "validation": 3, "test": 3}
+    assert facts["duplicates"][0]["exact"] is True
+    assert [image["label"] for image in facts["duplicates"][0]["images"]] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_a_folder_named_like_a_data_set_is_meant_by_its_path(
+    resnet: Resnet, photos: Path, name: str
+) -> None:
+    photos.rename(name)
+    for words in (("data", "check"), ("data", "show"), ("train", "--dry-run", "--data")):
+        answer = resnet(*words, f"./{name}")
+        assert answer.code == 0, answer.err
+        assert "is taken as" not in answer.err
+    assert Path(f"{name}.png").is_file()
+    assert "48 training images" in answer.err
+
+
+def test_which_one_is_meant_is_said_when_both_are_there(resnet: Resnet, photos: Path) -> None:
+    photos.rename("digits")
+    for words in (("data", "check", "digits"), ("data", "show", "digits")):
+        answer = resnet(*words)
+        assert answer.code == 0
+        assert (
+            "'digits' is taken as the data set of that name: for what lies here write './dig"
+            in (answer.err)
+        )
+    assert resnet("study", "degradation", "--data", "./digits").code == 2
+    assert "1,259 train" in resnet("data", "check", "digits").out
+
+
+def test_training_says_what_it_chose_and_learns(
+    resnet: Resnet, photos: Path, tmp_path: Path
+) -> None:
+    words = ["train", "--data", str(photos), "--out", str(tmp_path / "run")]
+    answer = resnet(*words, "--set", "length=8 epochs", "--set", "warmup.length=1 epochs")
+    assert answer.code == 0, answer.err
+    assert "48 training images, about 20 pixels on the shorter side: resnet20 at 32" in answer.err
+    assert "test error" in answer.out
+    again = resnet("evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "report"), "--json")
+    assert again.code == 0, again.err
+    facts = json.loads(again.out)
+    assert facts["metrics"]["images"] == 6
+    line = next(line for line in answer.out.splitlines() if line.startswith("test error"))
+    assert f"test error {facts['metrics']['top1']['error']:.2f} %" in line
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_what_was_begun_goes_on_though_images_were_added(
+    resnet: Resnet, photos: Path, tmp_path: Path
+) -> None:
+    """With more images another number of epochs would be chosen: another recipe."""
+    words = ["train", "--data", str(photos), "--out", str(tmp_path / "run")]
+    words += ["--set", "length=2 epochs", "--set", "warmup.kind=none"]
+    first = resnet(*words)
+    for number in range(200, 290):
+        picture(0, number).save(photos / "cat" / f"{number}.png")
+    second = resnet(*words)
+    assert (first.code, second.code) == (0, 0), second.err
+    assert second.out == first.out
+    assert f"going on with the recipe in {tmp_path / 'run'}" in second.err
+    assert "was finished before; nothing was trained" in second.err
+
+
+@pytest.mark.parametrize("words", [[], ["finetune"], ["--recipe", "finetune"]])
+def test_the_recipe_for_own_images_may_be_named(
+    resnet: Resnet, photos: Path, words: list[str]
+) -> None:
+    answer = resnet("train", *words, "--data", str(photos), "--dry-run", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["recipe"]["data"]["image_size"] == 32
+
+
+def test_weights_are_tuned(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
+    base = ["train", "--data", str(photos), "--set", "length=2 epochs", "--set", "warmup.kind=none"]
+    assert resnet(*base, "--out", str(tmp_path / "a")).code == 0
+    answer = resnet(*base, "--weights", str(tmp_path / "a"), "--out", str(tmp_path / "b"))
+    assert answer.code == 0, answer.err
+    assert f"from {tmp_path / 'a'} at 32x32 pixels" in answer.err
+    recipe = (tmp_path / "b" / "recipe.yaml").read_text()
+    assert "backbone_lr: 0.1" in recipe
+
+
+def test_micro_batches_come_with_their_caveat(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
+    words = ["train", "--data", str(photos), "--set", "length=1 epochs", "--micro-batch", "8"]
+    answer = resnet(*words, "--set", "warmup.kind=none", "--out", str(tmp_path / "run"))
+    assert answer.code == 0, answer.err
+    assert "batch normalization sees so many images only" in answer.err
+
+
+def test_a_learning_rate_is_found_and_drawn(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "rate.svg"
+    words = ["lr-find", "--data", str(photos), "--steps", "20", "--out", str(out)]
+    answer = resnet(*words)
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("--set optimizer.lr=")
+    assert out.read_text().startswith("<svg")
+    facts = json.loads(resnet(*words, "--json").out)
+    assert answer.out.strip() == f"--set optimizer.lr={facts['suggested']:.2g}"
+
+
+REFUSED = {
+    "no such folder": (["train", "--data", "/none/here"], 3, "there is no /none/here"),
+    "no such data set": (["train", "--data", "cifar"], 2, "unknown data set 'cifar'"),
+    "no such weights": (["train", "--weights", "/none"], 3, "there is no /none"),
+    "few steps": (["lr-find", "--steps", "2"], 2, "20 or more"),
+    "another variant": (["train", "--variant", "v2"], 2, "v1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_impossible_requests_are_refused_in_a_sentence(
+    resnet: Resnet, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, code, message = REFUSED[case]
+    monkeypatch.chdir(tmp_path)
+    answer = resnet(*words)
+    assert (answer.code, answer.out) == (code, "")
+    assert message in answer.err
+    assert "Traceback" not in answer.err
+    assert list(tmp_path.rglob("*.safetensors")) == []
+
+
+@pytest.mark.parametrize("words", [["--dry-run"], ["--set", "length=1 epochs"]])
+@pytest.mark.parametrize("recipe", [[], ["digits", "--set", "data.image_size=32"]])
+def test_the_classes_that_are_learned_are_said(
+    resnet: Resnet, photos: Path, tmp_path: Path, words: list[str], recipe: list[str]
+) -> None:
+    more = ["--set", "warmup.kind=none", "--set", "data.flip=none", "--set", "data.crop_padding=0"]
+    answer = resnet(
+        "train", *recipe, "--data", str(photos), *words, *more, "--out", str(tmp_path / "run")
+    )
+    assert answer.code == 0, answer.err
+    assert "2 classes: cat, dog" in answer.err.splitlines()
+    (photos / "fox").mkdir()
+    answer = resnet("train", *recipe, "--data", str(photos), *words, "--out", str(tmp_path / "x"))
+    assert answer.code == 3
+    assert "the class 'fox' has no image" in answer.err
+
+
+def test_what_is_passed_over_is_counted_by_its_reason(resnet: Resnet, photos: Path) -> None:
+    (photos / "cat" / "1.heic").touch()
+    (photos / "cat" / "gone.png").symlink_to("/nowhere")
+    answer = resnet("data", "check", str(photos))
+    assert answer.code == 0, answer.err
+    assert "passed over 1: a link that leads nowhere, such as" in answer.out
+    assert "passed over 1: HEIC, which is not read here" in answer.out
+    facts = json.loads(resnet("data", "check", str(photos), "--json").out)
+    gone = {"a link that leads nowhere": [str(photos / "cat" / "gone.png")]}
+    assert gone.items() <= facts["passed_over"].items()

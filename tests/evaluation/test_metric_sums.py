@@ -1,0 +1,136 @@
+"""Losses and errors against scikit-learn, and sums that are the same for any number of ranks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
+from torch import Tensor, nn
+
+from resnetkit.evaluation.metric_sums import MetricSums, Score, count, score
+from resnetkit.models.zoo import create_model
+from resnetkit.runtime.world import World, choose_precision
+
+CPU = torch.device("cpu")
+ALONE = World(0, 1, CPU)
+EXACT = choose_precision("float32", CPU)
+
+
+@dataclass(frozen=True)
+class FakeWorld(World):
+    """A world whose other ranks have counted nothing but what is given."""
+
+    others: tuple[Tensor, ...] = ()
+
+    def gather(self, values: Tensor) -> Tensor:
+        return torch.stack([values, *self.others])
+
+
+def random_logits(classes: int, samples: int = 997) -> tuple[Tensor, Tensor]:
+    """Returns logits that are right about half of the time, and labels."""
+    generator = torch.Generator().manual_seed(classes)
+    labels = torch.randint(classes, (samples,), generator=generator)
+    logits = torch.randn(samples, classes, generator=generator)
+    logits[torch.arange(samples), labels] += 1.5
+    return logits, labels
+
+
+def measure(logits: Tensor, labels: Tensor, batch_size: int = 100) -> tuple[Score, Tensor]:
+    batches = zip(logits.split(batch_size), labels.split(batch_size), strict=True)
+    return score(nn.Identity(), batches, logits.shape[1], world=ALONE, precision=EXACT)
+
+
+@pytest.mark.parametrize("classes", [6, 10, 100])
+def test_scores_are_those_of_scikit_learn(classes: int) -> None:
+    logits, labels = random_logits(classes)
+    ours, confusion = measure(logits, labels)
+    known, names = labels.numpy(), range(classes)
+    shares = logits.double().softmax(1).numpy()
+    assert ours.count == 997
+    assert ours.loss == pytest.approx(log_loss(known, shares, labels=names), rel=1e-6)
+    guessed = logits.argmax(1).numpy()
+    assert ours.error == pytest.approx(100 * (1 - accuracy_score(known, guessed)))
+    top5 = top_k_accuracy_score(known, logits.numpy(), k=5, labels=names)
+    assert ours.top5_error == pytest.approx(100 * (1 - top5))
+    np.testing.assert_array_equal(confusion, confusion_matrix(known, guessed, labels=names))
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_of_five_classes_or_less_the_top_five_are_never_wrong(classes: int) -> None:
+    assert measure(*random_logits(classes))[0].top5_error == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 997])
+def test_the_size_of_batches_changes_nothing(batch_size: int) -> None:
+    logits, labels = random_logits(10)
+    ours, confusion = measure(logits, labels, batch_size)
+    whole, whole_confusion = measure(logits, labels, 997)
+    assert ours.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert (ours.error, ours.top5_error, ours.count) == (whole.error, whole.top5_error, 997)
+    assert torch.equal(confusion, whole_confusion)
+
+
+def test_the_error_and_the_confusion_matrix_agree_when_logits_are_equal() -> None:
+    logits, labels = random_logits(10)
+    ours, confusion = measure(logits.round(), labels)
+    assert ours.error == pytest.approx(100 * (1 - confusion.trace().item() / ours.count))
+
+
+def test_two_ranks_together_count_what_one_does() -> None:
+    logits, labels = random_logits(10)
+    shares = [(logits[rank::2], labels[rank::2]) for rank in range(2)]
+    sums = [count(*share) for share in shares]
+    sums = MetricSums(CPU)
+    sums.add(sums[0])
+    together = sums.score(FakeWorld(0, 2, CPU, (sums[1],)))
+    alone, _ = measure(logits, labels)
+    assert together.loss == pytest.approx(alone.loss, rel=1e-6)
+    assert (together.error, together.top5_error) == (alone.error, alone.top5_error)
+    assert together.count == 997
+
+
+def test_a_tally_adds_and_forgets() -> None:
+    logits, labels = random_logits(10)
+    sums = MetricSums(CPU)
+    for part, known in zip(logits.split(100), labels.split(100), strict=True):
+        sums.add(count(part, known))
+    assert sums.score(ALONE).count == 997
+    sums.clear()
+    sums.add(count(logits[:3], labels[:3]))
+    assert sums.score(ALONE).count == 3
+
+
+def test_counts_stay_exact_beyond_the_whole_numbers_of_float32() -> None:
+    sums = MetricSums(CPU)
+    sums.add(torch.tensor([0.0, 2.0**24, 0.0, 2.0**25], dtype=torch.float64))
+    sums.add(count(torch.tensor([[0.0, 9.0]]), torch.tensor([0])))
+    assert sums.sums[1:].tolist() == [2**24 + 1, 0, 2**25 + 1]
+
+
+def test_measuring_changes_nothing_in_the_model() -> None:
+    model = create_model("resnet20").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        yield torch.randn(8, 3, 8, 8), torch.zeros(8, dtype=torch.int64)
+
+    score(model, batches(), 10, world=ALONE, precision=EXACT)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_measuring_uses_running_statistics_and_not_those_of_the_batch() -> None:
+    model = create_model("resnet20").train()
+    images, labels = torch.randn(8, 3, 8, 8), torch.arange(8)
+    together, _ = score(model, [(images, labels)], 10, world=ALONE, precision=EXACT)
+    alone, _ = score(
+        model,
+        zip(images.split(1), labels.split(1), strict=True),
+        10,
+        world=ALONE,
+        precision=EXACT,
+    )
+    assert alone.loss == pytest.approx(together.loss, rel=1e-5)

@@ -1,0 +1,117 @@
+"""Devices, precisions, and a world of one that changes nothing."""
+
+import os
+
+import pytest
+import torch
+
+from resnetkit.errors import UsageError
+from resnetkit.runtime import world as world_module
+from resnetkit.runtime.world import World, choose_device, choose_precision, open_world
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+
+def denormals_count() -> bool:
+    return bool((torch.tensor([1e-39]) * 0.5).item() > 0)
+
+
+def test_a_world_of_one_is_the_identity() -> None:
+    alone = World(0, 1, CPU)
+    values = torch.tensor([1.0, 2.0])
+    model = torch.nn.Linear(2, 2)
+    assert alone.is_main
+    assert alone.gather(values).tolist() == [[1.0, 2.0]]
+    assert alone.sum(values).tolist() == [1.0, 2.0]
+    assert alone.any(False, True) == [False, True]
+    assert alone.wrap(model) is model
+    alone.share_buffers(model)
+
+
+def test_one_process_opens_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with open_world("cpu") as world:
+        assert (world.rank, world.size, world.device) == (0, 1, CPU)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_torch_is_left_as_it_was(fails: bool) -> None:
+    def use_world() -> None:
+        with open_world("cpu"):
+            torch.set_num_threads(2)
+            assert not denormals_count()
+            if fails:
+                raise KeyError
+
+    threads, state = torch.get_num_threads(), torch.random.get_rng_state()
+    environment = dict(os.environ)
+    assert denormals_count()
+    if fails:
+        with pytest.raises(KeyError):
+            use_world()
+    else:
+        use_world()
+    assert denormals_count()
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert dict(os.environ) == environment
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpux", "", "tpu", "meta", "mps", "cuda:x", "cuda:-2"])
+def test_an_unknown_device_is_refused(device: str, without_gpu: None) -> None:
+    with pytest.raises(UsageError) as caught:
+        choose_device(device, 0)
+    assert str(caught.value) == (f"unknown device '{device}': expected auto, cpu, cuda or cuda:N.")
+
+
+@pytest.mark.parametrize(("device", "named"), [("cuda", "cuda:0"), ("cuda:3", "cuda:3")])
+def test_a_gpu_that_is_not_there_is_refused(device: str, named: str, without_gpu: None) -> None:
+    with pytest.raises(UsageError) as caught:
+        choose_device(device, 0)
+    assert str(caught.value) == (
+        f"there is no device '{named}' here: 0 GPUs were found. Use --device cpu, or auto."
+    )
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu(without_gpu: None) -> None:
+    assert choose_device("auto", 0) == CPU
+
+
+@pytest.mark.parametrize(
+    ("found", "name", "reason"),
+    [
+        ({"avx512_bf16": True}, "bfloat16", "this processor has avx512_bf16"),
+        ({"amx_bf16": True, "avx512_bf16": True}, "bfloat16", "this processor has amx_bf16"),
+        ({"avx512_bf16": False}, "float32", "this processor has no bfloat16 instructions"),
+        ({}, "float32", "this processor has no bfloat16 instructions"),
+    ],
+)
+def test_auto_takes_bfloat16_where_there_are_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, object], name: str, reason: str
+) -> None:
+    monkeypatch.setattr(world_module, "cpu_capabilities", lambda: found)
+    chosen = choose_precision("auto", CPU)
+    assert (chosen.name, chosen.reason) == (name, reason)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_a_precision_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(world_module, "cpu_capabilities", dict)
+    chosen = choose_precision(name, CPU)
+    assert (chosen.name, chosen.reason) == (name, "the recipe asks for it")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
+)
+def test_the_forward_pass_computes_in_the_precision(name: str, dtype: torch.dtype) -> None:
+    with choose_precision(name, CPU).autocast():
+        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
