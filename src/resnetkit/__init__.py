@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from resnetkit.data.datasets import open_dataset
     from resnetkit.evaluation.evaluate import evaluate
     from resnetkit.inference.predictor import Predictor, load_predictor
-    from resnetkit.models.backbone import Backbone, backbone
+    from resnetkit.models.backbone import Backbone
     from resnetkit.models.summary import trace
     from resnetkit.models.zoo import ARCHITECTURES, cifar_resnet, create_model
     from resnetkit.studies.runner import run_study
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from resnetkit.training.run_folder import Run, read_run
     from resnetkit.weights.export import export_weights
     from resnetkit.weights.load import load_network
-    from resnetkit.weights.pretrained import from_pretrained, save_pretrained
+    from resnetkit.weights.pretrained import backbone, from_pretrained, save_pretrained
 
 __all__ = [
     "ARCHITECTURES",
@@ -53,7 +53,7 @@ HOMES = {
     "Predictor": "inference.predictor",
     "Recipe": "training.recipe",
     "Run": "training.run_folder",
-    "backbone": "models.backbone",
+    "backbone": "weights.pretrained",
     "cifar_resnet": "models.zoo",
     "create_model": "models.zoo",
     "evaluate": "evaluation.evaluate",

@@ -81,17 +81,17 @@ def test_the_error_and_the_confusion_matrix_agree_when_logits_are_equal() -> Non
 def test_two_ranks_together_count_what_one_does() -> None:
     logits, labels = random_logits(10)
     shares = [(logits[rank::2], labels[rank::2]) for rank in range(2)]
-    sums = [count(*share) for share in shares]
+    first, second = (count(*share) for share in shares)
     sums = MetricSums(CPU)
-    sums.add(sums[0])
-    together = sums.score(FakeWorld(0, 2, CPU, (sums[1],)))
+    sums.add(first)
+    together = sums.score(FakeWorld(0, 2, CPU, (second,)))
     alone, _ = measure(logits, labels)
     assert together.loss == pytest.approx(alone.loss, rel=1e-6)
     assert (together.error, together.top5_error) == (alone.error, alone.top5_error)
     assert together.count == 997
 
 
-def test_a_tally_adds_and_forgets() -> None:
+def test_sums_add_and_clear() -> None:
     logits, labels = random_logits(10)
     sums = MetricSums(CPU)
     for part, known in zip(logits.split(100), labels.split(100), strict=True):

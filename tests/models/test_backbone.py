@@ -11,11 +11,12 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_iou
 
 from resnetkit.errors import ArchitectureError, WeightsError
-from resnetkit.models.backbone import OUT, Backbone, backbone
+from resnetkit.models.backbone import OUT, Backbone
 from resnetkit.models.zoo import create_model
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.weights.load import load_network
+from resnetkit.weights.pretrained import backbone
 
 Recipes = Callable[..., Recipe]
 

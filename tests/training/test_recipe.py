@@ -18,8 +18,8 @@ from resnetkit.data.datasets import DATASETS
 from resnetkit.data.splits import stratified_split
 from resnetkit.errors import RecipeError
 from resnetkit.runtime.world import World
+from resnetkit.strict_yaml import parse_yaml
 from resnetkit.training.recipe import Recipe, load_recipe, named_recipes, recipe_text
-from resnetkit.training.recipe_file import parse_yaml
 from resnetkit.training.recipe_schema import Duration
 from resnetkit.training.setup import prepare
 

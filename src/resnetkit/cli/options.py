@@ -51,7 +51,7 @@ def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         UsageError: when a word is not of that form.
     """
-    from resnetkit.training.recipe_file import YAML_ERRORS, parse_yaml
+    from resnetkit.strict_yaml import YAML_ERRORS, parse_yaml
 
     parsed = {}
     for change in changes:

@@ -20,7 +20,6 @@ from resnetkit.evaluation.metrics import Floats, Metrics, measure
 from resnetkit.evaluation.protocols import Protocol, views_of
 from resnetkit.models.resnet import ResNet
 from resnetkit.runtime.world import ChosenPrecision, choose_precision, open_world
-from resnetkit.training.run_folder import Run, read_run
 from resnetkit.weights.network import TrainedNetwork, check_head
 
 __all__ = [
@@ -115,15 +114,15 @@ def images_of_run(network: TrainedNetwork, name: str) -> ImageList | None:
     Raises:
         DataError: when the list of the run cannot be read.
     """
-    run, path = run_of(network), own_path(name)
-    if run is None or (name and path is None):
+    kept, path = network.images, own_path(name)
+    if kept is None or (name and path is None):
         return None
-    images = run.images
+    images = kept.read()
     if any(file.path.is_file() for file in images.files):
         return None  # they are where they were: these are others, or a copy
     if path is None:
         raise DataError(
-            f"the images of the run in {run.folder} are not where they were,"
+            f"the images of the run in {kept.path.parent} are not where they were,"
             f" {images.files[0].path} for one: name the folder or table where they are now with"
             " --data."
         )
@@ -132,11 +131,6 @@ def images_of_run(network: TrainedNetwork, name: str) -> ImageList | None:
     except DataError as error:
         logger.warning("%s So %s is measured as other images.", error, name)
         return None
-
-
-def run_of(network: TrainedNetwork) -> Run | None:
-    """Returns the run on own images in whose folder a network lies; None for any other."""
-    return None if network.images is None else read_run(network.images.parent)
 
 
 def order_in_words(network: TrainedNetwork, dataset: Dataset) -> str | None:
@@ -162,7 +156,7 @@ def own_data(network: TrainedNetwork) -> str:
         UsageError: when the data are not known.
     """
     if network.images is not None:
-        return str(network.images)
+        return str(network.images.path)
     if network.data in DATASETS:
         return network.data
     said = (
@@ -266,12 +260,10 @@ def learned_from(network: TrainedNetwork, dataset: Dataset, sample_ids: Tensor) 
     They are recognized by their content, wherever they lie now and whatever they are called, and in
     the list of an older version, which says nothing of that, by their path.
     """
-    run = run_of(network)
-    if dataset.own is None or run is None:
+    if dataset.own is None or network.images is None:
         return set()
-    both = run.recipe.data.train_on == "train+validation"
-    splits = {"train", "validation"} if both else {"train"}
-    learned = [file for file in run.images.files if file.split in splits]
+    splits = network.images.learned
+    learned = [file for file in network.images.read().files if file.split in splits]
     digests = {file.digest for file in learned} - {""}
     paths = {real_path(file.path) for file in learned if not file.digest}
     files = [(n, dataset.own.files[n]) for n in sample_ids.tolist()]

@@ -1,19 +1,14 @@
-"""backbone(name) -> feature maps, for detectors and whatever else stands on a ResNet."""
+"""A network without its head: feature maps for detectors and whatever else stands on a ResNet."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from resnetkit.errors import ArchitectureError, did_you_mean
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.zoo import Architecture, find_architecture
-from resnetkit.weights.load import load_network
 
-__all__ = ["Backbone", "backbone"]
+__all__ = ["OUT", "Backbone"]
 
 OUT = ("stage2", "stage3", "stage4", "stage5")  # the paper's conv2_x to conv5_x
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -29,6 +24,9 @@ class Backbone(nn.Module):
         strides: of each map, pixels of the image from one cell to the next.
         mean: that images of 0 to 1 are to be normalized with, one a channel.
         std: likewise.
+
+    Raises:
+        ArchitectureError: for an unknown feature map, none, or one twice.
     """
 
     def __init__(
@@ -59,8 +57,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> "OrderedDict[str, Tensor]":
         """Returns the maps in the order of the network, normalized images given."""
-        found = self.network.features(images, self.names)
-        return OrderedDict((name, found[name]) for name in self.names)
+        maps = self.network.features(images, self.names)
+        return OrderedDict((name, maps[name]) for name in self.names)
 
 
 def cut(network: ResNet, last: str) -> None:
@@ -73,80 +71,3 @@ def cut(network: ResNet, last: str) -> None:
     for name in after:
         del network.feature_maps[name]
         delattr(network, f"layer{names.index(name)}")
-
-
-def backbone(
-    name: str = "",
-    *,
-    weights: str | Path = "",
-    variant: str = "",
-    out: Iterable[str] = OUT,
-    freeze: str = "",
-    frozen_norm: bool = False,
-    generator: torch.Generator | None = None,
-    **options: Any,
-) -> Backbone:
-    """Returns a network without its head, fresh or with what it has learned.
-
-    Args:
-        name: a key of `ARCHITECTURES`; with weights it may be left out, or must be theirs.
-        weights: a run folder or a file that `load_network` reads; empty starts afresh.
-        variant: v1 or v1.5, where the file does not say.
-        out: names of feature maps: stem, stage2, ... ; the paper's networks have five.
-        freeze: the last feature map whose layers are not to be learned; see `ResNet.freeze`.
-        frozen_norm: fix the batch normalization of all layers, which the few images of a detector's
-            batch would spoil.
-        generator: of fresh weights.
-        **options: as for `create_model`, such as
-            `replace_stride_with_dilation=(False, False, True)`.
-
-    Raises:
-        ArchitectureError: for an unknown network, option or feature map.
-        WeightsError: when the weights cannot be trusted or are of another network.
-    """
-    if not weights:
-        architecture = find_architecture(name).with_options(**options)
-        network: ResNet = architecture.build(generator)
-        constants: dict[str, Any] = {}
-    else:
-        network, constants = learned(name, Path(weights), variant, options)
-    found = Backbone(network, out, **constants)
-    last = found.names[-1]
-    if freeze and freeze not in network.feature_maps:
-        raise ArchitectureError(f"freeze is '{freeze}', but the backbone ends with {last}.")
-    network.freeze(freeze, norms=frozen_norm)
-    return found
-
-
-def layers_of(architecture: Architecture) -> tuple[object, ...]:
-    """Returns what two networks of one name have in common."""
-    return (
-        architecture.block,
-        architecture.depths,
-        architecture.widths,
-        architecture.stem,
-        architecture.preactivation,
-        architecture.groups,
-        architecture.base_width,
-        architecture.shortcut,
-    )
-
-
-def learned(
-    name: str, path: Path, variant: str, options: dict[str, Any]
-) -> tuple[ResNet, dict[str, Any]]:
-    """Returns a network with what it has learned, in training mode, and its images' constants."""
-    loaded = load_network(path, variant=variant)
-    if name and layers_of(find_architecture(name)) != layers_of(loaded.architecture):
-        raise ArchitectureError(
-            f"{path} is not a {name}: it is {loaded.origin}. Leave the name out, or name the one it"
-            " is."
-        )
-    architecture: Architecture = loaded.architecture.with_options(**options)
-    network = architecture.build()
-    network.load_state_dict(loaded.model.state_dict(), strict=True)
-    constants = {
-        key: tuple((each.flatten(1).mean(1) / 255).tolist())
-        for key, each in {"mean": loaded.mean, "std": loaded.std}.items()
-    }
-    return network, constants

@@ -65,6 +65,20 @@ class Architecture:
     in_channels: int = 3
     recompute: bool = False
 
+    def differences(self, other: "Architecture") -> dict[str, Any]:
+        """Returns the fields in which the layers of another network differ, with its values.
+
+        Two networks without differences have layers of the same shapes up to the head and compute
+        the same from the same weights. The number of classes, the input size and the initial
+        weights do not count.
+        """
+        return {
+            field.name: getattr(other, field.name)
+            for field in fields(self)
+            if field.name not in NOT_LAYERS
+            and getattr(self, field.name) != getattr(other, field.name)
+        }
+
     def with_options(self, /, **options: Any) -> "Architecture":
         """Returns a copy with some options replaced.
 
@@ -125,6 +139,9 @@ class Architecture:
         with torch.random.fork_rng(devices=[], enabled=generator is not None):
             return ResNet(block, **values, generator=generator)
 
+
+NOT_LAYERS = ("num_classes", "input_size", "initialization", "zero_init_residual", "recompute")
+"""Fields in which the same network may differ."""
 
 BLOCKS: dict[tuple[str, bool], BlockType] = {
     ("basic", False): BasicBlock,

@@ -1,6 +1,5 @@
 """Starting from what a network has learned before."""
 
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,6 @@ from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["learned_network", "spelled", "take_over"]
 
-FREE = ("num_classes", "input_size", "initialization", "zero_init_residual", "recompute")
-"""What of an architecture may differ between the weights and the network that starts from them."""
-
 
 def learned_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwork | None:
     """Returns the network that a recipe starts from; none when it starts afresh.
@@ -30,17 +26,16 @@ def learned_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwor
         return None
     path = Path(recipe.model.weights)
     network = load_network(path, variant=recipe.model.variant)
-    if comparable(network.architecture) != comparable(architecture):
-        theirs, own = network.architecture.in_channels, architecture.in_channels
-        if replace(comparable(network.architecture), in_channels=own) == comparable(architecture):
+    if differences := architecture.differences(network.architecture):
+        if set(differences) == {"in_channels"}:
             raise RecipeError(
-                f"model.weights ({path}) are of a network for images of {theirs} channel(s), the"
-                f" data has {own}. Own images are read with as many as model.options.in_channels"
-                " says."
+                f"model.weights ({path}) are of a network for images of"
+                f" {differences['in_channels']} channel(s), the data has {architecture.in_channels}."
+                " Your images are read with as many as model.options.in_channels says."
             )
         name, options = spelled(network.architecture)
-        if network.architecture.in_channels == architecture.in_channels:
-            options.pop("in_channels", 0)  # it follows the data
+        if "in_channels" not in differences:
+            options.pop("in_channels", None)  # it follows the data
         words = [f"model.name={name}", *(f"model.options.{k}={v}" for k, v in options.items())]
         raise RecipeError(
             f"model.weights ({path}) are of another network than the recipe's. For theirs set"
@@ -49,33 +44,20 @@ def learned_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwor
     return network
 
 
-def comparable(architecture: Architecture) -> Architecture:
-    """Returns the architecture without what does not decide the shape of its layers."""
-    plain = ARCHITECTURES["resnet20"]
-    return replace(architecture, **{name: getattr(plain, name) for name in FREE})
-
-
 def spelled(architecture: Architecture) -> tuple[str, dict[str, Any]]:
-    """Returns the named network that is nearest to an architecture, and the options it needs."""
-    wanted = comparable(architecture)
+    """Returns the named network that is nearest to an architecture, and the options it needs.
 
-    def differences(known: Architecture) -> dict[str, Any]:
-        base = comparable(known)
-        return {
-            field.name: getattr(wanted, field.name)
-            for field in fields(Architecture)
-            if getattr(base, field.name) != getattr(wanted, field.name)
-        }
-
-    fixed = ("block", "depths", "widths", "stem", "preactivation")
+    Raises:
+        RecipeError: when no named network has these layers.
+    """
+    differences = {name: known.differences(architecture) for name, known in ARCHITECTURES.items()}
+    fixed = {"block", "depths", "widths", "stem", "preactivation"}  # no options of create_model
     candidates = {
-        name: found
-        for name, known in ARCHITECTURES.items()
-        if not set(found := differences(known)) & set(fixed)
+        name: options for name, options in differences.items() if not fixed & set(options)
     }
     if not candidates:
         raise RecipeError("no named network has these layers: it cannot be trained by a recipe.")
-    name = min(candidates, key=lambda each: len(candidates[each]))
+    name = min(candidates, key=lambda candidate: len(candidates[candidate]))
     return name, candidates[name]
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from resnetkit.data.datasets import DATASETS, is_own
 from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
 from resnetkit.models.zoo import Architecture, find_architecture
-from resnetkit.training.recipe_file import YAML_ERRORS, read_yaml
+from resnetkit.strict_yaml import YAML_ERRORS, read_yaml
 from resnetkit.training.recipe_schema import (
     CheckpointSection,
     DataSection,

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from resnetkit.data.splits import Split
 from resnetkit.errors import UsageError, WeightsError
+from resnetkit.strict_yaml import YAML_ERRORS, read_yaml
 from resnetkit.weights.akamaster import is_akamaster, load_akamaster
 from resnetkit.weights.caffe import is_caffe, load_caffe
 from resnetkit.weights.checkpoints import read_state, split_entry
@@ -13,7 +15,7 @@ from resnetkit.weights.configuration import WEIGHT_FILES, read_configuration
 from resnetkit.weights.conventions import VARIANTS, check_variant
 from resnetkit.weights.keras import is_keras, load_keras
 from resnetkit.weights.native import load_model_folder
-from resnetkit.weights.network import TrainedNetwork, with_remarks
+from resnetkit.weights.network import RunImages, TrainedNetwork, with_remarks
 from resnetkit.weights.published import find_published, similar
 from resnetkit.weights.state_dicts import is_timm, is_torchvision, load_timm, load_torchvision
 from resnetkit.weights.tensors import read_beginning
@@ -74,15 +76,37 @@ def load_folder(path: Path) -> TrainedNetwork:
     folder = path / "model" if (path / "recipe.yaml").is_file() else path
     if (folder / "config.json").is_file():
         network = load_configured(folder / "config.json")
-        listed = folder.parent / "images.csv"  # of a run on own images: which it was tested on
-        is_run = (folder.parent / "recipe.yaml").is_file() and listed.is_file()
-        return replace(network, images=listed) if is_run else network
+        return replace(network, images=images_of_run(folder.parent))
     if folder != path:
         raise WeightsError(
             f"the run in {path} is not finished: it has no model yet. 'resnet train' with its"
             " recipe goes on with it."
         )
     raise WeightsError(f"{path} holds no network: it has neither recipe.yaml nor config.json.")
+
+
+def images_of_run(folder: Path) -> RunImages | None:
+    """Returns the user's images that a run has listed; None where there is no run, or no list.
+
+    Raises:
+        WeightsError: when its recipe cannot be read.
+    """
+    recipe, listed = folder / "recipe.yaml", folder / "images.csv"
+    if not recipe.is_file() or not listed.is_file():
+        return None
+    try:
+        data = dict(read_yaml(recipe)["data"])
+        learned: frozenset[Split] = (
+            frozenset(("train", "validation"))
+            if data.get("train_on") == "train+validation"
+            else frozenset(("train",))
+        )
+        return RunImages(listed, Path(data["name"]), learned)
+    except (OSError, TypeError, *YAML_ERRORS) as error:
+        raise WeightsError(
+            f"{recipe} is not the recipe of a run ({error}). Put the file back, or name the folder"
+            " 'model' in it."
+        ) from error
 
 
 def load_configured(configuration: Path) -> TrainedNetwork:

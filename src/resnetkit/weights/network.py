@@ -6,6 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resnetkit.data.images.listing import ImageList
+from resnetkit.data.images.table import read_list
+from resnetkit.data.splits import Split
 from resnetkit.errors import WeightsError
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import Architecture
@@ -13,7 +16,30 @@ from resnetkit.resizing import BILINEAR, Resize
 from resnetkit.weights.checkpoints import State
 from resnetkit.weights.tensors import Tensors, check_names, check_values
 
-__all__ = ["TrainedNetwork", "built", "check_head", "with_remarks"]
+__all__ = ["RunImages", "TrainedNetwork", "built", "check_head", "with_remarks"]
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """A user's images, as the run that trained a network has listed them.
+
+    Attributes:
+        path: of the list, in the folder of the run.
+        root: the folder or table they came from.
+        learned: the splits that the network has learned from.
+    """
+
+    path: Path
+    root: Path
+    learned: frozenset[Split]
+
+    def read(self) -> ImageList:
+        """Returns the images with their splits; they need not be there any longer.
+
+        Raises:
+            DataError: when the list cannot be read.
+        """
+        return read_list(self.path, self.root)
 
 
 @dataclass(frozen=True)
@@ -34,8 +60,8 @@ class TrainedNetwork:
             0.875 is 224 of 256 pixels (He et al. 2015, sec. 3.4).
         resize: how an image of any size is resized before its middle is shown.
         has_head: whether it answers at all; else it can be started from, and gives features.
-        images: the list of a user's images that its run has kept: where they lie is a fact of the
-            run, and is written into no file of weights.
+        images: of the user, which its run has listed: where they lie is a fact of the run, and is
+            written into no file of weights.
     """
 
     model: ResNet
@@ -50,7 +76,7 @@ class TrainedNetwork:
     shown: float = 0.875
     resize: Resize = BILINEAR
     has_head: bool = True
-    images: Path | None = None
+    images: RunImages | None = None
 
 
 def check_head(network: TrainedNetwork) -> None:

@@ -1,4 +1,4 @@
-"""Recipe files: YAML, of which nothing is read otherwise than it is written.
+"""YAML, of which nothing is read otherwise than it is written.
 
 PyYAML reads YAML 1.1, in which 012 is ten, 1:30 is ninety, `no` is false and of a key that occurs
 twice only the last value counts.
@@ -27,7 +27,7 @@ class RecipeLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Refuses aliases, with which a small file can spell a huge value."""
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(None, None, "a recipe has no aliases (*name)", mark)
         return super().compose_node(parent, index)
 
