@@ -1,4 +1,4 @@
-"""Own images on the command line: check, train with what is chosen, find a rate, evaluate."""
+"""Custom images on the command line: check, train with what is chosen, find a rate, evaluate."""
 
 import json
 from collections.abc import Callable

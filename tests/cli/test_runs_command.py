@@ -33,7 +33,7 @@ def test_machines_are_told_the_digest_too(resnet: Resnet, finished_run: NewRun) 
     (values,) = resnet("runs", "elsewhere", "--json").values
     assert values["folder"] == "elsewhere/run"
     assert values["recipe_sha256"] == load_recipe("digits").digest
-    assert (values["test_error"], values["share_done"], values["seconds"]) == (6.0, 1.0, 61.5)
+    assert (values["test_error"], values["fraction_done"], values["seconds"]) == (6.0, 1.0, 61.5)
 
 
 def test_runs_of_a_study_are_found(resnet: Resnet, finished_study: Callable[..., Path]) -> None:

@@ -28,7 +28,7 @@ def as_plain(batch: Batch) -> tuple[int, int, list[int], list[int], bool]:
         batch.step,
         batch.epoch,
         batch.sample_ids.tolist(),
-        batch.share.tolist(),
+        batch.local_ids.tolist(),
         batch.ends_epoch,
     )
 
@@ -116,10 +116,10 @@ def test_ranks_together_see_exactly_the_batches_of_one(ranks: int) -> None:
     alone = TrainingBatches(SAMPLES, 30, seed=1)
     shared = [replace(alone, rank=rank, ranks=ranks) for rank in range(ranks)]
     for one, *parts in zip(*(each.between(2, 9) for each in (alone, *shared)), strict=True):
-        assert one.share.tolist() == one.sample_ids.tolist()
+        assert one.local_ids.tolist() == one.sample_ids.tolist()
         assert all(part.sample_ids.tolist() == one.sample_ids.tolist() for part in parts)
-        shares = [part.share.tolist() for part in parts]
-        assert all(len(share) == 30 // ranks for share in shares)
+        shares = [part.local_ids.tolist() for part in parts]
+        assert all(len(local_ids) == 30 // ranks for share in shares)
         assert sorted(chain.from_iterable(shares)) == sorted(one.sample_ids.tolist())
 
 
@@ -136,7 +136,7 @@ def test_shares_of_ranks_are_equal_when_the_data_set_is_smaller_than_a_batch() -
     with suppress(RecipeError):
         check_batch_fit(recipe, len(SAMPLES), World(0, 2, torch.device("cpu")))
         sizes = {
-            len(next(TrainingBatches(SAMPLES, 500, 0, rank=rank, ranks=2).between(0, 1)).share)
+            len(next(TrainingBatches(SAMPLES, 500, 0, rank=rank, ranks=2).between(0, 1)).local_ids)
             for rank in range(2)
         }
     assert len(sizes) == 1

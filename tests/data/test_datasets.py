@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import open_dataset, other_meaning, own_path
+from resnetkit.data.datasets import custom_path, open_dataset, other_meaning
 from resnetkit.data.splits import stratified_split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.training.recipe import load_recipe
@@ -171,16 +171,16 @@ def _folders_of_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_typed_as_a_path_is_one_and_any_other_name_is_a_data_sets_first(
     tmp_path: Path, name: str, path: str | None
 ) -> None:
-    actual = own_path(name.replace("HERE", str(tmp_path)))
+    actual = custom_path(name.replace("HERE", str(tmp_path)))
     assert actual == (None if path is None else Path(path.replace("HERE", str(tmp_path))))
     if actual is not None and actual.exists():
-        assert own_path(str(actual)) == actual  # as a Path, a path stays one
+        assert custom_path(str(actual)) == actual  # as a Path, a path stays one
 
 
 @pytest.mark.usefixtures("_folders_of_every_name")
 def test_a_tilde_that_is_a_name_here_is_that_name(tmp_path: Path) -> None:
     (tmp_path / "~" / "photos").mkdir(parents=True)
-    assert own_path("~/photos") == Path("~/photos")
+    assert custom_path("~/photos") == Path("~/photos")
 
 
 @pytest.mark.usefixtures("_folders_of_every_name")

@@ -92,7 +92,7 @@ def test_training_gives_this_ranks_share_with_its_labels() -> None:
     digits = open_dataset("digits")
     (batch,) = TrainingBatches(digits.splits["train"], 16, seed=3, rank=1, ranks=2).between(5, 6)
     images, labels = feed_of(digits).training(batch)
-    share = batch.sample_ids[1::2]
+    local_ids = batch.sample_ids[1::2]
     assert labels.tolist() == digits.labels[share].tolist()
     train = digits.images[digits.splits["train"]].numpy().astype(np.float64)
     expected = (digits.images[share].numpy() - train.mean()) / train.std()

@@ -88,9 +88,9 @@ def test_probabilities_are_the_mean_over_torchvisions_views(
     found = predict_probabilities(
         network, dataset, ids, protocol=protocol, precision=choose_precision("float32", CPU)
     )
-    assert dataset.own is not None
+    assert dataset.custom is not None
     for row, sample_id in zip(found, ids.tolist(), strict=True):
-        image = Image.open(dataset.own.files[sample_id].path)
+        image = Image.open(dataset.custom.files[sample_id].path)
         views = [
             (view.float() - network.mean) / network.std for view in views_by_hand(image, protocol)
         ]
@@ -137,10 +137,10 @@ def test_the_worst_errors_are_the_surest_wrong_answers(
     expected = [int(ids[place]) for place in np.argsort(-sureness, kind="stable")]
     count = min(24, int((sureness > 0).sum()))
     assert [each.sample_id for each in found.worst] == expected[:count]
-    assert dataset.own is not None
+    assert dataset.custom is not None
     for each in found.worst:
         assert each.true != each.predicted
-        assert each.name == str(dataset.own.files[each.sample_id].path)
+        assert each.name == str(dataset.custom.files[each.sample_id].path)
         assert Path(each.name).parent.name == each.true
 
 
@@ -154,7 +154,7 @@ def test_what_images_do_not_allow_is_refused(network: TrainedNetwork, dataset: D
     empty = replace(dataset, splits={**dataset.splits, "validation": torch.arange(0)})
     with pytest.raises(DataError, match="no images in the part 'validation'"):
         evaluate(network, empty, split="validation")
-    with pytest.raises(UsageError, match="looks at mirror images anyway"):
+    with pytest.raises(UsageError, match="looks at horizontal flips anyway"):
         evaluate(network, dataset, protocol="ten-crop", flip=True)
     with pytest.raises(DataError, match="with the protocol center"):
         evaluate(network, replace(dataset, mirrored=False), protocol="ten-crop")

@@ -21,7 +21,7 @@ def random_network(
     size: tuple[int, int] = (24, 24),
     classes: int = 7,
     names: bool = True,
-    shown: float = 0.875,
+    crop_pct: float = 0.875,
     **options: Any,
 ) -> TrainedNetwork:
     """Returns a network with drawn weights and running statistics."""
@@ -35,7 +35,7 @@ def random_network(
             buffer.normal_(std=0.1, generator=generator)
     model.fc.weight.data *= 20  # answers that differ from image to image
     return TrainedNetwork(
-        shown=shown,
+        crop_pct=crop_pct,
         model=model,
         architecture=architecture,
         mean=torch.tensor([120.0, 110.0, 100.0])[:channels, None, None],

@@ -50,7 +50,7 @@ def test_features_are_what_hooks_see(make_network: MakeNetwork, draw: Draw, laye
     module = network.model.get_submodule(HOOKS[layer])
     handle = module.register_forward_hook(lambda *call: seen.append(call[2]))
     for image in images:
-        pixels = predictor.view.pixels(image).float()
+        pixels = predictor.transform.pixels(image).float()
         with torch.no_grad():
             network.model(((pixels - network.mean) / network.std)[None])
     handle.remove()
@@ -171,7 +171,7 @@ def test_the_digest_knows_everything_that_decides_an_answer(make_network: MakeNe
         replace(network, mean=network.mean + 1),
         replace(network, std=network.std + 1),
         replace(network, image_size=(32, 32)),
-        replace(network, shown=1.0),
+        replace(network, crop_pct=1.0),
         make_network(shortcut="B"),
         make_network(padding="split"),
     ]

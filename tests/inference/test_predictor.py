@@ -87,7 +87,7 @@ def test_answers_are_those_worked_out_by_hand(
 def test_images_of_a_named_set_get_the_probabilities_of_evaluation(
     make_network: MakeNetwork, tmp_path: Path
 ) -> None:
-    network = make_network(data="digits", shown=1.0, channels=1, size=(8, 8), classes=10)
+    network = make_network(data="digits", crop_pct=1.0, channels=1, size=(8, 8), classes=10)
     digits = open_dataset("digits")
     sample_ids = digits.splits["test"][:60]
     expected = predict_probabilities(
@@ -279,7 +279,7 @@ def test_it_is_loaded_in_one_call(
     assert (predictor.network, predictor.batch_size) == (network, 3)
     assert isinstance(predictor, resnetkit.Predictor)
     torch.testing.assert_close(
-        predictor.probabilities(predictor.view.pixels(draw(1))[None])[0],
+        predictor.probabilities(predictor.transform.pixels(draw(1))[None])[0],
         by_hand(network, draw(1)),
         rtol=1e-4,
         atol=1e-5,

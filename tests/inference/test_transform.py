@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from resnetkit.errors import DataError
-from resnetkit.inference.transform import View
+from resnetkit.inference.transform import EvalTransform
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, pixels
@@ -35,40 +35,40 @@ def pixels_of(image: Image.Image) -> torch.Tensor:
 def test_networks_of_photos_see_torchvisions_resize_and_center_crop(
     make_network: MakeNetwork, draw: Draw, size: tuple[int, int], channels: int
 ) -> None:
-    view = View.of(make_network(data="my/photos", channels=channels))
+    transform = EvalTransform.of(make_network(data="my/photos", channels=channels))
     image = draw(1, size)
     seen = image if channels == 3 else image.convert("L")
     theirs = v2.CenterCrop(24)(v2.Resize(round(24 / 0.875))(seen))
-    assert torch.equal(view.pixels(image), pixels_of(theirs))
+    assert torch.equal(transform.pixels(image), pixels_of(theirs))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_networks_of_a_named_set_see_an_image_of_its_size_untouched(
     make_network: MakeNetwork, draw: Draw, channels: int
 ) -> None:
-    view = View.of(make_network(shown=1.0, channels=channels, size=(32, 32)))
+    transform = EvalTransform.of(make_network(crop_pct=1.0, channels=channels, size=(32, 32)))
     image = draw(2, (32, 32))
     seen = image if channels == 3 else image.convert("L")
-    assert torch.equal(view.pixels(image), pixels_of(seen))
+    assert torch.equal(transform.pixels(image), pixels_of(seen))
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_networks_of_a_named_set_see_the_whole_shorter_side(
     make_network: MakeNetwork, draw: Draw, size: tuple[int, int]
 ) -> None:
-    view = View.of(make_network(shown=1.0))
+    transform = EvalTransform.of(make_network(crop_pct=1.0))
     image = draw(3, size)
     theirs = v2.CenterCrop(24)(v2.Resize(24)(image))
-    assert torch.equal(view.pixels(image), pixels_of(theirs))
+    assert torch.equal(transform.pixels(image), pixels_of(theirs))
 
 
 def test_what_is_shown_follows_what_the_network_was_shown(
     make_network: MakeNetwork, tiny: Recipes, tmp_path: Path
 ) -> None:
-    """All of a named set's images; of own photos and where weights do not say, the middle."""
+    """All of a named set's images; of custom photos and where weights do not say, the middle."""
     run = train(tiny({"length": "1 steps"}), tmp_path / "run")
-    assert View.of(load_network(run.folder)).shown == 1.0
-    for form, name, size, shown in (
+    assert EvalTransform.of(load_network(run.folder)).crop_pct == 1.0
+    for form, name, size, crop_pct in (
         ("akamaster", "resnet20", 32, 1.0),
         ("torchvision", "resnet18", 224, 0.875),
         ("timm", "resnet18", 32, 0.8),
@@ -76,39 +76,39 @@ def test_what_is_shown_follows_what_the_network_was_shown(
     ):
         constants = {"mean": pixels(IMAGENET_MEAN), "std": pixels(IMAGENET_STD)}
         options = {"padding": "split"} if form == "akamaster" else {}
-        network = make_network(name=name, shown=shown, size=(size, size), data="", **options)
+        network = make_network(name=name, crop_pct=crop_pct, size=(size, size), data="", **options)
         export_weights(replace(network, **constants), tmp_path / form, form)
-        assert View.of(load_network(tmp_path / form)).shown == shown, form
+        assert EvalTransform.of(load_network(tmp_path / form)).crop_pct == crop_pct, form
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png"])
 def test_a_file_its_content_and_the_decoded_image_are_the_same(
     make_network: MakeNetwork, draw: Draw, tmp_path: Path, kind: str
 ) -> None:
-    view, path = View.of(make_network()), tmp_path / f"one.{kind}"
+    transform, path = EvalTransform.of(make_network()), tmp_path / f"one.{kind}"
     draw(4, (30, 26)).save(path)  # so small that a JPEG is decoded in full
     with Image.open(path) as image:
-        expected = view.pixels(image)
+        expected = transform.pixels(image)
     assert expected.shape == (3, 24, 24)
     assert expected.dtype == torch.uint8
-    assert torch.equal(view.pixels(path), expected)
-    assert torch.equal(view.pixels(str(path)), expected)
-    assert torch.equal(view.pixels(path.read_bytes()), expected)
+    assert torch.equal(transform.pixels(path), expected)
+    assert torch.equal(transform.pixels(str(path)), expected)
+    assert torch.equal(transform.pixels(path.read_bytes()), expected)
 
 
 def test_decoded_images_are_turned_upright_and_laid_on_white(
     make_network: MakeNetwork, draw: Draw, tmp_path: Path
 ) -> None:
-    view, image = View.of(make_network()), draw(5)
+    transform, image = EvalTransform.of(make_network()), draw(5)
     exif = Image.Exif()
     exif[0x0112] = 6  # stored on its side: to be turned by 90 degrees to the right
     image.save(tmp_path / "side.png", exif=exif)
     turned = image.transpose(Image.Transpose.ROTATE_270)
     with Image.open(tmp_path / "side.png") as stored:
         for picture in (tmp_path / "side.png", stored):
-            assert torch.equal(view.pixels(picture), view.pixels(turned))
+            assert torch.equal(transform.pixels(picture), transform.pixels(turned))
     clear = Image.new("RGBA", (30, 30), (255, 0, 0, 0))
-    assert (view.pixels(clear) == 255).all()
+    assert (transform.pixels(clear) == 255).all()
 
 
 def test_a_large_jpeg_is_decoded_as_photos_are(make_network: MakeNetwork, draw: Draw) -> None:
@@ -118,13 +118,15 @@ def test_a_large_jpeg_is_decoded_as_photos_are(make_network: MakeNetwork, draw: 
         image.draft(None, (41, 27))  # 27 is 24 of 0.875
         theirs = v2.CenterCrop(24)(v2.Resize(27)(image.convert("RGB")))
     assert image.size == (75, 50)
-    assert torch.equal(View.of(make_network()).pixels(content.getvalue()), pixels_of(theirs))
+    assert torch.equal(
+        EvalTransform.of(make_network()).pixels(content.getvalue()), pixels_of(theirs)
+    )
 
 
 def test_networks_of_oblong_images_see_the_middle(make_network: MakeNetwork, draw: Draw) -> None:
-    view = View.of(make_network(shown=1.0, size=(10, 20)))
+    transform = EvalTransform.of(make_network(crop_pct=1.0, size=(10, 20)))
     image = draw(7, (40, 30))
-    seen = view.pixels(image)
+    seen = transform.pixels(image)
     # As small as covers both sides: 20x15, of which the middle 10 rows are shown.
     theirs = image.resize((20, 15), Image.Resampling.BILINEAR).crop((0, 2, 20, 12))
     assert seen.shape == (3, 10, 20)
@@ -146,7 +148,7 @@ def test_a_bad_image_is_refused(
     make_network: MakeNetwork, picture: Path | str | bytes | Image.Image, message: str
 ) -> None:
     with pytest.raises(DataError) as caught:
-        View.of(make_network()).pixels(picture)
+        EvalTransform.of(make_network()).pixels(picture)
     assert str(caught.value).startswith(message)
 
 
@@ -155,4 +157,4 @@ def test_images_of_four_channels_are_in_no_file(make_network: MakeNetwork) -> No
     network = make_network()
     four = type(network)(**{**network.__dict__, "architecture": architecture})
     with pytest.raises(DataError, match="takes images of 4 channels: image files have 3"):
-        View.of(four)
+        EvalTransform.of(four)

@@ -29,7 +29,7 @@ def transformers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = Architecture("basic", (1, 1, 1, 1), (16, 16, 32, 32), "7x7", 224, False)
     model = layers.with_options(num_classes=len(NAMES)).build(torch.Generator())
     torch.save(model.state_dict(), folder.with_name("net.pth"))
-    network = replace(load_network(folder.with_name("net.pth")), class_names=NAMES, shown=1.0)
+    network = replace(load_network(folder.with_name("net.pth")), class_names=NAMES, crop_pct=1.0)
     export_weights(replace(network, image_size=(64, 64)), folder, "transformers")
     return folder
 

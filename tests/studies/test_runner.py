@@ -143,7 +143,7 @@ def test_an_interrupted_training_goes_on_and_ends_alike(
     assert len(begun) == 3
     killed = Run(tmp_path / "runs" / begun[2], trained.study.trials("tiny")[0].recipe)
     assert killed.final is None
-    assert 0 < killed.share_done < 1
+    assert 0 < killed.fraction_done < 1
 
     begun_before, begun[:] = list(begun), []
 

@@ -1,4 +1,4 @@
-"""What is chosen for own images, and said."""
+"""What is chosen for custom images, and said."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,12 @@ CHOSEN: dict[str, tuple[dict[str, int], tuple[int, int], dict[str, Any]]] = {
     "small images keep their size": (
         {"a": 20, "b": 20},
         (50, 41),
-        {"model.name": "resnet20", "data.image_size": 40, "length": "60 epochs", "data.shown": 1.0},
+        {
+            "model.name": "resnet20",
+            "data.image_size": 40,
+            "length": "60 epochs",
+            "data.crop_pct": 1.0,
+        },
     ),
     "tiny images grow a little": ({"a": 9, "b": 9}, (12, 9), {"data.image_size": 32}),
     "photos are shown smaller": (

@@ -1,4 +1,4 @@
-"""Training on a user's own images: what is written down, what goes on after a crash, bad files."""
+"""Training on a user's custom images: what is written down, what goes on after a crash, bad files."""
 
 import shutil
 from collections.abc import Callable
@@ -197,7 +197,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a size for the digits": ({"data.name": "digits"}, "leave it out for a data set of the table"),
     "a crop for the digits": (
         {"data.name": "digits", "data.image_size": 0},
-        "crop 'area' is for own images",
+        "crop 'area' is for custom images",
     ),
 }
 

@@ -46,7 +46,7 @@ notes, seconds, *words = sys.argv[1:]
 shown, real = [], DeviceLoader.training
 
 def training(self, batch, **options):
-    shown.append(batch.share.tolist())
+    shown.append(batch.local_ids.tolist())
     return real(self, batch, **options)
 
 def slow(write):

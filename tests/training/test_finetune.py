@@ -163,7 +163,9 @@ def test_muon_follows_the_rate_of_the_backbone(tiny: Recipes) -> None:
     muon = {"optimizer.muon_lr": 0.05, "optimizer.lr": 0.2}
     _, whole = bench_of(tiny(muon)).optimizers
     _, tenth = bench_of(tiny({**muon, "finetune.backbone_lr": 0.1})).optimizers
-    assert tenth.param_groups[0]["share"] == pytest.approx(0.1 * whole.param_groups[0]["share"])
+    assert tenth.param_groups[0]["lr_scale"] == pytest.approx(
+        0.1 * whole.param_groups[0]["lr_scale"]
+    )
 
 
 def test_class_weights_are_scikit_learns(few: Recipes) -> None:

@@ -109,7 +109,7 @@ def test_it_learns_the_convolutions_inside_blocks(tiny: Recipes) -> None:
 def test_its_rate_follows_the_schedule(tiny: Recipes, tmp_path: Path) -> None:
     recipe = tiny({"optimizer.muon_lr": 0.05, "optimizer.lr": 0.2})
     setup = prepare(recipe, WORLD)
-    shares = [group["share"] for o in setup.optimizers for group in o.param_groups]
+    shares = [group["lr_scale"] for o in setup.optimizers for group in o.param_groups]
     assert shares == [1.0, 1.0, 0.25]
 
 

@@ -216,7 +216,7 @@ def test_a_run_can_be_read_again(tmp_path: Path, few: Recipes) -> None:
     assert again == run
     assert again.final == run.final
     assert again.last_step == 6
-    assert again.share_done == 1
+    assert again.fraction_done == 1
     assert again.seconds > 0
     assert [session["from_step"] for session in again.sessions] == [0]
 
@@ -246,7 +246,7 @@ def test_a_run_that_cannot_be_read_is_left_out_with_a_warning(
 
 def test_a_run_that_has_not_begun_has_done_nothing(tmp_path: Path, few: Recipes) -> None:
     with locked_run(tmp_path, few()) as run:
-        assert (run.last_step, run.share_done, run.seconds, run.final) == (0, 0, 0, None)
+        assert (run.last_step, run.fraction_done, run.seconds, run.final) == (0, 0, 0, None)
         assert run.events("interval") == []
 
 

@@ -284,7 +284,7 @@ def test_early_steps_see_small_crops_and_later_ones_whole_images(
         return images, labels
 
     monkeypatch.setattr(DeviceLoader, "training", watched)
-    changes = {"length": "5 steps", "data.early_size": 6, "data.early_share": 0.4}
+    changes = {"length": "5 steps", "data.early_size": 6, "data.early_fraction": 0.4}
     train(tiny(changes), tmp_path / "run")
     assert seen == [(6, 6), (6, 6), (8, 8), (8, 8), (8, 8)]
 

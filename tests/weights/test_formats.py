@@ -472,7 +472,7 @@ def test_transformers_without_a_processor_are_shown_as_imagenet(
     basic: nn.Module, tmp_path: Path
 ) -> None:
     network = load_network(transformers_folder(tmp_path / "net", basic))
-    assert (network.image_size, network.shown) == ((224, 224), 0.875)
+    assert (network.image_size, network.crop_pct) == ((224, 224), 0.875)
     assert "since there is no preprocessor_config.json" in network.origin
     (tmp_path / "net" / "preprocessor_config.json").symlink_to(tmp_path / "gone")
     with pytest.raises(WeightsError, match=r"preprocessor_config\.json cannot be read: No such"):
@@ -1213,7 +1213,7 @@ def narrow(
         std=torch.tensor(std, dtype=torch.float32)[:, None, None],
         class_names=(),
         image_size=(32, 32) if fixed["stem"] == "3x3" else (224, 224),
-        shown=1.0 if fixed["stem"] == "3x3" else 0.875,
+        crop_pct=1.0 if fixed["stem"] == "3x3" else 0.875,
         data="",
         origin="drawn",
     )
@@ -1724,15 +1724,15 @@ HOLD_ALL["transformers"] = set(VIEWS) - {"oblong", "rounded up"}
 @pytest.mark.parametrize("form", ["resnetkit", "timm", "transformers", "torchvision"])
 def test_how_images_are_shown_is_written_or_refused(form: str, view: str, tmp_path: Path) -> None:
     """What a reader would show otherwise is not written."""
-    size, shown, resize = VIEWS[view]
+    size, crop_pct, resize = VIEWS[view]
     options = {"block": "basic", "depths": (2, 2, 2, 2), "widths": (64, 128, 256, 512)}
     network = replace(
-        narrow(**options, std=IMAGENET[1]), image_size=size, shown=shown, resize=resize
+        narrow(**options, std=IMAGENET[1]), image_size=size, crop_pct=crop_pct, resize=resize
     )
     if view in HOLD_ALL.get(form, {"as ever"}):
         again = export_weights(network, tmp_path / "net", form)
         assert again.image_size == size
-        assert again.resize.side(max(size), again.shown) == resize.side(max(size), shown)
+        assert again.resize.side(max(size), again.crop_pct) == resize.side(max(size), crop_pct)
         assert (again.resize.interpolation, again.resize.mode) == (
             *(resize.interpolation, resize.mode),
         )
@@ -1814,7 +1814,7 @@ def test_images_are_shown_as_their_processor_shows_them(
     facts, (size, side, interpolation, mode) = PROCESSORS[case]
     network = processed(folder_of_transformers, tmp_path / "net", **facts)
     assert network.image_size == size
-    assert network.resize.side(size[0], network.shown) == side
+    assert network.resize.side(size[0], network.crop_pct) == side
     assert (network.resize.interpolation, network.resize.mode) == (interpolation, mode)
     assert_pixels(network, side)
 

@@ -188,7 +188,7 @@ def test_the_table_is_torchvisions() -> None:
         assert len(entry.sha256) == 8
         assert int(entry.sha256, 16) >= 0
         assert entry.megabytes == pytest.approx(official.meta["_file_size"] * 1.048576)
-    shown = {name: entry.shown for name, entry in found.items()}
+    shown = {name: entry.crop_pct for name, entry in found.items()}
     assert shown["resnet50.IMAGENET1K_V1"] == 224 / 256
     assert shown["resnet50.IMAGENET1K_V2"] == 224 / 232
     assert {name.partition(".")[0] for name in found} == {
@@ -239,7 +239,7 @@ def test_what_was_fetched_is_loaded_by_its_name(
     assert len(hub.asked) == asked
     assert network.origin.startswith(f"{name}: ")
     assert network.architecture.stride_in == "3x3"
-    assert network.shown == {TORCHVISION: 0.9, TIMM: 0.95}[name]
+    assert network.crop_pct == {TORCHVISION: 0.9, TIMM: 0.95}[name]
     for key, tensor in tiny_state().items():
         assert torch.equal(network.model.state_dict()[key], tensor), key
     with pytest.raises(WeightsError, match=r"is of the variant v1\.5, not v1"):

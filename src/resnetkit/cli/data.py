@@ -100,17 +100,17 @@ def fetch(
 def check(name: str, /, *, json: Json = False) -> None:
     """Read a data set from the first to the last byte, and say what is wrong with it.
 
-    A data set of the list is compared with what it must be. Of your own images each is decoded: bad
+    A data set of the list is compared with what it must be. Of your custom images each is decoded: bad
     ones are named, and so are those that appear in two parts. No file is changed.
 
     Args:
-        name: A data set of 'resnet data list', or your own images: a folder class/image or
+        name: A data set of 'resnet data list', or your custom images: a folder class/image or
             train|val|test/class/image, or a .csv or .jsonl file of path, label and split.
     """
-    from resnetkit.data.datasets import open_dataset, own_path
+    from resnetkit.data.datasets import custom_path, open_dataset
     from resnetkit.data.published.table import PUBLISHED, check_cached
 
-    path = own_path(name)
+    path = custom_path(name)
     if path is not None:
         check_folder(path, json=json)
         return
@@ -128,11 +128,11 @@ def check(name: str, /, *, json: Json = False) -> None:
         f" {dataset.channels} channel(s), {len(dataset.class_names)} classes"
     )
     if facts:
-        remark(f"it came from {facts['road']}")
+        remark(f"it came from {facts['source']}")
 
 
 def check_folder(root: Path, *, json: bool) -> None:
-    """Prints what was found among a user's own images.
+    """Prints what was found among a user's custom images.
 
     Raises:
         DataError: when some cannot be used.
@@ -240,15 +240,15 @@ def show(
     """Write a contact sheet: a row of training images a class, with its name.
 
     Args:
-        name: A data set of 'resnet data list', or your own images, as for 'resnet data check'.
+        name: A data set of 'resnet data list', or your custom images, as for 'resnet data check'.
     """
     from resnetkit.data.contact_sheet import CELL_PIXELS, write_contact_sheet
-    from resnetkit.data.datasets import open_dataset, own_path
+    from resnetkit.data.datasets import custom_path, open_dataset
 
-    own_images = own_path(name)
+    custom_images = custom_path(name)
     remark_on_data(name)
     dataset = open_dataset(name, image_size=CELL_PIXELS)
-    stem = name if own_images is None else own_images.resolve().stem
+    stem = name if custom_images is None else custom_images.resolve().stem
     path = write_contact_sheet(dataset, out or Path(f"{stem}.png"))
     if json:
         print_json({"name": name, "file": str(path)})

@@ -35,7 +35,7 @@ def evaluate(
         Parameter(help="How images are looked at: center, ten-crop or multi-scale; center."),
     ] = "center",
     flip: Annotated[
-        bool, Parameter(negative=(), help="Average over each image and its mirror image.")
+        bool, Parameter(negative=(), help="Average over each image and its horizontal flip.")
     ] = False,
     precision: Precision = "float32",
     out: Annotated[

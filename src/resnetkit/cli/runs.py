@@ -35,7 +35,7 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
                 row["network"],
                 row["data"],
                 row["seed"],
-                f"{row['share_done']:.0%}",
+                f"{row['fraction_done']:.0%}",
                 f"{row['test_error']:.2f} %" if row["test_error"] is not None else "",
                 f"{row['seconds']:,.0f} s",
             ]
@@ -53,7 +53,7 @@ def summary(run: "Run") -> dict[str, Any]:
         "network": run.recipe.model.name,
         "data": run.recipe.data.name,
         "seed": run.recipe.seed,
-        "share_done": run.share_done,
+        "fraction_done": run.fraction_done,
         "test_error": final["test"]["error"] if final else None,
         "seconds": run.seconds,
         "recipe_sha256": run.recipe.digest,

@@ -20,7 +20,7 @@ MOST_THREADS = 1024
 Data = Annotated[
     str,
     Parameter(
-        help="Another data set: of 'resnet data list', or your own images, as for 'resnet data"
+        help="Another data set: of 'resnet data list', or your custom images, as for 'resnet data"
         " check'."
     ),
 ]
@@ -55,7 +55,7 @@ def train(
 
     Args:
         recipe: A named recipe ('resnet recipes' lists them, and 'resnet recipes NAME' shows the
-            keys that --set replaces) or a YAML file; digits by default. For your own images it is
+            keys that --set replaces) or a YAML file; digits by default. For your custom images it is
             finetune, with what suits them, which is said.
     """
     from resnetkit.training.loop import train as train_recipe
@@ -85,7 +85,7 @@ def asked_recipe(
     recipe: str, changes: tuple[str, ...], data: str, weights: str, variant: str, micro_batch: int
 ) -> "Recipe":
     """Returns the recipe that the words of a command ask for, and says what was chosen for them."""
-    from resnetkit.data.datasets import own_path
+    from resnetkit.data.datasets import custom_path
     from resnetkit.training.auto_recipe import choose
     from resnetkit.training.recipe import load_recipe
 
@@ -96,9 +96,9 @@ def asked_recipe(
         "micro_batch": micro_batch,
     }
     named: dict[str, Any] = {key: value for key, value in asked.items() if value}
-    own_images = own_path(data)
-    if recipe in ("", "finetune") and own_images is not None:
-        choice = choose(own_images, weights=weights, variant=variant)
+    custom_images = custom_path(data)
+    if recipe in ("", "finetune") and custom_images is not None:
+        choice = choose(custom_images, weights=weights, variant=variant)
         chosen = load_recipe("finetune", {**named, **choice.changes, **parse_changes(changes)})
         remark(choice.in_words(chosen))
     else:
@@ -113,12 +113,12 @@ def asked_recipe(
 
 
 def remark_on_classes(recipe: "Recipe") -> None:
-    """Says which classes a recipe on own images learns; a training says it when it starts."""
-    from resnetkit.data.datasets import own_path
+    """Says which classes a recipe on custom images learns; a training says it when it starts."""
+    from resnetkit.data.datasets import custom_path
     from resnetkit.data.images.folder import read_images
     from resnetkit.data.images.listing import classes_in_words
 
-    path = own_path(recipe.data.name)
+    path = custom_path(recipe.data.name)
     if path is not None:
         remark(classes_in_words(read_images(path).class_names))
 

@@ -237,7 +237,7 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
             "std": network.std.flatten().tolist(),
         },
         "image_size": list(network.image_size),
-        "shown": network.shown,
+        "crop_pct": network.crop_pct,
         "resize": asdict(network.resize),
         "data": network.data,
         "class_names": list(network.class_names),
@@ -262,7 +262,7 @@ def in_words(network: "TrainedNetwork") -> dict[str, str]:
         "parameters": f"{counted['parameters']:,}",
         "tensors": str(counted["tensors"]),
         "images": f"{architecture.in_channels} x {network.image_size[0]} x {network.image_size[1]}",
-        "shown": shown_in_words(network),
+        "crop_pct": crop_in_words(network),
         "mean": constants_in_words(network.mean),
         "deviation": constants_in_words(network.std),
         "classes": classes_in_words(network),
@@ -271,10 +271,10 @@ def in_words(network: "TrainedNetwork") -> dict[str, str]:
     }
 
 
-def shown_in_words(network: "TrainedNetwork") -> str:
+def crop_in_words(network: "TrainedNetwork") -> str:
     """Returns how an image of any size becomes one of the network's size."""
     resize, size = network.resize, network.image_size
-    sides = [resize.side(side, network.shown) for side in size]
+    sides = [resize.side(side, network.crop_pct) for side in size]
     to = f"{sides[0]} x {sides[1]}"
     if resize.mode == "squash":
         resized = f"both sides resized to {to}"

@@ -24,14 +24,14 @@ class Batch:
         step: from 0.
         epoch: from 0.
         sample_ids: int64 (batch_size,), of all ranks together.
-        share: int64 (batch_size / ranks,), those of this rank.
+        local_ids: int64 (batch_size / ranks,), those of this rank.
         ends_epoch: whether this is the last batch of its epoch.
     """
 
     step: int
     epoch: int
     sample_ids: Tensor
-    share: Tensor
+    local_ids: Tensor
     ends_epoch: bool
 
 
@@ -78,7 +78,7 @@ class TrainingBatches:
                     step=start,
                     epoch=epoch,
                     sample_ids=sample_ids,
-                    share=sample_ids[self.rank :: self.ranks],
+                    local_ids=sample_ids[self.rank :: self.ranks],
                     ends_epoch=place == self.steps_per_epoch - 1,
                 )
                 start += 1
@@ -89,6 +89,6 @@ def evaluation_batches(
     sample_ids: Tensor, batch_size: int, *, rank: int = 0, ranks: int = 1
 ) -> Iterator[Tensor]:
     """Yields this rank's samples in batches; over all ranks each sample comes exactly once."""
-    share = sample_ids[rank::ranks]
-    if len(share):
-        yield from share.split(batch_size)
+    local_ids = sample_ids[rank::ranks]
+    if len(local_ids):
+        yield from local_ids.split(batch_size)

@@ -25,9 +25,9 @@ class Dataset:
         labels: int64 (N,), from 0.
         class_names: one a label.
         splits: int64 sample ids of each part.
-        mirrored: whether the mirror image of a sample is an image of its class.
-        sha256: digest of the content; of own images, of their names and sizes.
-        own: own images with their parts, as they were listed; none for other data.
+        mirrored: whether the horizontal flip of a sample is an image of its class.
+        sha256: digest of the content; of custom images, of their names and sizes.
+        custom: custom images with their parts, as they were listed; none for other data.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Dataset:
     splits: dict[Split, Tensor]
     mirrored: bool
     sha256: str
-    own: ImageList | None = None
+    custom: ImageList | None = None
 
     @property
     def title(self) -> str:
-        """Returns what to call it among others: of own images the folder's name, not its place."""
-        return Path(self.name).name if self.own else self.name
+        """Returns what to call it among others: of custom images the folder's name, not its place."""
+        return Path(self.name).name if self.custom else self.name
 
     @property
     def channels(self) -> int:
@@ -51,7 +51,7 @@ class Dataset:
     @property
     def shown(self) -> float:
         """Returns the share of the shorter side that is shown of an image: all of one in memory."""
-        return self.images.shown if isinstance(self.images, Photos) else 1.0
+        return self.images.crop_pct if isinstance(self.images, Photos) else 1.0
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -33,11 +33,11 @@ from resnetkit.resizing import BILINEAR, Resize
 __all__ = [
     "DATASETS",
     "check_name",
-    "is_own",
+    "custom_path",
+    "is_custom",
     "open_dataset",
     "open_to_measure",
     "other_meaning",
-    "own_path",
 ]
 
 DIGITS_SHA256 = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"
@@ -85,7 +85,7 @@ def check_digest(dataset: Dataset) -> None:
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 0.875  # of the shorter side: 224 of 256 pixels (He et al. 2015, sec. 3.4)
+CROP_PCT = 0.875  # of the shorter side: 224 of 256 pixels (He et al. 2015, sec. 3.4)
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "digits": open_digits,
@@ -93,8 +93,8 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
 }
 
 
-def own_path(name: str) -> Path | None:
-    """Returns the path of a user's own images that a name means; None for a data set of the table.
+def custom_path(name: str) -> Path | None:
+    """Returns the path of a user's custom images that a name means; None for a data set of the table.
 
     What is typed as a path is one: it has a separator, or begins with a point or ~. Any other name
     means the data set of the table, and only where there is none what lies here under that name.
@@ -106,9 +106,9 @@ def own_path(name: str) -> Path | None:
     return path.absolute() if str(path) in DATASETS else path  # as a Path, "./digits" is "digits"
 
 
-def is_own(name: str) -> bool:
-    """Returns whether a name means a user's own images: a path, not an entry of the table."""
-    return own_path(name) is not None
+def is_custom(name: str) -> bool:
+    """Returns whether a name means a user's custom images: a path, not an entry of the table."""
+    return custom_path(name) is not None
 
 
 def other_meaning(name: str) -> str | None:
@@ -120,7 +120,7 @@ def other_meaning(name: str) -> str | None:
 
 def check_name(name: str) -> None:
     """Raises UsageError for a name that is neither in the table nor a path."""
-    if name not in DATASETS and not is_own(name):
+    if name not in DATASETS and not is_custom(name):
         raise UsageError(
             f"unknown data set '{name}': expected one of {', '.join(DATASETS)}, or the path of a"
             " folder of images." + did_you_mean(name, DATASETS)
@@ -131,43 +131,43 @@ def open_dataset(
     name: str,
     *,
     image_size: int = 0,
-    shown: float = SHOWN,
+    crop_pct: float = CROP_PCT,
     channels: int = 3,
     seed: int = 0,
     skip_bad: bool = False,
     listed: Path | None = None,
 ) -> Dataset:
-    """Opens a data set by name, or a user's own images by their path.
+    """Opens a data set by name, or a user's custom images by their path.
 
     Args:
         name: a key of `DATASETS`, or a path that `read_images` takes.
-        image_size: side in pixels that own images are shown at.
-        shown: share of their shorter side that the middle view shows.
-        channels: 3 for own images in color, 1 for gray.
-        seed: of the drawing of parts, where own images are not divided.
-        skip_bad: whether own images are all looked at first, and damaged ones left out.
-        listed: a list of own images with their parts that was written before; where it is there,
+        image_size: side in pixels that custom images are shown at.
+        crop_pct: share of their shorter side that the middle view shows.
+        channels: 3 for custom images in color, 1 for gray.
+        seed: of the drawing of parts, where custom images are not divided.
+        skip_bad: whether custom images are all looked at first, and damaged ones left out.
+        listed: a list of custom images with their parts that was written before; where it is there,
             nothing is looked for.
 
     Raises:
-        UsageError: when there is none of that name, or own images are given no size.
+        UsageError: when there is none of that name, or custom images are given no size.
         DataError: when its content is not what it should be.
     """
     check_name(name)
-    path = own_path(name)
+    path = custom_path(name)
     if path is None:
         return DATASETS[name]()
     if image_size < 1:
-        raise UsageError(f"{name}: own images need a size to be shown at, such as 224 pixels.")
+        raise UsageError(f"{name}: custom images need a size to be shown at, such as 224 pixels.")
     if channels not in (1, 3):
-        raise UsageError(f"{name}: own images have 3 channels, or 1 for gray, not {channels}.")
+        raise UsageError(f"{name}: custom images have 3 channels, or 1 for gray, not {channels}.")
     if listed is not None and listed.is_file():
         images = replace(read_images(listed), root=path)
     else:
         images = read_images(path)
         log_what_was_met(images)
         images = split_images(usable(images) if skip_bad else images, seed=seed)
-    return photo_dataset(images, image_size=image_size, shown=shown, channels=channels)
+    return photo_dataset(images, image_size=image_size, crop_pct=crop_pct, channels=channels)
 
 
 def usable(images: ImageList) -> ImageList:
@@ -199,7 +199,7 @@ def open_to_measure(
     *,
     class_names: tuple[str, ...],
     image_size: int,
-    shown: float = SHOWN,
+    crop_pct: float = CROP_PCT,
     resize: Resize = BILINEAR,
     channels: int = 3,
     class_order: ClassOrder = "sorted",
@@ -207,26 +207,26 @@ def open_to_measure(
 ) -> Dataset:
     """Opens a data set for a network that has learned before.
 
-    Nothing is drawn: own images that are in no part are all test images. A folder may hold some of
+    Nothing is drawn: custom images that are in no part are all test images. A folder may hold some of
     the classes only.
 
     Args:
         name: as for `open_dataset`.
         class_names: that the network knows, in its order; empty where it does not say.
         image_size: as for `open_dataset`.
-        shown: likewise.
-        resize: how own images are resized before their middle is shown.
+        crop_pct: likewise.
+        resize: how custom images are resized before their middle is shown.
         channels: likewise.
         class_order: in which the library numbers folders that the network comes from, where it
             does not say the names of its classes.
-        listed: own images with their parts, when they are known already; nothing is looked for.
+        listed: custom images with their parts, when they are known already; nothing is looked for.
 
     Raises:
         UsageError: when there is no data set of that name.
         DataError: when its content is not what it should be, or of classes that are not known.
     """
     check_name(name)
-    path = own_path(name)
+    path = custom_path(name)
     if path is None:
         return DATASETS[name]()
     images = listed
@@ -237,7 +237,7 @@ def open_to_measure(
     return photo_dataset(
         replace(images, files=tests),
         image_size=image_size,
-        shown=shown,
+        crop_pct=crop_pct,
         resize=resize,
         channels=channels,
         known=class_names,
@@ -249,7 +249,7 @@ def photo_dataset(
     images: ImageList,
     *,
     image_size: int,
-    shown: float,
+    crop_pct: float,
     channels: int,
     resize: Resize = BILINEAR,
     known: tuple[str, ...] = (),
@@ -260,7 +260,7 @@ def photo_dataset(
     Args:
         images: each in a part.
         image_size: side of the square that is shown of each, pixels.
-        shown: share of the shorter side that the middle view shows.
+        crop_pct: share of the shorter side that the middle view shows.
         resize: how it is resized before.
         channels: 3 for color, 1 for gray.
         known: names of the classes, in order; by default those that are there.
@@ -287,14 +287,14 @@ def photo_dataset(
     return Dataset(
         name=str(images.root),
         images=Photos(
-            tuple(f.path for f in images.files), channels, image_size, shown, resize=resize
+            tuple(f.path for f in images.files), channels, image_size, crop_pct, resize=resize
         ),
         labels=torch.tensor([labels[file.label] for file in images.files], dtype=torch.int64),
         class_names=names,
         splits=parts,
         mirrored=True,
         sha256=images.sha256,
-        own=images,
+        custom=images,
     )
 
 

@@ -31,7 +31,7 @@ the mean of each pixel and divide by 255 (He et al. 2015, sec. 4.2 subtract that
 the weights that training starts from want it, which is not measured."""
 
 NO_AXES = torch.zeros(3, 3, dtype=torch.float64)
-AHEAD = 2  # batches of photos that are decoded before they are needed
+PREFETCHED = 2  # batches of photos that are decoded before they are needed
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class DeviceLoader:
         def load(batch: Batch) -> tuple[Tensor, Tensor]:
             return self.training(batch, size=size_of(batch.step))
 
-        for batch, loaded in prefetch(load, batches, most=AHEAD, threads=1):
+        for batch, loaded in prefetch(load, batches, most=PREFETCHED, threads=1):
             yield batch, loaded.result
 
     def training(self, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
@@ -153,11 +153,11 @@ class DeviceLoader:
             DataError: when a photo cannot be decoded; it names the file.
         """
         shown = self.augmentation
-        sample_ids = batch.share.to(self.labels.device)
+        sample_ids = batch.local_ids.to(self.labels.device)
         draws = Draws(sample_ids, self.seed, batch.epoch)
         if shown.crop == "padded":
             images = augment(
-                self.normalized(batch.share),
+                self.normalized(batch.local_ids),
                 draws,
                 crop_padding=shown.crop_padding,
                 padding=shown.padding,
@@ -166,7 +166,7 @@ class DeviceLoader:
             )
         else:
             assert isinstance(self.images, Photos)  # the recipe was checked
-            of_files = Draws(batch.share, self.seed, batch.epoch)  # on the CPU
+            of_files = Draws(batch.local_ids, self.seed, batch.epoch)  # on the CPU
             pixels = self.images.random_views(of_files, shown, size=size or self.images.size)
             images = flipped(self.normalize(pixels), draws, shown.flip)
         if shown.color == "pca":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import DATASETS, open_to_measure, own_path
+from resnetkit.data.datasets import DATASETS, custom_path, open_to_measure
 from resnetkit.data.images.listing import ImageList, content_digests, relocated
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
@@ -67,7 +67,7 @@ class Evaluation:
         data: name of the data set.
         split: which part.
         protocol: how it looked at the images; see `protocols.Protocol`.
-        flip: whether the mirror image of the middle was a second view.
+        flip: whether the horizontal flip of the middle was a second view.
         precision: of the computation, float32 or bfloat16.
         metrics: what came out.
         worst: errors of the highest probability, the highest first.
@@ -89,7 +89,7 @@ class Evaluation:
 def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
     """Opens a data set as a network is shown it; by default the one it was trained on.
 
-    A run on own images has kept a list of them, with their parts; other own images that are in no
+    A run on custom images has kept a list of them, with their parts; other custom images that are in no
     part are all test images.
 
     Raises:
@@ -100,7 +100,7 @@ def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
         name or own_data(network),
         class_names=network.class_names,
         image_size=min(network.image_size),
-        shown=network.shown,
+        crop_pct=network.crop_pct,
         resize=network.resize,
         channels=network.architecture.in_channels,
         class_order="natural" if network.format == "timm" else "sorted",
@@ -114,7 +114,7 @@ def images_of_run(network: TrainedNetwork, name: str) -> ImageList | None:
     Raises:
         DataError: when the list of the run cannot be read.
     """
-    kept, path = network.images, own_path(name)
+    kept, path = network.images, custom_path(name)
     if kept is None or (name and path is None):
         return None
     images = kept.read()
@@ -182,7 +182,7 @@ def evaluate_all(
     flip: bool = False,
     precision: str = "float32",
     device: str = "auto",
-    observe: Callable[[float], None] = lambda share: None,
+    observe: Callable[[float], None] = lambda fraction: None,
 ) -> list[Evaluation]:
     """Measures networks side by side, and when there are several their ensemble too, as the last.
 
@@ -193,19 +193,19 @@ def evaluate_all(
         dataset: see `open_dataset`.
         split: which part.
         protocol: how each image is looked at; the probabilities of all views are averaged.
-        flip: with the protocol center, look at the mirror image too.
+        flip: with the protocol center, look at the horizontal flip too.
         precision: auto, float32 or bfloat16.
         device: auto, cpu, cuda or cuda:N.
-        observe: is told now and then which share is done, from 0 to 1.
+        observe: is called now and then with the fraction done, from 0 to 1.
 
     Raises:
-        UsageError: when mirror images are asked for of a protocol that has them anyway.
+        UsageError: when horizontal flips are asked for of a protocol that has them anyway.
         DataError: when a network was made for other images or classes, the part is empty, or the
-        images do not suit the protocol or have no mirror images.
+        images do not suit the protocol or have no horizontal flips.
     """
     if flip and protocol != "center":
         raise UsageError(
-            f"the protocol {protocol} looks at mirror images anyway: leave --flip out."
+            f"the protocol {protocol} looks at horizontal flips anyway: leave --flip out."
         )
     sample_ids = dataset.splits[split]
     if not len(sample_ids):
@@ -260,13 +260,13 @@ def learned_from(network: TrainedNetwork, dataset: Dataset, sample_ids: Tensor) 
     They are recognized by their content, wherever they lie now and whatever they are called, and in
     the list of an older version, which says nothing of that, by their path.
     """
-    if dataset.own is None or network.images is None:
+    if dataset.custom is None or network.images is None:
         return set()
     splits = network.images.learned
     learned = [file for file in network.images.read().files if file.split in splits]
     digests = {file.digest for file in learned} - {""}
     paths = {real_path(file.path) for file in learned if not file.digest}
-    files = [(n, dataset.own.files[n]) for n in sample_ids.tolist()]
+    files = [(n, dataset.custom.files[n]) for n in sample_ids.tolist()]
     now = content_digests(file.path for _, file in files) if digests else [""] * len(files)
     return {
         n
@@ -315,9 +315,9 @@ def worst_errors(
 
 def file_name(dataset: Dataset, sample_id: int) -> str:
     """Returns the path of an image's file, also of one that is no text; empty without a file."""
-    if dataset.own is None:
+    if dataset.custom is None:
         return ""
-    return os.fsencode(dataset.own.files[sample_id].path).decode(errors="backslashreplace")
+    return os.fsencode(dataset.custom.files[sample_id].path).decode(errors="backslashreplace")
 
 
 def check_fit(network: TrainedNetwork, dataset: Dataset) -> None:
@@ -358,7 +358,7 @@ def predict_probabilities(
     precision: ChosenPrecision,
     protocol: Protocol = "center",
     flip: bool = False,
-    observe: Callable[[float], None] = lambda share: None,
+    observe: Callable[[float], None] = lambda fraction: None,
 ) -> Floats:
     """Returns the probabilities of each class for some samples: float64 (N, K)."""
     device = torch.device(precision.device_type)

@@ -16,7 +16,7 @@ from resnetkit.weights.network import TrainedNetwork
 __all__ = ["PROTOCOLS", "SCALES", "Protocol", "views_of"]
 
 Protocol = Literal["center", "ten-crop", "multi-scale"]
-"""center: the middle, once; ten-crop: the four corners, the middle and their mirror images
+"""center: the middle, once; ten-crop: the four corners, the middle and their horizontal flips
 (Krizhevsky et al. 2012; He et al. 2015, sec. 3.4); multi-scale: the whole image and its mirror
 image, fully convolutionally, at several sizes (He et al. 2015, sec. 3.4)."""
 
@@ -42,7 +42,7 @@ def views_of(
         dataset: that holds the samples.
         sample_ids: int64 (N,).
         protocol: see `Protocol`.
-        flip: whether mirror images of the middle are views too; other protocols have them anyway.
+        flip: whether horizontal flips of the middle are views too; other protocols have them anyway.
         device: of the views.
 
     Yields:
@@ -76,7 +76,7 @@ def views_of(
 def whole_views(
     network: TrainedNetwork, photos: Photos, ids: Tensor, mean: Tensor, std: Tensor
 ) -> list[Tensor]:
-    """Returns one image and its mirror image at every scale; a mean of pixels becomes one value."""
+    """Returns one image and its horizontal flip at every scale; a mean of pixels becomes one value."""
     size = min(network.image_size)
     views = []
     for scale in SCALES:

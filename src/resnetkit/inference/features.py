@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from resnetkit.errors import DataError, UsageError
-from resnetkit.inference.transform import View
+from resnetkit.inference.transform import EvalTransform
 from resnetkit.storage import storage_errors, write_file
 from resnetkit.weights.network import TrainedNetwork
 
@@ -53,17 +53,17 @@ class Features:
 def network_sha256(network: TrainedNetwork) -> str:
     """Returns a digest of everything that decides what a network says of an image.
 
-    That is its weights, its options that are not the default, its normalization and its view. The
+    That is its weights, its options that are not the default, its normalization and its transform. The
     number of batches seen in training decides nothing; some formats do not have it.
     """
-    view = View.of(network)
+    transform = EvalTransform.of(network)
     options = {
         field.name: value
         for field in fields(network.architecture)
         if (value := getattr(network.architecture, field.name)) != field.default
         or field.default is MISSING
     }
-    facts = [options, view.size, view.shown, asdict(view.resize)]
+    facts = [options, transform.size, transform.crop_pct, asdict(transform.resize)]
     digest = hashlib.sha256(json.dumps(facts).encode())
     state = {**network.model.state_dict(), "mean": network.mean, "std": network.std}
     for name, tensor in sorted(state.items()):

@@ -17,7 +17,7 @@ from resnetkit.data.images.check import BadImage
 from resnetkit.data.prefetch import prefetch
 from resnetkit.errors import DataError, OutOfMemory, UsageError, did_you_mean, is_out_of_memory
 from resnetkit.evaluation.evaluate import class_probabilities
-from resnetkit.inference.transform import Picture, View
+from resnetkit.inference.transform import EvalTransform, Picture
 from resnetkit.models.resnet import ResNet
 from resnetkit.runtime.world import ChosenPrecision, choose_precision, open_world
 from resnetkit.weights.load import load_network
@@ -108,14 +108,14 @@ class Predictor:
             raise UsageError(
                 f"a batch of {self.batch_size} images: expected from 1 to {LARGEST_BATCH:,}."
             )
-        View.of(self.network)
+        EvalTransform.of(self.network)
         with open_world(self.device):
             pass
 
     @property
-    def view(self) -> View:
+    def transform(self) -> EvalTransform:
         """Returns what the network is shown of an image."""
-        return View.of(self.network)
+        return EvalTransform.of(self.network)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -172,7 +172,7 @@ class Predictor:
         """Returns softmax(logits): float64 (B, K).
 
         Args:
-            pixels: uint8 (B, C, H, W), as `view.pixels` makes them.
+            pixels: uint8 (B, C, H, W), as `transform.pixels` makes them.
         """
         return self.computed(pixels, probabilities)
 
@@ -210,7 +210,7 @@ class Predictor:
         if isinstance(picture, BadImage):
             return Output(name, torch.empty(0), picture.reason)
         try:
-            return Output(name, self.view.pixels(picture))
+            return Output(name, self.transform.pixels(picture))
         except DataError as error:
             return Output(name, torch.empty(0), str(error))
 

@@ -22,30 +22,30 @@ from resnetkit.errors import DataError
 from resnetkit.resizing import BILINEAR, Resize
 from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["Picture", "View"]
+__all__ = ["EvalTransform", "Picture"]
 
 Picture = str | Path | bytes | Image.Image
 """The path of an image file, its content, or a decoded image."""
 
 
 @dataclass(frozen=True)
-class View:
+class EvalTransform:
     """What a network is shown of an image: its middle.
 
     Attributes:
         channels: 3 for RGB, 1 for gray.
         size: height and width in pixels.
-        shown: share of the shorter side that is shown. 1 leaves an image of this size untouched.
+        crop_pct: share of the shorter side that is shown. 1 leaves an image of this size untouched.
         resize: how it is resized before.
     """
 
     channels: int
     size: tuple[int, int]
-    shown: float
+    crop_pct: float
     resize: Resize = BILINEAR
 
     @classmethod
-    def of(cls, network: TrainedNetwork) -> "View":
+    def of(cls, network: TrainedNetwork) -> "EvalTransform":
         """Returns how the data that a network was trained on was shown to it.
 
         Raises:
@@ -57,12 +57,12 @@ class View:
                 f"the network takes images of {channels} channels: image files have 3, or 1 for"
                 " gray."
             )
-        return cls(channels, network.image_size, network.shown, network.resize)
+        return cls(channels, network.image_size, network.crop_pct, network.resize)
 
     @property
     def side(self) -> int:
         """Returns what the shorter side is resized to before the middle is cut out, in pixels."""
-        return self.resize.side(max(self.size), self.shown)
+        return self.resize.side(max(self.size), self.crop_pct)
 
     def pixels(self, picture: Picture) -> Tensor:
         """Decodes an image and returns what is shown of it: uint8 (C, H, W).
@@ -93,7 +93,7 @@ class View:
         if height == width:
             return center_view(image, width, self.side, self.resize)
         # Oblong, as timm shows it: as small as covers both sides, or both sides at once.
-        sides = [self.resize.side(side, self.shown) for side in (width, height)]
+        sides = [self.resize.side(side, self.crop_pct) for side in (width, height)]
         if self.resize.mode == "center":
             ratio = min(own / wanted for own, wanted in zip(image.size, sides, strict=True))
             sides = [round(own / ratio) for own in image.size]

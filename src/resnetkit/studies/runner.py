@@ -33,7 +33,7 @@ __all__ = [
     "trials_of",
 ]
 
-ShareObserver = Callable[[float], None]
+ProgressObserver = Callable[[float], None]
 """Is given the share of all steps that is done, from 0 to 1."""
 
 LARGEST_FINDINGS = 2**26  # bytes
@@ -115,7 +115,7 @@ def run_studies(
     jobs: int = 0,
     backend: str = "loky",
     device: str = "auto",
-    observe: ShareObserver = lambda share: None,
+    observe: ProgressObserver = lambda fraction: None,
 ) -> list[Outcome]:
     """Trains every recipe of some studies that is not finished yet, and judges their claims.
 
@@ -255,7 +255,7 @@ def interruptible(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def watched(tasks: Sequence[Task], observe: ShareObserver) -> Iterator[None]:
+def watched(tasks: Sequence[Task], observe: ProgressObserver) -> Iterator[None]:
     """Looks into the run folders now and then and tells the observer how much is done."""
     costs = [(Run(task.folder, task.recipe), task.cost) for task in tasks]
     done = threading.Event()
@@ -263,7 +263,7 @@ def watched(tasks: Sequence[Task], observe: ShareObserver) -> Iterator[None]:
     def look() -> None:
         whole = sum(cost for _, cost in costs)
         while not done.wait(SECONDS_BETWEEN_LOOKS):
-            observe(sum(cost * run.share_done for run, cost in costs) / whole)
+            observe(sum(cost * run.fraction_done for run, cost in costs) / whole)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

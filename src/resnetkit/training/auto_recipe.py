@@ -1,4 +1,4 @@
-"""What to train on a user's own images when they ask for nothing in particular."""
+"""What to train on a user's custom images when they ask for nothing in particular."""
 
 import statistics
 from collections import Counter
@@ -66,13 +66,13 @@ class Choice:
         return (
             f"{self.count:,} training images, about {self.side} pixels on the shorter side:"
             f" {recipe.model.name}{start} at {size}x{size} pixels, {recipe.length} in batches of"
-            f" {recipe.batch_size}, crops by area and mirror images (data.flip=none where left and"
+            f" {recipe.batch_size}, crops by area and horizontal flips (data.flip=none where left and"
             f" right matter).{kept}{balance} --set changes any of it.{advice}"
         )
 
 
 def choose(data: Path, *, weights: str = "", variant: str = "", seed: int = 0) -> Choice:
-    """Looks at own images and returns what suits them.
+    """Looks at custom images and returns what suits them.
 
     Args:
         data: a folder or table of images; see `read_images`.
@@ -103,7 +103,7 @@ def choose(data: Path, *, weights: str = "", variant: str = "", seed: int = 0) -
         changes |= from_weights(weights, variant)
     elif is_small:
         changes |= {"model.name": "resnet20", "data.image_size": max(32, side // 8 * 8)}
-        changes["data.shown"] = 1.0  # there is nothing to spare at the edges
+        changes["data.crop_pct"] = 1.0  # there is nothing to spare at the edges
     else:
         changes |= {"model.name": "resnet18", "data.image_size": PHOTO_SIDE}
     if side > LARGE_SIDE:
@@ -124,7 +124,7 @@ def from_weights(weights: str, variant: str) -> dict[str, Any]:
         "model.weights": weights,
         **({"model.variant": variant} if variant else {}),
         "data.image_size": min(network.image_size),
-        "data.shown": network.shown,
+        "data.crop_pct": network.crop_pct,
         "data.normalize": "weights" if network.mean.shape[1:] == (1, 1) else "channel",
         "optimizer.lr": 0.02,
         "finetune.backbone_lr": 0.1,

@@ -16,16 +16,16 @@ from resnetkit.training.recipe import Recipe
 
 __all__ = [
     "check_batch_fit",
+    "check_custom_images",
     "check_data_fit",
     "check_network_fit",
-    "check_own_images",
     "check_same_data",
     "check_size_fit",
 ]
 
 logger = logging.getLogger(__name__)
 
-MOST_CHECKED = 20_000  # own images that are all decoded before the first step
+MOST_CHECKED = 20_000  # custom images that are all decoded before the first step
 
 
 def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
@@ -115,8 +115,8 @@ def check_same_data(dataset: Dataset, world: World) -> None:
         )
 
 
-def check_own_images(images: ImageList) -> None:
-    """Decodes own images before hours are spent on some of them: of very many, those held out.
+def check_custom_images(images: ImageList) -> None:
+    """Decodes custom images before hours are spent on some of them: of very many, those held out.
 
     Raises:
         DataError: when one cannot be used.

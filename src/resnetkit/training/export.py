@@ -20,7 +20,7 @@ def export_model(setup: TrainingSetup, folder: Path, scores: dict[Split, Score])
     facts = {
         "architecture": setup.recipe.model.name,
         "recipe_sha256": setup.recipe.digest,
-        "data": {"name": "" if data.own else data.name, "sha256": data.sha256},
+        "data": {"name": "" if data.custom else data.name, "sha256": data.sha256},
     }
     contents = model_folder_files(finished_network(setup), **facts)
     contents["README.md"] = card(setup, scores).encode(errors="backslashreplace")
@@ -42,9 +42,9 @@ def finished_network(setup: TrainingSetup) -> TrainedNetwork:
         std=normalization.std.cpu(),
         class_names=data.class_names,
         image_size=data.image_size,
-        data="" if data.own else data.name,
+        data="" if data.custom else data.name,
         origin=f"{setup.recipe.model.name} trained by resnetkit on {title}",
-        shown=data.shown,
+        crop_pct=data.crop_pct,
     )
 
 

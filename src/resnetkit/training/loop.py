@@ -135,10 +135,10 @@ def opened_run(folder: Path, recipe: Recipe, world: World) -> Iterator[Run]:
 
 
 def write_list(setup: TrainingSetup, run: Run) -> None:
-    """Writes down which own images are learned from, chosen on and tested on."""
-    if setup.dataset.own is not None and setup.world.is_main and not run.images_path.exists():
+    """Writes down which custom images are learned from, chosen on and tested on."""
+    if setup.dataset.custom is not None and setup.world.is_main and not run.images_path.exists():
         with run.writing():
-            write_file(run.images_path, write_images(with_digests(setup.dataset.own)))
+            write_file(run.images_path, write_images(with_digests(setup.dataset.custom)))
 
 
 def session(setup: TrainingSetup, state: TrainingState) -> Event:
@@ -258,7 +258,7 @@ def apply_gradient(setup: TrainingSetup, lr: float, norm: Tensor) -> None:
         clip_grads_with_norm_(setup.model.parameters(), setup.recipe.gradient_clip, norm)
     for optimizer in setup.optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = lr * group["share"]
+            group["lr"] = lr * group["lr_scale"]
         with setup.precision.autocast():  # for the matrix products of Muon
             optimizer.step()
     if setup.averaged is not None:

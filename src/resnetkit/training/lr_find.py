@@ -42,7 +42,7 @@ def find_lr(
     steps: int = 100,
     device: str = "auto",
     threads: int = 0,
-    observe: Callable[[float], None] = lambda share: None,
+    observe: Callable[[float], None] = lambda fraction: None,
 ) -> RateSearch:
     """Trains a copy of what the recipe asks for with a growing rate, and throws it away.
 
@@ -54,7 +54,7 @@ def find_lr(
         steps: from the lowest to the highest rate.
         device: see `train`.
         threads: see `train`.
-        observe: is told now and then which share is done, from 0 to 1.
+        observe: is called now and then with the fraction done, from 0 to 1.
 
     Raises:
         UsageError: for too few steps.

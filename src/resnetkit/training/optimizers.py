@@ -19,7 +19,7 @@ def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimize
     orthogonal = inner_convolutions(model) if settings.muon_lr else []
     groups = parameter_groups(model, settings.weight_decay, settings.decay, leave_out=orthogonal)
     descent = torch.optim.SGD(
-        with_shares(groups, model.fc, recipe.finetune.backbone_lr),
+        with_lr_scales(groups, model.fc, recipe.finetune.backbone_lr),
         lr=settings.lr,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
@@ -29,19 +29,23 @@ def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimize
         return (descent,)
     muon = Muon(orthogonal, lr=settings.muon_lr, momentum=settings.muon_momentum)
     share = settings.muon_lr / settings.lr
-    muon.param_groups[0]["share"] = share * recipe.finetune.backbone_lr
+    muon.param_groups[0]["lr_scale"] = share * recipe.finetune.backbone_lr
     return descent, muon
 
 
-def with_shares(
+def with_lr_scales(
     groups: list[dict[str, Any]], head: nn.Module, backbone_lr: float
 ) -> list[dict[str, Any]]:
     """Returns the groups with their rates relative to the recipe's: lower for all but the head."""
     if backbone_lr == 1:
-        return [{**group, "share": 1.0} for group in groups]
+        return [{**group, "lr_scale": 1.0} for group in groups]
     of_head = set(head.parameters())
     parts = [
-        {**group, "params": [p for p in group["params"] if (p in of_head) == chosen], "share": rate}
+        {
+            **group,
+            "params": [p for p in group["params"] if (p in of_head) == chosen],
+            "lr_scale": rate,
+        }
         for group in groups
         for chosen, rate in ((False, backbone_lr), (True, 1.0))
     ]

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from resnetkit.data.datasets import DATASETS, is_own
+from resnetkit.data.datasets import DATASETS, is_custom
 from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
 from resnetkit.models.zoo import Architecture, find_architecture
 from resnetkit.strict_yaml import YAML_ERRORS, read_yaml
@@ -207,7 +207,7 @@ def read_values(name_or_path: str) -> dict[str, Any]:
 
 def data_hint(word: str) -> str:
     """Returns a question for those who name their images or a data set in place of a recipe."""
-    means_data = word in DATASETS or is_own(word)
+    means_data = word in DATASETS or is_custom(word)
     return f" Did you mean '--data {word}'?" if means_data else ""
 
 

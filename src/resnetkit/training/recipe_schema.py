@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from resnetkit.data.augment.crop_and_flip import Augmentation, Color, Crop, Flip, Padding, Policy
-from resnetkit.data.datasets import SHOWN, check_name, is_own, own_path
+from resnetkit.data.datasets import CROP_PCT, check_name, custom_path, is_custom
 from resnetkit.data.loader import NormalizationKind
 from resnetkit.errors import UsageError
 from resnetkit.training import schedules
@@ -88,7 +88,7 @@ def plain_number(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(plain_number)]
 Real = Annotated[float, BeforeValidator(plain_number)]
-Share = Annotated[float, BeforeValidator(plain_number), Field(gt=0, le=1)]
+Fraction = Annotated[float, BeforeValidator(plain_number), Field(gt=0, le=1)]
 Pixels = Annotated[int, BeforeValidator(plain_number), Field(ge=1, le=2**14)]
 
 
@@ -137,23 +137,23 @@ class FinetuneSection(Section):
 class DataSection(Section):
     """Which images, and how they are shown; see `data.augment` and `data.loader`.
 
-    Small crops save time while little is known yet: in the first `early_share` of steps, crops of
+    Small crops save time while little is known yet: in the first `early_fraction` of steps, crops of
     `early_size` pixels are shown. A share of 1 trains on them throughout, and measures in full size
     (Touvron et al. 2019). Zero shows images in their full size throughout.
 
-    With `cache` own images are decoded once, made as small as crops allow and kept on the disk: for
+    With `cache` custom images are decoded once, made as small as crops allow and kept on the disk: for
     photos of many pixels, whose decoding would take longer than the network.
     """
 
     name: str = "digits"
     train_on: Literal["train", "train+validation"] = "train"
     image_size: Whole = Field(default=0, ge=0, le=LARGEST_SIDE)
-    shown: Annotated[Share, Field(ge=SMALLEST_CROP)] = SHOWN
+    crop_pct: Annotated[Fraction, Field(ge=SMALLEST_CROP)] = CROP_PCT
     normalize: NormalizationKind = "channel"
     crop: Crop = "padded"
     crop_padding: Whole = Field(default=0, ge=0)
     padding: Padding = "zeros"
-    area: tuple[Share, Share] = (0.08, 1.0)
+    area: tuple[Fraction, Fraction] = (0.08, 1.0)
     side: tuple[Pixels, Pixels] = (256, 480)
     flip: Flip = "none"
     color: Color = "none"
@@ -164,17 +164,17 @@ class DataSection(Section):
     on_bad_image: Literal["error", "skip"] = "error"
     cache: Literal["none", "disk"] = "none"
     early_size: Whole = Field(default=0, ge=0)
-    early_share: Real = Field(default=0.5, gt=0, le=1)
+    early_fraction: Real = Field(default=0.5, gt=0, le=1)
 
     @field_validator("name")
     @classmethod
     def from_anywhere(cls, name: str) -> str:
-        """Makes the path of own images hold in every folder; refuses what is no data set."""
+        """Makes the path of custom images hold in every folder; refuses what is no data set."""
         try:
             check_name(name)
         except UsageError as error:
             raise ValueError(str(error)) from None
-        path = own_path(name)
+        path = custom_path(name)
         return name if path is None else str(path.resolve())
 
     @property
@@ -196,18 +196,18 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def parts_fit(self) -> Self:
-        if is_own(self.name) != (self.image_size > 0):
+        if is_custom(self.name) != (self.image_size > 0):
             raise ValueError(
-                "image_size is the side that own images are shown at: set it for a folder of"
+                "image_size is the side that custom images are shown at: set it for a folder of"
                 " images, and leave it out for a data set of the table"
             )
-        if self.crop != "padded" and not is_own(self.name):
-            raise ValueError(f"crop '{self.crop}' is for own images, decoded from their files")
+        if self.crop != "padded" and not is_custom(self.name):
+            raise ValueError(f"crop '{self.crop}' is for custom images, decoded from their files")
         if self.cache != "none" and self.crop == "padded":
-            raise ValueError("cache 'disk' keeps own images for crops by area and scale")
+            raise ValueError("cache 'disk' keeps custom images for crops by area and scale")
         if self.policy != "none" and self.crop == "padded":
             raise ValueError(
-                f"policy '{self.policy}' goes with the crops of own images, area or scale"
+                f"policy '{self.policy}' goes with the crops of custom images, area or scale"
             )
         for name, (low, high) in {"area": self.area, "side": self.side}.items():
             if low > high:

@@ -1,7 +1,7 @@
 """The run folder: a training that explains itself and can be gone on with.
 
 recipe.yaml        the resolved recipe
-images.csv         of own images: paths, labels and parts
+images.csv         of custom images: paths, labels and parts
 environment.json   for each start: versions, hardware, precision and why
 metrics.jsonl      one event a line; the same bytes for the same recipe, however interrupted
 timing.jsonl       how fast it went, which is never the same twice
@@ -79,7 +79,7 @@ class Run:
 
     @property
     def images(self) -> ImageList:
-        """Returns the own images of the run, with their parts, as it has listed them.
+        """Returns the custom images of the run, with their parts, as it has listed them.
 
         They need not be there any longer.
 
@@ -133,7 +133,7 @@ class Run:
         )
 
     @property
-    def share_done(self) -> float:
+    def fraction_done(self) -> float:
         """Returns the share of all steps that is done, from 0 to 1; 0 where it cannot be read."""
         try:
             if self.final is not None:
@@ -402,7 +402,7 @@ def refuse_other_recipe(run: Run, recipe: Recipe) -> None:
 def run_elsewhere(folder: Path, recipe: Recipe) -> Run | None:
     """Returns the run in a folder when its images are to be found elsewhere than its list says.
 
-    Its recipe says so, or the one that is asked for, which differs in the path of own images alone.
+    Its recipe says so, or the one that is asked for, which differs in the path of custom images alone.
     """
     if not ((folder / "recipe.yaml").is_file() and (folder / "images.csv").is_file()):
         return None

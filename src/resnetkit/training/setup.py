@@ -28,9 +28,9 @@ from resnetkit.models.zoo import Architecture
 from resnetkit.runtime.world import ChosenPrecision, World, choose_precision
 from resnetkit.training.checks import (
     check_batch_fit,
+    check_custom_images,
     check_data_fit,
     check_network_fit,
-    check_own_images,
     check_same_data,
     check_size_fit,
 )
@@ -42,7 +42,7 @@ from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["ChosenKernels", "TrainingSetup", "choose_kernels", "prepare"]
 
-NORMALIZED_ON = 1_000  # own images: decoding all of them would take long
+NORMALIZED_ON = 1_000  # custom images: decoding all of them would take long
 SMALL_STEP = 10**9  # multiply-adds of a forward pass
 SMALL_TRAINING = 10**13  # multiply-adds of all forward passes: about five epochs of ResNet-20
 
@@ -72,7 +72,7 @@ class TrainingSetup:
         model: the network itself, in channels-last memory.
         parallel: the same, averaging gradients over ranks.
         averaged: the running average of its weights, when the recipe asks for one.
-        optimizers: each of some of the model's parameters; a group's `share` is its rate relative
+        optimizers: each of some of the model's parameters; a group's `lr_scale` is its rate relative
             to `recipe.optimizer.lr`.
         precision: of the forward pass.
         kernels: of normalization, addition and relu in training.
@@ -151,7 +151,7 @@ class TrainingSetup:
     def crop_size(self, step: int) -> int:
         """Returns the side of the crops that a step, from 0, is shown; 0 for whole images."""
         data = self.recipe.data
-        return data.early_size if step < data.early_share * self.total_steps else 0
+        return data.early_size if step < data.early_fraction * self.total_steps else 0
 
     def split_ids(self, split: Split) -> Tensor:
         """Returns the samples of a part; what is trained on counts as the training part."""
@@ -198,7 +198,7 @@ def prepare(
     Args:
         recipe: what is asked for.
         world: who trains.
-        listed: a list of own images with their parts, which an earlier start has written.
+        listed: a list of custom images with their parts, which an earlier start has written.
         cache: whether photos may be decoded and kept on the disk, where the recipe asks for it.
 
     Raises:
@@ -208,7 +208,7 @@ def prepare(
     dataset = open_dataset(
         recipe.data.name,
         image_size=recipe.data.image_size,
-        shown=recipe.data.shown,
+        crop_pct=recipe.data.crop_pct,
         channels=recipe.model.options.get("in_channels", 3),
         seed=recipe.seed,
         skip_bad=recipe.data.on_bad_image == "skip",
@@ -224,8 +224,8 @@ def prepare(
     check_network_fit(recipe, architecture)
     check_batch_fit(recipe, len(trained_on), world)
     is_new = listed is None or not listed.is_file()
-    if dataset.own is not None and is_new and recipe.data.on_bad_image == "error":
-        check_own_images(dataset.own)
+    if dataset.custom is not None and is_new and recipe.data.on_bad_image == "error":
+        check_custom_images(dataset.custom)
     check_same_data(dataset, world)
     if recipe.data.cache == "disk" and cache:
         dataset = with_cache(dataset, recipe)
@@ -277,7 +277,7 @@ def prepare(
 
 
 def with_cache(dataset: Dataset, recipe: Recipe) -> Dataset:
-    """Returns own images whose random views come from pixels that were decoded before."""
+    """Returns custom images whose random views come from pixels that were decoded before."""
     photos = dataset.images
     assert isinstance(photos, Photos)  # the recipe was checked
     cache = open_cache(
@@ -290,8 +290,8 @@ def with_cache(dataset: Dataset, recipe: Recipe) -> Dataset:
 
 
 def looked_at(dataset: Dataset, trained_on: Tensor) -> Tensor:
-    """Returns the samples that the normalization is measured on: all, or some of own images."""
-    if dataset.own is None:
+    """Returns the samples that the normalization is measured on: all, or some of custom images."""
+    if dataset.custom is None:
         return trained_on
     return epoch_order(Draws(trained_on, seed=0))[:NORMALIZED_ON]
 

@@ -30,7 +30,7 @@ class TrainingState:
 
     Attributes:
         recipe_sha256: digest of the recipe.
-        data_sha256: digest of the data; of own images, of their names, sizes, classes and parts.
+        data_sha256: digest of the data; of custom images, of their names, sizes, classes and parts.
         step: steps done.
         below: whether the training error has been below the threshold of the warm-up.
         reached: whether training ends here: the validation error has reached the target, or has

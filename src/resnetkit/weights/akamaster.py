@@ -51,7 +51,7 @@ def load_akamaster(path: Path, state: Tensors) -> TrainedNetwork:
         std=pixels(IMAGENET_STD),
         class_names=implied_classes("CIFAR-10", architecture.num_classes),
         image_size=(32, 32),
-        shown=1.0,
+        crop_pct=1.0,
         data="",
         origin=(
             f"ResNet-{depth} of akamaster/pytorch_resnet_cifar10: shortcuts of option"

@@ -18,10 +18,10 @@ __all__ = [
     "constants",
     "counts",
     "damaged",
+    "fraction",
     "image_side",
     "json_bytes",
     "read_configuration",
-    "share",
     "texts",
     "weights_beside",
 ]
@@ -145,7 +145,7 @@ def json_bytes(facts: dict[str, Any]) -> bytes:
     return (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode()
 
 
-def share(value: Any) -> float:
+def fraction(value: Any) -> float:
     """Returns the part of the shorter side that is shown: from a tenth, up to 1.
 
     Raises:

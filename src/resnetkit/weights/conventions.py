@@ -246,13 +246,13 @@ def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
         if view_of(network) != (expected_size, expected_side, "bilinear", "center"):
             height, width = network.image_size
             problems.append(
-                f"its images are of {height}x{width} pixels, {network.shown:g} of the shorter side,"
+                f"its images are of {height}x{width} pixels, {network.crop_pct:g} of the shorter side,"
                 f" {network.resize.interpolation} and {network.resize.mode}; the format does not"
                 f" write that down, and its readers expect {expected_size[0]} pixels,"
                 f" {expected_share:g}, bilinear and center"
             )
     size = max(network.image_size)
-    side = network.resize.side(size, network.shown)
+    side = network.resize.side(size, network.crop_pct)
     middle = network.resize.margin(side, size)
     theirs = replace(network.resize, offset=convention.offset).margin(side, size)
     if middle != theirs:
@@ -274,16 +274,16 @@ def view_of(network: TrainedNetwork) -> tuple[tuple[int, int], int, str, str]:
 
     Where what is cut off is odd, readers may put the middle a pixel apart: see `Convention.offset`.
     """
-    side = network.resize.side(max(network.image_size), network.shown)
+    side = network.resize.side(max(network.image_size), network.crop_pct)
     return network.image_size, side, network.resize.interpolation, network.resize.mode
 
 
 def crop_for_floor(network: TrainedNetwork) -> float:
     """Returns the crop that libraries which round down resize to the same side for."""
     size = max(network.image_size)
-    side = network.resize.side(size, network.shown)
-    if math.floor(size / network.shown) == side:
-        return network.shown
+    side = network.resize.side(size, network.crop_pct)
+    if math.floor(size / network.crop_pct) == side:
+        return network.crop_pct
     return size / (side + 0.001)
 
 

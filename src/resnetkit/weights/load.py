@@ -67,8 +67,8 @@ def load_network(path: Path | str, *, variant: str = "") -> TrainedNetwork:
     check_variant(path, network.architecture, variant)
     if published is None:
         return network
-    origin, shown = f"{published.name}: {network.origin}", published.shown or network.shown
-    return replace(network, origin=origin, shown=shown)
+    origin, crop_pct = f"{published.name}: {network.origin}", published.crop_pct or network.crop_pct
+    return replace(network, origin=origin, crop_pct=crop_pct)
 
 
 def load_folder(path: Path) -> TrainedNetwork:

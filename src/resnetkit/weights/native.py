@@ -17,10 +17,10 @@ from resnetkit.weights.configuration import (
     check_mistake,
     counts,
     damaged,
+    fraction,
     image_side,
     json_bytes,
     read_configuration,
-    share,
     texts,
 )
 from resnetkit.weights.network import TrainedNetwork, built
@@ -63,7 +63,7 @@ def load_model_folder(folder: Path) -> TrainedNetwork:
             image_size=(height, width),
             data=name,
             origin=origin,
-            shown=share(facts.get("shown", 1.0 if architecture.stem == "3x3" else 0.875)),
+            crop_pct=fraction(facts.get("crop_pct", 1.0 if architecture.stem == "3x3" else 0.875)),
             resize=resize_of(facts.get("resize", {})),
         )
     except (*IMPOSSIBLE, ArchitectureError) as error:
@@ -175,7 +175,7 @@ def model_folder_files(network: TrainedNetwork, **more: Any) -> dict[str, bytes]
         "layers": asdict(network.architecture),
         "class_names": list(network.class_names),
         "image_size": list(network.image_size),
-        "shown": network.shown,
+        "crop_pct": network.crop_pct,
         "resize": asdict(network.resize),
         "origin": network.origin,
         "data": {"name": network.data if is_plain(network.data) else ""},

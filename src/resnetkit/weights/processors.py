@@ -20,9 +20,9 @@ from resnetkit.weights.configuration import (
     constants,
     counts,
     damaged,
+    fraction,
     image_side,
     read_configuration,
-    share,
 )
 from resnetkit.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, crop_for_floor, fractions
 from resnetkit.weights.network import TrainedNetwork
@@ -40,14 +40,14 @@ class Preprocessing:
         mean: float32 (C, 1, 1), for pixels of 0 to 255.
         std: likewise.
         size: height and width in pixels.
-        shown: part of the resized shorter side that is shown.
+        crop_pct: part of the resized shorter side that is shown.
         resize: how it is resized.
     """
 
     mean: Tensor
     std: Tensor
     size: tuple[int, int] = (224, 224)
-    shown: float = 0.875
+    crop_pct: float = 0.875
     resize: Resize = FULL
 
 
@@ -219,7 +219,7 @@ def geometry(kind: str, facts: dict[str, Any]) -> tuple[tuple[int, int], float, 
             raise Unsupported(f"cuts {crop[0]}x{crop[1]} pixels out, which are no square")
         if crop[0] > resized[0]:
             raise Unsupported(f"cuts {crop[0]} pixels out of {resized[0]}: borders would be added")
-        return crop, share(crop[0] / resized[0]), resize("squash" if sides else "center")
+        return crop, fraction(crop[0] / resized[0]), resize("squash" if sides else "center")
     if kind == "ViT":
         if sides is None:
             raise Unsupported("resizes the shorter side and cuts nothing off, so that sizes differ")
@@ -230,7 +230,7 @@ def geometry(kind: str, facts: dict[str, Any]) -> tuple[tuple[int, int], float, 
     check_no_crop(facts, (edge, edge))
     if edge >= SQUASHED_FROM:
         return (edge, edge), 1.0, resize("squash")
-    return (edge, edge), share(facts["crop_pct"]), resize("center", "floor")
+    return (edge, edge), fraction(facts["crop_pct"]), resize("center", "floor")
 
 
 def sizes_of(size: Any, *, is_square: bool) -> tuple[int, tuple[int, int] | None]:
@@ -306,7 +306,7 @@ def processor_geometry(network: TrainedNetwork) -> dict[str, Any]:
         WeightsError: when none does.
     """
     height, width = network.image_size
-    side = network.resize.side(max(height, width), network.shown)
+    side = network.resize.side(max(height, width), network.crop_pct)
     is_squashed = network.resize.mode == "squash"
     if is_squashed and side == max(height, width):
         return {
@@ -316,7 +316,7 @@ def processor_geometry(network: TrainedNetwork) -> dict[str, Any]:
     if height != width:
         raise WeightsError(
             f"transformers has no processor that shows images of {height}x{width} pixels,"
-            f" {network.shown:g} of a side, {network.resize.mode}: export it as timm or resnetkit."
+            f" {network.crop_pct:g} of a side, {network.resize.mode}: export it as timm or resnetkit."
         )
     if height < SQUASHED_FROM and not is_squashed:
         return {

@@ -47,7 +47,7 @@ class Published:
         accuracy: top-1 on ImageNet in percent, as torchvision says it; None: nobody says.
         sha256: the beginning, which torchvision puts into the file's name; empty where only the
             server says what the file must hash to.
-        shown: share of an image's shorter side that was shown for that accuracy; 0: the file says.
+        crop_pct: share of an image's shorter side that was shown for that accuracy; 0: the file says.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Published:
     megabytes: float
     accuracy: float | None
     sha256: str
-    shown: float
+    crop_pct: float
 
     @property
     def variant(self) -> str:
@@ -153,7 +153,7 @@ def torchvision_weights() -> list[Published]:
             megabytes=weights.meta["_file_size"] * 2**20 / 1e6,
             accuracy=weights.meta["_metrics"]["ImageNet-1K"]["acc@1"],
             sha256=weights.url.rpartition("-")[2].removesuffix(".pth"),
-            shown=share_shown(weights.transforms()),
+            crop_pct=crop_pct_of(weights.transforms()),
         )
         for name in ARCHITECTURES
         if name in models.list_models(module=models)
@@ -161,7 +161,7 @@ def torchvision_weights() -> list[Published]:
     ]
 
 
-def share_shown(transforms: Any) -> float:
+def crop_pct_of(transforms: Any) -> float:
     """Returns what of an image torchvision's preprocessing shows: 224 of 256 pixels, or of 232."""
     return transforms.crop_size[0] / transforms.resize_size[0]
 
@@ -179,7 +179,7 @@ def timm_weights() -> list[Published]:
             megabytes=models.get_model_weights(name).DEFAULT.meta["num_params"] * 4 / 1e6,
             accuracy=None,
             sha256="",
-            shown=0.0,
+            crop_pct=0.0,
         )
         for name, tags in TIMM_TAGS.items()
         for tag in tags.split()

@@ -21,9 +21,9 @@ from resnetkit.weights.configuration import (
     constants,
     counts,
     damaged,
+    fraction,
     image_side,
     json_bytes,
-    share,
     texts,
     weights_beside,
 )
@@ -185,7 +185,7 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
     try:
         mean, std, size = preprocessing(facts["pretrained_cfg"], architecture.in_channels)
         crop = facts["pretrained_cfg"].get("crop_pct")
-        shown = share(0.875 if crop is None else crop)
+        crop_pct = fraction(0.875 if crop is None else crop)
         resize = timm_resize(configuration, facts["pretrained_cfg"])
         class_names = names_of_classes(facts, architecture.num_classes) if has_head else ()
     except IMPOSSIBLE as error:
@@ -204,7 +204,7 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
         ),
         format="timm",
         has_head=has_head,
-        shown=shown,
+        crop_pct=crop_pct,
         resize=resize,
     )
     return with_remarks(network, state)

@@ -67,7 +67,7 @@ def load_transformers(configuration: Path, facts: dict[str, Any]) -> TrainedNetw
     architecture = recognized(path, tensors, stride_in="1x1" if v1 else "3x3")
     check_facts(configuration, facts, architecture)
     processor = configuration.with_name(PREPROCESSOR)
-    shown = preprocessing(processor, architecture.in_channels)
+    view = preprocessing(processor, architecture.in_channels)
     try:
         class_names = names_of_classes(facts, architecture.num_classes) if has_head else ()
     except IMPOSSIBLE as error:
@@ -81,7 +81,7 @@ def load_transformers(configuration: Path, facts: dict[str, Any]) -> TrainedNetw
         class_names=class_names,
         image_size=shown.size,
         data="",
-        shown=shown.shown,
+        crop_pct=view.crop_pct,
         resize=shown.resize,
         origin=(
             f"{known_as(architecture) or 'a residual network'} of Hugging Face transformers"

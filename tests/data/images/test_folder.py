@@ -1,4 +1,4 @@
-"""Own images: which files a folder or a table means, and which part each belongs to."""
+"""Custom images: which files a folder or a table means, and which part each belongs to."""
 
 import json
 import os

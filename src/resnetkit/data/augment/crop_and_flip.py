@@ -42,7 +42,7 @@ Color = Literal["none", "pca"]
 """pca: colors are shifted along their principal axes (Krizhevsky et al. 2012, sec. 4.1)."""
 
 Policy = Literal["none", "trivial"]
-"""trivial: one random operation of random strength on each image, see `policy`; for own images."""
+"""trivial: one random operation of random strength on each image, see `policy`; for custom images."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def augment(
     """Returns each image cropped at a random place and flipped or not.
 
     Source: He et al. 2015, sec. 4.2: 4 pixels are padded on each side and a crop of the old size
-    is taken from the padded image or its mirror image.
+    is taken from the padded image or its horizontal flip.
 
     Args:
         images: float (B, C, H, W), normalized.

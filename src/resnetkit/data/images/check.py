@@ -117,14 +117,14 @@ def check_images(
     images: ImageList,
     *,
     duplicates: bool = True,
-    observe: Callable[[float], None] = lambda share: None,
+    observe: Callable[[float], None] = lambda fraction: None,
 ) -> FolderReport:
     """Decodes every image, on all cores, and changes none.
 
     Args:
         images: see `split_images`.
         duplicates: whether to look for duplicate images.
-        observe: is told now and then which share is done, from 0 to 1.
+        observe: is called now and then with the fraction done, from 0 to 1.
     """
     looks = []
     for _, begun in prefetch(look_at, (file.path for file in images.files), most=AHEAD):

@@ -1,4 +1,4 @@
-"""Own images: a folder of them, or a table of paths and labels -> a list of labeled files."""
+"""Custom images: a folder of them, or a table of paths and labels -> a list of labeled files."""
 
 import os
 from collections import Counter, defaultdict

@@ -41,7 +41,7 @@ class Photos:
         paths: of the files.
         channels: C, 3 for RGB or 1 for gray.
         size: S, pixels.
-        shown: share of the shorter side that the middle view shows; 0.875 is 224 of 256.
+        crop_pct: share of the shorter side that the middle view shows; 0.875 is 224 of 256.
         cache: where random views come from; none: from the files, as middle views always do.
         resize: how an image is resized before its middle is cut out.
     """
@@ -49,14 +49,14 @@ class Photos:
     paths: tuple[Path, ...]
     channels: int
     size: int
-    shown: float
+    crop_pct: float
     cache: PixelCache | None = None
     resize: Resize = BILINEAR
 
     @property
     def side(self) -> int:
         """Returns the length that the shorter side is resized to, in pixels."""
-        return self.resize.side(self.size, self.shown)
+        return self.resize.side(self.size, self.crop_pct)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -83,7 +83,7 @@ class Photos:
     def ten_crops(self, sample_ids: Tensor) -> list[Tensor]:
         """Decodes images and returns ten crops of each: ten times uint8 (B, C, S, S).
 
-        Corners and middle of the image and of its mirror image, in the order of torchvision's
+        Corners and middle of the image and of its horizontal flip, in the order of torchvision's
         TenCrop.
 
         Raises:

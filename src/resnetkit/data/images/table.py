@@ -1,4 +1,4 @@
-"""Tables of own images: .csv and JSON lines with a path, a label and perhaps a split."""
+"""Tables of custom images: .csv and JSON lines with a path, a label and perhaps a split."""
 
 import codecs
 import csv

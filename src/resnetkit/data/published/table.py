@@ -73,7 +73,7 @@ class Published:
         class_names: in the order of the labels.
         image_shape: height, width, channels.
         counts: training and test images.
-        mirrored: whether a mirror image is an image of the same class.
+        mirrored: whether a horizontal flip is an image of the same class.
         digests: SHA-256 of each of `Arrays`; empty where the official archive's checksum must do.
         megabytes: of the official files.
     """
@@ -255,13 +255,13 @@ def check_content(name: str, arrays: Arrays) -> None:
             )
 
 
-def store(name: str, arrays: Arrays, road: str) -> Path:
+def store(name: str, arrays: Arrays, source: str) -> Path:
     """Puts checked arrays into the cache, whole or not at all, and returns their folder.
 
     Args:
         name: of the data set.
         arrays: its content.
-        road: where it came from, for the record.
+        source: where it came from, for the record.
 
     Raises:
         DataError: when the arrays are not the data set.
@@ -271,7 +271,7 @@ def store(name: str, arrays: Arrays, road: str) -> Path:
     folder = dataset_folder(name)
     images = np.concatenate([arrays.train_images, arrays.test_images])
     labels = np.concatenate([arrays.train_labels, arrays.test_labels])
-    facts = {"name": name, "road": road, "sha256": arrays.digests()}
+    facts = {"name": name, "source": source, "sha256": arrays.digests()}
     with storage_errors(folder, ADVICE):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replaced_folder(folder) as temporary:
@@ -358,10 +358,10 @@ def read_facts(path: Path) -> dict[str, Any]:
     if (
         not isinstance(digests, dict)
         or digests.keys() != names
-        or not all(isinstance(value, str) for value in (facts.get("road"), *digests.values()))
+        or not all(isinstance(value, str) for value in (facts.get("source"), *digests.values()))
     ):
         raise ValueError(f"{path.name} does not say what it should")
-    return {"name": path.parent.name, "road": facts["road"], "sha256": digests}
+    return {"name": path.parent.name, "source": facts["source"], "sha256": digests}
 
 
 def check_cached(name: str) -> dict[str, Any]:
