@@ -119,7 +119,7 @@ def test_ranks_together_see_exactly_the_batches_of_one(ranks: int) -> None:
         assert one.local_ids.tolist() == one.sample_ids.tolist()
         assert all(part.sample_ids.tolist() == one.sample_ids.tolist() for part in parts)
         shares = [part.local_ids.tolist() for part in parts]
-        assert all(len(local_ids) == 30 // ranks for share in shares)
+        assert all(len(share) == 30 // ranks for share in shares)
         assert sorted(chain.from_iterable(shares)) == sorted(one.sample_ids.tolist())
 
 

@@ -93,9 +93,9 @@ def test_training_gives_this_ranks_share_with_its_labels() -> None:
     (batch,) = TrainingBatches(digits.splits["train"], 16, seed=3, rank=1, ranks=2).between(5, 6)
     images, labels = feed_of(digits).training(batch)
     local_ids = batch.sample_ids[1::2]
-    assert labels.tolist() == digits.labels[share].tolist()
+    assert labels.tolist() == digits.labels[local_ids].tolist()
     train = digits.images[digits.splits["train"]].numpy().astype(np.float64)
-    expected = (digits.images[share].numpy() - train.mean()) / train.std()
+    expected = (digits.images[local_ids].numpy() - train.mean()) / train.std()
     np.testing.assert_allclose(images.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 

@@ -63,7 +63,7 @@ def network(runs: list[Run]) -> TrainedNetwork:
 
 @pytest.fixture
 def dataset(network: TrainedNetwork) -> Dataset:
-    return open_dataset(str(network.images), image_size=SIZE)
+    return open_dataset(str(network.images.path), image_size=SIZE)
 
 
 def views_by_hand(image: Image.Image, protocol: str) -> list[torch.Tensor]:

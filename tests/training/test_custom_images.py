@@ -1,4 +1,4 @@
-"""Training on a user's custom images: what is written down, what goes on after a crash, bad files."""
+"""Training on a user's images: what is written down, what goes on after a crash, bad files."""
 
 import shutil
 from collections.abc import Callable
@@ -96,7 +96,9 @@ def test_the_network_does_not_say_where_the_images_lie(
     for path in run.model.iterdir():
         assert str(photos.parent).encode() not in path.read_bytes(), path.name
     assert "trained on photos" in (run.model / "README.md").read_text()
-    assert load_network(run.folder).images == run.images_path
+    images = load_network(run.folder).images
+    assert images is not None
+    assert (images.path, images.read()) == (run.images_path, run.images)
     copy = shutil.copytree(run.model, tmp_path / "given away")
     assert load_network(copy).images is None
     assert load_network(copy).origin == "resnet20 trained by resnetkit on photos"

@@ -100,11 +100,11 @@ def fetch(
 def check(name: str, /, *, json: Json = False) -> None:
     """Read a data set from the first to the last byte, and say what is wrong with it.
 
-    A data set of the list is compared with what it must be. Of your custom images each is decoded: bad
-    ones are named, and so are those that appear in two parts. No file is changed.
+    A data set of the list is compared with what it must be. Of your images each is decoded:
+    bad ones are named, and so are those that appear in two parts. No file is changed.
 
     Args:
-        name: A data set of 'resnet data list', or your custom images: a folder class/image or
+        name: A data set of 'resnet data list', or your images: a folder class/image or
             train|val|test/class/image, or a .csv or .jsonl file of path, label and split.
     """
     from resnetkit.data.datasets import custom_path, open_dataset
@@ -132,7 +132,7 @@ def check(name: str, /, *, json: Json = False) -> None:
 
 
 def check_folder(root: Path, *, json: bool) -> None:
-    """Prints what was found among a user's custom images.
+    """Prints what was found among a user's images.
 
     Raises:
         DataError: when some cannot be used.
@@ -240,7 +240,7 @@ def show(
     """Write a contact sheet: a row of training images a class, with its name.
 
     Args:
-        name: A data set of 'resnet data list', or your custom images, as for 'resnet data check'.
+        name: A data set of 'resnet data list', or your images, as for 'resnet data check'.
     """
     from resnetkit.data.contact_sheet import CELL_PIXELS, write_contact_sheet
     from resnetkit.data.datasets import custom_path, open_dataset

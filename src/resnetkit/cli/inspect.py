@@ -306,7 +306,7 @@ def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
     """Returns a test image by its number, or what the network is shown of a file: uint8."""
     from resnetkit.errors import UsageError
     from resnetkit.evaluation.evaluate import data_of
-    from resnetkit.inference.transform import View
+    from resnetkit.inference.transform import EvalTransform
 
     if which.isascii() and which.isdecimal() and len(which) < 10:
         dataset = data_of(network)
@@ -316,7 +316,7 @@ def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
                 f"--saliency {which}: '{dataset.name}' has {len(tests):,} test images, from 0."
             )
         return dataset.images[tests[int(which)]]
-    return View.of(network).pixels(Path(which))
+    return EvalTransform.of(network).pixels(Path(which))
 
 
 def show_probes(probed: dict[str, Any]) -> None:

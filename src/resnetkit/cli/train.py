@@ -20,8 +20,7 @@ MOST_THREADS = 1024
 Data = Annotated[
     str,
     Parameter(
-        help="Another data set: of 'resnet data list', or your custom images, as for 'resnet data"
-        " check'."
+        help="Another data set: of 'resnet data list', or your images, as for 'resnet data check'."
     ),
 ]
 Weights = Annotated[
@@ -55,8 +54,8 @@ def train(
 
     Args:
         recipe: A named recipe ('resnet recipes' lists them, and 'resnet recipes NAME' shows the
-            keys that --set replaces) or a YAML file; digits by default. For your custom images it is
-            finetune, with what suits them, which is said.
+            keys that --set replaces) or a YAML file; digits by default. For your images it
+            is finetune, with what suits them, which is said.
     """
     from resnetkit.training.loop import train as train_recipe
 

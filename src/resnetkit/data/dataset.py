@@ -41,7 +41,7 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        """Returns what to call it among others: of custom images the folder's name, not its place."""
+        """Returns its name for people: of custom images the name of the folder, not its path."""
         return Path(self.name).name if self.custom else self.name
 
     @property
@@ -49,8 +49,8 @@ class Dataset:
         return self.images.shape[1]
 
     @property
-    def shown(self) -> float:
-        """Returns the share of the shorter side that is shown of an image: all of one in memory."""
+    def crop_pct(self) -> float:
+        """Returns the fraction of the shorter side that is kept: 1 for images in memory."""
         return self.images.crop_pct if isinstance(self.images, Photos) else 1.0
 
     @property

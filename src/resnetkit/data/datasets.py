@@ -94,7 +94,7 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
 
 
 def custom_path(name: str) -> Path | None:
-    """Returns the path of a user's custom images that a name means; None for a data set of the table.
+    """Returns the path of the images that a name means; None for a data set of the table.
 
     What is typed as a path is one: it has a separator, or begins with a point or ~. Any other name
     means the data set of the table, and only where there is none what lies here under that name.
@@ -107,7 +107,7 @@ def custom_path(name: str) -> Path | None:
 
 
 def is_custom(name: str) -> bool:
-    """Returns whether a name means a user's custom images: a path, not an entry of the table."""
+    """Returns whether a name means a user's images: a path, not an entry of the table."""
     return custom_path(name) is not None
 
 
@@ -137,7 +137,7 @@ def open_dataset(
     skip_bad: bool = False,
     listed: Path | None = None,
 ) -> Dataset:
-    """Opens a data set by name, or a user's custom images by their path.
+    """Opens a data set by name, or a user's images by their path.
 
     Args:
         name: a key of `DATASETS`, or a path that `read_images` takes.
@@ -207,8 +207,8 @@ def open_to_measure(
 ) -> Dataset:
     """Opens a data set for a network that has learned before.
 
-    Nothing is drawn: custom images that are in no part are all test images. A folder may hold some of
-    the classes only.
+    Nothing is drawn: custom images that are in no part are all test images. A folder may hold some
+    of the classes only.
 
     Args:
         name: as for `open_dataset`.

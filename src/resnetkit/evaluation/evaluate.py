@@ -89,8 +89,8 @@ class Evaluation:
 def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
     """Opens a data set as a network is shown it; by default the one it was trained on.
 
-    A run on custom images has kept a list of them, with their parts; other custom images that are in no
-    part are all test images.
+    A run on custom images has kept a list of them, with their parts; other custom images that are
+    in no part are all test images.
 
     Raises:
         UsageError: when there is none of that name, or neither name nor network says which.

@@ -42,7 +42,8 @@ def views_of(
         dataset: that holds the samples.
         sample_ids: int64 (N,).
         protocol: see `Protocol`.
-        flip: whether horizontal flips of the middle are views too; other protocols have them anyway.
+        flip: whether horizontal flips of the middle are views too; other protocols have them
+            anyway.
         device: of the views.
 
     Yields:
@@ -76,7 +77,7 @@ def views_of(
 def whole_views(
     network: TrainedNetwork, photos: Photos, ids: Tensor, mean: Tensor, std: Tensor
 ) -> list[Tensor]:
-    """Returns one image and its horizontal flip at every scale; a mean of pixels becomes one value."""
+    """Returns an image and its flip at every scale; a mean of each pixel becomes one value."""
     size = min(network.image_size)
     views = []
     for scale in SCALES:

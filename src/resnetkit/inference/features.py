@@ -53,8 +53,8 @@ class Features:
 def network_sha256(network: TrainedNetwork) -> str:
     """Returns a digest of everything that decides what a network says of an image.
 
-    That is its weights, its options that are not the default, its normalization and its transform. The
-    number of batches seen in training decides nothing; some formats do not have it.
+    That is its weights, its options that are not the default, its normalization and its transform.
+    The number of batches seen in training decides nothing; some formats do not have it.
     """
     transform = EvalTransform.of(network)
     options = {

@@ -1,4 +1,4 @@
-"""What to train on a user's custom images when they ask for nothing in particular."""
+"""What to train on a user's images when they ask for nothing in particular."""
 
 import statistics
 from collections import Counter
@@ -66,7 +66,8 @@ class Choice:
         return (
             f"{self.count:,} training images, about {self.side} pixels on the shorter side:"
             f" {recipe.model.name}{start} at {size}x{size} pixels, {recipe.length} in batches of"
-            f" {recipe.batch_size}, crops by area and horizontal flips (data.flip=none where left and"
+            f" {recipe.batch_size}, crops by area and horizontal flips (data.flip=none where left"
+            " and"
             f" right matter).{kept}{balance} --set changes any of it.{advice}"
         )
 

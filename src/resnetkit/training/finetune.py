@@ -30,7 +30,8 @@ def learned_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwor
         if set(differences) == {"in_channels"}:
             raise RecipeError(
                 f"model.weights ({path}) are of a network for images of"
-                f" {differences['in_channels']} channel(s), the data has {architecture.in_channels}."
+                f" {differences['in_channels']} channel(s), the data has"
+                f" {architecture.in_channels}."
                 " Your images are read with as many as model.options.in_channels says."
             )
         name, options = spelled(network.architecture)

@@ -137,12 +137,12 @@ class FinetuneSection(Section):
 class DataSection(Section):
     """Which images, and how they are shown; see `data.augment` and `data.loader`.
 
-    Small crops save time while little is known yet: in the first `early_fraction` of steps, crops of
-    `early_size` pixels are shown. A share of 1 trains on them throughout, and measures in full size
-    (Touvron et al. 2019). Zero shows images in their full size throughout.
+    Small crops save time while little is known yet: in the first `early_fraction` of steps, crops
+    of `early_size` pixels are shown. A share of 1 trains on them throughout, and measures in full
+    size (Touvron et al. 2019). Zero shows images in their full size throughout.
 
-    With `cache` custom images are decoded once, made as small as crops allow and kept on the disk: for
-    photos of many pixels, whose decoding would take longer than the network.
+    With `cache` custom images are decoded once, made as small as crops allow and kept on the disk:
+    for photos of many pixels, whose decoding would take longer than the network.
     """
 
     name: str = "digits"

@@ -402,7 +402,8 @@ def refuse_other_recipe(run: Run, recipe: Recipe) -> None:
 def run_elsewhere(folder: Path, recipe: Recipe) -> Run | None:
     """Returns the run in a folder when its images are to be found elsewhere than its list says.
 
-    Its recipe says so, or the one that is asked for, which differs in the path of custom images alone.
+    Its recipe says so, or the one that is asked for, which differs in the path of custom images
+    alone.
     """
     if not ((folder / "recipe.yaml").is_file() and (folder / "images.csv").is_file()):
         return None

@@ -72,8 +72,8 @@ class TrainingSetup:
         model: the network itself, in channels-last memory.
         parallel: the same, averaging gradients over ranks.
         averaged: the running average of its weights, when the recipe asks for one.
-        optimizers: each of some of the model's parameters; a group's `lr_scale` is its rate relative
-            to `recipe.optimizer.lr`.
+        optimizers: each of some of the model's parameters; a group's `lr_scale` is its rate
+            relative to `recipe.optimizer.lr`.
         precision: of the forward pass.
         kernels: of normalization, addition and relu in training.
         loader: the images on the device.

@@ -246,7 +246,8 @@ def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
         if view_of(network) != (expected_size, expected_side, "bilinear", "center"):
             height, width = network.image_size
             problems.append(
-                f"its images are of {height}x{width} pixels, {network.crop_pct:g} of the shorter side,"
+                f"its images are of {height}x{width} pixels, {network.crop_pct:g} of the shorter"
+                " side,"
                 f" {network.resize.interpolation} and {network.resize.mode}; the format does not"
                 f" write that down, and its readers expect {expected_size[0]} pixels,"
                 f" {expected_share:g}, bilinear and center"

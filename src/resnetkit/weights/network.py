@@ -56,8 +56,8 @@ class TrainedNetwork:
         data: name of the data set it was trained on; empty where the file does not say.
         origin: what the file was recognized as and how it is read, in words.
         format: of the file, one of `conventions.FORMATS`.
-        crop_pct: share of the shorter side that is shown of an image of any size: 1 shows all of it,
-            0.875 is 224 of 256 pixels (He et al. 2015, sec. 3.4).
+        crop_pct: share of the shorter side that is shown of an image of any size: 1 shows all of
+            it, 0.875 is 224 of 256 pixels (He et al. 2015, sec. 3.4).
         resize: how an image of any size is resized before its middle is shown.
         has_head: whether it answers at all; else it can be started from, and gives features.
         images: of the user, which its run has listed: where they lie is a fact of the run, and is

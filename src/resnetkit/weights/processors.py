@@ -316,7 +316,8 @@ def processor_geometry(network: TrainedNetwork) -> dict[str, Any]:
     if height != width:
         raise WeightsError(
             f"transformers has no processor that shows images of {height}x{width} pixels,"
-            f" {network.crop_pct:g} of a side, {network.resize.mode}: export it as timm or resnetkit."
+            f" {network.crop_pct:g} of a side, {network.resize.mode}: export it as timm or"
+            " resnetkit."
         )
     if height < SQUASHED_FROM and not is_squashed:
         return {

@@ -47,7 +47,8 @@ class Published:
         accuracy: top-1 on ImageNet in percent, as torchvision says it; None: nobody says.
         sha256: the beginning, which torchvision puts into the file's name; empty where only the
             server says what the file must hash to.
-        crop_pct: share of an image's shorter side that was shown for that accuracy; 0: the file says.
+        crop_pct: share of an image's shorter side that was shown for that accuracy; 0: the file
+            says.
     """
 
     name: str

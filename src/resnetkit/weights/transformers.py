@@ -76,13 +76,13 @@ def load_transformers(configuration: Path, facts: dict[str, Any]) -> TrainedNetw
     network = TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
-        mean=shown.mean,
-        std=shown.std,
+        mean=view.mean,
+        std=view.std,
         class_names=class_names,
-        image_size=shown.size,
+        image_size=view.size,
         data="",
         crop_pct=view.crop_pct,
-        resize=shown.resize,
+        resize=view.resize,
         origin=(
             f"{known_as(architecture) or 'a residual network'} of Hugging Face transformers"
             f"{variant and f', {variant} (stride in the {architecture.stride_in}) as its config'}"

@@ -1,4 +1,4 @@
-"""Augmentation: slow loops in numpy, every offset and horizontal flip, and independence of batches."""
+"""Augmentation: slow loops in numpy, every offset and flip, and independence of batches."""
 
 from itertools import pairwise
 from typing import Literal

@@ -42,7 +42,7 @@ Color = Literal["none", "pca"]
 """pca: colors are shifted along their principal axes (Krizhevsky et al. 2012, sec. 4.1)."""
 
 Policy = Literal["none", "trivial"]
-"""trivial: one random operation of random strength on each image, see `policy`; for custom images."""
+"""trivial: a random operation of random strength on each custom image; see `trivial_augment`."""
 
 
 @dataclass(frozen=True)
