@@ -19,7 +19,7 @@ from PIL import Image
 
 from resnetkit.data.datasets import open_dataset
 from resnetkit.inference import predictor as predictor_module
-from resnetkit.inference.predictor import Predictor
+from resnetkit.inference.torch_engine import TorchEngine
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.weights.load import load_network
@@ -264,7 +264,7 @@ def test_answers_that_are_no_numbers_are_errors(
     monkeypatch.setattr(predictor_module, "load_network", lambda path, *, variant: loaded)
     answer = resnet("predict", "weights.th", "photos/a.png", "--json")
     assert answer.code == 3
-    assert "photos/a.png: the network answers with values that are no numbers" in answer.err
+    assert "photos/a.png: the output of the network is not finite" in answer.err
     assert answer.values[0]["predictions"] == []
 
 
@@ -274,7 +274,7 @@ def test_it_can_be_interrupted(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Predictor, "computed", interrupt)
+    monkeypatch.setattr(TorchEngine, "probabilities", interrupt)
     answer = resnet("predict", str(folder), "photos")
     assert (answer.code, answer.out) == (130, "")
     assert answer.err.endswith("resnet: interrupted.\n")

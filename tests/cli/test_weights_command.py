@@ -38,7 +38,7 @@ def test_show_says_what_a_file_is(file: Path, resnet: Resnet) -> None:
         "parameters": f"{parameters:,}",
         "tensors": "122",
         "images": "3 x 224 x 224",
-        "shown": "the middle of an image, the shorter side resized to 256 (bilinear)",
+        "evaluated on": "the middle of an image, the shorter side resized to 256 (bilinear)",
         "mean": "123.675, 116.28, 103.53",
         "deviation": "58.395, 57.12, 57.375",
         "classes": "5, without names",

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -45,11 +46,12 @@ def by_hand(network: TrainedNetwork, image: Image.Image) -> Tensor:
         return network.model(images)[0].double().softmax(0)
 
 
-def probabilities(answer: Answer, classes: int) -> Tensor:
-    found = torch.zeros(classes, dtype=torch.float64)
+def probabilities(answer: Answer | BadImage, classes: int) -> Tensor:
+    assert isinstance(answer, Answer)
+    values = torch.zeros(classes, dtype=torch.float64)
     for guess in answer.ranked:
-        found[guess.label] = guess.probability
-    return found
+        values[guess.label] = guess.probability
+    return values
 
 
 def decoding() -> list[threading.Thread]:
@@ -73,7 +75,6 @@ def test_answers_are_those_worked_out_by_hand(
     for answer, image in zip(answers, images, strict=True):
         expected = by_hand(network, image)
         torch.testing.assert_close(probabilities(answer, 7), expected, rtol=1e-4, atol=1e-5)
-        assert answer.error == ""
         assert [guess.probability for guess in answer.ranked] == sorted(
             (guess.probability for guess in answer.ranked), reverse=True
         )
@@ -132,25 +133,24 @@ def test_bad_files_are_named_in_their_place_and_the_rest_go_on(
 ) -> None:
     network = make_network()
     answers = list(Predictor(network, batch_size=batch_size).predict(good_and_bad))
-    assert [answer.name for answer in answers] == list(map(str, good_and_bad))
     for answer, path in zip(answers, good_and_bad, strict=True):
         if path.stem.isdecimal():
             with Image.open(path) as image:
                 expected = by_hand(network, image)
-            assert answer.error == ""
+            assert answer.name == str(path)
             assert answer.ranked[0].label == int(expected.argmax())
             assert answer.ranked[0].probability == pytest.approx(float(expected.max()), rel=1e-4)
         else:
-            assert answer.ranked == ()
-            assert answer.error.startswith(f"{path}: ")
+            assert answer.path == path
+            assert answer.reason.startswith(f"{path}: ")
     assert answers[1].ranked == pytest.approx(answers[-1].ranked)  # the same file twice
 
 
 def test_what_is_known_to_be_bad_is_passed_on(make_network: MakeNetwork, draw: Draw) -> None:
     bad = BadImage(Path("void"), "void: nothing is there.")
     first, second = Predictor(make_network()).predict([bad, draw(0)])
-    assert first == Answer("void", (), "void: nothing is there.")
-    assert (second.name, second.error, len(second.ranked)) == ("", "", 5)
+    assert first == bad
+    assert (second.name, len(second.ranked)) == (None, 5)
 
 
 def test_a_single_image_needs_no_list(
@@ -189,10 +189,11 @@ def test_answers_that_are_no_numbers_are_errors(make_network: MakeNetwork, draw:
     network = make_network()
     network.model.fc.weight.data[0, 0] = float("nan")
     (answer,) = Predictor(network).predict(draw(0))
-    assert answer.error.startswith("the image: the network answers with values that are no numbers")
-    (output,) = Predictor(network).features(draw(0), layer="fc")
-    assert output.error == answer.error
-    assert output.values.shape == (0,)
+    reason = (
+        "the image: the output of the network is not finite: its weights do not fit this image."
+    )
+    assert answer == BadImage(None, reason)
+    assert list(Predictor(network).features(draw(0), layer="fc")) == [answer]
 
 
 def test_no_more_is_read_than_a_few_batches_ahead(make_network: MakeNetwork, draw: Draw) -> None:
@@ -207,7 +208,7 @@ def test_no_more_is_read_than_a_few_batches_ahead(make_network: MakeNetwork, dra
     for _ in range(8):
         next(answers)
     assert decoding()
-    assert next(taken) <= (1 + predictor_module.AHEAD) * 4 + 5
+    assert next(taken) <= (1 + predictor_module.PREFETCHED) * 4 + 5
     answers.close()  # type: ignore[attr-defined]
     del answers
     assert not decoding()
@@ -239,6 +240,24 @@ def test_questions_that_cannot_be_are_refused_at_once(make_network: MakeNetwork)
         Predictor(replace(make_network(), architecture=channels))
 
 
+def test_threads_share_a_predictor(make_network: MakeNetwork, draw: Draw) -> None:
+    predictor, images = Predictor(make_network(), batch_size=3), [draw(n) for n in range(8)]
+    expected = list(predictor.predict(images))
+    with ThreadPoolExecutor(4) as pool:
+        results = [pool.submit(lambda: list(predictor.predict(images))) for _ in range(8)]
+    assert all(result.result() == expected for result in results)
+
+
+def test_a_network_is_placed_once(
+    make_network: MakeNetwork, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, moves = make_network(), count()
+    move = network.model.to
+    monkeypatch.setattr(network.model, "to", lambda *a, **k: (next(moves), move(*a, **k))[1])
+    list(Predictor(network, batch_size=1).predict([draw(n) for n in range(5)]))
+    assert next(moves) == 1
+
+
 def test_too_little_memory_is_said_in_a_sentence(
     make_network: MakeNetwork, draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,7 +276,7 @@ def test_too_little_memory_is_said_in_a_sentence(
     ]
     for error in short:
         fails(error)
-        with pytest.raises(ResnetkitError, match="take a smaller --batch-size"):
+        with pytest.raises(ResnetkitError, match="use a smaller --batch-size"):
             list(Predictor(network).predict(draw(0)))
     fails(RuntimeError("something else"))
     with pytest.raises(RuntimeError, match="something else"):
@@ -279,7 +298,7 @@ def test_it_is_loaded_in_one_call(
     assert (predictor.network, predictor.batch_size) == (network, 3)
     assert isinstance(predictor, resnetkit.Predictor)
     torch.testing.assert_close(
-        predictor.probabilities(predictor.transform.pixels(draw(1))[None])[0],
+        predictor.engine.probabilities(predictor.transform.pixels(draw(1))[None])[0],
         by_hand(network, draw(1)),
         rtol=1e-4,
         atol=1e-5,

@@ -30,7 +30,7 @@ from torchvision.transforms import v2
 
 from resnetkit.errors import StorageError, UsageError, WeightsError
 from resnetkit.inference.predictor import Predictor
-from resnetkit.inference.transform import View
+from resnetkit.inference.transform import EvalTransform
 from resnetkit.models.zoo import Architecture
 from resnetkit.resizing import Resize
 from resnetkit.weights import export, hdf5
@@ -1830,7 +1830,7 @@ def assert_pixels(network: TrainedNetwork, side: int) -> None:
     whole = v2.functional.pil_to_tensor(v2.Resize(wanted, filter_)(Image.open(stream)))
     upper, left = ((extent - size) // 2 for extent in whole.shape[1:])  # rounded down
     theirs = whole[:, upper : upper + size, left : left + size]
-    assert torch.equal(View.of(network).pixels(stream.getvalue()), theirs)
+    assert torch.equal(EvalTransform.of(network).pixels(stream.getvalue()), theirs)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""resnet predict, features and nearest: a trained network asked about images in files."""
+"""resnet predict, features and nearest: the answers of a trained network for image files."""
 
 import os
 import sys
@@ -29,12 +29,12 @@ NEAREST = Kind("query", "nearest", ("path", "similarity"))
 Paths = Annotated[
     str,
     Parameter(
-        allow_leading_hyphen=True,  # for the word `-`; others are refused in `found`
+        allow_leading_hyphen=True,  # for the word `-`; others are refused in `images_of`
         help="Images: files, folders, patterns such as 'photos/**/*.jpg', or -, standard input: a"
         " path a line, or the content of one image.",
     ),
 ]
-Top = Annotated[int, Parameter(help="How many are shown of each image; 5 by default.")]
+Top = Annotated[int, Parameter(help="How many are printed for each image; 5 by default.")]
 
 
 def predict(
@@ -49,27 +49,28 @@ def predict(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Say what images show: the most probable classes of each, in the order of the images.
+    """Predict the most probable classes of each image, in the order of the images.
 
-    A bad image is named on stderr and in the field error, and the rest go on; the exit code is
-    then 3.
+    An unreadable image is reported on stderr and in the field error, and the others are predicted;
+    the exit code is then 3.
 
     Args:
         network: A run folder, its model folder, or weights of another library.
     """
+    from resnetkit.data.images.check import BadImage
     from resnetkit.inference.predictor import load_predictor
 
-    form, images = chosen_form(format, json=json), found(paths)
+    form, images = chosen_form(format, json=json), images_of(paths)
     predictor = load_predictor(
         network, variant=variant, device=device, precision=precision, batch_size=batch_size
     )
     answers = predictor.predict(images, top=top)
     remark(predictor.network.origin)
     records = (
-        Record(
-            answer.name,
-            [(guess.label, guess.name, guess.probability) for guess in answer.ranked],
-            answer.error,
+        answer
+        if isinstance(answer, BadImage)
+        else Record(
+            answer.name, [(guess.label, guess.name, guess.probability) for guess in answer.ranked]
         )
         for answer in answers
     )
@@ -84,8 +85,8 @@ def features(
     layer: Annotated[
         str,
         Parameter(
-            help="pool, the default: what the head sees; fc: logits; or stem, stage2 and so on,"
-            " averaged over space."
+            help="pool, the default, the input of the head; fc, the logits; or stem, stage2 and"
+            " so on, averaged over space."
         ),
     ] = "pool",
     batch_size: BatchSize = 32,
@@ -94,9 +95,9 @@ def features(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Write what a layer says of images, with their paths, to one file.
+    """Write the activations of a layer for each image, with the paths, to one file.
 
-    A bad image is named on stderr and left out; the exit code is then 3.
+    An unreadable image is reported on stderr and left out; the exit code is then 3.
 
     Args:
         network: A run folder, its model folder, or weights of another library.
@@ -106,7 +107,7 @@ def features(
     from resnetkit.storage import storage_errors
 
     check_out(out)
-    images = found(paths)
+    images = images_of(paths)
     predictor = load_predictor(
         network, variant=variant, device=device, precision=precision, batch_size=batch_size
     )
@@ -115,7 +116,7 @@ def features(
         out.parent.mkdir(parents=True, exist_ok=True)
     remark(predictor.network.origin)
     counts = AnswerCounts()
-    made = made_features(predictor, list(images), layer, counts)
+    made = computed_features(predictor, list(images), layer, counts)
     write_features(out, made)
     code = counts.finish()
     count, width = made.values.shape
@@ -128,7 +129,7 @@ def features(
     return code
 
 
-def made_features(
+def computed_features(
     predictor: "Predictor", images: "list[str | bytes | BadImage]", layer: str, counts: AnswerCounts
 ) -> "Features":
     """Returns the features of all images that are not bad.
@@ -138,14 +139,15 @@ def made_features(
     """
     import torch
 
+    from resnetkit.data.images.check import BadImage
     from resnetkit.inference.features import Features, network_sha256
 
     rows, names = [], []
     with bar("features") as progress:
         for output in predictor.features(images, layer=layer):
-            counts.count(output.error)
+            counts.count(output)
             progress.update((counts.good + counts.bad) / len(images))
-            if not output.error:
+            if not isinstance(output, BadImage):
                 rows.append(output.values)
                 names.append(output.name or "-")
     if not rows:
@@ -172,9 +174,9 @@ def nearest(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Find the images whose features are most alike those of a query, by cosine similarity.
+    """Find the images whose features are most similar to those of a query (cosine similarity).
 
-    Every image of the file is compared; a query that is among them finds itself first.
+    Every image of the file is compared; a query that is one of them finds itself first.
 
     Args:
         features: A .safetensors file of 'resnet features'.
@@ -183,32 +185,41 @@ def nearest(
     from resnetkit.inference.nearest import check_made_by
     from resnetkit.inference.predictor import load_predictor
 
-    form, images = chosen_form(format, json=json), found(queries)
+    form, images = chosen_form(format, json=json), images_of(queries)
     if top < 1:
         raise UsageError(f"--top {top}: expected 1 or more.")
-    known = read_features(features)
+    library = read_features(features)
     predictor = load_predictor(
         model, variant=variant, device=device, precision=precision, batch_size=batch_size
     )
-    check_made_by(known, predictor.network)
-    remark(f"{len(known.paths):,} image(s), {known.layer} of {known.origin}")
-    return print_records(neighbors(known, predictor, images, top), NEAREST, form)
+    check_made_by(library, predictor.network)
+    remark(f"{len(library.paths):,} image(s), {library.layer} of {library.origin}")
+    return print_records(neighbors(library, predictor, images, top), NEAREST, form)
 
 
 def neighbors(
-    known: "Features", predictor: "Predictor", images: "Iterator[str | bytes | BadImage]", top: int
-) -> Iterator[Record]:
+    library: "Features",
+    predictor: "Predictor",
+    images: "Iterator[str | bytes | BadImage]",
+    top: int,
+) -> "Iterator[Record | BadImage]":
     """Yields the nearest images of each query, in order."""
+    from resnetkit.data.images.check import BadImage
     from resnetkit.inference.predictor import batches
 
-    for batch in batches(predictor.features(images, layer=known.layer), predictor.batch_size):
-        rows = iter(found_nearest(known, [each.values for each in batch if not each.error], top))
-        for each in batch:
-            yield Record(each.name, [] if each.error else next(rows), each.error)
+    outputs = predictor.features(images, layer=library.layer)
+    for batch in batches(outputs, predictor.batch_size):
+        queries = [output.values for output in batch if not isinstance(output, BadImage)]
+        rows = iter(ranked_neighbors(library, queries, top))
+        for output in batch:
+            if isinstance(output, BadImage):
+                yield output
+            else:
+                yield Record(output.name, next(rows))
 
 
-def found_nearest(
-    known: "Features", queries: "Sequence[Tensor]", top: int
+def ranked_neighbors(
+    library: "Features", queries: "Sequence[Tensor]", top: int
 ) -> list[list[tuple[str, float]]]:
     """Returns for each query the paths and similarities of the nearest images."""
     import torch
@@ -217,15 +228,15 @@ def found_nearest(
 
     if not queries:
         return []
-    similarities, places = find_nearest(known.values, torch.stack(list(queries)), top)
+    similarities, rows = find_nearest(library.values, torch.stack(list(queries)), top)
     return [
-        [(known.paths[place], value) for place, value in zip(*each, strict=True)]
-        for each in zip(places.tolist(), similarities.tolist(), strict=True)
+        [(library.paths[row], similarity) for row, similarity in zip(*pair, strict=True)]
+        for pair in zip(rows.tolist(), similarities.tolist(), strict=True)
     ]
 
 
-def found(words: tuple[str, ...]) -> "Iterator[str | bytes | BadImage]":
-    """Returns the images that words lead to, which are looked for as they are needed.
+def images_of(words: tuple[str, ...]) -> "Iterator[str | bytes | BadImage]":
+    """Returns the images that words name, listed as they are needed.
 
     Raises:
         UsageError: when there are no words, or one of them looks like an option.
@@ -236,11 +247,11 @@ def found(words: tuple[str, ...]) -> "Iterator[str | bytes | BadImage]":
         raise UsageError("no images: name files, folders or patterns, or - for standard input.")
     for word in words:
         if word.startswith("-") and word != "-" and not os.path.lexists(word):
-            raise UsageError(f"unknown option {word}; a file of such a name is written ./{word}.")
+            raise UsageError(f"unknown option {word}; write a file of that name as ./{word}.")
     return find_images(words, standard_input())
 
 
 def standard_input() -> BufferedReader:
-    """Returns standard input as bytes; nothing where it was closed."""
+    """Returns standard input as bytes; empty where it was closed."""
     buffer = getattr(sys.stdin, "buffer", None)
     return buffer if isinstance(buffer, BufferedReader) else BufferedReader(BytesIO())

@@ -1,4 +1,4 @@
-"""Answers about images as they come: for people, as JSON, JSON lines or CSV."""
+"""Results for images as they come: as a table, JSON, JSON lines or CSV."""
 
 import csv
 import json
@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from time import perf_counter
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from resnetkit.cli.output import remark
 from resnetkit.errors import DataError, UsageError
 from resnetkit.untrusted import name_as_text, printable
+
+if TYPE_CHECKING:
+    from resnetkit.data.images.check import BadImage
 
 __all__ = ["AnswerCounts", "Format", "Kind", "Record", "chosen_form", "print_records"]
 
@@ -27,12 +30,12 @@ Format = Annotated[
 
 @dataclass(frozen=True)
 class Kind:
-    """What records are about.
+    """Names of what records hold.
 
     Attributes:
-        name: what the image is called.
-        ranked: what was found for it is called.
-        columns: of each thing found; a person is shown the last one, a number, and the one before.
+        name: of the field that holds the path of the image.
+        ranked: of the field that holds the results.
+        columns: of each result; a table shows the last one, a number, and the one before it.
     """
 
     name: str
@@ -42,43 +45,43 @@ class Kind:
 
 @dataclass(frozen=True)
 class Record:
-    """What was found for an image.
+    """The results for an image.
 
     Attributes:
-        name: of the image; empty where it came on standard input.
+        name: of the image; None where it came on standard input.
         ranked: values of the columns, the best first.
-        error: why nothing was found; empty where something was.
     """
 
-    name: str
+    name: str | None
     ranked: Sequence[tuple[Any, ...]]
-    error: str
 
 
 @dataclass
 class AnswerCounts:
-    """How many images there were, good and bad ones, since when."""
+    """Counts images with and without results, and the time since the first."""
 
     good: int = 0
     bad: int = 0
     start: float = field(default_factory=perf_counter)
 
-    def watched(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yields records, and tells a person at once of those with an error."""
+    def watched(self, records: "Iterable[Record | BadImage]") -> "Iterator[Record | BadImage]":
+        """Yields records, and reports bad images at once."""
         for record in records:
-            self.count(record.error)
+            self.count(record)
             yield record
 
-    def count(self, error: str) -> None:
-        """Counts an image, and tells a person of the error, if there is one."""
-        if error:
+    def count(self, output: object) -> None:
+        """Counts an image, and reports it if it is bad."""
+        from resnetkit.data.images.check import BadImage
+
+        if isinstance(output, BadImage):
             self.bad += 1
-            remark(f"bad: {error}")
+            remark(f"bad: {output.reason}")
         else:
             self.good += 1
 
     def finish(self) -> int:
-        """Says how fast it went, and returns the exit code: that of bad data if any was."""
+        """Reports the rate, and returns the exit code: that of bad data if there was any."""
         seconds = max(perf_counter() - self.start, 1e-9)
         bad = f", {self.bad:,} bad" if self.bad else ""
         rate = self.good / seconds
@@ -87,18 +90,18 @@ class AnswerCounts:
 
 
 def chosen_form(format: Form, *, json: bool) -> Form:  # noqa: A002  # the name of the option
-    """Returns how records are printed.
+    """Returns the form in which records are printed.
 
     Raises:
-        UsageError: when two ways are asked for.
+        UsageError: when two forms are asked for.
     """
     if json and format != "table":
         raise UsageError(f"--json and --format {format}: choose one of them.")
     return "json" if json else format
 
 
-def print_records(records: Iterable[Record], kind: Kind, form: Form) -> int:
-    """Prints records one by one as they come, says how fast, and returns the exit code."""
+def print_records(records: "Iterable[Record | BadImage]", kind: Kind, form: Form) -> int:
+    """Prints records one by one as they come, reports the rate, and returns the exit code."""
     counts = AnswerCounts()
     is_for_machines = form in ("csv", "json", "lines") and not sys.stdout.isatty()
     for text in TEXTS[form](counts.watched(records), kind):
@@ -106,23 +109,24 @@ def print_records(records: Iterable[Record], kind: Kind, form: Form) -> int:
     return counts.finish()
 
 
-def as_table(records: Iterable[Record], kind: Kind) -> Iterator[str]:
-    """Yields for each image its name and below it a line for each thing found, for people."""
+def as_table(records: "Iterable[Record | BadImage]", kind: Kind) -> Iterator[str]:
+    """Yields for each image its name and below it a line for each result, for people."""
     for record in records:
-        if not record.error:
-            found = (f"  {number:.4f}  {words}" for *_, words, number in record.ranked)
-            yield "\n".join([called(record), *found])
+        if isinstance(record, Record):
+            results = (f"  {number:.4f}  {words}" for *_, words, number in record.ranked)
+            yield "\n".join([name_of(record), *results])
 
 
-def as_lines(records: Iterable[Record], kind: Kind) -> Iterator[str]:
+def as_lines(records: "Iterable[Record | BadImage]", kind: Kind) -> Iterator[str]:
     """Yields a JSON object an image."""
     for record in records:
-        found = [dict(zip(kind.columns, values, strict=True)) for values in record.ranked]
-        facts = {kind.name: called(record), kind.ranked: found, "error": record.error or None}
+        ranked, error = (record.ranked, None) if isinstance(record, Record) else ((), record.reason)
+        results = [dict(zip(kind.columns, values, strict=True)) for values in ranked]
+        facts = {kind.name: name_of(record), kind.ranked: results, "error": error}
         yield json.dumps(facts, allow_nan=False)
 
 
-def as_json(records: Iterable[Record], kind: Kind) -> Iterator[str]:
+def as_json(records: "Iterable[Record | BadImage]", kind: Kind) -> Iterator[str]:
     """Yields one JSON list, a line an image."""
     before = "["
     for line in as_lines(records, kind):
@@ -131,14 +135,15 @@ def as_json(records: Iterable[Record], kind: Kind) -> Iterator[str]:
     yield "[]" if before == "[" else "]"
 
 
-def as_csv(records: Iterable[Record], kind: Kind) -> Iterator[str]:
-    """Yields a heading and a row for each thing found; an image with an error has one row."""
+def as_csv(records: "Iterable[Record | BadImage]", kind: Kind) -> Iterator[str]:
+    """Yields a heading and a row for each result; a bad image has one row."""
     yield row([kind.name, "rank", *kind.columns, "error"])
     for record in records:
-        for rank, values in enumerate(record.ranked, start=1):
-            yield row([called(record), rank, *values, ""])
-        if record.error:
-            yield row([called(record), *[""] * (1 + len(kind.columns)), record.error])
+        if isinstance(record, Record):
+            for rank, values in enumerate(record.ranked, start=1):
+                yield row([name_of(record), rank, *values, ""])
+        else:
+            yield row([name_of(record), *[""] * (1 + len(kind.columns)), record.reason])
 
 
 def row(cells: Sequence[object]) -> str:
@@ -148,12 +153,13 @@ def row(cells: Sequence[object]) -> str:
     return text.getvalue().removesuffix("\r\n")
 
 
-def called(record: Record) -> str:
-    """Returns the name of an image, as it stands on the command line."""
-    return name_as_text(record.name) or "-"
+def name_of(record: "Record | BadImage") -> str:
+    """Returns the name of an image as on the command line; a dash for standard input."""
+    name = record.name if isinstance(record, Record) else record.path
+    return "-" if name is None else name_as_text(str(name))
 
 
-TEXTS: dict[Form, Callable[[Iterable[Record], Kind], Iterator[str]]] = {
+TEXTS: dict[Form, Callable[["Iterable[Record | BadImage]", Kind], Iterator[str]]] = {
     "table": as_table,
     "lines": as_lines,
     "json": as_json,

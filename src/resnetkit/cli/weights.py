@@ -262,7 +262,7 @@ def in_words(network: "TrainedNetwork") -> dict[str, str]:
         "parameters": f"{counted['parameters']:,}",
         "tensors": str(counted["tensors"]),
         "images": f"{architecture.in_channels} x {network.image_size[0]} x {network.image_size[1]}",
-        "crop_pct": crop_in_words(network),
+        "evaluated on": crop_in_words(network),
         "mean": constants_in_words(network.mean),
         "deviation": constants_in_words(network.std),
         "classes": classes_in_words(network),

@@ -41,11 +41,11 @@ class BadImage:
     """A file that cannot be used.
 
     Attributes:
-        path: of the file.
-        reason: why, with the path, as decoding says it.
+        path: of the file; None for an image that was given without one.
+        reason: why not, with the path, as the decoder reports it.
     """
 
-    path: Path
+    path: Path | None
     reason: str
 
 

@@ -1,0 +1,96 @@
+"""A network on a device, computed by torch: pixels in, probabilities or features out."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from resnetkit.data.augment.crop_and_flip import normalize
+from resnetkit.errors import OutOfMemory, is_out_of_memory
+from resnetkit.evaluation.evaluate import class_probabilities
+from resnetkit.runtime.world import choose_device, choose_precision, keep_freed_memory
+from resnetkit.weights.network import TrainedNetwork
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine:
+    """Computes what a network answers. Threads may share one: it changes nothing after it is made.
+
+    Attributes:
+        device: where it computes.
+        precision: of the forward pass.
+    """
+
+    def __init__(
+        self, network: TrainedNetwork, *, device: str = "auto", precision: str = "float32"
+    ) -> None:
+        """Places a network on a device.
+
+        Args:
+            network: whose model is moved there.
+            device: auto, cpu, cuda or cuda:N.
+            precision: auto, float32 or bfloat16.
+
+        Raises:
+            UsageError: when the device does not exist.
+        """
+        self.device = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+        self.precision = choose_precision(precision, self.device)
+        keep_freed_memory()
+        self._model = network.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean, self._std = network.mean.to(self.device), network.std.to(self.device)
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Returns softmax(logits): float64 (B, K), on the CPU.
+
+        Args:
+            pixels: uint8 (B, C, H, W), as `EvalTransform.pixels` makes them.
+
+        Raises:
+            OutOfMemory: when the batch does not fit into memory.
+        """
+        with self._computing():
+            return class_probabilities(
+                self._model, [self._normalized(pixels)], precision=self.precision
+            )
+
+    def features(self, pixels: Tensor, layer: str) -> Tensor:
+        """Returns the activations of a layer: float32 (B, D), on the CPU.
+
+        Args:
+            pixels: as for `probabilities`.
+            layer: a key of `ResNet.feature_maps`, averaged over space; pool, the last of them; or
+                fc, the logits.
+
+        Raises:
+            OutOfMemory: as for `probabilities`.
+        """
+        name = list(self._model.feature_maps)[-1] if layer == "pool" else layer
+        with self._computing(), self.precision.autocast():
+            images = self._normalized(pixels)
+            if layer == "fc":
+                return self._model(images).float().cpu()
+            maps = self._model.features(images, name)
+            return self._model.avgpool(maps[name]).flatten(1).float().cpu()
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        return normalize(pixels.to(self.device), self._mean, self._std)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Prepares the calling thread, and turns what torch raises when memory is short."""
+        torch.set_flush_denormal(True)  # of this thread: as in training and evaluation
+        try:
+            with torch.inference_mode():
+                yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(
+                "there is not enough memory for a batch of this size: use a smaller --batch-size."
+            ) from error
+        finally:
+            torch.set_flush_denormal(False)
