@@ -87,7 +87,10 @@ def test_seeds_and_networks_end_differently(trained: Outcome) -> None:
     assert len(set(metrics)) == 6
 
 
-@pytest.mark.parametrize(("backend", "jobs"), [("threading", 2), ("loky", 1), ("loky", 2)])
+@pytest.mark.parametrize(
+    ("backend", "jobs"),
+    [("threading", 2), pytest.param("loky", 1, marks=pytest.mark.slow), ("loky", 2)],
+)
 def test_backend_and_number_of_jobs_change_no_byte(
     trained: Outcome, tmp_path: Path, results: Reader, backend: str, jobs: int
 ) -> None:

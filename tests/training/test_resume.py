@@ -113,7 +113,9 @@ def ask_to_stop(kind: str, number: int) -> Callable[[Event], None]:
     return observe
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_signal_in_every_single_step_changes_no_byte_of_the_result(
     tmp_path: Path, few: Recipes, results: Results, number: int
 ) -> None:

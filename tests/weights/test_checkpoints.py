@@ -25,6 +25,7 @@ from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.weights.export import export_weights
 from resnetkit.weights.load import load_network
+from resnetkit.weights.protobuf import varint
 
 State = dict[str, Tensor]
 
@@ -352,14 +353,6 @@ def test_a_header_that_names_a_fact_twice_is_refused(state: State, tmp_path: Pat
     (tmp_path / "net.safetensors").write_bytes(whole)
     with pytest.raises(WeightsError, match="in its header, it names the key 'x' twice"):
         load_network(tmp_path / "net.safetensors")
-
-
-def varint(value: int) -> bytes:
-    written = bytearray()
-    while value >= 0x80:
-        written.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*written, value])
 
 
 def test_a_pointer_and_a_page_are_recognized(folder: Path, tmp_path: Path) -> None:
