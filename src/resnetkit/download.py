@@ -18,7 +18,14 @@ from resnetkit.errors import TransferError
 from resnetkit.storage import exclusive, storage_errors, temporary_for
 from resnetkit.untrusted import BEGINNING_BYTES, open_regular, printable, recognized_mistake
 
-__all__ = ["Digest", "Observer", "check_online", "download", "headers_of"]
+__all__ = [
+    "MOST_BYTES",
+    "Digest",
+    "Observer",
+    "check_online",
+    "download",
+    "headers_of",
+]
 
 Observer = Callable[[int, int], None]
 """Is told how many bytes have come, and of how many; 0 of an unknown number."""

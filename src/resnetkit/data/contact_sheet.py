@@ -9,7 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from resnetkit.data.dataset import Dataset
 from resnetkit.storage import storage_errors, write_file
 
-__all__ = ["contact_sheet", "write_contact_sheet"]
+__all__ = [
+    "CELL_PIXELS",
+    "contact_sheet",
+    "write_contact_sheet",
+]
 
 IMAGES_A_CLASS = 12
 CELL_PIXELS = 64

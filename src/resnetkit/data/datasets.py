@@ -31,6 +31,7 @@ from resnetkit.errors import DataError, UsageError, did_you_mean
 from resnetkit.resizing import BILINEAR, Resize
 
 __all__ = [
+    "CROP_PCT",
     "DATASETS",
     "check_name",
     "custom_path",

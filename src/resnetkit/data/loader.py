@@ -23,7 +23,13 @@ from resnetkit.data.draws import Draws
 from resnetkit.data.images.photos import Photos
 from resnetkit.data.prefetch import prefetch
 
-__all__ = ["DeviceLoader", "Normalization", "NormalizationKind", "measure_normalization"]
+__all__ = [
+    "NO_AXES",
+    "DeviceLoader",
+    "Normalization",
+    "NormalizationKind",
+    "measure_normalization",
+]
 
 NormalizationKind = Literal["channel", "pixel-mean", "weights"]
 """channel: subtract each channel's mean and divide by its standard deviation; pixel-mean: subtract

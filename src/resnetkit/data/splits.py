@@ -10,7 +10,14 @@ from torch import Tensor
 
 from resnetkit.data.draws import Draws, Stream
 
-__all__ = ["PARTS", "Split", "named_splits", "split_named", "stratified_split"]
+__all__ = [
+    "DECORATIONS",
+    "PARTS",
+    "Split",
+    "named_splits",
+    "split_named",
+    "stratified_split",
+]
 
 Split = Literal["train", "validation", "test"]
 """train is learned from, validation is chosen on, test is only reported."""

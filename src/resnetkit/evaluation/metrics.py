@@ -10,6 +10,7 @@ __all__ = [
     "CONFIDENCE_BINS",
     "ClassScore",
     "ErrorRate",
+    "Floats",
     "Metrics",
     "Mistake",
     "calibration_error",

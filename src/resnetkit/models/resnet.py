@@ -30,6 +30,7 @@ __all__ = [
     "Initialization",
     "Pooling",
     "ResNet",
+    "RunningStatisticsKept",
     "Stem",
     "initialize",
 ]

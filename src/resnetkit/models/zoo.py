@@ -25,6 +25,7 @@ __all__ = [
     "Architecture",
     "BlockName",
     "PaperResult",
+    "cifar",
     "cifar_resnet",
     "create_model",
     "find_architecture",

@@ -14,6 +14,9 @@ from resnetkit.weights.conventions import pixels
 
 __all__ = [
     "IMPOSSIBLE",
+    "LARGEST_SIDE",
+    "SMALLEST_CROP",
+    "WEIGHT_FILES",
     "check_mistake",
     "constants",
     "counts",

@@ -15,7 +15,11 @@ from resnetkit.models.zoo import Architecture, BlockName
 from resnetkit.weights.network import TrainedNetwork
 
 __all__ = [
+    "CONVENTIONS",
     "FORMATS",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "KERAS_NORM_EPS",
     "VARIANTS",
     "Convention",
     "check_held",

@@ -14,6 +14,7 @@ from resnetkit.models.zoo import Architecture, BlockName
 from resnetkit.weights.tensors import Tensors, check_plain
 
 __all__ = [
+    "STEM",
     "Layer",
     "Names",
     "Parts",

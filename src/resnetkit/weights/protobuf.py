@@ -7,7 +7,16 @@ Source: protobuf.dev/programming-guides/encoding.
 
 from collections.abc import Iterator
 
-__all__ = ["Fields", "field", "fields", "group_fields", "packed", "unpacked", "varint"]
+__all__ = [
+    "Fields",
+    "Value",
+    "field",
+    "fields",
+    "group_fields",
+    "packed",
+    "unpacked",
+    "varint",
+]
 
 MOST_FIELDS = 200  # of a message within another: a layer has some twenty
 MOST_PACKED = 1_000  # bytes of packed numbers, such as the sizes of a table

@@ -17,7 +17,15 @@ from resnetkit.storage import path_in_home
 from resnetkit.untrusted import read_bounded
 from resnetkit.weights.conventions import variant_of
 
-__all__ = ["Published", "find_published", "hub_address", "hub_cache", "published", "similar"]
+__all__ = [
+    "COMMIT",
+    "Published",
+    "find_published",
+    "hub_address",
+    "hub_cache",
+    "published",
+    "similar",
+]
 
 # Plain networks of timm under the Apache or BSD license: the repositories timm/ARCHITECTURE.TAG.
 TIMM_TAGS = {

@@ -13,7 +13,11 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-__all__ = ["Container", "opened"]
+__all__ = [
+    "ORIENTATION",
+    "Container",
+    "opened",
+]
 
 ORIENTATION = 0x0112  # EXIF tag
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')

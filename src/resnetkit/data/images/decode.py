@@ -35,15 +35,20 @@ from resnetkit.untrusted import BEGINNING_BYTES, read_bounded, recognized_mistak
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "LARGEST_FILE",
     "MOST_PIXELS",
     "Decoded",
+    "check_range",
     "decode",
     "decoding",
+    "in_mode",
     "load_bytes",
     "open_image",
     "read_image",
+    "refusals",
     "stored_size",
     "unreadable_reason",
+    "upright",
 ]
 
 OPENED: dict[str, tuple[str, ...]] = {

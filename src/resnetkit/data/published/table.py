@@ -23,6 +23,7 @@ from resnetkit.untrusted import open_regular, parse_json, read_bounded
 __all__ = [
     "PUBLISHED",
     "Arrays",
+    "Pixels",
     "Published",
     "alone_in_cache",
     "cache_folder",
