@@ -65,11 +65,11 @@ def test_scales_and_data_that_do_not_fit_are_refused(case: str, resnet: Resnet) 
 
 
 def test_data_chooses_the_scale() -> None:
-    assert DEGRADATION.choose_scale("", "") == "quick"
-    assert DEGRADATION.choose_scale("", "digits") == "quick"
-    assert DEGRADATION.choose_scale("", "cifar10") == "short"
+    assert DEGRADATION.choose_scale(None, None) == "quick"
+    assert DEGRADATION.choose_scale(None, "digits") == "quick"
+    assert DEGRADATION.choose_scale(None, "cifar10") == "short"
     assert DEGRADATION.choose_scale("paper", "cifar10") == "paper"
-    assert DEGRADATION.choose_scale("paper", "") == "paper"
+    assert DEGRADATION.choose_scale("paper", None) == "paper"
 
 
 def test_confirmed_claims_end_with_0(resnet: Resnet, finished_study: Studies) -> None:

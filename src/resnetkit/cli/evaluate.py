@@ -24,8 +24,9 @@ def evaluate(
     /,
     *others: Annotated[Path, Parameter(help="More networks, beside it and as an ensemble.")],
     data: Annotated[
-        str, Parameter(help="Data set; by default the one it was trained on, if that is known.")
-    ] = "",
+        str | None,
+        Parameter(help="Data set; by default the one it was trained on, if that is known."),
+    ] = None,
     split: Annotated[
         Literal["train", "validation", "test"],
         Parameter(help="Which part: train, validation, or test, the default."),
@@ -42,7 +43,7 @@ def evaluate(
         Path | None, Parameter(help="Folder for report.html, with the worst errors, and JSON.")
     ] = None,
     lang: Lang = "en",
-    variant: Variant = "",
+    variant: Variant = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:

@@ -28,17 +28,19 @@ def inspect(
     network: str,
     /,
     *,
-    compare: Annotated[str, Parameter(help="A second architecture or run beside it.")] = "",
+    compare: Annotated[
+        str | None, Parameter(help="A second architecture or run to compare with.")
+    ] = None,
     out: Annotated[Path | None, Parameter(help="Draw the network, or both, as SVG.")] = None,
     saliency: Annotated[
-        str,
+        str | None,
         Parameter(help="An image file, or the number of a test image: draw what speaks for it."),
-    ] = "",
+    ] = None,
     thorough: Annotated[
         bool, Parameter(negative=(), help="Also what takes longer to see; see above.")
     ] = False,
     changes: Changes = (),
-    variant: Variant = "",
+    variant: Variant = None,
     json: Json = False,
 ) -> None:
     """Draw a network: stages, blocks, shortcuts, shapes and costs; of a run, look inside too.
@@ -57,7 +59,7 @@ def inspect(
     from resnetkit.report.diagram import network_sheet
     from resnetkit.storage import storage_errors, write_file
 
-    if saliency:
+    if saliency is not None:
         if compare or changes:
             raise UsageError("--saliency looks at one network: leave --compare and --set out.")
         show_saliency(network, saliency, out or Path("saliency.png"), variant, json=json)
@@ -85,7 +87,7 @@ def inspect(
 
 
 def subject(
-    name: str, options: dict[str, Any], variant: str
+    name: str, options: dict[str, Any], variant: str | None
 ) -> "tuple[Architecture, int, TrainedNetwork | None]":
     """Returns the architecture that a name or a path means, the image size, and the trained one."""
     from resnetkit.errors import UsageError
@@ -266,7 +268,7 @@ def lesions(network: "TrainedNetwork", dataset: "Dataset") -> list[Lesion]:
     return [Lesion(words, error, error - whole) for words, error in named]
 
 
-def show_saliency(name: str, which: str, out: Path, variant: str, *, json: bool) -> None:
+def show_saliency(name: str, which: str, out: Path, variant: str | None, *, json: bool) -> None:
     """Draws the pixels that speak for a network's answer to one image, and prints the answer."""
     import torch
 

@@ -8,7 +8,7 @@ from resnetkit.cli.output import print_json, print_table
 __all__ = ["models"]
 
 
-def models(name: str = "", /, *, changes: Changes = (), json: Json = False) -> None:
+def models(name: str | None = None, /, *, changes: Changes = (), json: Json = False) -> None:
     """List the architectures, or show the layers of one.
 
     Everything shown is traced by running the network on tensors that have shapes and no values.

@@ -33,9 +33,9 @@ Precision = Annotated[
 ]
 
 Variant = Annotated[
-    str,
+    str | None,
     Parameter(
-        help="v1 or v1.5: where the bottlenecks of a file of weights stride that does not say it."
+        help="v1 or v1.5: where bottlenecks stride, for a file of weights that does not say so."
     ),
 ]
 

@@ -45,7 +45,7 @@ def predict(
     format: Format = "table",  # noqa: A002  # the name of the option
     batch_size: BatchSize = 32,
     precision: Precision = "float32",
-    variant: Variant = "",
+    variant: Variant = None,
     device: Device = "auto",
     json: Json = False,
 ) -> int:
@@ -91,7 +91,7 @@ def features(
     ] = "pool",
     batch_size: BatchSize = 32,
     precision: Precision = "float32",
-    variant: Variant = "",
+    variant: Variant = None,
     device: Device = "auto",
     json: Json = False,
 ) -> int:
@@ -170,7 +170,7 @@ def nearest(
     format: Format = "table",  # noqa: A002  # the name of the option
     batch_size: BatchSize = 32,
     precision: Precision = "float32",
-    variant: Variant = "",
+    variant: Variant = None,
     device: Device = "auto",
     json: Json = False,
 ) -> int:

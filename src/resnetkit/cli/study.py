@@ -23,10 +23,11 @@ def study(
     name: str = "list",
     /,
     *,
-    scale: Annotated[str, Parameter(help="How large; by default the study's first.")] = "",
+    scale: Annotated[str | None, Parameter(help="How large; by default the study's first.")] = None,
     data: Annotated[
-        str, Parameter(help="Data set; takes the study's first scale on it, unless one is named.")
-    ] = "",
+        str | None,
+        Parameter(help="Data set; takes the study's first scale on it, unless one is named."),
+    ] = None,
     out: Annotated[Path, Parameter(help="Folder of all studies, by default 'studies'.")] = Path(
         "studies"
     ),
@@ -60,7 +61,8 @@ def study(
         raise UsageError(f"--jobs {jobs}: expected 0 or more.")
     language = find_language(lang)
     studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
-    remark_on_data(data)
+    if data:
+        remark_on_data(data)
     scale = studies[0].choose_scale(scale, data)
     replaced = parse_changes(changes)
     trainings = len(tasks_of(studies, scale, out, replaced))

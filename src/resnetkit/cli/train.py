@@ -18,13 +18,13 @@ __all__ = ["lr_find", "recipes", "train"]
 MOST_THREADS = 1024
 
 Data = Annotated[
-    str,
+    str | None,
     Parameter(
         help="Another data set: of 'resnet data list', or your images, as for 'resnet data check'."
     ),
 ]
 Weights = Annotated[
-    str, Parameter(help="Start from a run folder or a file of weights; the head is new.")
+    str | None, Parameter(help="Start from a run folder or a file of weights; the head is new.")
 ]
 MicroBatch = Annotated[
     int, Parameter(help="Images at a time when memory is short; gradients are added up.")
@@ -33,11 +33,11 @@ Threads = Annotated[int, Parameter(help="CPU threads; by default as many as a st
 
 
 def train(
-    recipe: str = "",
+    recipe: str | None = None,
     *,
-    data: Data = "",
-    weights: Weights = "",
-    variant: Variant = "",
+    data: Data = None,
+    weights: Weights = None,
+    variant: Variant = None,
     micro_batch: MicroBatch = 0,
     out: Annotated[
         Path | None, Parameter(help="Run folder; by default named after the recipe.")
@@ -61,7 +61,9 @@ def train(
 
     threads = checked_threads(threads)
     begun = out / "recipe.yaml" if out else Path()
-    if recipe in ("", "finetune") and data and begun.is_file():  # the choice was made when it began
+    if (
+        recipe in (None, "finetune") and data and begun.is_file()
+    ):  # the choice was made when it began
         remark(f"going on with the recipe in {out}")
         recipe = str(begun)
     chosen = asked_recipe(recipe, changes, data, weights, variant, micro_batch)
@@ -81,7 +83,12 @@ def train(
 
 
 def asked_recipe(
-    recipe: str, changes: tuple[str, ...], data: str, weights: str, variant: str, micro_batch: int
+    recipe: str | None,
+    changes: tuple[str, ...],
+    data: str | None,
+    weights: str | None,
+    variant: str | None,
+    micro_batch: int,
 ) -> "Recipe":
     """Returns the recipe that the words of a command ask for, and says what was chosen for them."""
     from resnetkit.data.datasets import custom_path
@@ -95,8 +102,8 @@ def asked_recipe(
         "micro_batch": micro_batch,
     }
     named: dict[str, Any] = {key: value for key, value in asked.items() if value}
-    custom_images = custom_path(data)
-    if recipe in ("", "finetune") and custom_images is not None:
+    custom_images = custom_path(data) if data else None
+    if recipe in (None, "finetune") and custom_images is not None:
         choice = choose(custom_images, weights=weights, variant=variant)
         chosen = load_recipe("finetune", {**named, **choice.changes, **parse_changes(changes)})
         remark(choice.in_words(chosen))
@@ -123,11 +130,11 @@ def remark_on_classes(recipe: "Recipe") -> None:
 
 
 def lr_find(
-    recipe: str = "",
+    recipe: str | None = None,
     *,
-    data: Data = "",
-    weights: Weights = "",
-    variant: Variant = "",
+    data: Data = None,
+    weights: Weights = None,
+    variant: Variant = None,
     steps: Annotated[
         int, Parameter(help="From the lowest rate to the highest; 100 by default.")
     ] = 100,
@@ -289,7 +296,7 @@ def duration_words(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def recipes(name: str = "", /, *, json: Json = False) -> None:
+def recipes(name: str | None = None, /, *, json: Json = False) -> None:
     """List the named recipes, or print one.
 
     Args:

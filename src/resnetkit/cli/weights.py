@@ -151,7 +151,7 @@ def hide_bars_of_the_hub() -> None:
 
 
 @weights.command(help_epilogue="Example: resnet weights show ResNet-50-model.caffemodel")
-def show(file: Path, /, *, variant: Variant = "", json: Json = False) -> None:
+def show(file: Path, /, *, variant: Variant = None, json: Json = False) -> None:
     """Say what a file or folder of weights is: format, network, preprocessing, classes.
 
     Args:
@@ -182,7 +182,7 @@ def convert(
         Path,
         Parameter(help="File, or folder for timm, transformers and resnetkit; nothing lies there."),
     ],
-    variant: Variant = "",
+    variant: Variant = None,
     json: Json = False,
 ) -> None:
     """Write a network for another library; every tensor is read again and compared to the bit.

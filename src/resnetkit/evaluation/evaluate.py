@@ -86,7 +86,7 @@ class Evaluation:
     learned: int = 0
 
 
-def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
+def data_of(network: TrainedNetwork, name: str | None = None) -> Dataset:
     """Opens a data set as a network is shown it; by default the one it was trained on.
 
     A run on custom images has kept a list of them, with their parts; other custom images that are
@@ -108,13 +108,13 @@ def data_of(network: TrainedNetwork, name: str = "") -> Dataset:
     )
 
 
-def images_of_run(network: TrainedNetwork, name: str) -> ImageList | None:
+def images_of_run(network: TrainedNetwork, name: str | None) -> ImageList | None:
     """Returns the images of a network's run with their parts, where they were moved to a path.
 
     Raises:
         DataError: when the list of the run cannot be read.
     """
-    kept, path = network.images, custom_path(name)
+    kept, path = network.images, custom_path(name) if name else None
     if kept is None or (name and path is None):
         return None
     images = kept.read()

@@ -207,7 +207,7 @@ class Predictor:
 def load_predictor(
     path: Path | str,
     *,
-    variant: str = "",
+    variant: str | None = None,
     device: str = "auto",
     precision: str = "float32",
     batch_size: int = BATCH_SIZE,

@@ -203,7 +203,7 @@ class ResNet(nn.Module):
                 x = run_block(block, x, recompute=recompute, fused=fused)
             yield name, self.relu_out(self.bn_out(x)) if name == names[-1] else x
 
-    def freeze(self, up_to: str = "", *, norms: bool = False) -> None:
+    def freeze(self, up_to: str | None = None, *, norms: bool = False) -> None:
         """Fixes layers that are not to be learned any further.
 
         Their weights get no gradient, and their batch normalization keeps its statistics and stays
@@ -211,7 +211,7 @@ class ResNet(nn.Module):
         features throughout.
 
         Args:
-            up_to: name of the last feature map to fix, such as stage3, with all before it; empty
+            up_to: name of the last feature map to fix, such as stage3, with all before it; None
                 fixes none.
             norms: fix the batch normalization of the whole network as well.
 

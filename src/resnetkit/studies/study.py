@@ -357,17 +357,17 @@ class Study:
     about_errors: bool = True
     divergence_counts: bool = False
 
-    def choose_scale(self, scale: str, data: str) -> str:
+    def choose_scale(self, scale: str | None, data: str | None) -> str:
         """Returns the scale asked for, or the first one on the data asked for.
 
         Args:
-            scale: a key of `scales`; empty for any.
-            data: name of a data set; empty for any.
+            scale: a key of `scales`; None for any.
+            data: name of a data set; None for any.
 
         Raises:
             UsageError: when there is none.
         """
-        on_data = [name for name, each in self.scales.items() if data in ("", each.data)]
+        on_data = [name for name, each in self.scales.items() if data in (None, each.data)]
         chosen = scale or next(iter(on_data), "")
         if chosen in self.scales and chosen not in on_data:
             raise UsageError(

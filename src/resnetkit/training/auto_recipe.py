@@ -72,7 +72,9 @@ class Choice:
         )
 
 
-def choose(data: Path, *, weights: str = "", variant: str = "", seed: int = 0) -> Choice:
+def choose(
+    data: Path, *, weights: str | None = None, variant: str | None = None, seed: int = 0
+) -> Choice:
     """Looks at custom images and returns what suits them.
 
     Args:
@@ -115,7 +117,7 @@ def choose(data: Path, *, weights: str = "", variant: str = "", seed: int = 0) -
     return Choice(changes, count, side, imbalance)
 
 
-def from_weights(weights: str, variant: str) -> dict[str, Any]:
+def from_weights(weights: str, variant: str | None) -> dict[str, Any]:
     """Returns what suits a network that has learned before: a tenth of the rate for its layers."""
     network = load_network(Path(weights), variant=variant)
     name, options = spelled(network.architecture)

@@ -163,7 +163,7 @@ def variant_of(architecture: Architecture) -> str:
     return next(name for name, stride in VARIANTS.items() if stride == architecture.stride_in)
 
 
-def stride_named(path: Path, block: BlockName, variant: str) -> StrideIn:
+def stride_named(path: Path, block: BlockName, variant: str | None) -> StrideIn:
     """Returns where the blocks of a file stride that does not say it.
 
     Raises:
@@ -179,7 +179,7 @@ def stride_named(path: Path, block: BlockName, variant: str) -> StrideIn:
     )
 
 
-def check_variant(path: Path, architecture: Architecture, variant: str) -> None:
+def check_variant(path: Path, architecture: Architecture, variant: str | None) -> None:
     """Checks that a file is of the variant that was named, if one was.
 
     Raises:

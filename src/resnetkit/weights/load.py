@@ -32,7 +32,7 @@ def is_trained(name: str) -> bool:
     return Path(name).exists() or find_published(name) is not None
 
 
-def load_network(path: Path | str, *, variant: str = "") -> TrainedNetwork:
+def load_network(path: Path | str, *, variant: str | None = None) -> TrainedNetwork:
     """Loads a trained network; the format is recognized by what is there, not by the name.
 
     Args:
@@ -119,7 +119,7 @@ def load_configured(configuration: Path) -> TrainedNetwork:
     return load_model_folder(configuration.parent)
 
 
-def load_file(path: Path, variant: str, entry: str = "") -> TrainedNetwork:
+def load_file(path: Path, variant: str | None, entry: str = "") -> TrainedNetwork:
     """Loads a single file of weights."""
     if is_configured(path) and not entry:
         return load_configured(path.with_name("config.json"))

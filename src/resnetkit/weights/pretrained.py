@@ -23,7 +23,7 @@ IDENTITY = {
 """What the name of a network says of it; the rest are options, which come with its weights."""
 
 
-def from_pretrained(name_or_path: str | Path, *, variant: str = "") -> ResNet:
+def from_pretrained(name_or_path: str | Path, *, variant: str | None = None) -> ResNet:
     """Returns a trained network as a module in evaluation mode; nothing is downloaded.
 
     Its attribute `trained` is the `TrainedNetwork`: how images are normalized, their size, the
@@ -65,12 +65,12 @@ def save_pretrained(network: ResNet, folder: str | Path) -> None:
 
 
 def backbone(
-    name: str = "",
+    name: str | None = None,
     *,
-    weights: str | Path = "",
-    variant: str = "",
+    weights: str | Path | None = None,
+    variant: str | None = None,
     out: Iterable[str] = OUT,
-    freeze: str = "",
+    freeze: str | None = None,
     frozen_norm: bool = False,
     generator: torch.Generator | None = None,
     **options: Any,
@@ -79,7 +79,7 @@ def backbone(
 
     Args:
         name: a key of `ARCHITECTURES`; with weights it may be left out, or must be theirs.
-        weights: a run folder or a file that `load_network` reads; empty starts afresh.
+        weights: a run folder or a file that `load_network` reads; None for fresh weights.
         variant: v1 or v1.5, where the file does not say.
         out: names of feature maps: stem, stage2, ... ; the paper's networks have five.
         freeze: the last feature map whose layers are not to be learned; see `ResNet.freeze`.
@@ -93,8 +93,8 @@ def backbone(
         ArchitectureError: for an unknown network, option or feature map.
         WeightsError: when the weights cannot be trusted or are of another network.
     """
-    if not weights:
-        architecture = find_architecture(name).with_options(**options)
+    if weights is None:
+        architecture = find_architecture(name or "").with_options(**options)
         network: ResNet = architecture.build(generator)
         constants: dict[str, Any] = {}
     else:
@@ -108,7 +108,7 @@ def backbone(
 
 
 def learned(
-    name: str, path: Path, variant: str, options: dict[str, Any]
+    name: str | None, path: Path, variant: str | None, options: dict[str, Any]
 ) -> tuple[ResNet, dict[str, Any]]:
     """Returns a network with what it has learned, in training mode, and its images' constants."""
     loaded = load_network(path, variant=variant)

@@ -65,7 +65,7 @@ def is_torchvision(tensors: Tensors) -> bool:
     return bool(stem) and {"layer1.0.conv1.weight", "layer4.0.conv1.weight"} <= names
 
 
-def load_torchvision(path: Path, tensors: Tensors, variant: str) -> TrainedNetwork:
+def load_torchvision(path: Path, tensors: Tensors, variant: str | None) -> TrainedNetwork:
     """Builds the network from the tensors of a state_dict.
 
     Args:
@@ -110,7 +110,9 @@ def load_torchvision(path: Path, tensors: Tensors, variant: str) -> TrainedNetwo
     )
 
 
-def understood(path: Path, tensors: Tensors, variant: str) -> tuple[Architecture, Tensors, bool]:
+def understood(
+    path: Path, tensors: Tensors, variant: str | None
+) -> tuple[Architecture, Tensors, bool]:
     """Returns the network of a state_dict, all its tensors, and whether it has a head.
 
     A network without a head is given one of a single class, whose weights are zero.
