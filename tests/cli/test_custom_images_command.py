@@ -115,8 +115,8 @@ def test_what_was_begun_goes_on_though_images_were_added(
     second = resnet(*words)
     assert (first.code, second.code) == (0, 0), second.err
     assert second.out == first.out
-    assert f"going on with the recipe in {tmp_path / 'run'}" in second.err
-    assert "was finished before; nothing was trained" in second.err
+    assert f"resuming with the recipe in {tmp_path / 'run'}" in second.err
+    assert "is already finished; nothing was trained" in second.err
 
 
 @pytest.mark.parametrize("words", [[], ["finetune"], ["--recipe", "finetune"]])
@@ -142,7 +142,7 @@ def test_micro_batches_come_with_their_caveat(resnet: Resnet, photos: Path, tmp_
     words = ["train", "--data", str(photos), "--set", "length=1 epochs", "--micro-batch", "8"]
     answer = resnet(*words, "--set", "warmup.kind=none", "--out", str(tmp_path / "run"))
     assert answer.code == 0, answer.err
-    assert "batch normalization sees so many images only" in answer.err
+    assert "batch normalization sees one micro-batch" in answer.err
 
 
 def test_a_learning_rate_is_found_and_drawn(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_what_is_passed_over_is_counted_by_its_reason(resnet: Resnet, photos: Pa
     (photos / "cat" / "gone.png").symlink_to("/nowhere")
     answer = resnet("data", "check", str(photos))
     assert answer.code == 0, answer.err
-    assert "passed over 1: a link that leads nowhere, such as" in answer.out
-    assert "passed over 1: HEIC, which is not read here" in answer.out
+    assert "ignored 1: a link that leads nowhere, such as" in answer.out
+    assert "ignored 1: HEIC, which is not read here" in answer.out
     facts = json.loads(resnet("data", "check", str(photos), "--json").out)
     gone = {"a link that leads nowhere": [str(photos / "cat" / "gone.png")]}
     assert gone.items() <= facts["passed_over"].items()

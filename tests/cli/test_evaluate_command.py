@@ -37,7 +37,7 @@ def test_it_prints_errors_classes_and_mistakes(
     worst = max(n for i, row in enumerate(confusion) for j, n in enumerate(row) if i != j)
     after = lines[lines.index("most frequent mistakes") + 1]
     assert after.split()[0] == str(worst)
-    assert printed.err == "resnet20 trained by resnetkit on digits; test part of digits\n"
+    assert printed.err == "resnet20 trained by resnetkit on digits; test split of digits\n"
 
 
 def test_json_holds_everything(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,14 +172,14 @@ def test_an_architecture_has_nothing_to_say_of_an_image(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_command(["inspect", "resnet20", "--saliency", "3"]) == 2
-    assert "is an architecture, which has learned nothing" in capsys.readouterr().err
+    assert "is an architecture without trained weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["resnet20", "--compare", "resnet20"], "it is the same network"),
-        (["RUN", "--saliency", "1", "--compare", "resnet20"], "leave --compare and --set out"),
+        (["RUN", "--saliency", "1", "--compare", "resnet20"], "leave out --compare and --set"),
         ([""], "holds no network"),
         (["resnet20", "--out", "."], "--out"),
     ],

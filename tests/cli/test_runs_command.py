@@ -54,7 +54,7 @@ def test_no_folder_is_said(resnet: Resnet, tmp_path: Path, name: str) -> None:
     (tmp_path / "a file").touch()
     answer = resnet("runs", name)
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err == f"resnet: there is no folder {name}: 'resnet train' makes the first run.\n"
+    assert answer.err == f"resnet: the folder {name} does not exist: 'resnet train' creates the first run.\n"
 
 
 def test_one_recipe_that_cannot_be_read_does_not_hide_the_others(

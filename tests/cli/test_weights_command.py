@@ -33,16 +33,16 @@ def test_show_says_what_a_file_is(file: Path, resnet: Resnet) -> None:
     assert dict(answer.rows) == {
         "what": "value",
         "format": "torchvision",
-        "network": "a network of the user's own: 1, 2, 1, 1 bottleneck blocks",
+        "network": "an unnamed network: 1, 2, 1, 1 bottleneck blocks",
         "variant": "v1.5, stride in the 3x3",
         "parameters": f"{parameters:,}",
         "tensors": "122",
         "images": "3 x 224 x 224",
-        "evaluated on": "the middle of an image, the shorter side resized to 256 (bilinear)",
+        "evaluated on": "the center crop, the shorter side resized to 256 (bilinear)",
         "mean": "123.675, 116.28, 103.53",
         "deviation": "58.395, 57.12, 57.375",
         "classes": "5, without names",
-        "trained on": "not said",
+        "trained on": "unknown",
         "recognized as": (
             "a residual network in the layout of torchvision, v1.5 (stride in the 3x3) as named,"
             " images in RGB normalized with the constants of ImageNet"
@@ -85,7 +85,7 @@ def test_convert_writes_what_another_library_reads(file: Path, resnet: Resnet) -
     words = ("--variant", "v1", "--to", "transformers", "--out", "net")
     answer = resnet("weights", "convert", str(file), *words)
     assert (answer.code, answer.out) == (0, "net\n")
-    assert "122 tensors and the logits read again are equal to the bit" in answer.err
+    assert "all 122 tensors and the logits were read again: equal bit by bit" in answer.err
     assert "v1 (stride in the 1x1) as named" in answer.err
     again = load_network(Path("net"))
     assert (again.format, again.architecture.stride_in) == ("transformers", "1x1")
@@ -159,7 +159,7 @@ def test_a_network_without_a_head_has_no_classes(file: Path, resnet: Resnet) -> 
     tensors = {n: t for n, t in torch.load(file).items() if not n.startswith("fc.")}
     torch.save(tensors, file)
     command = ("weights", "show", str(file), "--variant", "v1.5")
-    assert dict(resnet(*command).rows)["classes"] == "none, without a head"
+    assert dict(resnet(*command).rows)["classes"] == "none (no head)"
     assert json.loads(resnet(*command, "--json").out)["has_head"] is False
 
 

@@ -1,4 +1,4 @@
-"""The command `resnet`: its table of commands, and how errors end it."""
+"""The command `resnet`: its subcommands, and how errors end it."""
 
 import sys
 from collections.abc import Callable
@@ -42,14 +42,16 @@ app = App(
     help=(
         "Train, measure and explain residual networks, and see why they work where plain ones fail."
     ),
-    help_epilogue="Begin with: resnet study degradation",
+    help_epilogue="Start with: resnet study degradation",
     console=StdoutConsole(),
     version=lambda: version("resnetkit"),
     result_action="return_value",
     exit_on_error=False,
     print_error=False,
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(show_default=False),  # the words of an option say its default
+    default_parameter=Parameter(
+        show_default=False
+    ),  # the help text of an option states its default
 )
 for command, example in EXAMPLES.items():
     app.command(command, help_epilogue=f"Example: {example}")
@@ -58,39 +60,39 @@ app.command(weights)
 
 
 OUT_OF_MEMORY = (
-    "there is not enough memory for this. What needs less: a smaller batch (--batch-size, or"
+    "there is not enough memory. Use a smaller batch (--batch-size, or"
     " --micro-batch and --set batch_size=N in training), smaller images (--set data.image_size=N),"
-    " fewer trainings at a time (--jobs), a smaller network."
+    " fewer trainings at a time (--jobs), or a smaller network."
 )
 
 
 def run(words: list[str]) -> int:
-    """Runs a command and returns its exit code; errors go to stderr as sentences."""
+    """Runs a command and returns its exit code; errors are printed to stderr as sentences."""
     with open_streams(), interruptions() as interrupted:
         try:
             code = app(words)
             sys.stdout.flush()
         except BaseException as error:
             if interrupted and not isinstance(error, ResnetkitError):
-                return complain("interrupted.", 130)  # whatever a library made of it
+                return complain("interrupted.", 130)  # whatever error a library made of it
             return ending(error)
         return code if isinstance(code, int) else 0
 
 
 def ending(error: BaseException) -> int:
-    """Tells a person why a command ended, and returns its exit code.
+    """Prints why a command ended, and returns its exit code.
 
     Raises:
-        BaseException: the error, when it is a fault of ours.
+        BaseException: the error itself, when it is a bug.
     """
     match error:
         case CycloptsError():
-            return complain(f"{error} 'resnet --help' shows what there is.", UsageError.exit_code)
+            return complain(f"{error} 'resnet --help' lists the commands.", UsageError.exit_code)
         case ResnetkitError():
             return complain(str(error), error.exit_code)
         case KeyboardInterrupt():
             return complain("interrupted.", 130)
-        case BrokenPipeError():  # the reader of our answers has left, as `head` does
+        case BrokenPipeError():  # the reader of stdout has left, as `head` does
             drop_stdout()
             return 0
         case SystemExit():
@@ -98,12 +100,12 @@ def ending(error: BaseException) -> int:
         case _ if is_out_of_memory(error):
             return complain(OUT_OF_MEMORY, ResnetkitError.exit_code)
         case OSError():
-            return complain(f"the system refuses: {error}.", ResnetkitError.exit_code)
+            return complain(f"the operating system reports: {error}.", ResnetkitError.exit_code)
         case _:
             raise error
 
 
 def complain(message: str, code: int) -> int:
-    """Tells a person what went wrong and returns the exit code."""
+    """Prints what went wrong, and returns the exit code."""
     print(printable(f"resnet: {message}", keep="\n"), file=sys.stderr)
     return code

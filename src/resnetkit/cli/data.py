@@ -1,4 +1,4 @@
-"""resnet data: which data sets there are, fetching, checking and looking at them."""
+"""resnet data: list, fetch, check and show data sets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,7 @@ __all__ = ["data"]
 
 SPLITS = ("train", "validation", "test")
 MOST_SHOWN = 20
-MOST_PLACES = 4  # splits and classes that the images of one group lie in
+MOST_GROUPS = 4  # splits and classes that are named for one group of duplicates
 
 data = App(
     name="data",
@@ -26,7 +26,7 @@ data = App(
 
 @data.command(name="list", help_epilogue="Example: resnet data list")
 def list_datasets(*, json: Json = False) -> None:
-    """List the data sets and whether they are on this machine."""
+    """List the data sets, and whether they are on this machine."""
     from resnetkit.data.published.table import PUBLISHED, is_cached
 
     rows: list[dict[str, Any]] = [
@@ -73,11 +73,11 @@ def fetch(
     /,
     *,
     source: Annotated[
-        Path | None, Parameter(name="--from", help="A folder or archive that you have already.")
+        Path | None, Parameter(name="--from", help="A folder or archive that you already have.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Bring a data set to this machine and verify every byte of it.
+    """Download a data set and verify every byte of it.
 
     Args:
         name: A data set of 'resnet data list'.
@@ -98,14 +98,14 @@ def fetch(
 
 @data.command(help_epilogue="Example: resnet data check photos/")
 def check(name: str, /, *, json: Json = False) -> None:
-    """Read a data set from the first to the last byte, and say what is wrong with it.
+    """Read a whole data set and report what is wrong with it.
 
-    A data set of the list is compared with what it must be. Of your images each is decoded:
-    bad ones are named, and so are those that appear in two parts. No file is changed.
+    A published data set is compared with its known digests. Your images are all decoded: corrupt
+    ones are listed, and so are duplicates in two splits or two classes. No file is changed.
 
     Args:
         name: A data set of 'resnet data list', or your images: a folder class/image or
-            train|val|test/class/image, or a .csv or .jsonl file of path, label and split.
+            train|val|test/class/image, or a .csv or .jsonl file with path, label and split.
     """
     from resnetkit.data.datasets import custom_path, open_dataset
     from resnetkit.data.published.table import PUBLISHED, check_cached
@@ -121,10 +121,10 @@ def check(name: str, /, *, json: Json = False) -> None:
     if json:
         print_json({"name": name, "images": counts, "sha256": dataset.sha256, **facts})
         return
-    parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    splits = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     height, width = dataset.image_size
     say(
-        f"{name} is whole: {parts} images of {height}x{width} pixels with"
+        f"{name} is complete: {splits} images of {height}x{width} pixels with"
         f" {dataset.channels} channel(s), {len(dataset.class_names)} classes"
     )
     if facts:
@@ -132,10 +132,10 @@ def check(name: str, /, *, json: Json = False) -> None:
 
 
 def check_folder(root: Path, *, json: bool) -> None:
-    """Prints what was found among a user's images.
+    """Checks a user's images and prints a report.
 
     Raises:
-        DataError: when some cannot be used.
+        DataError: when some images cannot be used.
     """
     from resnetkit.data.images.check import check_images
     from resnetkit.data.images.folder import read_images, split_images
@@ -144,8 +144,8 @@ def check_folder(root: Path, *, json: bool) -> None:
     images = read_images(root, fewest_classes=1)
     for words in images.remarks:
         remark(words)
-    given = {file.split for file in images.files}
-    if given & {None, "train"}:  # else it is a test set, of which nothing is held out
+    splits = {file.split for file in images.files}
+    if splits & {None, "train"}:  # otherwise it is a test set: nothing is held out
         images = split_images(images, seed=0)
     with bar(f"check {root}") as progress:
         report = check_images(images, observe=progress.update)
@@ -158,7 +158,7 @@ def check_folder(root: Path, *, json: bool) -> None:
 
 
 def folder_facts(report: "FolderReport") -> dict[str, Any]:
-    """Returns a report for machines."""
+    """Returns a report as JSON values."""
     from resnetkit.data.images.listing import by_reason
 
     return {
@@ -185,17 +185,17 @@ def folder_facts(report: "FolderReport") -> dict[str, Any]:
 
 
 def show_folder(root: Path, report: "FolderReport") -> None:
-    """Prints a report for people."""
+    """Prints a report as text."""
     from resnetkit.data.images.listing import by_reason
 
-    parts = [part for part in SPLITS if any(part in each for each in report.counts.values())]
+    splits = [split for split in SPLITS if any(split in row for row in report.counts.values())]
     print_table(
-        ["class", *parts],
+        ["class", *splits],
         [
-            [name, *(f"{each.get(part, 0):,}" for part in parts)]
-            for name, each in report.counts.items()
+            [name, *(f"{row.get(split, 0):,}" for split in splits)]
+            for name, row in report.counts.items()
         ],
-        numbers="l" + "r" * len(parts),
+        numbers="l" + "r" * len(splits),
     )
     say(
         f"{root}: {report.images:,} images in {len(report.counts)} classes, the largest"
@@ -212,20 +212,20 @@ def show_folder(root: Path, report: "FolderReport") -> None:
     if len(report.duplicates) > MOST_SHOWN:
         say(f"and {len(report.duplicates) - MOST_SHOWN:,} more such groups: --json lists them")
     for reason, paths in by_reason(report.passed_over).items():
-        say(f"passed over {len(paths):,}: {reason}, such as {paths[0]}")
+        say(f"ignored {len(paths):,}: {reason}, such as {paths[0]}")
 
 
 def duplicates_in_words(group: "Duplicates") -> str:
-    """Returns one line on images that show the same: how many, where, and one of each place."""
-    places: dict[tuple[str, str], list[Path]] = {}
+    """Returns one line on a group of duplicates: how many, in which splits and classes."""
+    groups: dict[tuple[str, str], list[Path]] = {}
     for file in group.images:
-        places.setdefault((file.split or "train", file.label), []).append(file.path)
+        groups.setdefault((file.split or "train", file.label), []).append(file.path)
     listed = [
         f"{len(paths):,} in {split} {label} such as {paths[0]}"
-        for (split, label), paths in list(places.items())[:MOST_PLACES]
+        for (split, label), paths in list(groups.items())[:MOST_GROUPS]
     ]
-    more = f", and in {len(places) - MOST_PLACES:,} more" if len(places) > MOST_PLACES else ""
-    kind = "identical" if group.exact else "alike"
+    more = f", and in {len(groups) - MOST_GROUPS:,} more" if len(groups) > MOST_GROUPS else ""
+    kind = "identical" if group.exact else "similar"
     return f"{kind}: {len(group.images):,} images, {', '.join(listed)}{more}"
 
 
@@ -237,7 +237,7 @@ def show(
     out: Annotated[Path | None, Parameter(help="PNG file; by default NAME.png here.")] = None,
     json: Json = False,
 ) -> None:
-    """Write a contact sheet: a row of training images a class, with its name.
+    """Write a contact sheet: for each class its name and a row of training images.
 
     Args:
         name: A data set of 'resnet data list', or your images, as for 'resnet data check'.

@@ -1,4 +1,4 @@
-"""resnet evaluate: what a trained network gets right and wrong."""
+"""resnet evaluate: the errors of trained networks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,24 +16,26 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 MOST_MISTAKES = 5
-VIEWS = {"center": "1 view", "ten-crop": "10 views", "multi-scale": "5 scales, mirrored too"}
+VIEWS = {"center": "1 view", "ten-crop": "10 views", "multi-scale": "5 scales and their flips"}
 
 
 def evaluate(
     network: Path,
     /,
-    *others: Annotated[Path, Parameter(help="More networks, beside it and as an ensemble.")],
+    *others: Annotated[
+        Path, Parameter(help="More networks: each is measured, and their ensemble.")
+    ],
     data: Annotated[
         str | None,
-        Parameter(help="Data set; by default the one it was trained on, if that is known."),
+        Parameter(help="Data set; by default the one the network was trained on, if known."),
     ] = None,
     split: Annotated[
         Literal["train", "validation", "test"],
-        Parameter(help="Which part: train, validation, or test, the default."),
+        Parameter(help="Which split: train, validation, or test, the default."),
     ] = "test",
     protocol: Annotated[
         Literal["center", "ten-crop", "multi-scale"],
-        Parameter(help="How images are looked at: center, ten-crop or multi-scale; center."),
+        Parameter(help="Views of each image: center, the default; ten-crop or multi-scale."),
     ] = "center",
     flip: Annotated[
         bool, Parameter(negative=(), help="Average over each image and its horizontal flip.")
@@ -47,11 +49,11 @@ def evaluate(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Measure a trained network on images it has not learned from; or several, side by side.
+    """Measure the error of a trained network, or of several and their ensemble.
 
     Args:
-        network: A run folder, its model folder, or weights of another library: 'resnet weights
-            show' says what it is.
+        network: A run folder, its model folder, or weights of another library, as
+            'resnet weights show' describes them.
     """
     from resnetkit.errors import UsageError
     from resnetkit.evaluation.evaluate import data_of, evaluate_all, order_in_words
@@ -61,16 +63,14 @@ def evaluate(
 
     language = find_language(lang)
     if out is not None and (out / "recipe.yaml").exists():
-        raise UsageError(
-            f"--out {out} is a run, which has a report of its own: name another folder."
-        )
+        raise UsageError(f"--out {out} is a run, which has its own report: choose another folder.")
     loaded = [load_network(path, variant=variant) for path in (network, *others)]
     dataset = data_of(loaded[0], data)
     remark_on_data(dataset.name)
-    for each in loaded:
-        remark(f"{each.origin}; {split} part of {dataset.name}")
-    for each in loaded:
-        if words := order_in_words(each, dataset):
+    for trained in loaded:
+        remark(f"{trained.origin}; {split} split of {dataset.name}")
+    for trained in loaded:
+        if words := order_in_words(trained, dataset):
             remark(words)
     with bar("evaluate") as progress:
         evaluations = evaluate_all(
@@ -83,16 +83,16 @@ def evaluate(
             device=device,
             observe=progress.update,
         )
-    for measured in evaluations:
-        if measured.learned:
+    for evaluation in evaluations:
+        if evaluation.learned:
             remark(
-                f"warning: {measured.origin} has learned from {measured.learned:,} of these"
-                f" {measured.metrics.images:,} images: its error says little about others"
+                f"warning: {evaluation.origin} was trained on {evaluation.learned:,} of these"
+                f" {evaluation.metrics.images:,} images: its error on other images is not known"
             )
     if out is not None:
-        remark(f"{write_evaluation(out, evaluations, dataset, language)} shows it")
+        remark(f"report: {write_evaluation(out, evaluations, dataset, language)}")
     if json:
-        facts = [evaluation_facts(each) for each in evaluations]
+        facts = [evaluation_facts(evaluation) for evaluation in evaluations]
         print_json(facts if others else facts[0])
         return
     if others:
@@ -101,7 +101,7 @@ def evaluate(
 
 
 def show_side_by_side(evaluations: "Sequence[Evaluation]") -> None:
-    """Prints one line a network, the ensemble last."""
+    """Prints one line for each network, the ensemble last."""
     print_table(
         ["network", "top-1 error", "top-5 error", "loss", "calibration error"],
         [
@@ -120,9 +120,9 @@ def show_side_by_side(evaluations: "Sequence[Evaluation]") -> None:
 
 
 def show(evaluation: "Evaluation") -> None:
-    """Prints an evaluation for people."""
+    """Prints an evaluation as text."""
     metrics = evaluation.metrics
-    views = "2 views (mirrored)" if evaluation.flip else VIEWS[evaluation.protocol]
+    views = "2 views (with the flip)" if evaluation.flip else VIEWS[evaluation.protocol]
     say(f"top-1 error  {rate_words(metrics.top1)}")
     if len(metrics.classes) > 5:
         say(f"top-5 error  {rate_words(metrics.top5)}")
@@ -141,15 +141,15 @@ def show(evaluation: "Evaluation") -> None:
 
 
 def show_mistakes(metrics: "Metrics") -> None:
-    """Prints what is mistaken for what most often."""
+    """Prints the most frequent mistakes."""
     from resnetkit.evaluation.metrics import mistakes
 
-    names = [each.name for each in metrics.classes]
-    found = mistakes(metrics.confusion)[:MOST_MISTAKES]
-    if found:
+    names = [measured.name for measured in metrics.classes]
+    frequent = mistakes(metrics.confusion)[:MOST_MISTAKES]
+    if frequent:
         say("\nmost frequent mistakes")
-    for each in found:
-        say(f"{each.count:6,}  {names[each.true]} taken for {names[each.predicted]}")
+    for mistake in frequent:
+        say(f"{mistake.count:6,}  {names[mistake.true]} predicted as {names[mistake.predicted]}")
 
 
 def rate_words(rate: "ErrorRate") -> str:
@@ -158,5 +158,5 @@ def rate_words(rate: "ErrorRate") -> str:
 
 
 def percent(value: float) -> str:
-    """Returns a share for people; a dash when there is none."""
+    """Returns a percentage as text; a dash for NaN."""
     return "-" if value != value else f"{value:.2f} %"

@@ -1,4 +1,4 @@
-"""resnet inspect: what a network is made of, and what happens inside a trained one."""
+"""resnet inspect: the structure of a network, and what happens inside a trained one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["inspect"]
 
-IMAGES = 64  # that probes look at
-NOISE_IMAGES = 4  # that an untrained network is shown
+IMAGES = 64  # of the test split, for probes
+NOISE_IMAGES = 4  # for a network that was not trained
 
 
 def inspect(
@@ -34,22 +34,22 @@ def inspect(
     out: Annotated[Path | None, Parameter(help="Draw the network, or both, as SVG.")] = None,
     saliency: Annotated[
         str | None,
-        Parameter(help="An image file, or the number of a test image: draw what speaks for it."),
+        Parameter(help="An image file, or the number of a test image: draw its saliency maps."),
     ] = None,
     thorough: Annotated[
-        bool, Parameter(negative=(), help="Also what takes longer to see; see above.")
+        bool, Parameter(negative=(), help="Run the slow probes as well; see above.")
     ] = False,
     changes: Changes = (),
     variant: Variant = None,
     json: Json = False,
 ) -> None:
-    """Draw a network: stages, blocks, shortcuts, shapes and costs; of a run, look inside too.
+    """Show the stages, blocks, shortcuts, shapes and costs of a network, and probe a trained one.
 
-    For a run more tables follow: on 64 test images, how strong the gradient at each layer is, how
-    strongly it responds, how large each block's F(x) is beside its shortcut, and how many pixels a
-    cell of each feature map sees. With --thorough, also the test error without each block and with
-    neighbors exchanged, and the gradient that paths of each length carry; and of an architecture
-    the gradient at each layer before training, on noise.
+    For a run more tables follow, measured on 64 test images: the gradient at each layer, its
+    response, the size of each block's F(x) compared with its shortcut, and the receptive field of
+    each feature map. With --thorough also the test error without each block and with neighboring
+    blocks exchanged, and the gradient that paths of each length carry; for an architecture, the
+    gradient at each layer before training, on noise.
 
     Args:
         network: An architecture of 'resnet models', a run folder or a file of weights.
@@ -61,7 +61,7 @@ def inspect(
 
     if saliency is not None:
         if compare or changes:
-            raise UsageError("--saliency looks at one network: leave --compare and --set out.")
+            raise UsageError("--saliency takes one network: leave out --compare and --set.")
         show_saliency(network, saliency, out or Path("saliency.png"), variant, json=json)
         return
     options = parse_changes(changes)
@@ -69,13 +69,13 @@ def inspect(
         raise UsageError(f"--compare {compare}: it is the same network; name another.")
     names = [network, compare] if compare else [network]
     subjects = {name: subject(name, options, variant) for name in names}
-    stages = {name: outline(*found[:2]) for name, found in subjects.items()}
+    stages = {name: outline(*parts[:2]) for name, parts in subjects.items()}
     if out is not None:
         with storage_errors(out, "Choose another place with --out."):
             out.parent.mkdir(parents=True, exist_ok=True)
             write_file(out, network_sheet(stages))
         remark(f"drawn in {out}")
-    probed = {name: probes_of(*found, thorough=thorough) for name, found in subjects.items()}
+    probed = {name: probes_of(*parts, thorough=thorough) for name, parts in subjects.items()}
     if json:
         print_json({name: facts(stages[name], probed[name]) for name in subjects})
         return
@@ -89,7 +89,7 @@ def inspect(
 def subject(
     name: str, options: dict[str, Any], variant: str | None
 ) -> "tuple[Architecture, int, TrainedNetwork | None]":
-    """Returns the architecture that a name or a path means, the image size, and the trained one."""
+    """Returns the architecture of a name or path, its image size, and the trained network."""
     from resnetkit.errors import UsageError
     from resnetkit.models.zoo import ARCHITECTURES, find_architecture
     from resnetkit.weights.load import is_trained, load_network
@@ -104,7 +104,7 @@ def subject(
 
 
 def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
-    """Prints a line for every run of equal blocks."""
+    """Prints one line for each sequence of equal blocks."""
     from itertools import groupby
 
     from resnetkit.report.diagram import SHORTCUT_WORDS, short
@@ -112,16 +112,16 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
     rows = []
     for stage in stages:
         for (layers, shortcut), members in groupby(stage.blocks, key=look):
-            found = list(members)
+            blocks = list(members)
             rows.append(
                 [
                     stage.name,
-                    "x".join(map(str, found[-1].output_shape)),
-                    str(len(found)),
+                    "x".join(map(str, blocks[-1].output_shape)),
+                    str(len(blocks)),
                     " > ".join(layers),
                     SHORTCUT_WORDS[shortcut] if stage.name not in ("stem", "head") else "",
-                    short(sum(block.parameters for block in found)),
-                    short(sum(block.multiply_adds for block in found)),
+                    short(sum(block.parameters for block in blocks)),
+                    short(sum(block.multiply_adds for block in blocks)),
                 ]
             )
     say(summary(name, stages))
@@ -133,7 +133,7 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
 
 
 def look(block: "BlockOutline") -> tuple[tuple[str, ...], Any]:
-    """Returns what makes neighboring blocks equal for people: convolutions and shortcut."""
+    """Returns the convolutions and the shortcut of a block, by which neighbors are grouped."""
     return tuple(layer for layer in block.layers if layer not in ("BN", "ReLU")), block.shortcut
 
 
@@ -145,10 +145,10 @@ def summary(name: str, stages: "Sequence[StageOutline]") -> str:
 
 
 def show_comparison(stages: "Mapping[str, Sequence[StageOutline]]") -> None:
-    """Prints what two networks have in common and what not."""
-    counted = [counts(found) for found in stages.values()]
+    """Prints the counts of two networks and which of them are equal."""
+    counted = [counts(network) for network in stages.values()]
     rows = [
-        [what, *(f"{each[what]:,}" for each in counted), same([each[what] for each in counted])]
+        [what, *(f"{row[what]:,}" for row in counted), same([row[what] for row in counted])]
         for what in counted[0]
     ]
     say()
@@ -156,7 +156,7 @@ def show_comparison(stages: "Mapping[str, Sequence[StageOutline]]") -> None:
 
 
 def counts(stages: "Sequence[StageOutline]") -> dict[str, int]:
-    """Returns what is compared of a network."""
+    """Returns the counts of a network that are compared."""
     blocks = [block for stage in stages[1:-1] for block in stage.blocks]
     return {
         "parameters": sum(stage.parameters for stage in stages),
@@ -175,18 +175,18 @@ def same(values: list[int]) -> str:
 def probes_of(
     architecture: "Architecture", size: int, network: "TrainedNetwork | None", *, thorough: bool
 ) -> dict[str, Any]:
-    """Returns what the probes see: of a trained network, or of one before training."""
+    """Returns what the probes measure in a trained network, or in one before training."""
     from dataclasses import asdict
 
     if network is not None:
-        found = probe(network, thorough=thorough)
+        measured = probe(network, thorough=thorough)
     else:
-        found = probe_untrained(architecture, size) if thorough else {}
-    return {name: [asdict(each) for each in values] for name, values in found.items()}
+        measured = probe_untrained(architecture, size) if thorough else {}
+    return {name: [asdict(row) for row in rows] for name, rows in measured.items()}
 
 
 def probe_untrained(architecture: "Architecture", size: int) -> dict[str, Any]:
-    """Returns the gradient at every layer of a network with fresh weights, on images of noise."""
+    """Returns the gradient at each layer of a network with fresh weights, on images of noise."""
     import torch
 
     from resnetkit.probes.gradients import gradient_flow
@@ -204,7 +204,7 @@ def probe_untrained(architecture: "Architecture", size: int) -> dict[str, Any]:
 
 
 def probe(network: "TrainedNetwork", *, thorough: bool) -> dict[str, Any]:
-    """Returns what the probes see in a trained network, on images of its own data's test part."""
+    """Returns what the probes measure in a trained network, on images of its test split."""
     from resnetkit.data.augment.crop_and_flip import normalize
     from resnetkit.errors import ArchitectureError, UsageError
     from resnetkit.evaluation.evaluate import data_of
@@ -217,35 +217,35 @@ def probe(network: "TrainedNetwork", *, thorough: bool) -> dict[str, Any]:
     try:
         dataset = data_of(network)
     except UsageError as error:
-        remark(f"nothing was probed: {error}")
+        remark(f"no probe was run: {error}")
         return {}
     sample_ids = dataset.splits["test"][:IMAGES]
     images = normalize(dataset.images[sample_ids], network.mean, network.std)
     labels = dataset.labels[sample_ids]
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "gradients": gradient_flow(network.model, images, labels),
         "receptive_fields": receptive_fields(network.model),
     }
     try:
-        found["responses"] = layer_responses(network.model, images)
+        measured["responses"] = layer_responses(network.model, images)
         if thorough:
-            found["lesions"] = lesions(network, dataset)
-        found["residuals"] = residual_magnitudes(network.model, images)
+            measured["lesions"] = lesions(network, dataset)
+        measured["residuals"] = residual_magnitudes(network.model, images)
         if thorough:
-            found["paths"] = path_gradients(network.model, images, labels)
+            measured["paths"] = path_gradients(network.model, images, labels)
     except ArchitectureError as error:
         remark(str(error))
-    return found
+    return measured
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """What became of a network without a block, or with two exchanged.
+    """The error of a network without a block, or with two blocks exchanged.
 
     Attributes:
-        blocks: which.
-        error: on the test part, in percent.
-        points: how much higher that is than of the whole network.
+        blocks: which blocks, in words.
+        error: on the test split, in percent.
+        points: by how many percentage points it is higher than that of the whole network.
     """
 
     blocks: str
@@ -254,22 +254,22 @@ class Lesion:
 
 
 def lesions(network: "TrainedNetwork", dataset: "Dataset") -> list[Lesion]:
-    """Takes out every block alone, and exchanges neighbors."""
+    """Measures the error without each block, and with each pair of neighbors exchanged."""
     from resnetkit.probes.lesions import removable_blocks
     from resnetkit.studies.measurements import lesion_errors, neighbors
 
-    found, blocks = lesion_errors(network, dataset), removable_blocks(network.model)
-    (whole,) = found["whole"]
-    named = [(f"without {name}", error) for name, error in zip(blocks, found["one"], strict=True)]
+    errors, blocks = lesion_errors(network, dataset), removable_blocks(network.model)
+    (whole,) = errors["whole"]
+    named = [(f"without {name}", error) for name, error in zip(blocks, errors["one"], strict=True)]
     named += [
         (f"{first} and {second} exchanged", error)
-        for (first, second), error in zip(neighbors(blocks), found["swapped"], strict=True)
+        for (first, second), error in zip(neighbors(blocks), errors["swapped"], strict=True)
     ]
     return [Lesion(words, error, error - whole) for words, error in named]
 
 
 def show_saliency(name: str, which: str, out: Path, variant: str | None, *, json: bool) -> None:
-    """Draws the pixels that speak for a network's answer to one image, and prints the answer."""
+    """Draws saliency maps of the prediction for one image, and prints the prediction."""
     import torch
 
     from resnetkit.data.augment.crop_and_flip import normalize
@@ -281,7 +281,7 @@ def show_saliency(name: str, which: str, out: Path, variant: str | None, *, json
     from resnetkit.weights.load import load_network
 
     if not Path(name).exists() and name in ARCHITECTURES:
-        raise UsageError(f"{name} is an architecture, which has learned nothing: name a run.")
+        raise UsageError(f"{name} is an architecture without trained weights: name a run.")
     loaded = load_network(Path(name), variant=variant)
     image = chosen_image(loaded, which)
     normalized = normalize(image[None], loaded.mean, loaded.std)[0]
@@ -289,23 +289,23 @@ def show_saliency(name: str, which: str, out: Path, variant: str | None, *, json
         probabilities = loaded.model(normalized[None]).double().softmax(1)[0]
     label = int(probabilities.argmax())
     answer = loaded.class_names[label] if loaded.class_names else f"class {label}"
-    share = float(probabilities[label])
+    probability = float(probabilities[label])
     maps = {
         "Grad-CAM": grad_cam(loaded.model, normalized, label),
         "integrated gradients": integrated_gradients(loaded.model, normalized, label),
     }
     with storage_errors(out, "Choose another place with --out."):
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_saliency_sheet(out, image, maps, answer=f"{answer}, {share:.0%}")
+        write_saliency_sheet(out, image, maps, answer=f"{answer}, {probability:.0%}")
     if json:
-        print_json({"answer": answer, "probability": share, "drawing": str(out)})
+        print_json({"answer": answer, "probability": probability, "drawing": str(out)})
     else:
-        say(f"{answer}, probability {share:.4f}")
+        say(f"{answer}, probability {probability:.4f}")
     remark(f"drawn in {out}")
 
 
 def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
-    """Returns a test image by its number, or what the network is shown of a file: uint8."""
+    """Returns a test image by its number, or the pixels of a file as the network sees them."""
     from resnetkit.errors import UsageError
     from resnetkit.evaluation.evaluate import data_of
     from resnetkit.inference.transform import EvalTransform
@@ -322,7 +322,7 @@ def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
 
 
 def show_probes(probed: dict[str, Any]) -> None:
-    """Prints a table a probe."""
+    """Prints a table for each probe."""
     headings = {
         "gradients": ["layer", "gradient of weight", "gradient of input"],
         "responses": ["response of", "deviation"],
@@ -334,19 +334,19 @@ def show_probes(probed: dict[str, Any]) -> None:
     for name, columns in headings.items():
         if name in probed:
             say()
-            rows = [[figure(value) for value in each.values()] for each in probed[name]]
+            rows = [[figure(value) for value in row.values()] for row in probed[name]]
             print_table(columns, rows, numbers="l" + "r" * (len(columns) - 1))
 
 
 def figure(value: object) -> str:
-    """Returns a value with four figures; a dash for what is not a number."""
+    """Returns a value with four significant figures; a dash for NaN."""
     if isinstance(value, float):
         return "-" if value != value else f"{value:.4g}"
     return str(value)
 
 
 def facts(stages: "Sequence[StageOutline]", probed: dict[str, Any]) -> dict[str, Any]:
-    """Returns a network for machines."""
+    """Returns a network as JSON values."""
     from dataclasses import asdict
 
     from resnetkit.training.run_folder import finite
@@ -354,5 +354,5 @@ def facts(stages: "Sequence[StageOutline]", probed: dict[str, Any]) -> dict[str,
     drawn = [{**asdict(stage), "output_shape": stage.output_shape} for stage in stages]
     return {
         "stages": drawn,
-        **{name: [finite(each) for each in values] for name, values in probed.items()},
+        **{name: [finite(row) for row in rows] for name, rows in probed.items()},
     }

@@ -1,4 +1,4 @@
-"""resnet models: the table of architectures, or the layers of one."""
+"""resnet models: the table of architectures, or the layers of one of them."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ __all__ = ["models"]
 def models(name: str | None = None, /, *, changes: Changes = (), json: Json = False) -> None:
     """List the architectures, or show the layers of one.
 
-    Everything shown is traced by running the network on tensors that have shapes and no values.
+    All numbers are traced by running the network on tensors that have a shape but no values.
 
     Args:
-        name: An architecture, such as resnet56; without it, all are listed.
+        name: An architecture, such as resnet56; all are listed without it.
     """
     from resnetkit.errors import UsageError
 
@@ -29,7 +29,7 @@ def models(name: str | None = None, /, *, changes: Changes = (), json: Json = Fa
 
 
 def list_models(*, json: bool) -> None:
-    """Prints one line an architecture."""
+    """Prints one line for each architecture."""
     from resnetkit.models.zoo import ARCHITECTURES
 
     rows = [summary(name) for name in ARCHITECTURES]
@@ -55,7 +55,7 @@ def list_models(*, json: bool) -> None:
 
 
 def summary(name: str) -> dict[str, Any]:
-    """Returns what the table shows of an architecture."""
+    """Returns the row of an architecture."""
     from resnetkit.models.summary import trace
     from resnetkit.models.zoo import ARCHITECTURES, PAPER_RESULTS
 
@@ -76,7 +76,7 @@ def summary(name: str) -> dict[str, Any]:
 
 
 def show_layers(name: str, options: dict[str, Any], *, json: bool) -> None:
-    """Prints one line a layer, and the sums."""
+    """Prints one line for each layer, and the totals."""
     from dataclasses import asdict
 
     from resnetkit.models.summary import trace

@@ -1,4 +1,4 @@
-"""Options that several commands share, with their help."""
+"""Options of several commands, with their help."""
 
 from typing import Annotated, Any, Literal
 
@@ -17,15 +17,15 @@ __all__ = [
     "parse_changes",
 ]
 
-Json = Annotated[bool, Parameter(negative=(), help="Print JSON for machines.")]
+Json = Annotated[bool, Parameter(negative=(), help="Print JSON.")]
 
 Device = Annotated[
     str, Parameter(help="cpu, cuda, cuda:N or auto, the default: a GPU if there is one.")
 ]
 
-Lang = Annotated[str, Parameter(help="Of the report: en, the default, or ko.")]
+Lang = Annotated[str, Parameter(help="Language of the report: en, the default, or ko.")]
 
-BatchSize = Annotated[int, Parameter(help="Images that the network sees at once; 32 by default.")]
+BatchSize = Annotated[int, Parameter(help="Images in a batch; 32 by default.")]
 
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],
@@ -41,15 +41,19 @@ Variant = Annotated[
 
 Changes = Annotated[
     tuple[str, ...],
-    Parameter(name="--set", negative=(), help="Replace a value, KEY=VALUE; may be repeated."),
+    Parameter(
+        name="--set",
+        negative=(),
+        help="Replace a value of the recipe or network: KEY=VALUE; may be repeated.",
+    ),
 ]
 
 
 def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
-    """Turns KEY=VALUE words into values by dotted key; a value is read as YAML.
+    """Returns the values of KEY=VALUE words by dotted key; a value is read as YAML.
 
     Raises:
-        UsageError: when a word is not of that form.
+        UsageError: when a word does not have this form.
     """
     from resnetkit.strict_yaml import YAML_ERRORS, parse_yaml
 
@@ -64,5 +68,7 @@ def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
             parsed[key] = parse_yaml(value)
         except YAML_ERRORS as error:
             problem = getattr(error, "problem", "") or "it is not YAML"
-            raise UsageError(f"--set {change}: {problem}. Quote a word that is none.") from None
+            raise UsageError(
+                f"--set {change}: {problem}. Put it in quotes if it is a word."
+            ) from None
     return parsed

@@ -1,4 +1,4 @@
-"""How commands speak: data on stdout, bars and remarks on stderr."""
+"""How commands print: data to stdout, progress bars and remarks to stderr."""
 
 import json
 import sys
@@ -31,12 +31,12 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: str) -> None:
-    """Prints a table for people, or tab-separated lines where stdout is not a terminal.
+    """Prints a table to a terminal, or tab-separated lines where stdout is not a terminal.
 
     Args:
         columns: headings.
-        rows: one cell a column.
-        numbers: for each column, `r` for one of numbers, aligned right, else `l`.
+        rows: one cell for each column.
+        numbers: one letter for each column: `r` for numbers, aligned to the right, else `l`.
     """
     rows = [[printable(str(cell)) for cell in row] for row in rows]
     columns = [printable(column) for column in columns]
@@ -50,7 +50,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
 
     table = Table(box=box.SIMPLE_HEAD)
     for column, kind in zip(columns, numbers, strict=True):
-        is_name = column == columns[0]  # what a person copies: never shortened
+        is_name = column == columns[0]  # people copy it: never shortened
         align: Literal["right", "left"] = "right" if kind == "r" else "left"
         table.add_column(Text(column), justify=align, no_wrap=is_name)
     for row in rows:
@@ -59,25 +59,25 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
 
 
 def say(text: object = "", *, end: str = "\n") -> None:
-    """Prints an answer for people; what may come from a file cannot steer the terminal."""
+    """Prints a result; names that come from files cannot control the terminal."""
     print(printable(str(text), keep="\n\t"), end=end)
 
 
 def remark(text: str) -> None:
-    """Tells a person something that is not data."""
+    """Prints a message to stderr."""
     print(printable(text, keep="\n"), file=sys.stderr)
 
 
 class StdoutConsole(Console):
-    """Where tables and the help are written."""
+    """The console that tables and the help are written to."""
 
     def on_broken_pipe(self) -> None:
-        """Lets the command decide what it means that its reader has left."""
+        """Lets the command handle a reader that has left."""
         raise BrokenPipeError
 
 
 def remark_on_data(name: str) -> None:
-    """Says which one is meant when both a data set and a file or folder here have a name."""
+    """Reports which is used when a data set and a file or folder here have the same name."""
     from resnetkit.data.datasets import other_meaning
 
     if meaning := other_meaning(name):
@@ -92,7 +92,7 @@ class Bar:
         self.task = progress.add_task(description, total=total, detail="") if progress else None
 
     def update(self, completed: float, detail: str = "") -> None:
-        """Shows how much is done and a few words."""
+        """Shows the fraction done and a short text."""
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=completed, detail=printable(detail))
 
@@ -103,7 +103,7 @@ class Bar:
 
 @contextmanager
 def bar(description: str, total: float = 1.0) -> Iterator[Bar]:
-    """Shows a bar with the share done, the time left and a detail, as long as the block runs."""
+    """Shows a progress bar with the time left and a short text while the block runs."""
     if not sys.stderr.isatty():
         yield Bar(None, description, total)
         return

@@ -1,4 +1,4 @@
-"""resnet runs and resnet report: what was trained, and what it looks like."""
+"""resnet runs and resnet report: the runs in a folder, and the reports of runs and studies."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,15 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
     """List the runs below a folder.
 
     Args:
-        folder: Where to look, by default 'runs'; 'studies' for those of studies.
+        folder: 'runs' by default; the runs of studies are in 'studies'.
     """
     from resnetkit.errors import UsageError
     from resnetkit.training.run_folder import find_runs
 
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}: 'resnet train' makes the first run.")
+        raise UsageError(
+            f"the folder {folder} does not exist: 'resnet train' creates the first run."
+        )
     rows = [summary(run) for run in find_runs(folder)]
     if json:
         print_json(rows)
@@ -46,7 +48,7 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
 
 
 def summary(run: "Run") -> dict[str, Any]:
-    """Returns what the table shows of a run."""
+    """Returns the row of a run."""
     final = run.final
     return {
         "folder": str(run.folder),
@@ -61,7 +63,7 @@ def summary(run: "Run") -> dict[str, Any]:
 
 
 def report(folder: Path, /, *, lang: Lang = "en", json: Json = False) -> None:
-    """Draw the report of a run or of a study again.
+    """Write the report of a run or of a study again.
 
     Args:
         folder: Of a run, such as runs/NAME, or of a study, such as studies/degradation-quick.
@@ -74,10 +76,10 @@ def report(folder: Path, /, *, lang: Lang = "en", json: Json = False) -> None:
 
 
 def write_report(folder: Path, lang: str) -> Path:
-    """Writes the report of whatever a folder holds, in a language.
+    """Writes the report of the run or study in a folder.
 
     Raises:
-        UsageError: when it holds neither a run nor a study, or there is no such language.
+        UsageError: when it holds neither a run nor a study, or for an unknown language.
     """
     from resnetkit.errors import UsageError
     from resnetkit.report.language import find_language

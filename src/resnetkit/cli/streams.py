@@ -1,4 +1,4 @@
-"""Where commands write, which may be closed, full or gone, and how they are interrupted."""
+"""stdout and stderr, which may be closed or full, and interruptions."""
 
 import _thread
 import codecs
@@ -19,13 +19,13 @@ __all__ = ["LastingStream", "drop_stdout", "interruptions", "open_streams"]
 
 
 class LastingStream(TextIOBase):
-    """A stream of messages that outlasts its reader: what cannot be written is dropped.
+    """A stream for messages that outlasts its reader: what cannot be written is dropped.
 
-    A training must not end because nobody reads what it says: the reader of a pipe may leave, a
+    A training must not end because nobody reads its messages: the reader of a pipe may leave, a
     terminal may be closed, a disk may be full.
 
     Args:
-        stream: where messages go as long as they can.
+        stream: receives the messages as long as it can.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -40,14 +40,14 @@ class LastingStream(TextIOBase):
         self.attempt(self.stream.flush)
 
     def attempt(self, action: Any) -> None:
-        """Does something with the stream, unless that failed before."""
+        """Uses the stream, unless that failed before."""
         if self.is_lost:
             return
         try:
             action()
         except (OSError, ValueError):  # ValueError: it was closed
             self.is_lost = True
-            with suppress(OSError, ValueError):  # what waits in buffers has a place to go to
+            with suppress(OSError, ValueError):  # buffers can still be flushed
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def isatty(self) -> bool:
@@ -71,15 +71,15 @@ class LastingStream(TextIOBase):
 
 
 def drop_stdout() -> None:
-    """Lets what is still written to stdout go nowhere, since its reader has left."""
+    """Discards what is still written to stdout, since its reader has left."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def open_streams() -> Iterator[None]:
-    """Prepares stdout and stderr for names that are no text, and for readers that leave.
+    """Prepares stdout and stderr for names that are not valid text, and for readers that leave.
 
-    A stream that was closed before the process started is replaced by one to nowhere.
+    A stream that was closed before the process started is replaced by /dev/null.
     """
     with ExitStack() as stack:
         nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
@@ -87,7 +87,7 @@ def open_streams() -> Iterator[None]:
             stream = getattr(sys, name)
             if stream is None:
                 stack.enter_context(redirect(nowhere))
-            elif isinstance(stream, TextIOWrapper):  # a file's name may be no text at all
+            elif isinstance(stream, TextIOWrapper):  # a file name may not be valid text
                 stream.reconfigure(encoding=encoding_of(stream), errors="backslashreplace")
         stack.enter_context(redirect_stderr(LastingStream(sys.stderr)))
         stack.enter_context(log_to_stderr())
@@ -95,17 +95,17 @@ def open_streams() -> Iterator[None]:
 
 
 def encoding_of(stream: TextIOWrapper) -> str:
-    """Returns what a stream is written in: UTF-8 where only a locale without letters says ASCII.
+    """Returns the encoding of a stream: UTF-8 where only the C locale makes it ASCII.
 
-    Such a locale, as cron and containers have it, says nothing of who reads; Python takes it for
-    UTF-8 as well (PEP 540), unless that is turned off.
+    The C locale of cron and containers says nothing about the reader; Python treats it as UTF-8 as
+    well (PEP 540), unless that is turned off.
     """
     is_ascii = codecs.lookup(stream.encoding).name == "ascii"
     return "utf-8" if is_ascii and "PYTHONIOENCODING" not in os.environ else stream.encoding
 
 
 class PrintableFormatter(logging.Formatter):
-    """Writes a message of the log such that names in it cannot steer a terminal."""
+    """Formats log messages so that names in them cannot control the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n")
@@ -113,7 +113,7 @@ class PrintableFormatter(logging.Formatter):
 
 @contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Shows the warnings of this library to a person."""
+    """Prints the warnings of this library to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableFormatter())
     handler.setLevel(logging.WARNING)
@@ -129,7 +129,7 @@ SECONDS_TO_LEAVE = 3.0  # between an interruption and the next attempt
 
 
 class Interruptions:
-    """Whether SIGINT has come, and whether the command has ended for it."""
+    """Whether SIGINT was received, and whether the command has ended since."""
 
     def __init__(self) -> None:
         self.has_come = False
@@ -154,10 +154,10 @@ class Interruptions:
 
 @contextmanager
 def interruptions() -> Iterator[Interruptions]:
-    """Notes SIGINT while a command runs.
+    """Records SIGINT while a command runs.
 
-    What is noted tells an interruption from the errors that libraries make of it, such as that a
-    compiler failed or a module could not be imported.
+    This distinguishes an interruption from the errors that libraries turn it into, such as a
+    compiler that failed or a module that could not be imported.
     """
     noted = Interruptions()
     is_main = threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""resnet study: a question, its trainings, its report."""
+"""resnet study: run a study and write its report."""
 
 import sys
 from collections.abc import Sequence
@@ -23,29 +23,31 @@ def study(
     name: str = "list",
     /,
     *,
-    scale: Annotated[str | None, Parameter(help="How large; by default the study's first.")] = None,
+    scale: Annotated[str | None, Parameter(help="Size of the study; by default its first.")] = None,
     data: Annotated[
         str | None,
-        Parameter(help="Data set; takes the study's first scale on it, unless one is named."),
+        Parameter(help="Data set: selects the study's first scale on it, unless --scale is given."),
     ] = None,
-    out: Annotated[Path, Parameter(help="Folder of all studies, by default 'studies'.")] = Path(
+    out: Annotated[Path, Parameter(help="Folder for all studies; 'studies' by default.")] = Path(
         "studies"
     ),
-    jobs: Annotated[int, Parameter(help="Trainings at a time; by default one a core.")] = 0,
+    jobs: Annotated[
+        int, Parameter(help="Number of trainings at a time; one for each core by default.")
+    ] = 0,
     backend: Annotated[
-        str, Parameter(help="Of joblib; loky, the default, starts processes here.")
+        str, Parameter(help="joblib backend; loky, the default, starts processes on this machine.")
     ] = "loky",
     device: Device = "auto",
     changes: Changes = (),
     lang: Lang = "en",
     json: Json = False,
 ) -> int:
-    """Run a study: train what is missing, judge its claims and write a report.
+    """Run a study: train the networks it needs, judge its claims and write a report.
 
     The exit code is 4 when a claim is not confirmed.
 
     Args:
-        name: A study, such as degradation; 'list' shows them, 'all' runs them all into one report.
+        name: A study, such as degradation; 'list' lists them, 'all' runs them all for one report.
     """
     from resnetkit.errors import UsageError
     from resnetkit.report.language import find_language
@@ -83,7 +85,7 @@ def study(
     try:
         show_outcomes(outcomes, report, json=json)
         sys.stdout.flush()
-    except BrokenPipeError:  # a reader that leaves changes no verdict
+    except BrokenPipeError:  # a reader that leaves does not change the verdict
         drop_stdout()
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     holds = all(finding.verdict == "confirmed" for finding in findings)
@@ -91,34 +93,34 @@ def study(
 
 
 class Narrator:
-    """Tells a person how much of a study is done: on a bar, or in a line every quarter."""
+    """Reports the progress of a study: on a bar, or in one line for each quarter."""
 
     def __init__(self, progress: Bar) -> None:
         self.progress = progress
         self.quarters = 0
 
-    def __call__(self, share: float) -> None:
-        self.progress.update(share)
-        if not self.progress.is_shown and int(share * 4) > self.quarters:
-            self.quarters = int(share * 4)
+    def __call__(self, fraction: float) -> None:
+        self.progress.update(fraction)
+        if not self.progress.is_shown and int(fraction * 4) > self.quarters:
+            self.quarters = int(fraction * 4)
             remark(f"{self.quarters * 25} % done")
 
 
 def list_studies(*, json: bool) -> None:
-    """Prints one line a study and scale."""
+    """Prints one line for each study and scale."""
     from resnetkit.studies.table import STUDIES
 
     rows: list[dict[str, Any]] = [
         {
-            "name": each.name,
+            "name": study.name,
             "scale": scale,
             "data": size.data,
             "trainings": len(size.groups) * size.seeds,
             "cost": size.cost,
-            "question": each.question,
+            "question": study.question,
         }
-        for each in STUDIES.values()
-        for scale, size in each.scales.items()
+        for study in STUDIES.values()
+        for scale, size in study.scales.items()
     ]
     if json:
         print_json(rows)
@@ -128,7 +130,7 @@ def list_studies(*, json: bool) -> None:
 
 
 def show_outcomes(outcomes: "Sequence[Outcome]", report: Path, *, json: bool) -> None:
-    """Prints the verdicts, and where the report is."""
+    """Prints the verdicts and the path of the report."""
     import json as json_module
 
     if json:

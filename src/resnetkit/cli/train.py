@@ -20,16 +20,17 @@ MOST_THREADS = 1024
 Data = Annotated[
     str | None,
     Parameter(
-        help="Another data set: of 'resnet data list', or your images, as for 'resnet data check'."
+        help="Another data set of 'resnet data list', or your images, as for 'resnet data check'."
     ),
 ]
 Weights = Annotated[
-    str | None, Parameter(help="Start from a run folder or a file of weights; the head is new.")
+    str | None, Parameter(help="Start from the weights of a run folder or file; the head is new.")
 ]
 MicroBatch = Annotated[
-    int, Parameter(help="Images at a time when memory is short; gradients are added up.")
+    int,
+    Parameter(help="Images at a time, to save memory; gradients are accumulated over the batch."),
 ]
-Threads = Annotated[int, Parameter(help="CPU threads; by default as many as a step is worth.")]
+Threads = Annotated[int, Parameter(help="CPU threads; by default chosen by the cost of a step.")]
 
 
 def train(
@@ -40,22 +41,25 @@ def train(
     variant: Variant = None,
     micro_batch: MicroBatch = 0,
     out: Annotated[
-        Path | None, Parameter(help="Run folder; by default named after the recipe.")
+        Path | None, Parameter(help="Run folder; named after the recipe by default.")
     ] = None,
     changes: Changes = (),
     device: Device = "auto",
     threads: Threads = 0,
     dry_run: Annotated[
-        bool, Parameter(negative=(), help="Build everything, take one step, and estimate.")
+        bool,
+        Parameter(
+            negative=(), help="Build everything, take one step, and estimate time and memory."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Train a network, or go on with an interrupted training.
+    """Train a network, or resume an interrupted training.
 
     Args:
-        recipe: A named recipe ('resnet recipes' lists them, and 'resnet recipes NAME' shows the
-            keys that --set replaces) or a YAML file; digits by default. For your images it
-            is finetune, with what suits them, which is said.
+        recipe: A named recipe ('resnet recipes' lists them; 'resnet recipes NAME' shows the keys
+            that --set replaces) or a YAML file; digits by default. For your images it is
+            finetune, adapted to them; the choices are printed.
     """
     from resnetkit.training.loop import train as train_recipe
 
@@ -64,21 +68,21 @@ def train(
     if (
         recipe in (None, "finetune") and data and begun.is_file()
     ):  # the choice was made when it began
-        remark(f"going on with the recipe in {out}")
+        remark(f"resuming with the recipe in {out}")
         recipe = str(begun)
     chosen = asked_recipe(recipe, changes, data, weights, variant, micro_batch)
     if dry_run:
         remark_on_classes(chosen)
-        show_rehearsal(chosen, device=device, threads=threads, json=json)
+        show_estimate(chosen, device=device, threads=threads, json=json)
         return
     folder = out or Path("runs") / f"{chosen.name}-{chosen.digest[:8]}"
     with bar(chosen.name) as progress:
         narrator = Narrator(progress)
         run = train_recipe(chosen, folder, device=device, threads=threads, observe=narrator)
     if os.environ.get("RANK", "0") != "0":
-        return  # of the processes that torchrun starts, the first one speaks for all
+        return  # only the first of the processes that torchrun starts prints
     if not narrator.total_steps:
-        remark(f"{folder} was finished before; nothing was trained.")
+        remark(f"the run in {folder} is already finished; nothing was trained.")
     show_result(run, json=json)
 
 
@@ -90,7 +94,7 @@ def asked_recipe(
     variant: str | None,
     micro_batch: int,
 ) -> "Recipe":
-    """Returns the recipe that the words of a command ask for, and says what was chosen for them."""
+    """Returns the recipe that a command asks for, and reports what was chosen."""
     from resnetkit.data.datasets import custom_path
     from resnetkit.training.auto_recipe import choose
     from resnetkit.training.recipe import load_recipe
@@ -112,14 +116,14 @@ def asked_recipe(
     remark_on_data(chosen.data.name)
     if chosen.micro_batch:
         remark(
-            f"micro-batches of {chosen.micro_batch}: gradients are added up over a batch, but batch"
-            " normalization sees so many images only; from about 16 on that does little harm"
+            f"micro-batches of {chosen.micro_batch}: gradients are accumulated over a batch, but"
+            " batch normalization sees one micro-batch; from 16 images or so this does little harm"
         )
     return chosen
 
 
 def remark_on_classes(recipe: "Recipe") -> None:
-    """Says which classes a recipe on custom images learns; a training says it when it starts."""
+    """Reports the classes of a recipe on custom images, as a training does when it starts."""
     from resnetkit.data.datasets import custom_path
     from resnetkit.data.images.folder import read_images
     from resnetkit.data.images.listing import classes_in_words
@@ -136,9 +140,9 @@ def lr_find(
     weights: Weights = None,
     variant: Variant = None,
     steps: Annotated[
-        int, Parameter(help="From the lowest rate to the highest; 100 by default.")
+        int, Parameter(help="Number of steps from the lowest rate to the highest; 100 by default.")
     ] = 100,
-    out: Annotated[Path, Parameter(help="The chart; lr-find.svg by default.")] = Path(
+    out: Annotated[Path, Parameter(help="File of the chart; lr-find.svg by default.")] = Path(
         "lr-find.svg"
     ),
     changes: Changes = (),
@@ -146,7 +150,7 @@ def lr_find(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Find a learning rate: let it grow from step to step until the loss does too.
+    """Find a learning rate: increase it at each step until the loss increases.
 
     Args:
         recipe: As for 'resnet train'.
@@ -159,7 +163,7 @@ def lr_find(
     from resnetkit.training.lr_find import find_lr
 
     if out.suffix != ".svg":
-        raise UsageError(f"--out {out}: the chart is a drawing, expected a name that ends in .svg.")
+        raise UsageError(f"--out {out}: expected a file name that ends in .svg.")
     chosen = asked_recipe(recipe, changes, data, weights, variant, 0)
     remark_on_classes(chosen)
     with bar("lr-find") as progress:
@@ -177,14 +181,14 @@ def lr_find(
         print_json({**asdict(search), "drawing": str(out)})
     else:
         say(f"--set optimizer.lr={search.suggested:.2g}")
-    remark(f"drawn in {out}; nothing else was written")
+    remark(f"chart: {out}; nothing else was written")
 
 
 def checked_threads(threads: int) -> int:
-    """Returns a number of threads that can be.
+    """Returns a number of threads that is possible.
 
     Raises:
-        UsageError: for any other.
+        UsageError: when it is not.
     """
     from resnetkit.errors import UsageError
 
@@ -194,7 +198,7 @@ def checked_threads(threads: int) -> int:
 
 
 class Narrator:
-    """Tells a person what a training does: on a bar, or in one line an epoch."""
+    """Reports the progress of a training: on a bar, or in one line for each epoch."""
 
     def __init__(self, progress: Bar) -> None:
         self.progress = progress
@@ -211,7 +215,7 @@ class Narrator:
             remark(epoch_words(event, self.interval))
 
     def begin(self, session: "Event") -> None:
-        """Says where the training starts, what it learns and how precisely it computes."""
+        """Reports the classes, the number of steps, the device, the precision and the kernels."""
         self.total_steps = session["total_steps"]
         remark(session["data"]["classes"])
         start = f"from step {session['from_step']}, " if session["from_step"] else ""
@@ -225,7 +229,7 @@ class Narrator:
 
 
 def interval_words(event: "Event") -> str:
-    """Returns what a bar says of an interval."""
+    """Returns the text of the bar for an interval."""
     return (
         f"loss {event['loss']:.3f}  error {event['error']:.1f} %"
         f"  {event['images_per_second']:,.0f} images/s"
@@ -233,7 +237,7 @@ def interval_words(event: "Event") -> str:
 
 
 def epoch_words(event: "Event", interval: "Event") -> str:
-    """Returns one line on an epoch."""
+    """Returns one line for an epoch."""
     watched = [
         f"{split} error {event[f'{split}_error']:.2f} %"
         for split in ("validation", "test")
@@ -267,11 +271,11 @@ def show_result(run: "Run", *, json: bool) -> None:
         return
     for split in splits:
         say(f"{split} error {final[split]['error']:.2f} % of {final[split]['count']:,} images")
-    remark(f"{run.folder} holds the run; 'resnet report {run.folder}' draws it.")
+    remark(f"run folder: {run.folder}; 'resnet report {run.folder}' writes its report.")
 
 
-def show_rehearsal(chosen: Any, *, device: str, threads: int, json: bool) -> None:
-    """Prints the resolved recipe and what it would cost."""
+def show_estimate(chosen: Any, *, device: str, threads: int, json: bool) -> None:
+    """Prints the resolved recipe and the estimated cost."""
     from dataclasses import asdict
 
     from resnetkit.training.dry_run import rehearse
@@ -289,7 +293,7 @@ def show_rehearsal(chosen: Any, *, device: str, threads: int, json: bool) -> Non
 
 
 def duration_words(seconds: float) -> str:
-    """Returns a time as a person says it."""
+    """Returns a duration in words."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -300,7 +304,7 @@ def recipes(name: str | None = None, /, *, json: Json = False) -> None:
     """List the named recipes, or print one.
 
     Args:
-        name: A recipe; without it, all are listed with the first line of what they say.
+        name: A recipe; all are listed with their first line without it.
     """
     from resnetkit.training.recipe import load_recipe, named_recipes, recipe_text
 
@@ -312,11 +316,11 @@ def recipes(name: str | None = None, /, *, json: Json = False) -> None:
         )
         return
     listed = {
-        each: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        for each, path in named_recipes().items()
+        recipe: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        for recipe, path in named_recipes().items()
     }
     if json:
         print_json(listed)
         return
-    for each, headline in listed.items():
-        say(f"{each:16} {headline}")
+    for recipe, headline in listed.items():
+        say(f"{recipe:16} {headline}")

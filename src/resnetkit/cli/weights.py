@@ -1,4 +1,4 @@
-"""resnet weights: published ones, what a file holds, the same network for others."""
+"""resnet weights: published weights, files of weights, and conversion between formats."""
 
 import os
 import sys
@@ -19,14 +19,14 @@ __all__ = ["weights"]
 
 weights = App(
     name="weights",
-    help="List and fetch published weights; show, convert and share them.",
+    help="List and fetch published weights; show, convert and publish weights.",
     help_epilogue="Example: resnet weights fetch resnet50.a1_in1k",
 )
 
 
 @weights.command(name="list", help_epilogue="Example: resnet weights list")
 def list_weights(*, json: Json = False) -> None:
-    """List the published weights that can be fetched by name, and whether they are here."""
+    """List the published weights, and whether they are on this machine."""
     from resnetkit.weights.published import published
 
     rows: list[dict[str, Any]] = [
@@ -65,13 +65,13 @@ def list_weights(*, json: Json = False) -> None:
 
 @weights.command(help_epilogue="Example: resnet weights fetch resnet50.a1_in1k")
 def fetch(name: str, /, *, json: Json = False) -> None:
-    """Bring published weights to this machine, verified, where their library looks for them too.
+    """Download published weights and verify them.
 
-    torchvision's come into TORCH_HOME, timm's from the Hugging Face Hub into HF_HOME. Every command
-    takes them by name then.
+    They are stored where their library looks for them as well: those of torchvision in TORCH_HOME,
+    those of timm, from the Hugging Face Hub, in HF_HOME. Every command then takes them by name.
 
     Args:
-        name: Of 'resnet weights list'.
+        name: A name of 'resnet weights list'.
     """
     from resnetkit.weights.fetch import fetch_weights
 
@@ -95,17 +95,17 @@ def push(
     *,
     public: Annotated[
         bool,
-        Parameter(negative=(), help="Everybody may see a repository that is made; else only you."),
+        Parameter(negative=(), help="Make a new repository public; private by default."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Put a finished run on the Hugging Face Hub: weights, configuration, preprocessing, card.
+    """Upload a finished run to the Hugging Face Hub: weights, configuration, preprocessing, card.
 
-    Needs the extra: pip install 'resnetkit[hub]', and 'hf auth login' or HF_TOKEN.
+    Requires pip install 'resnetkit[hub]', and 'hf auth login' or HF_TOKEN.
 
     Args:
-        run: Its folder, or one of 'resnet weights convert --to resnetkit'.
-        repository: OWNER/NAME; made when there is none.
+        run: A run folder, or a folder of 'resnet weights convert --to resnetkit'.
+        repository: OWNER/NAME; created if it does not exist.
     """
     from resnetkit.weights.hub import push as push_folder
 
@@ -123,13 +123,13 @@ def pull(
     /,
     *,
     out: Annotated[
-        Path | None, Parameter(help="Folder; by default NAME here. Nothing lies there.")
+        Path | None, Parameter(help="A new folder; NAME in the current folder by default.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Bring a run that was pushed from the Hugging Face Hub, verified; nothing in it is executed.
+    """Download a run from the Hugging Face Hub and verify it; nothing in it is executed.
 
-    Needs the extra: pip install 'resnetkit[hub]'; for private ones 'hf auth login' or HF_TOKEN.
+    Requires pip install 'resnetkit[hub]'; for private ones 'hf auth login' or HF_TOKEN.
 
     Args:
         repository: OWNER/NAME.
@@ -145,17 +145,17 @@ def pull(
 
 
 def hide_bars_of_the_hub() -> None:
-    """Makes huggingface_hub, which is not imported yet, show bars on a terminal only."""
+    """Lets huggingface_hub, which is not imported yet, show bars on a terminal only."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @weights.command(help_epilogue="Example: resnet weights show ResNet-50-model.caffemodel")
 def show(file: Path, /, *, variant: Variant = None, json: Json = False) -> None:
-    """Say what a file or folder of weights is: format, network, preprocessing, classes.
+    """Describe a file or folder of weights: format, network, preprocessing, classes.
 
     Args:
-        file: Of torchvision, timm, transformers, keras.applications, Caffe, akamaster, or a run.
+        file: Weights of torchvision, timm, transformers, Keras, Caffe or akamaster, or a run.
     """
     from resnetkit.weights.load import load_network
 
@@ -180,12 +180,12 @@ def convert(
     ],
     out: Annotated[
         Path,
-        Parameter(help="File, or folder for timm, transformers and resnetkit; nothing lies there."),
+        Parameter(help="A new file; for timm, transformers and resnetkit a new folder."),
     ],
     variant: Variant = None,
     json: Json = False,
 ) -> None:
-    """Write a network for another library; every tensor is read again and compared to the bit.
+    """Convert weights to another format; every tensor is read again and compared bit by bit.
 
     Args:
         file: Weights of any format, or a run folder.
@@ -200,18 +200,20 @@ def convert(
         return
     remark(f"read: {network.origin}")
     if network.class_names and not again.class_names:
-        remark(f"the format {to} does not hold the names of classes: they are left out")
+        remark(f"the format {to} has no class names: they are left out")
     if network.resize.mode == "center" and again.resize.offset != network.resize.offset:
         remark(
-            f"{to} cuts out the middle of an image up to one pixel away from where it was, by the"
-            " image's sides, so that its probabilities can differ a little"
+            f"{to} crops the center of an image up to one pixel away, depending on the size of the"
+            " image, so that probabilities can differ slightly"
         )
-    remark(f"{counts(again)['tensors']} tensors and the logits read again are equal to the bit")
+    remark(
+        f"all {counts(again)['tensors']} tensors and the logits were read again: equal bit by bit"
+    )
     say(out)
 
 
 def counts(network: "TrainedNetwork") -> dict[str, int]:
-    """Returns how many learned values and how many tensors a network has."""
+    """Returns the numbers of parameters and of tensors."""
     return {
         "parameters": sum(parameter.numel() for parameter in network.model.parameters()),
         "tensors": len(network.model.state_dict()),
@@ -219,7 +221,7 @@ def counts(network: "TrainedNetwork") -> dict[str, int]:
 
 
 def facts(network: "TrainedNetwork") -> dict[str, Any]:
-    """Returns a network for machines; of a mean image, the mean of each channel."""
+    """Returns a network as JSON values; of a mean image, the mean of each channel."""
     from dataclasses import asdict
 
     from resnetkit.models.zoo import known_as
@@ -247,18 +249,18 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
 
 
 def in_words(network: "TrainedNetwork") -> dict[str, str]:
-    """Returns a network for people."""
+    """Returns a network in words."""
     from resnetkit.models.zoo import known_as
     from resnetkit.weights.conventions import variant_of
 
     architecture, counted = network.architecture, counts(network)
     blocks = ", ".join(map(str, architecture.depths))
-    name = known_as(architecture) or "a network of the user's own"
+    name = known_as(architecture) or "an unnamed network"
     variant = variant_of(architecture)
     return {
         "format": network.format,
         "network": f"{name}: {blocks} {architecture.block} blocks",
-        "variant": f"{variant}, stride in the {architecture.stride_in}" if variant else "has none",
+        "variant": f"{variant}, stride in the {architecture.stride_in}" if variant else "none",
         "parameters": f"{counted['parameters']:,}",
         "tensors": str(counted["tensors"]),
         "images": f"{architecture.in_channels} x {network.image_size[0]} x {network.image_size[1]}",
@@ -266,13 +268,13 @@ def in_words(network: "TrainedNetwork") -> dict[str, str]:
         "mean": constants_in_words(network.mean),
         "deviation": constants_in_words(network.std),
         "classes": classes_in_words(network),
-        "trained on": network.data or "not said",
+        "trained on": network.data or "unknown",
         "recognized as": network.origin,
     }
 
 
 def crop_in_words(network: "TrainedNetwork") -> str:
-    """Returns how an image of any size becomes one of the network's size."""
+    """Returns how an image is resized and cropped."""
     resize, size = network.resize, network.image_size
     sides = [resize.side(side, network.crop_pct) for side in size]
     to = f"{sides[0]} x {sides[1]}"
@@ -284,21 +286,21 @@ def crop_in_words(network: "TrainedNetwork") -> str:
             if sides[0] == sides[1]
             else f"resized to cover {to}"
         )
-    return f"the middle of an image, {resized} ({resize.interpolation})"
+    return f"the center crop, {resized} ({resize.interpolation})"
 
 
 def constants_in_words(constants: "Tensor") -> str:
-    """Returns what is subtracted from pixels of 0 to 255, or what they are divided by."""
+    """Returns the mean or the standard deviation of pixels of 0 to 255."""
     if constants.shape[1:] != (1, 1):
         return f"an image of {' x '.join(map(str, constants.shape))}"
     return ", ".join(f"{float(value):.6g}" for value in constants.flatten())
 
 
 def classes_in_words(network: "TrainedNetwork") -> str:
-    """Returns how many classes there are, and the first of their names."""
+    """Returns the number of classes and the first of their names."""
     count = network.architecture.num_classes
     if not network.has_head:
-        return "none, without a head"
+        return "none (no head)"
     if not network.class_names:
         return f"{count:,}, without names"
     more = ", ..." if count > 3 else ""
