@@ -224,7 +224,7 @@ def into_a_closed_pipe(*words: str) -> tuple[int, bytes]:
 @pytest.mark.parametrize(
     "words",
     [
-        ["recipes", "digits"],
+        pytest.param(["recipes", "digits"], marks=pytest.mark.slow),
         pytest.param(["models", "resnet110", "--json"], marks=pytest.mark.slow),
     ],
 )

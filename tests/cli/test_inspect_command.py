@@ -64,6 +64,7 @@ def test_json_holds_outline_and_probes(folder: Path, capsys: pytest.CaptureFixtu
     assert [each["change"] is None for each in facts["residuals"]].count(True) == 2
 
 
+@pytest.mark.slow
 def test_a_run_is_probed_thoroughly(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole network's error is that of the run; a lesion's is the difference from it."""
     assert run_command(["inspect", str(folder), "--thorough", "--json"]) == 0

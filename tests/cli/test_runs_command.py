@@ -54,7 +54,8 @@ def test_no_folder_is_said(resnet: Resnet, tmp_path: Path, name: str) -> None:
     (tmp_path / "a file").touch()
     answer = resnet("runs", name)
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err == f"resnet: the folder {name} does not exist: 'resnet train' creates the first run.\n"
+    message = f"the folder {name} does not exist: 'resnet train' creates the first run."
+    assert answer.err == f"resnet: {message}\n"
 
 
 def test_one_recipe_that_cannot_be_read_does_not_hide_the_others(

@@ -80,11 +80,12 @@ def test_a_verdict_outlives_the_reader_of_the_findings(
 
 
 def test_a_full_disk_behind_stdout_is_an_error(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "resnetkit", "recipes"]
+    words = [sys.executable, "-m", "resnetkit", "--version"]
     with open("/dev/full", "w", encoding="utf-8") as full:
         ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr == "resnet: the operating system reports: [Errno 28] No space left on device.\n"
+    message = "the operating system reports: [Errno 28] No space left on device."
+    assert ended.stderr == f"resnet: {message}\n"
 
 
 HOSTILE = "dog\x1b[2J\x9b31m\u202e\r"
@@ -256,8 +257,11 @@ def test_names_of_classes_and_files_are_utf8_in_a_locale_of_ascii(tmp_path: Path
     )
     (tmp_path / "photos.csv").write_text(table, encoding="utf-8")
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    for source in ("photos", "photos.csv"):
-        words = [sys.executable, "-m", "resnetkit", "data", "check", source]
-        result = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True)
-        assert result.returncode == 0, result.stderr
-        assert "caf\u00e9" in result.stdout.decode("utf-8")
+    script = (
+        "from resnetkit.cli.app import run; import sys;"
+        " sys.exit(max(run(['data', 'check', source]) for source in ('photos', 'photos.csv')))"
+    )
+    words = [sys.executable, "-c", script]
+    result = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.decode("utf-8").count("caf\u00e9\t") == 2

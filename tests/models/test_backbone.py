@@ -131,6 +131,7 @@ def drawn(number: int) -> tuple[Tensor, dict[str, Tensor]]:
     return image, {"boxes": box, "labels": torch.ones(1, dtype=torch.int64)}
 
 
+@pytest.mark.slow
 def test_a_detector_of_torchvision_learns_a_handful_of_images() -> None:
     torch.manual_seed(0)  # its own layers and samplers draw from torch's generator
     body = backbone("resnet18", generator=seeded(), out=["stage3", "stage4"])

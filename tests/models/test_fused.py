@@ -18,7 +18,13 @@ from resnetkit.models.resnet import ResNet
 from resnetkit.models.summary import trace
 from resnetkit.models.zoo import ARCHITECTURES, cifar_resnet
 
-pytestmark = pytest.mark.skipif(build_error() != "", reason=f"no fused kernels: {build_error()}")
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled() -> None:
+    """Asked when the first test runs: compiling takes seconds, also where no test runs."""
+    if reason := build_error():
+        pytest.skip(f"no fused kernels: {reason}")
+
 
 SHAPE = (4, 16, 6, 6)  # 144 rows, which are not a multiple of 64
 
@@ -161,7 +167,10 @@ def test_all_shapes_of_the_deepest_networks_fit_the_limit() -> None:
 
 @pytest.mark.parametrize(
     ("compiler", "reason"),
-    [("/no/such/compiler", "there is no C++ compiler"), ("/bin/false", "compiling fails (")],
+    [
+        ("/no/such/compiler", "there is no C++ compiler"),
+        pytest.param("/bin/false", "compiling fails (", marks=pytest.mark.slow),
+    ],
 )
 def test_without_a_compiler_there_is_a_reason(compiler: str, reason: str, tmp_path: Path) -> None:
     environment = {**os.environ, "CXX": compiler, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}

@@ -97,7 +97,13 @@ def cost(name: str, **options: Any) -> Complexity:
     return trace(ARCHITECTURES[name].with_options(**options))
 
 
-@pytest.mark.parametrize(("name", "shortcut"), PARAMETERS)
+@pytest.mark.parametrize(
+    ("name", "shortcut"),
+    [
+        pytest.param(*key, marks=[pytest.mark.slow] if "1202" in key[0] else [])
+        for key in PARAMETERS
+    ],
+)
 def test_parameters_are_the_published_count(name: str, shortcut: str) -> None:
     assert cost(name, shortcut=shortcut).parameters == PARAMETERS[name, shortcut]
 

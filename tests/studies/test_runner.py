@@ -230,7 +230,7 @@ def test_changes_are_trained_elsewhere_and_kept_with_the_outcome(
     assert {call["recipe"].optimizer.lr for call in calls[6:]} == {0.5}
 
 
-@pytest.mark.parametrize("backend", ["sequential", "loky"])
+@pytest.mark.parametrize("backend", ["sequential", pytest.param("loky", marks=pytest.mark.slow)])
 def test_what_a_training_refuses_is_said_as_it_is(
     new_study: NewStudy, tmp_path: Path, backend: str
 ) -> None:
@@ -383,7 +383,9 @@ def test_findings_of_something_else_are_refused(reported: Outcome, values: dict[
         read_outcomes_again(reported.folder)
 
 
-@pytest.mark.parametrize("content", ["{}", '{"deviation": [], "mean": []}'])
+@pytest.mark.parametrize(
+    "content", [pytest.param("{}", marks=pytest.mark.slow), '{"deviation": [], "mean": []}']
+)
 def test_a_damaged_measurement_is_named(content: str, new_study: NewStudy, tmp_path: Path) -> None:
     study = replace(
         new_study(findings=RESPONSES.findings), measurements=("responses",), charts=RESPONSES.charts

@@ -113,7 +113,8 @@ def test_its_rate_follows_the_schedule(tiny: Recipes, tmp_path: Path) -> None:
     assert shares == [1.0, 1.0, 0.25]
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_training_with_it_learns(precision: str, tiny: Recipes, tmp_path: Path) -> None:
     changes = {"optimizer.muon_lr": 0.05, "length": "3 epochs", "log_every": 10}
     recipe = tiny({**changes, "precision": precision})

@@ -74,9 +74,7 @@ def first_by_default(names: Iterable[str], default: set[str]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(
-    "variant", first_by_default(VARIANTS, {"as it is", "averaged", "until patience ends"})
-)
+@pytest.mark.parametrize("variant", first_by_default(VARIANTS, {"as it is"}))
 def test_a_crash_after_any_event_changes_no_byte_of_the_result(
     tmp_path: Path, few: Recipes, results: Results, variant: str
 ) -> None:
@@ -281,10 +279,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, results: Results) ->
     return results(train(load_recipe("digits", DIGITS), folder / "run").folder)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow  # in this process: tests/cli/test_train_command.py
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_command_goes_on_to_the_same_bytes(
     tmp_path: Path,
     start: Start,

@@ -1725,7 +1725,7 @@ HOLD_ALL["transformers"] = set(VIEWS) - {"oblong", "rounded up"}
 def test_how_images_are_shown_is_written_or_refused(form: str, view: str, tmp_path: Path) -> None:
     """What a reader would show otherwise is not written."""
     size, crop_pct, resize = VIEWS[view]
-    options = {"block": "basic", "depths": (2, 2, 2, 2), "widths": (64, 128, 256, 512)}
+    options = HELD["timm"][1] if form == "timm" else {"block": "basic"}  # timm's have names
     network = replace(
         narrow(**options, std=IMAGENET[1]), image_size=size, crop_pct=crop_pct, resize=resize
     )

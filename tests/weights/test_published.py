@@ -448,6 +448,7 @@ def test_code_that_is_published_never_runs(
     assert (tmp_path / "trap").exists()  # the file is a trap indeed
 
 
+@pytest.mark.slow
 def test_two_processes_download_a_file_once(
     hub: type[Hub], tmp_path: Path, start: Callable[..., Any]
 ) -> None:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 import torch
 from PIL import Image, ImageOps
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from resnetkit.data.draws import Draws, Stream
 
@@ -14,20 +12,26 @@ __all__ = ["OPERATIONS", "STRENGTHS", "Alteration", "random_alterations"]
 Alteration = Callable[[Image.Image], Image.Image]
 
 STRENGTHS = 31  # of each operation, from none to the most
-NEAREST = InterpolationMode.NEAREST
+
+
+def torchvision_function(name: str) -> Callable[..., Image.Image]:
+    """Returns a function of torchvision, which is imported where it is used: it takes 2.6 s."""
+    from torchvision.transforms.v2 import functional
+
+    function: Callable[..., Image.Image] = getattr(functional, name)
+    return function
 
 
 def shear(image: Image.Image, x: float, y: float) -> Image.Image:
     """Shears by tangents, about the upper left corner, as torchvision's policies do."""
     degrees = [torch.rad2deg(torch.atan(torch.tensor(each))).item() for each in (x, y)]
-    return functional.affine(
-        image, 0.0, [0, 0], 1.0, degrees, interpolation=NEAREST, center=[0.0, 0.0]
-    )
+    affine = torchvision_function("affine")  # its default interpolation is the nearest pixel
+    return affine(image, 0.0, [0, 0], 1.0, degrees, center=[0.0, 0.0])
 
 
 def move(image: Image.Image, x: float, y: float) -> Image.Image:
     """Moves by whole pixels."""
-    return functional.affine(image, 0.0, [int(x), int(y)], 1.0, [0.0, 0.0], interpolation=NEAREST)
+    return torchvision_function("affine")(image, 0.0, [int(x), int(y)], 1.0, [0.0, 0.0])
 
 
 def scale(most: float, strength: int) -> float:
@@ -35,11 +39,11 @@ def scale(most: float, strength: int) -> float:
     return torch.linspace(0.0, most, STRENGTHS)[strength].item()
 
 
-def enhanced(
-    enhance: Callable[[Image.Image, float], Image.Image],
-) -> Callable[[Image.Image, int, int], Image.Image]:
+def enhanced(adjust: str) -> Callable[[Image.Image, int, int], Image.Image]:
     """Returns the operation that makes more or less of a property: 1 is the image itself."""
-    return lambda image, strength, sign: enhance(image, 1.0 + sign * scale(0.99, strength))
+    return lambda image, strength, sign: torchvision_function(adjust)(
+        image, 1.0 + sign * scale(0.99, strength)
+    )
 
 
 # From the strength, a whole number below STRENGTHS, and a sign to what is done. Source: Mueller and
@@ -50,15 +54,15 @@ OPERATIONS: dict[str, Callable[[Image.Image, int, int], Image.Image]] = {
     "shear down": lambda image, strength, sign: shear(image, 0.0, sign * scale(0.99, strength)),
     "move across": lambda image, strength, sign: move(image, sign * scale(32.0, strength), 0.0),
     "move down": lambda image, strength, sign: move(image, 0.0, sign * scale(32.0, strength)),
-    "rotate": lambda image, strength, sign: functional.rotate(
-        image, sign * scale(135.0, strength), interpolation=NEAREST
+    "rotate": lambda image, strength, sign: torchvision_function("rotate")(
+        image, sign * scale(135.0, strength)
     ),
-    "brightness": enhanced(functional.adjust_brightness),
-    "color": enhanced(functional.adjust_saturation),
-    "contrast": enhanced(functional.adjust_contrast),
-    "sharpness": enhanced(functional.adjust_sharpness),
+    "brightness": enhanced("adjust_brightness"),
+    "color": enhanced("adjust_saturation"),
+    "contrast": enhanced("adjust_contrast"),
+    "sharpness": enhanced("adjust_sharpness"),
     "posterize": lambda image, strength, sign: ImageOps.posterize(image, 8 - round(strength / 5)),
-    "solarize": lambda image, strength, sign: functional.solarize(
+    "solarize": lambda image, strength, sign: torchvision_function("solarize")(
         image, 255.0 * torch.linspace(1.0, 0.0, STRENGTHS)[strength].item()
     ),
     "autocontrast": lambda image, strength, sign: ImageOps.autocontrast(image),

@@ -12,8 +12,6 @@ from typing import TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from resnetkit.data.images.decode import decoding, load_bytes
 from resnetkit.data.images.listing import ImageFile, ImageList, PassedOver
@@ -237,6 +235,9 @@ def alike(prints: Sequence[bytes]) -> list[list[bytes]]:
     with a band in common are compared, and of very many only those that follow each other when they
     are sorted. A fingerprint that is like no other is a group of its own.
     """
+    from scipy.sparse import coo_array  # imported where it is used: it takes a while
+    from scipy.sparse.csgraph import connected_components
+
     prints = sorted(prints)
     words = np.frombuffer(b"".join(prints), dtype=np.uint64).reshape(-1, 2)
     first, second = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
