@@ -1,4 +1,4 @@
-"""Snapshots: a network at several moments of its training, for probes to look at."""
+"""Snapshots: a network at several steps of its training."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,12 +15,13 @@ __all__ = ["snapshots"]
 
 
 def snapshots(run: Run) -> Iterator[tuple[int, TrainedNetwork]]:
-    """Yields the steps and networks of the checkpoints that a finished run has kept, in order.
+    """Yields the steps and networks of the checkpoints of a finished run, in order.
 
-    A run keeps as many as its recipe says in `checkpoint.keep`, one by default: the last.
+    These are the evenly spaced ones that the recipe asks for by `checkpoint.snapshots`, none by
+    default, and the newest ones, as many as `checkpoint.keep` says: by default one, the last.
 
     Raises:
-        WeightsError: when the run is not finished, or a checkpoint is damaged.
+        WeightsError: when the run is not finished, or a checkpoint is corrupt.
     """
     finished = load_network(run.folder)
     for step in checkpoint_steps(run.checkpoints):
