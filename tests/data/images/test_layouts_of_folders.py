@@ -94,6 +94,10 @@ CLASSES: dict[str, tuple[Counts, set[str]]] = {
     "an archive's folder": ({"archive/cat": 2, "archive/dog": 2}, {"cat", "dog"}),
     "an archive's, twice": ({"a/a/cat": 2, "a/a/dog": 2}, {"cat", "dog"}),
     "masks of faces": ({"mask": 2, "no_mask": 2}, {"mask", "no_mask"}),
+    "words that begin as splits": (
+        {"trainA": 2, "trainB": 2, "bus": 2},
+        {"trainA", "trainB", "bus"},
+    ),
     "ids with numbers": ({"train 1": 2, "bus": 2}, {"train 1", "bus"}),
 }
 
@@ -128,6 +132,14 @@ ASKED: dict[str, tuple[Counts, str]] = {
     "an index of letters": (
         {"a/airfield": 2, "a/alley": 2, "b/bakery": 2, "b/bar": 2},
         "hold no images themselves, but folders, such as airfield, alley in a",
+    ),
+    "CycleGAN's": (
+        {"trainA": 2, "trainB": 2, "testA": 1, "testB": 1},
+        "the names testA, testB, trainA, trainB are a split and a class each",
+    ),
+    "splits before classes": (
+        {"train_cat": 2, "train_dog": 2, "val_cat": 1, "val_dog": 1},
+        "such as train/cat",
     ),
     "images and masks": ({"images": 2, "annotations": 2}, "are no names of classes"),
     "splits without classes": ({"train": 2, "test": 2}, "hold no folders of classes"),

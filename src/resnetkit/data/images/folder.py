@@ -1,6 +1,7 @@
 """Custom images: a folder of them, or a table of paths and labels -> a list of labeled files."""
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -74,6 +75,11 @@ A_TABLE = (
     "To decide it yourself, list the images in a .csv table with the columns path, label and, if"
     " the splits are fixed, split."
 )
+SPLIT_AND_CLASS = re.compile(
+    rf"({'|'.join(sorted(PARTS, key=len, reverse=True))})(?:[-_. ]+|(?-i:(?=[A-Z])))(.+)",
+    re.IGNORECASE,
+)
+"""Names such as trainA and test_dog: a split and a class."""
 SHOWN = 4  # names in a message
 
 
@@ -219,6 +225,7 @@ def holders(top: Folder, reading: Reading) -> list[tuple[Split | None, Folder]]:
     if by_class := splits_in_classes(top):
         return by_class
     named = named_splits([folder.name for folder in top.folders])
+    refuse_splits_of_classes(top, reading.known)
     splits = nested(top)
     others = [folder for folder in top.folders if folder.name not in named and folder.total]
     others = [folder for folder in others if not is_unlabeled(folder)] if splits else others
@@ -309,6 +316,27 @@ def refuse_flat_splits(top: Folder, named: dict[str, Split]) -> None:
         raise DataError(
             f"{top.path}: {listed(splits)} have the names of splits, but hold no folders of"
             f" classes: expected train/class/image. {A_TABLE}"
+        )
+
+
+def refuse_splits_of_classes(top: Folder, known: frozenset[str]) -> None:
+    """Raises DataError for folders such as trainA, trainB, testA and testB.
+
+    They are recognized by splits before the same two or more classes: folders train_test and
+    train_car may be classes, but train_cat, train_dog, test_cat and test_dog are not.
+    """
+    classes: dict[Split, set[str]] = defaultdict(set)
+    names = [folder.name for folder in top.folders if folder.total]
+    for name in names:
+        match = SPLIT_AND_CLASS.fullmatch(name)
+        if match is None:
+            return
+        classes[PARTS[match[1].casefold()]].add(match[2])
+    common = set.intersection(*classes.values()) if len(classes) > 1 else set[str]()
+    if len(common) > 1 and not set(map(clean_label, names)) <= known:
+        raise DataError(
+            f"{top.path}: the names {listed(names)} are a split and a class each: expected"
+            f" train/class/image. Move the folders there, such as train/{min(common)}. {A_TABLE}"
         )
 
 
