@@ -10,7 +10,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,22 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Recipe]:
-    """Makes recipes of six steps on the digits; values by dotted key replace its own."""
+    """Makes recipes of six steps on 150 digits; values by dotted key replace its own."""
+    return lambda changes=None: small_recipe({"data.name": "few", **(changes or {})})
+
+
+@pytest.fixture(scope="session")
+def on_digits() -> Callable[..., Recipe]:
+    """Makes recipes of six steps on all digits, of which other processes know as well."""
     return small_recipe
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_digits() -> Iterator[None]:
+    """Lets this process, and no other one, know 150 digits as a data set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATASETS, "few", few_digits)
+        yield
 
 
 def redigest(folder: Path) -> None:
@@ -87,9 +101,8 @@ def forge() -> Callable[[Path], None]:
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
+def few() -> Callable[..., Recipe]:
     """Makes recipes of six steps on 150 digits, in two epochs; this process alone knows them."""
-    monkeypatch.setitem(DATASETS, "few", few_digits)
     return lambda changes=None: small_recipe({"data.name": "few", **(changes or {})})
 
 

@@ -15,9 +15,9 @@ Recipes = Callable[..., Recipe]
 
 
 @pytest.fixture(scope="module")
-def folder(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate") / "run"
-    train(tiny(), folder)
+    train(on_digits(), folder)
     return folder
 
 

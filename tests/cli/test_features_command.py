@@ -26,9 +26,9 @@ COUNT = 12
 
 
 @pytest.fixture(scope="module")
-def folder(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("features") / "run"
-    train(tiny(), folder)
+    train(on_digits(), folder)
     return folder
 
 

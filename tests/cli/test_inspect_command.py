@@ -17,9 +17,9 @@ Recipes = Callable[..., Recipe]
 
 
 @pytest.fixture(scope="module")
-def folder(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inspect") / "run"
-    train(tiny(), folder)
+    train(on_digits(), folder)
     return folder
 
 
@@ -99,9 +99,9 @@ def test_an_architecture_is_probed_before_training(
 
 
 def test_a_plain_run_is_probed_as_far_as_it_goes(
-    tiny: Recipes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    on_digits: Recipes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tiny({"model.name": "plain20"}), tmp_path / "plain")
+    train(on_digits({"model.name": "plain20"}), tmp_path / "plain")
     assert run_command(["inspect", str(tmp_path / "plain"), "--json"]) == 0
     printed = capsys.readouterr()
     facts = json.loads(printed.out)[str(tmp_path / "plain")]

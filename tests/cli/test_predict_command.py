@@ -31,9 +31,9 @@ REPORTED = re.compile(r"(\d+) image\(s\) in \d+\.\d\d s: [\d,]+\.\d images/s(, \
 
 
 @pytest.fixture(scope="module")
-def folder(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("predict") / "run"
-    train(tiny(), folder)
+    train(on_digits(), folder)
     return folder
 
 

@@ -20,9 +20,9 @@ Recipes = Callable[..., Recipe]
 
 
 @pytest.fixture(scope="module")
-def run(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate") / "run"
-    train(tiny({"length": "2 epochs"}), folder)
+    train(on_digits({"length": "2 epochs"}), folder)
     return folder
 
 

@@ -27,8 +27,8 @@ CHANGES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def run(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(tiny(CHANGES), tmp_path_factory.mktemp("run"))
+def run(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(on_digits(CHANGES), tmp_path_factory.mktemp("run"))
 
 
 def config_of(run: Run) -> dict[str, Any]:

@@ -488,7 +488,8 @@ def test_what_is_trained_on_is_not_validated_on() -> None:
     load_recipe("digits", {**changes, "evaluation.split": "test"})
 
 
-def test_an_unknown_data_set_is_refused_with_the_nearest() -> None:
+def test_an_unknown_data_set_is_refused_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(DATASETS, "few")  # which only tests have
     assert refusal({"data.name": "digit"}) == (
         "unknown data set 'digit': expected one of digits, cifar10, cifar100, fashion-mnist,"
         " mnist, or the path of a folder of images. Did you mean 'digits'?"
@@ -620,8 +621,8 @@ def test_a_schedule_is_needed_and_the_rest_has_the_papers_values(tmp_path: Path)
     assert recipe.target_error == recipe.gradient_clip == recipe.ema_decay == 0
 
 
-def test_names_tell_runs_apart(tiny: Callable[..., Recipe]) -> None:
-    assert tiny({"seed": 3, "model.name": "plain20"}).name == "plain20-digits-seed3"
+def test_names_tell_runs_apart(on_digits: Callable[..., Recipe]) -> None:
+    assert on_digits({"seed": 3, "model.name": "plain20"}).name == "plain20-digits-seed3"
 
 
 @pytest.mark.parametrize(

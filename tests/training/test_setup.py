@@ -84,11 +84,11 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", UNFIT)
 def test_a_recipe_that_does_not_fit_is_refused_and_makes_no_folder(
-    tmp_path: Path, tiny: Recipes, case: str
+    tmp_path: Path, on_digits: Recipes, case: str
 ) -> None:
     changes, message = UNFIT[case]
     with pytest.raises(RecipeError) as caught:
-        train(tiny(changes), tmp_path / "run")
+        train(on_digits(changes), tmp_path / "run")
     assert str(caught.value) == message
     assert not (tmp_path / "run").exists()
 
@@ -107,10 +107,10 @@ def test_a_recipe_that_does_not_fit_is_refused_and_makes_no_folder(
     ],
 )
 def test_a_batch_that_ranks_cannot_share_is_refused(
-    tiny: Recipes, batch_size: int, ranks: int, message: str
+    on_digits: Recipes, batch_size: int, ranks: int, message: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        prepare(tiny({"batch_size": batch_size}), World(0, ranks, CPU))
+        prepare(on_digits({"batch_size": batch_size}), World(0, ranks, CPU))
     assert str(caught.value) == message
 
 
@@ -124,8 +124,8 @@ def test_the_smallest_batch_and_the_largest_padding_that_fit_do_train(
 # What is built
 
 
-def test_the_network_is_the_one_that_is_named(tiny: Recipes) -> None:
-    setup = built(tiny({"seed": 5, "model.options.shortcut": "B"}))
+def test_the_network_is_the_one_that_is_named(on_digits: Recipes) -> None:
+    setup = built(on_digits({"seed": 5, "model.options.shortcut": "B"}))
     generator = torch.Generator().manual_seed(5)
     twin = create_model(
         "resnet20", generator=generator, shortcut="B", num_classes=10, in_channels=1
@@ -135,17 +135,17 @@ def test_the_network_is_the_one_that_is_named(tiny: Recipes) -> None:
     assert all(torch.equal(state[name], twin[name]) for name in twin)
 
 
-def test_building_uses_no_hidden_randomness(tiny: Recipes) -> None:
+def test_building_uses_no_hidden_randomness(on_digits: Recipes) -> None:
     before = torch.random.get_rng_state()
-    first, again = (built(tiny()).model.state_dict() for _ in range(2))
+    first, again = (built(on_digits()).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    other = built(tiny({"seed": 1})).model.state_dict()
+    other = built(on_digits({"seed": 1})).model.state_dict()
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_kernels_have_their_channels_last_in_memory(tiny: Recipes) -> None:
-    weight = built(tiny()).model.get_parameter("layer2.0.conv2.weight")
+def test_kernels_have_their_channels_last_in_memory(on_digits: Recipes) -> None:
+    weight = built(on_digits()).model.get_parameter("layer2.0.conv2.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
 
@@ -155,11 +155,11 @@ def test_kernels_have_their_channels_last_in_memory(tiny: Recipes) -> None:
     [("train", ["train"]), ("train+validation", ["train", "validation"])],
 )
 def test_it_trains_on_the_parts_that_are_named(
-    tiny: Recipes, train_on: str, parts: list[str]
+    on_digits: Recipes, train_on: str, parts: list[str]
 ) -> None:
     digits = open_dataset("digits")
     ids = torch.cat([digits.splits[part] for part in parts]).sort().values  # type: ignore[index]
-    setup = built(tiny({"data.train_on": train_on, "evaluation.split": "test"}))
+    setup = built(on_digits({"data.train_on": train_on, "evaluation.split": "test"}))
     assert torch.equal(setup.batches.sample_ids, ids)
     assert torch.equal(setup.split_ids("train"), ids)
     assert torch.equal(setup.split_ids("test"), digits.splits["test"])
@@ -167,27 +167,27 @@ def test_it_trains_on_the_parts_that_are_named(
     assert setup.loader.normalization.mean.item() == pytest.approx(pixels.mean(), rel=1e-6)
 
 
-def test_the_optimizer_has_the_values_of_the_recipe(tiny: Recipes) -> None:
+def test_the_optimizer_has_the_values_of_the_recipe(on_digits: Recipes) -> None:
     optimizer = {"momentum": 0.8, "nesterov": True, "weight_decay": 0.01, "decay": "weights"}
-    setup = built(tiny({f"optimizer.{key}": value for key, value in optimizer.items()}))
+    setup = built(on_digits({f"optimizer.{key}": value for key, value in optimizer.items()}))
     decayed, free = setup.optimizers[0].param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
     assert all((group["momentum"], group["nesterov"]) == (0.8, True) for group in (decayed, free))
     assert sorted(parameter.dim() for parameter in decayed["params"])[0] == 2
 
 
-def test_the_learning_rate_is_schedule_times_warmup(tiny: Recipes) -> None:
+def test_the_learning_rate_is_schedule_times_warmup(on_digits: Recipes) -> None:
     """19 steps of warm-up on a straight line from 0.02 to 0 over 38 steps."""
-    setup = built(tiny({"length": "2 epochs", "batch_size": 64}))
+    setup = built(on_digits({"length": "2 epochs", "batch_size": 64}))
     assert setup.total_steps == 38
     for step, warm in ((0, 1 / 19), (9, 10 / 19), (18, 1), (19, 1), (37, 1)):
         expected = 0.02 * (1 - step / 38) * warm
         assert setup.lr_at(step, below=False) == pytest.approx(expected)
 
 
-def test_an_until_error_warmup_waits_for_the_error(tiny: Recipes) -> None:
+def test_an_until_error_warmup_waits_for_the_error(on_digits: Recipes) -> None:
     warmup = {"kind": "until-error", "lr": 0.01, "below": 80}
-    setup = built(tiny({"warmup": warmup, "optimizer.lr": 0.1, "length": "100 steps"}))
+    setup = built(on_digits({"warmup": warmup, "optimizer.lr": 0.1, "length": "100 steps"}))
     assert [setup.lr_at(step, below=False) for step in (0, 50, 99)] == [0.01] * 3
     assert setup.lr_at(50, below=True) == pytest.approx(0.05)
 
@@ -197,17 +197,19 @@ def test_an_until_error_warmup_waits_for_the_error(tiny: Recipes) -> None:
     [("14 epochs", 64, 14 * 19), ("7 steps", 64, 7), ("3 epochs", 1259, 3), ("3 epochs", 5000, 3)],
 )
 def test_the_whole_training_has_as_many_steps_as_the_recipe_says(
-    tiny: Recipes, length: str, batch_size: int, steps: int
+    on_digits: Recipes, length: str, batch_size: int, steps: int
 ) -> None:
-    assert built(tiny({"length": length, "batch_size": batch_size})).total_steps == steps
+    assert built(on_digits({"length": length, "batch_size": batch_size})).total_steps == steps
 
 
-def test_small_steps_are_worth_one_thread(tiny: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_steps_are_worth_one_thread(
+    on_digits: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """ResNet-20 takes 2.5 million multiply-adds for 8x8 pixels, ResNet-18 35 million."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    assert built(tiny({"batch_size": 64})).sensible_threads == 1
-    assert built(tiny({"batch_size": 1000})).sensible_threads == 7
-    assert built(tiny({"batch_size": 64, "model.name": "resnet18_3x3"})).sensible_threads == 7
+    assert built(on_digits({"batch_size": 64})).sensible_threads == 1
+    assert built(on_digits({"batch_size": 1000})).sensible_threads == 7
+    assert built(on_digits({"batch_size": 64, "model.name": "resnet18_3x3"})).sensible_threads == 7
 
 
 # Kernels
@@ -263,17 +265,17 @@ def test_other_blocks_keep_their_modules(
         chosen("fused", name, **options)
 
 
-def test_a_recipe_trains_with_the_kernels_it_asks_for(tiny: Recipes, tmp_path: Path) -> None:
+def test_a_recipe_trains_with_the_kernels_it_asks_for(on_digits: Recipes, tmp_path: Path) -> None:
     losses = {}
     for kernels in ("modules", "fused") if not build_error() else ("modules",):
-        run = train(tiny({"kernels": kernels}), tmp_path / kernels)
+        run = train(on_digits({"kernels": kernels}), tmp_path / kernels)
         assert run.sessions[0]["kernels"]["name"] == kernels
         losses[kernels] = [event["loss"] for event in run.events("interval")]
     assert losses["modules"] == pytest.approx(losses.get("fused", losses["modules"]), rel=0.02)
 
 
 def test_early_steps_see_small_crops_and_later_ones_whole_images(
-    tmp_path: Path, tiny: Recipes, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, on_digits: Recipes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     whole = DeviceLoader.training
@@ -285,10 +287,10 @@ def test_early_steps_see_small_crops_and_later_ones_whole_images(
 
     monkeypatch.setattr(DeviceLoader, "training", watched)
     changes = {"length": "5 steps", "data.early_size": 6, "data.early_fraction": 0.4}
-    train(tiny(changes), tmp_path / "run")
+    train(on_digits(changes), tmp_path / "run")
     assert seen == [(6, 6), (6, 6), (8, 8), (8, 8), (8, 8)]
 
 
-def test_without_early_crops_every_step_sees_whole_images(tiny: Recipes) -> None:
-    setup = built(tiny({}))
+def test_without_early_crops_every_step_sees_whole_images(on_digits: Recipes) -> None:
+    setup = built(on_digits({}))
     assert {setup.crop_size(step) for step in range(setup.total_steps)} == {0}

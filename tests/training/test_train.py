@@ -34,11 +34,13 @@ STEPS = 38  # two epochs of 19 batches of 64
 
 
 @pytest.fixture(scope="module")
-def trained(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[Event]]:
+def trained(
+    on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, list[Event]]:
     """Trains two epochs on the digits; returns the run and what the observer saw."""
     seen: list[Event] = []
     changes = {"length": "2 epochs", "batch_size": 64, "log_every": 5}
-    run = train(tiny(changes), tmp_path_factory.mktemp("trained"), observe=seen.append)
+    run = train(on_digits(changes), tmp_path_factory.mktemp("trained"), observe=seen.append)
     return run, seen
 
 
@@ -223,9 +225,9 @@ def logits_of(model_folder: Path, images: np.ndarray) -> Tensor:
     ids=str,
 )
 def test_final_numbers_are_those_of_the_exported_network(
-    tmp_path: Path, tiny: Recipes, changes: dict[str, Any]
+    tmp_path: Path, on_digits: Recipes, changes: dict[str, Any]
 ) -> None:
-    run = train(tiny({"optimizer.lr": 0.5, **changes}), tmp_path)
+    run = train(on_digits({"optimizer.lr": 0.5, **changes}), tmp_path)
     final = run.final
     assert final is not None
     digits = load_digits()
@@ -285,9 +287,9 @@ def twin_of_three_steps(
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_three_steps_equal_those_of_formulas_written_out(
-    tmp_path: Path, tiny: Recipes, smoothing: float, clip: float, nesterov: bool
+    tmp_path: Path, on_digits: Recipes, smoothing: float, clip: float, nesterov: bool
 ) -> None:
-    recipe = tiny(
+    recipe = on_digits(
         {
             "length": "3 steps",
             "data.crop_padding": 0,

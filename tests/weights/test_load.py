@@ -304,9 +304,9 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "run"
-    train(tiny({"data.normalize": "pixel-mean"}), folder)
+    train(on_digits({"data.normalize": "pixel-mean"}), folder)
     return folder
 
 
