@@ -115,9 +115,9 @@ def test_its_rate_follows_the_schedule(tiny: Recipes, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_training_with_it_learns(precision: str, tiny: Recipes, tmp_path: Path) -> None:
+def test_a_training_with_it_learns(precision: str, on_digits: Recipes, tmp_path: Path) -> None:
     changes = {"optimizer.muon_lr": 0.05, "length": "3 epochs", "log_every": 10}
-    recipe = tiny({**changes, "precision": precision})
+    recipe = on_digits({**changes, "precision": precision})
     run = train(recipe, tmp_path / "run")
     losses = [event["loss"] for event in run.events("interval")]
     assert losses[-1] < losses[0] / 2
