@@ -277,3 +277,17 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(new_outcome: NewOutcome) 
     (outcome.folder / "report.html").mkdir()
     with pytest.raises(StorageError, match="The runs are untouched"):
         write_study_report(outcome)
+
+
+def test_sentences_are_separated_by_a_space(new_outcome: NewOutcome, open_page: OpenPage) -> None:
+    page = open_page(write_study_report(new_outcome()))
+    assert "The axes are the same. The training error" in page.words
+    assert not re.search(r"[a-z]\.[A-Z]", page.words)
+
+
+def test_the_tables_have_the_whole_width_of_the_page(
+    new_outcome: NewOutcome, open_page: OpenPage
+) -> None:
+    page = open_page(write_study_report(new_outcome()))
+    columns = re.findall(r"\.tables \{[^}]*grid-template-columns: ([^;]*);", page.source)
+    assert columns == ["minmax(0, 1fr)"]  # next to another table, the results would be cut off
