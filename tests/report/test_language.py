@@ -1,30 +1,43 @@
 """Reports in Korean: every sentence that a report can say is in the table, and nothing else is."""
 
 import ast
+import gettext
 import re
 from collections.abc import Callable, Iterator
 from html import unescape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from babel.messages.pofile import read_po
+from jinja2.ext import babel_extract
 from markupsafe import Markup
 
 import resnetkit
 from resnetkit.errors import UsageError
 from resnetkit.report.diagram import SHORTCUT_WORDS
 from resnetkit.report.evaluation_report import PROTOCOL_WORDS
-from resnetkit.report.language import ENGLISH, Language, find_language, languages
+from resnetkit.report.language import ENGLISH, Language, find_language, languages, particle
 from resnetkit.report.overview import write_overview
 from resnetkit.report.run_report import write_run_report
 from resnetkit.report.study_report import CHANGED, write_study_report
-from resnetkit.studies.phrase import phrase
+from resnetkit.studies.phrase import phrase, plural_phrase
 from resnetkit.studies.study import RULES, UNSURE, Outcome
 from resnetkit.studies.table import STUDIES
 
 NewOutcome = Callable[..., Outcome]
 SOURCE = Path(resnetkit.__file__).parent
 KOREAN = find_language("ko")
+CATALOG = read_po(
+    BytesIO((SOURCE / "report/locale/ko/LC_MESSAGES/resnetkit.po").read_bytes()), locale="ko"
+)
+TRANSLATIONS = {
+    english: message.string[0] if message.pluralizable else message.string
+    for message in CATALOG
+    if message.id
+    for english in (message.id if message.pluralizable else (message.id,))
+}
 
 # Words that are put together or come from files: verdicts, parts, groups of facts, families.
 MADE = {
@@ -38,7 +51,15 @@ MADE = {
         for norm in ("with", "without")
     ),
     *("deviation 0.01", "Xavier", "He", "training error of {group}", "test error of {group}"),
-    *("{number} seed each", "{number} seeds each", "Error", "Loss (nats)", "Learning rate"),
+    *(
+        "{number} seed each",
+        "{number} seeds each",
+        "{number} training",
+        "{number} trainings",
+        "Error",
+        "Loss (nats)",
+        "Learning rate",
+    ),
     *("Gradient norm", "step", "Final training error", "Final test error", "at least", "at most"),
     *("Difference in percentage points:", "Difference:", "test error"),
     *("{done} of {total} epochs done", "{done} of {total} steps done"),
@@ -60,7 +81,10 @@ def words(text: str) -> str:
 def said_by_templates() -> Iterator[str]:
     """Yields what templates say by t("...")."""
     for path in (SOURCE / "report/templates").glob("*.j2"):
-        yield from re.findall(r'\bt\("((?:[^"\\]|\\.)*)"[,)]', path.read_text())
+        with path.open("rb") as file:
+            for _, _, messages, _ in babel_extract(file, ["t", "plural"], [], {}):
+                texts = messages if isinstance(messages, tuple) else (messages,)
+                yield from (text for text in texts if text)
 
 
 def constants(node: ast.AST) -> Iterator[str]:
@@ -119,18 +143,18 @@ def everything_said() -> set[str]:
 
 
 def test_every_sentence_is_in_the_table() -> None:
-    assert sorted(everything_said() - set(KOREAN.table)) == []
+    assert sorted(everything_said() - set(TRANSLATIONS)) == []
 
 
 def test_the_table_has_no_sentence_that_is_never_said() -> None:
-    assert sorted(set(KOREAN.table) - everything_said()) == []
+    assert sorted(set(TRANSLATIONS) - everything_said()) == []
 
 
-@pytest.mark.parametrize("english", KOREAN.table)
+@pytest.mark.parametrize("english", TRANSLATIONS)
 def test_names_in_braces_are_kept(english: str) -> None:
-    names = re.compile(r"\{\w*\}")
-    assert set(names.findall(english)) == set(names.findall(KOREAN.table[english]))
-    assert KOREAN.table[english] == KOREAN.table[english].strip() != ""
+    names = re.compile(r"\{(\w*)[:}]")
+    assert set(names.findall(english)) == set(names.findall(TRANSLATIONS[english]))
+    assert TRANSLATIONS[english] == TRANSLATIONS[english].strip() != ""
 
 
 def visible(page: str) -> str:
@@ -180,8 +204,13 @@ def test_english_is_what_is_written() -> None:
     assert ENGLISH("50 % of {that") == "50 % of {that"
 
 
+class Table(gettext.NullTranslations):
+    def gettext(self, message: str) -> str:
+        return {"the {color} house": "la casa {color}", "red": "rossa"}.get(message, message)
+
+
 def test_values_are_said_too_and_markup_stays_markup() -> None:
-    other = Language("xx", {"the {color} house": "la casa {color}", "red": "rossa"})
+    other = Language("xx", Table())
     assert other("the {color} house", color="red") == "la casa rossa"
     assert other(phrase("the {color} house", color="red")) == "la casa rossa"
     marked = other("the {color} house", color=Markup("<b>red</b>"))
@@ -197,3 +226,46 @@ def test_languages_are_found_by_their_code() -> None:
     with pytest.raises(UsageError) as caught:
         find_language("kr")
     assert str(caught.value) == "unknown language 'kr': expected one of en, ko."
+
+
+def test_no_message_is_fuzzy_or_empty() -> None:
+    assert not CATALOG.fuzzy
+    assert [message.id for message in CATALOG if message.id and message.fuzzy] == []
+    assert all(TRANSLATIONS.values())
+    assert not CATALOG.obsolete
+
+
+def test_plural_forms() -> None:
+    one = plural_phrase("{number} seed each", "{number} seeds each", 1, number=1)
+    three = plural_phrase("{number} seed each", "{number} seeds each", 3, number=3)
+    assert (ENGLISH(one), ENGLISH(three)) == ("1 seed each", "3 seeds each")
+    assert (KOREAN(one), KOREAN(three)) == ("각 시드 1개", "각 시드 3개")
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("검증", "검증을"),
+        ("테스트", "테스트를"),
+        ("resnet-20", "resnet-20을"),
+        ("resnet-32", "resnet-32를"),
+        ("plain-56", "plain-56을"),
+        ("plain-44", "plain-44를"),
+        ("resnet32-B", "resnet32-B를"),
+        ("digits", "digits를"),
+        ("resnet", "resnet을"),
+        ("90 %", "90 %를"),
+    ],
+)
+def test_particles_fit_the_word_before_them(word: str, expected: str) -> None:
+    assert word + particle(word, "을", "를") == expected
+
+
+@pytest.mark.parametrize(("word", "expected"), [("풀", "로"), ("검증", "으로"), ("8", "로")])
+def test_the_particle_of_direction_after_rieul(word: str, expected: str) -> None:
+    assert particle(word, "으로", "로") == expected
+
+
+def test_no_translation_spells_two_particles() -> None:
+    double = re.compile(r"이\(가\)|을\(를\)|은\(는\)|\(으\)로|와\(과\)")
+    assert [text for text in TRANSLATIONS.values() if double.search(text)] == []

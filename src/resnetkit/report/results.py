@@ -10,7 +10,7 @@ from resnetkit.models.summary import trace
 from resnetkit.models.zoo import Architecture
 from resnetkit.report.page import link, model_facts
 from resnetkit.report.series import final_values
-from resnetkit.studies.phrase import Phrase, phrase
+from resnetkit.studies.phrase import Phrase, phrase, plural_phrase
 from resnetkit.studies.study import Outcome, PaperFigure, Study
 from resnetkit.training.run_folder import Run, flat
 
@@ -92,9 +92,7 @@ def seeds_in_words(outcome: Outcome) -> Phrase:
     """Returns how often each network was trained, such as 3 seeds each."""
     counts = sorted({len(runs) for runs in outcome.runs.values()}) or [0]
     spelled = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    return phrase(
-        "{number} seed each" if counts[-1] == 1 else "{number} seeds each", number=spelled
-    )
+    return plural_phrase("{number} seed each", "{number} seeds each", counts[-1], number=spelled)
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:

@@ -1,30 +1,42 @@
-"""Sentences that know how they were made, so that they can be said in another language."""
+"""Sentences that know how they were made, so that they can be translated."""
 
 from typing import Self
 
-__all__ = ["Phrase", "phrase"]
+__all__ = ["Phrase", "phrase", "plural_phrase"]
+
+Plural = tuple[str, int]
 
 
 class Phrase(str):
-    """An English sentence that remembers its template and what was put in.
+    """An English sentence that remembers its template and its values.
 
     Attributes:
-        template: with a name in braces for each value.
+        template: with a name in braces for each value; the singular where there is a plural.
         values: by name.
+        plural: the template of the plural and the count that decides; None without a plural.
     """
 
     template: str
     values: dict[str, object]
+    plural: Plural | None
 
-    def __new__(cls, template: str, values: dict[str, object]) -> Self:
-        self = super().__new__(cls, template.format(**values))
-        self.template, self.values = template, values
+    def __new__(
+        cls, template: str, values: dict[str, object], plural: Plural | None = None
+    ) -> Self:
+        form = template if plural is None or plural[1] == 1 else plural[0]
+        self = super().__new__(cls, form.format(**values))
+        self.template, self.values, self.plural = template, values, plural
         return self
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.template, self.values)  # it travels between processes
+        return type(self), (self.template, self.values, self.plural)  # for other processes
 
 
 def phrase(template: str, **values: object) -> Phrase:
-    """Returns the sentence that a template makes of some values."""
+    """Returns the sentence that a template and some values make."""
     return Phrase(template, values)
+
+
+def plural_phrase(one: str, many: str, count: int, **values: object) -> Phrase:
+    """Returns the sentence in the form for a count."""
+    return Phrase(one, values, (many, count))
