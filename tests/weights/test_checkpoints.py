@@ -205,14 +205,146 @@ def test_a_network_without_a_head_gives_features_and_no_answers(
             attempt()
 
 
-def test_a_head_of_several_layers_is_named(state: State, tmp_path: Path) -> None:
+def test_a_head_of_several_layers_is_left_out_and_named(state: State, tmp_path: Path) -> None:
     layers = {
         **without_head(state),
         "fc.0.weight": torch.ones(8, 32),
         "fc.2.weight": torch.ones(2, 8),
     }
-    with pytest.raises(WeightsError, match=r"another head than one layer: fc\.0\.weight, fc\.2"):
-        load_network(saved(tmp_path / "net.pth", layers))
+    predictor = load_predictor(saved(tmp_path / "net.pth", layers))
+    from PIL import Image
+
+    words = (
+        r"without 2 other tensor\(s\): fc\.0\.weight, fc\.2\.weight, without a head.*has no head"
+    )
+    with pytest.raises(WeightsError, match=words):
+        list(predictor.predict(Image.new("RGB", (256, 256))))
+
+
+@pytest.mark.parametrize(
+    "layer", ["linear", "head", "head.fc", "fc.1", "classifier", "last_linear", "classifier.1"]
+)
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_a_head_of_one_layer_is_found_within_a_network_and_beside_it(
+    layer: str, prefix: str, state: State, tmp_path: Path
+) -> None:
+    head = {f"{layer}.weight": state["fc.weight"], f"{layer}.bias": state["fc.bias"]}
+    path = saved(tmp_path / "net.pth", {**prefixed(without_head(state), prefix), **head})
+    network = load_network(path)
+    assert f"head {layer}" in network.origin
+    assert "other tensor" not in network.origin
+    for name, tensor in network.model.state_dict().items():
+        assert torch.equal(tensor, state[name])
+
+
+def test_a_head_beside_a_network_that_does_not_fit_is_left_out(
+    state: State, tmp_path: Path
+) -> None:
+    head = {"fc.weight": torch.ones(5, 7), "fc.bias": torch.ones(5)}
+    path = saved(tmp_path / "net.pth", {**prefixed(without_head(state), "backbone."), **head})
+    network = load_network(path)
+    assert not network.has_head
+    assert "without 2 other tensor(s): fc.weight, fc.bias" in network.origin
+
+
+def test_a_projection_head_is_left_out_and_named(state: State, tmp_path: Path) -> None:
+    swav = {
+        **prefixed(without_head(state), "module."),
+        "module.projection_head.0.weight": torch.ones(8, 32),
+        "module.prototypes.weight": torch.ones(30, 8),
+    }
+    network = load_network(saved(tmp_path / "net.pth", swav))
+    assert not network.has_head
+    assert "projection_head.0.weight, prototypes.weight" in network.origin
+
+
+SAME: dict[str, Callable[[State], object]] = {
+    "list": lambda s: [s],
+    "tuple": lambda s: ({"epoch": 3}, s),
+    "arrays": lambda s: {"model": {name: tensor.numpy() for name, tensor in s.items()}},
+    "Fortran's order": lambda s: {n: np.asfortranarray(t.numpy()) for n, t in s.items()},
+    "counts in tables": lambda s: {
+        n: t.reshape(1) if n.endswith("num_batches_tracked") else t for n, t in s.items()
+    },
+    "generators": lambda s: {
+        "model": s,
+        "rng": [np.random.default_rng(0), np.random.RandomState(0), ..., np.arange(3)],
+    },
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("wrap", SAME.values(), ids=SAME)
+def test_containers_and_arrays_do_not_matter(
+    wrap: Callable[[State], object], legacy: bool, state: State, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.pth"
+    torch.save(wrap(state), path, _use_new_zipfile_serialization=not legacy)
+    for name, tensor in load_network(path).model.state_dict().items():
+        assert torch.equal(tensor, state[name])
+
+
+def test_an_entry_and_a_prefix_are_named_together(state: State, tmp_path: Path) -> None:
+    others = [{n: t + number for n, t in state.items()} for number in range(1, 4)]
+    content = {
+        "model": state | prefixed(others[0], "module."),
+        "ema": prefixed(others[1], "module.") | prefixed(others[2], "backbone."),
+    }
+    path = saved(tmp_path / "net.pth", content)
+    with pytest.raises(WeightsError, match=r"model, model\.module\., ema\.module\., ema\.backbone"):
+        load_network(path)
+    expected = dict(
+        zip(
+            ("model", "model.module.", "ema.module.", "ema.backbone"), [state, *others], strict=True
+        )
+    )
+    for name, tensors in expected.items():
+        network = load_network(f"{path}#{name}")
+        assert torch.equal(network.model.state_dict()["fc.bias"], tensors["fc.bias"])
+
+
+def test_the_network_without_a_prefix_is_named_by_a_dot(state: State, tmp_path: Path) -> None:
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    path = saved(tmp_path / "net.pth", state | prefixed(other, "module."))
+    with pytest.raises(WeightsError, match=r"begin with nothing, module\.: name one, as in .*#\.'"):
+        load_network(path)
+    for name, tensors in ((".", state), ("module.", other)):
+        network = load_network(f"{path}#{name}")
+        assert torch.equal(network.model.state_dict()["fc.bias"], tensors["fc.bias"])
+
+
+def test_an_average_under_any_name_is_not_passed_over(state: State, tmp_path: Path) -> None:
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    path = saved(tmp_path / "net.pth", {"params": state, "params_ema": other})
+    with pytest.raises(WeightsError, match=r"entries params, params_ema"):
+        load_network(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "quantized"),
+        (lambda t: t.to_sparse(), "sparse"),
+        (lambda t: torch.ones(1).expand(5, 32), "repeats fewer numbers"),
+        (lambda t: t.to(torch.float8_e4m3fn), r"float8_e4m3fn, .*model\.float\(\)"),
+    ],
+)
+def test_numbers_in_other_forms_are_named(
+    change: Callable[[Tensor], Tensor], words: str, state: State, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "net.pth", {**state, "fc.weight": change(state["fc.weight"])})
+    with pytest.raises(WeightsError, match=words):
+        load_network(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [([], "a list of 0"), ({}, "an empty dict"), ({"a": 3, "b": 4}, "a dict with the keys a, b")],
+)
+def test_what_a_file_holds_instead_is_said(content: object, words: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=words):
+        load_network(saved(tmp_path / "net.pth", content))
 
 
 # What a file of weights may not do

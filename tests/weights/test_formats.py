@@ -266,7 +266,7 @@ DAMAGE: dict[str, tuple[Callable[[State], object], str]] = {
     "another shape": (set_to("bn1.weight", torch.ones(3)), "'bn1.weight' has the shape (3,)"),
     "not finite": (set_to("bn1.bias", torch.full((64,), torch.nan)), "no finite numbers"),
     "negative variance": (set_to("bn1.running_var", -torch.ones(64)), "negative variance"),
-    "half a head": (dropped("fc.bias"), "has another head than one layer: fc.weight"),
+    "half a head": (dropped("fc.bias"), "another head than one layer with a bias: 'fc.weight'"),
     "a flat head": (set_to("fc.weight", torch.ones(9)), "'fc.weight' has the shape (9,)"),
     "no class": (set_to("fc.weight", torch.ones(0, 512)), "num_classes is 0"),
     "a small stem": (

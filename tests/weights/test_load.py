@@ -193,7 +193,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     ),
     "a name comes twice": (
         lambda state: state.update({"conv1.weight": torch.ones(16, 3, 3, 3)}),
-        "names a tensor twice, with 'module.' and without.",
+        "names a tensor twice, with a prefix and without: conv1.weight. Name the network to read",
     ),
     "a head of no class": (
         lambda state: state.update({"module.linear.weight": torch.ones(0, 64)}),

@@ -23,6 +23,7 @@ SECONDS = 20.0  # to start, and to look through the file
 BYTES_PER_SECOND = 10e6  # of a slow disk
 REFUSED = 3  # exit code: stderr says why
 LARGEST_ATTRIBUTE = 10_000  # names
+SPARE_BYTES = 2**29  # of memory that reading may take beside copies of what the file holds
 
 
 def check_installed() -> None:
@@ -73,6 +74,7 @@ def main(path: str) -> None:
     import h5py
     import safetensors.numpy
 
+    limit_memory(SPARE_BYTES + 8 * os.path.getsize(path))
     with h5py.File(path, "r") as file:
         root = member(file, "model_weights") if "model_weights" in file else file
         if "layer_names" not in root.attrs and "layer_names0" not in root.attrs:
@@ -94,6 +96,20 @@ def main(path: str) -> None:
     if not arrays:
         refuse("holds no weights.")
     sys.stdout.buffer.write(safetensors.numpy.save(arrays))
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Lets this process take only so much more memory; where Linux does not count it, any."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        return
+    most_bytes = pages * resource.getpagesize() + more_bytes
+    hardest = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hardest == resource.RLIM_INFINITY or most_bytes < hardest:
+        resource.setrlimit(resource.RLIMIT_AS, (most_bytes, hardest))
 
 
 def names(group: Any, attribute: str) -> list[str]:

@@ -20,6 +20,7 @@ __all__ = [
     "Parts",
     "add_batch_counts",
     "check_nothing_left",
+    "features_of",
     "layers_in",
     "our_names",
     "put_layer",
@@ -152,10 +153,15 @@ def put_layer(
 
 
 def add_batch_counts(tensors: Tensors) -> None:
-    """Adds what some files lack: the batches counted, which change nothing in use."""
+    """Adds what some files lack: the batches counted, which change nothing in use.
+
+    A count in a table of its own becomes a single number.
+    """
     for name in [name for name in tensors if name.endswith(".running_mean")]:
         counted = name.removesuffix("running_mean") + "num_batches_tracked"
         tensors.setdefault(counted, torch.tensor(0))
+        if tensors[counted].numel() == 1 and tensors[counted].dim() == 1:  # of some converters
+            tensors[counted] = tensors[counted].reshape(())
 
 
 def with_head(path: Path, tensors: Tensors) -> bool:
@@ -172,11 +178,15 @@ def with_head(path: Path, tensors: Tensors) -> bool:
             f"{path} has another head than one layer: {', '.join(names[:6])}. Expected fc.weight"
             " and fc.bias; without any of them the rest is read, to start from or for features."
         )
+    tensors["fc.weight"], tensors["fc.bias"] = torch.zeros(1, features_of(tensors)), torch.zeros(1)
+    return False
+
+
+def features_of(tensors: Tensors) -> int:
+    """Returns how many features the last stage gives; 1 where there is none."""
     last = [name for name in tensors if name.startswith("layer") and name.endswith(".weight")]
     widths = [len(tensors[name]) for name in last if tensors[name].dim() == 4]
-    width = max(widths, default=1)
-    tensors["fc.weight"], tensors["fc.bias"] = torch.zeros(1, width), torch.zeros(1)
-    return False
+    return max(widths, default=1)
 
 
 def recognized(path: Path, tensors: Tensors, **options: Any) -> Architecture:

@@ -8,11 +8,13 @@ from typing import Any
 from resnetkit.data.splits import Split
 from resnetkit.errors import UsageError, WeightsError
 from resnetkit.strict_yaml import YAML_ERRORS, read_yaml
+from resnetkit.untrusted import printable
 from resnetkit.weights.akamaster import is_akamaster, load_akamaster
 from resnetkit.weights.caffe import is_caffe, load_caffe
 from resnetkit.weights.checkpoints import read_state, split_entry
 from resnetkit.weights.configuration import WEIGHT_FILES, read_configuration
 from resnetkit.weights.conventions import VARIANTS, check_variant
+from resnetkit.weights.heads import with_known_head
 from resnetkit.weights.keras import is_keras, load_keras
 from resnetkit.weights.native import load_model_folder
 from resnetkit.weights.network import RunImages, TrainedNetwork, with_remarks
@@ -132,16 +134,20 @@ def load_file(path: Path, variant: str | None, entry: str = "") -> TrainedNetwor
     if is_akamaster(state.tensors):
         return with_remarks(load_akamaster(path, state.tensors), state)
     if is_torchvision(state.tensors):
+        state = with_known_head(path, state)
         return with_remarks(load_torchvision(path, state.tensors, variant), state)
     if is_transformers_state(state.tensors):
         raise WeightsError(
             f"{path} has the names of Hugging Face transformers, but no config.json of theirs lies"
             " beside it: put the whole folder together, and name the folder."
         )
+    names = ", ".join(printable(name)[:60] for name in list(state.tensors)[:3])
     raise WeightsError(
-        f"{path} holds weights of no format that resnetkit knows: it reads its own model folders,"
-        " torchvision, timm, transformers, keras.applications, the authors' Caffe files and the"
-        " .th files of akamaster/pytorch_resnet_cifar10."
+        f"{path} holds weights of no format that resnetkit knows: its tensors are named {names},"
+        " ... resnetkit reads its own model folders, torchvision, timm, transformers,"
+        " keras.applications, the authors' Caffe files and the .th files of"
+        " akamaster/pytorch_resnet_cifar10. Name one of these, or rename the tensors as"
+        " torchvision names them: conv1.weight, layer1.0.conv1.weight, ..., fc.bias."
     )
 
 

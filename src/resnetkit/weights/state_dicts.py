@@ -36,6 +36,7 @@ from resnetkit.weights.conventions import (
     stride_named,
     variant_of,
 )
+from resnetkit.weights.heads import with_known_head
 from resnetkit.weights.layout import add_batch_counts, recognized, with_head
 from resnetkit.weights.network import TrainedNetwork, built, with_remarks
 from resnetkit.weights.tensors import Tensors, read_metadata, safetensors_bytes
@@ -179,7 +180,7 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
         )
     refuse_changes(configuration, facts)
     path = weights_beside(configuration)
-    state = read_state(path)
+    state = with_known_head(path, read_state(path))
     architecture, tensors, has_head = understood(path, state.tensors, "v1.5")
     found = known_as(architecture)
     if found and found != plain[1]:

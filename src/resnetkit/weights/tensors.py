@@ -20,7 +20,7 @@ from resnetkit.untrusted import (
     read_bounded,
     recognized_mistake,
 )
-from resnetkit.weights.torch_files import is_torch_file, read_torch_file
+from resnetkit.weights.torch_files import Quantized, is_torch_file, read_torch_file
 
 __all__ = [
     "Tensors",
@@ -217,15 +217,30 @@ def check_plain(path: Path, tensors: Tensors) -> None:
             claims to be a million.
     """
     for name, tensor in tensors.items():
-        plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
-        if not plain or tensor.is_meta or tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise WeightsError(f"{path}: '{name}' is not a plain table of numbers.")
+        if strange := oddity(tensor):
+            raise WeightsError(f"{path}: '{name}' is not a plain table of numbers: {strange}.")
         expected = COUNTS if name.endswith("num_batches_tracked") else NUMBERS
         if tensor.dtype not in expected:
             raise WeightsError(
                 f"{path}: '{name}' holds {str(tensor.dtype).removeprefix('torch.')}, expected"
-                f" {' or '.join(str(dtype).removeprefix('torch.') for dtype in expected)}."
+                f" {' or '.join(str(dtype).removeprefix('torch.') for dtype in expected)}:"
+                " convert it where it comes from, with model.float() before saving."
             )
+
+
+def oddity(tensor: Tensor) -> str:
+    """Returns why a tensor is no table of numbers, all of which lie in the file, and what helps."""
+    if tensor.is_quantized or isinstance(tensor, Quantized):
+        return "it is quantized. Save the network as it was before quantizing it"
+    if tensor.layout != torch.strided:
+        return "it is sparse. Save it with to_dense()"
+    if tensor.is_complex():
+        return "its numbers are complex, which no weight of a ResNet is"
+    if tensor.is_meta:
+        return "it has no values. Save the network after its weights were loaded"
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        return "it repeats fewer numbers, as expand() does. Save it with contiguous()"
+    return ""
 
 
 def check_names(path: Path, found: Tensors, expected: Tensors) -> None:

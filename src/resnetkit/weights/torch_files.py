@@ -6,6 +6,7 @@ tensors. What it names besides is either known to be needless, and becomes nothi
 torch.load(weights_only=True) executes nothing either, but it calls what fills the memory.
 """
 
+import math
 import pickle
 import struct
 import zipfile
@@ -17,13 +18,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["is_torch_file", "read_torch_file"]
+__all__ = ["Array", "Quantized", "is_torch_file", "read_torch_file"]
 
 MAX_RECORDS = 100_000  # of an archive; a checkpoint with optimizer states has some thousand
 MAX_READS = (
     5_000_000  # of the pickle, two an operation; that of a ResNet-152 with Adam takes 200,000
 )
-MAX_PICKLE = 2**26  # bytes
+MAX_PICKLE = 2**30  # bytes; arrays of NumPy lie in it, of a ResNet-152 some 350 MB
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older format
 
@@ -49,6 +50,92 @@ class Items(dict[Any, Any]):
 
     def __init__(self, *_: object) -> None:
         super().__init__()
+
+
+class ArrayType:
+    """A type of NumPy's numbers.
+
+    Args:
+        code: NumPy's word for it, such as f4.
+    """
+
+    def __init__(self, code: object = "", *_: object) -> None:
+        self.code = code if isinstance(code, str) else ""
+        self.order = "<"
+
+    def set_state(self, state: object) -> None:
+        """Sets the order of bytes."""
+        if isinstance(state, tuple) and len(state) > 1 and isinstance(state[1], str):
+            self.order = state[1]
+
+    def kind(self) -> torch.dtype:
+        """Returns the same type of tensors.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        if self.code.lstrip("<|=") not in ARRAY_TYPES or self.order not in "<|=":
+            raise ValueError("an array of NumPy holds no plain numbers")
+        return ARRAY_TYPES[self.code.lstrip("<|=")]
+
+
+ARRAY_TYPES = {
+    **{"f2": torch.float16, "f4": torch.float32, "f8": torch.float64},
+    **{"i8": torch.int64, "i4": torch.int32, "u1": torch.uint8, "b1": torch.bool},
+}
+
+
+class Encoded:
+    """Bytes that a pickle writes as a text (_codecs.encode): kept as it is until it is needed."""
+
+    def __init__(self, text: object = "", *_: object) -> None:
+        self.text = text
+
+    def content(self) -> bytes:
+        """Returns the bytes."""
+        return self.text.encode("latin-1") if isinstance(self.text, str) else b""
+
+
+class Array:
+    """An array of NumPy (numpy._core.multiarray._reconstruct), which NumPy is not asked to read."""
+
+    def __init__(self, *_: object) -> None:
+        self.state: tuple[object, ...] = ()
+
+    def set_state(self, state: object) -> None:
+        """Sets version, shape, type, order of dimensions and bytes."""
+        self.state = state if isinstance(state, tuple) else ()
+
+    def tensor(self, most_bytes: int) -> Tensor:
+        """Returns its values.
+
+        Args:
+            most_bytes: that they may take; several arrays may refer to the same ones.
+
+        Raises:
+            ValueError: when they are no plain numbers, not as many as its shape says, or too many.
+        """
+        if len(self.state) != 5 or not isinstance(self.state[2], ArrayType):
+            raise ValueError("an array of NumPy has no shape, type or values")
+        _, shape, kind, is_fortran, content = self.state
+        assert isinstance(kind, ArrayType)
+        sizes, dtype = whole_numbers(shape), kind.kind()
+        if math.prod(sizes) * dtype.itemsize > most_bytes:
+            raise ValueError("an array of NumPy is larger than the file")
+        written = content.content() if isinstance(content, Encoded) else content
+        if not isinstance(written, bytes | bytearray):
+            raise ValueError("an array of NumPy holds no plain numbers")
+        values = storage_of(bytes(written), dtype, math.prod(sizes)).values
+        if is_fortran:
+            return values.reshape(sizes[::-1]).permute(*reversed(range(len(sizes))))
+        return values.reshape(sizes)
+
+
+def array_of_buffer(content: object, kind: object, shape: object, order: object) -> Array:
+    """Returns an array of a newer pickle (numpy._core.numeric._frombuffer)."""
+    array = Array()
+    array.set_state((1, shape, kind, order == "F", content))
+    return array
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +191,20 @@ def special(*_: object) -> Tensor:
     return torch.empty(0, device="meta")
 
 
+def sparse(*_: object) -> Tensor:
+    """Returns a sparse tensor without values."""
+    return torch.empty((0,), device="meta", layout=torch.sparse_coo)
+
+
+class Quantized(Tensor):
+    """A tensor without values in place of a quantized one, which torch makes with a warning."""
+
+
+def quantized(*_: object) -> Tensor:
+    """Returns what stands for a quantized tensor."""
+    return torch.empty(0, device="meta").as_subclass(Quantized)
+
+
 def whole_numbers(values: object) -> tuple[int, ...]:
     """Returns sizes, strides or offsets.
 
@@ -131,6 +232,9 @@ KINDS = {
     "ComplexFloat": torch.complex64,
     "ComplexDouble": torch.complex128,
     "Untyped": torch.uint8,
+    "QInt8": torch.int8,
+    "QUInt8": torch.uint8,
+    "QInt32": torch.int32,
 }
 """What the classes of torch's storages hold."""
 
@@ -144,10 +248,17 @@ CALLED: dict[tuple[str, str], Any] = {
     ("torch._tensor", "_rebuild_from_type_v2"): remade,
     ("torch.nn.parameter", "Parameter"): first,
     ("torch.nn.parameter", "Buffer"): first,
-    ("torch._utils", "_rebuild_sparse_tensor"): special,
-    ("torch._utils", "_rebuild_qtensor"): special,
+    ("torch._utils", "_rebuild_sparse_tensor"): sparse,
+    ("torch._utils", "_rebuild_sparse_csr_tensor"): sparse,
+    ("torch._utils", "_rebuild_qtensor"): quantized,
     ("torch._utils", "_rebuild_meta_tensor_no_storage"): special,
     ("torch._utils", "_rebuild_nested_tensor"): special,
+    ("_codecs", "encode"): Encoded,
+    ("numpy", "dtype"): ArrayType,
+    ("numpy.core.multiarray", "_reconstruct"): Array,
+    ("numpy._core.multiarray", "_reconstruct"): Array,
+    ("numpy.core.numeric", "_frombuffer"): array_of_buffer,
+    ("numpy._core.numeric", "_frombuffer"): array_of_buffer,
 }
 
 NEEDLESS = {
@@ -158,23 +269,29 @@ NEEDLESS = {
     "datetime": ("date", "datetime", "timedelta", "timezone"),
     "uuid": ("UUID",),
     "collections": ("Counter", "defaultdict", "deque"),
-    "_codecs": ("encode",),
     "decimal": ("Decimal",),
     "fractions": ("Fraction",),
     "builtins": (
-        *("bool", "bytearray", "complex", "dict", "float"),
-        *("int", "list", "range", "set", "slice"),
+        *("Ellipsis", "NotImplemented", "bool", "bytearray", "complex", "dict", "float"),
+        *("frozenset", "int", "list", "object", "range", "set", "slice", "str", "tuple"),
     ),
     "__builtin__": (
-        *("bytearray", "complex", "dict", "frozenset"),
-        *("list", "long", "set", "slice", "xrange"),
+        *("Ellipsis", "NotImplemented", "bytearray", "complex", "dict", "frozenset"),
+        *("list", "long", "object", "set", "slice", "xrange"),
     ),
-    "numpy": ("dtype", "ndarray", "float16", "float32", "float64", "int32", "int64", "bool_"),
-    "numpy.core.multiarray": ("scalar", "_reconstruct"),
-    "numpy._core.multiarray": ("scalar", "_reconstruct"),
-    "numpy.core.numeric": ("_frombuffer",),
-    "numpy._core.numeric": ("_frombuffer",),
-    "torch": ("Size", "device", "Tensor", "Generator", "memory_format", "layout"),
+    "numpy": ("ndarray", "float16", "float32", "float64", "int32", "int64", "bool_"),
+    "numpy.core.multiarray": ("scalar",),
+    "numpy._core.multiarray": ("scalar",),
+    "numpy.random._pickle": ("__bit_generator_ctor", "__generator_ctor", "__randomstate_ctor"),
+    "numpy.random._pcg64": ("PCG64", "PCG64DXSM"),
+    "numpy.random._mt19937": ("MT19937",),
+    "numpy.random._philox": ("Philox",),
+    "numpy.random._sfc64": ("SFC64",),
+    "numpy.random.bit_generator": ("SeedSequence", "__pyx_unpickle_SeedSequence"),
+    "torch": (
+        *("Size", "device", "Tensor", "Generator", "memory_format", "layout"),
+        *("per_tensor_affine", "per_channel_affine", "per_tensor_symmetric"),
+    ),
     "torch.serialization": ("_get_layout",),
     "torch.torch_version": ("TorchVersion",),
 }
@@ -239,9 +356,11 @@ class Reader(PYTHONS):  # type: ignore[misc]  # it has no types
         return self.stored(pid)
 
     def load_build(self) -> None:
-        """Forgets the attributes of what needs none; of anything else they are refused."""
-        self.stack.pop()
-        if not isinstance(self.stack[-1], Inert | Items):
+        """Forgets the attributes of what needs none; sets those of arrays; refuses any others."""
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Array | ArrayType):
+            self.stack[-1].set_state(state)
+        elif not isinstance(self.stack[-1], Inert | Items):
             raise pickle.UnpicklingError("it sets attributes of what has none")
 
     def load_setitem(self) -> None:
