@@ -23,10 +23,10 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def place(tiny: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(on_digits: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with a finished run and some images."""
     folder = tmp_path_factory.mktemp("at-once")
-    train(tiny(), folder / "run")
+    train(on_digits(), folder / "run")
     (folder / "photos").mkdir()
     for number in range(4):
         pixels = np.full((8, 8), 60 * number, np.uint8)
