@@ -387,7 +387,7 @@ def test_a_damaged_environment_is_a_fault_of_the_data(
     (finished_run() / "environment.json").write_text("{")
     answer = resnet("report", "runs/one")
     assert (answer.code, answer.out) == (3, "")
-    assert "environment.json is damaged" in answer.err
+    assert "environment.json is corrupt" in answer.err
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -29,11 +29,11 @@ def test_it_prints_errors_classes_and_mistakes(
     final = read_run(folder).final
     assert final is not None
     lines = printed.out.splitlines()
-    assert lines[0].startswith(f"top-1 error  {final['test']['error']:.2f} % (95 % interval ")
-    assert lines[1].startswith(f"top-5 error  {final['test']['top5_error']:.2f} % (95 % interval ")
+    assert lines[0].startswith(f"top-1 error  {final.test.error:.2f} % (95 % interval ")
+    assert lines[1].startswith(f"top-5 error  {final.test.top5_error:.2f} % (95 % interval ")
     assert "359 images, 1 view, float32" in lines
     assert "class\timages\terror\tprecision" in lines
-    confusion = final["test"]["confusion"]
+    confusion = final.confusion
     worst = max(n for i, row in enumerate(confusion) for j, n in enumerate(row) if i != j)
     after = lines[lines.index("most frequent mistakes") + 1]
     assert after.split()[0] == str(worst)
@@ -45,7 +45,7 @@ def test_json_holds_everything(folder: Path, capsys: pytest.CaptureFixture[str])
     facts = json.loads(capsys.readouterr().out)
     final = read_run(folder).final
     assert final is not None
-    assert facts["metrics"]["top1"]["error"] == pytest.approx(final["validation"]["error"])
+    assert facts["metrics"]["top1"]["error"] == pytest.approx(final.validation.error)
     assert (facts["split"], facts["flip"], facts["precision"]) == ("validation", False, "float32")
     assert len(facts["metrics"]["confusion"]) == len(facts["metrics"]["classes"]) == 10
     assert set(facts["metrics"]["top5"]) == {"error", "low", "high"}

@@ -77,7 +77,7 @@ def test_a_run_is_probed_thoroughly(folder: Path, capsys: pytest.CaptureFixture[
     ]
     assert facts["lesions"][-1]["blocks"] == "layer3.1 and layer3.2 exchanged"
     for each in facts["lesions"]:
-        assert each["error"] - each["points"] == pytest.approx(final["test"]["error"])
+        assert each["error"] - each["points"] == pytest.approx(final.test.error)
     assert [each["blocks"] for each in facts["paths"]] == list(range(10))
     assert sum(each["paths"] for each in facts["paths"]) == 2**9
     assert run_command(["inspect", str(folder), "--thorough"]) == 0

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_without_options_the_default_recipe_is_trained(resnet: Resnet, tmp_path:
     assert run.folder == tmp_path / "runs" / f"resnet20-digits-seed0-{run.recipe.digest[:8]}"
     assert run.final is not None
     assert answer.out.splitlines() == [
-        f"{split} error {run.final[split]['error']:.2f} % of {count} images"
+        f"{split} error {run.final.scores[split].error:.2f} % of {count} images"
         for split, count in (("train", "1,259"), ("validation", "179"), ("test", "359"))
     ]
     assert "6 steps on cpu, 1 thread(s), float32" in answer.err
@@ -71,7 +72,7 @@ def test_values_are_replaced_and_kept(resnet: Resnet, few_steps: Words, tmp_path
     assert tmp_path / answer.values["folder"] == run.folder
     assert answer.values["recipe_sha256"] == run.recipe.digest
     for split in ("train", "validation", "test"):
-        expected = {key: value for key, value in run.final[split].items() if key != "confusion"}
+        expected = asdict(run.final.scores[split])
         assert answer.values[split] == expected
 
 

@@ -36,13 +36,13 @@ def test_it_measures_what_the_run_measured(split: str, run: Path, network: Train
     final = read_run(run).final
     assert final is not None
     found = evaluate(network, open_dataset("digits"), split=split, device="cpu")  # type: ignore[arg-type]
-    expected = final[split]
-    assert found.metrics.images == expected["count"]
-    assert found.metrics.top1.error == pytest.approx(expected["error"])
-    assert found.metrics.top5.error == pytest.approx(expected["top5_error"])
-    assert found.metrics.loss == pytest.approx(expected["loss"], rel=1e-4)
+    expected = final.scores[split]
+    assert found.metrics.images == expected.count
+    assert found.metrics.top1.error == pytest.approx(expected.error)
+    assert found.metrics.top5.error == pytest.approx(expected.top5_error)
+    assert found.metrics.loss == pytest.approx(expected.loss, rel=1e-4)
     if split == "test":
-        assert [list(row) for row in found.metrics.confusion] == expected["confusion"]
+        assert [list(row) for row in found.metrics.confusion] == final.confusion
 
 
 def test_flips_average_probabilities(network: TrainedNetwork) -> None:

@@ -104,8 +104,8 @@ def test_a_run_is_measured_on_the_images_it_kept_apart(runs: list[Run], dataset:
     final = runs[0].final
     assert final is not None
     found = evaluate(load_network(runs[0].folder), dataset, device="cpu")
-    assert found.metrics.top1.error == pytest.approx(final["test"]["error"])
-    assert found.metrics.loss == pytest.approx(final["test"]["loss"], rel=1e-4)
+    assert found.metrics.top1.error == pytest.approx(final.test.error)
+    assert found.metrics.loss == pytest.approx(final.test.loss, rel=1e-4)
     assert dataset.name == str(runs[0].images_path)
 
 

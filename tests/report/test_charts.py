@@ -1,6 +1,7 @@
 """Charts: the numbers against numpy, the drawing against the numbers, and what a page needs."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -73,11 +74,34 @@ def test_a_band_is_mean_and_range_over_the_runs(new_run: NewRun) -> None:
 
 def test_epochs_without_a_measurement_are_left_out(new_run: NewRun) -> None:
     run = new_run(epochs=0, finished=False)
+    nan = math.nan
+    same = {"step": 19, "train_loss": 1.0}
     events: list[dict[str, Any]] = [
-        {"event": "epoch", "epoch": 1, "train_error": 9.0},
-        {"event": "epoch", "epoch": 2, "train_error": 8.0, "test_error": 7.0},
-        {"event": "epoch", "epoch": 3, "train_error": 5.0, "test_error": None},
-        {"event": "epoch", "epoch": 4, "train_error": float("nan"), "test_error": float("nan")},
+        {"event": "epoch", "epoch": 1, **same, "train_error": 9.0},
+        {
+            "event": "epoch",
+            "epoch": 2,
+            "step": 38,
+            "train_loss": 1.0,
+            "train_error": 8.0,
+            "test_error": 7.0,
+        },
+        {
+            "event": "epoch",
+            "epoch": 3,
+            "step": 57,
+            "train_loss": 1.0,
+            "train_error": 5.0,
+            "test_error": None,
+        },
+        {
+            "event": "epoch",
+            "epoch": 4,
+            "step": 76,
+            "train_loss": 1.0,
+            "train_error": float("nan"),
+            "test_error": float("nan"),
+        },
     ]
     run.metrics_path.write_text("".join(json.dumps(event) + "\n" for event in events))
     found = curve("resnet-20", [run])
@@ -89,7 +113,7 @@ def test_final_values_leave_out_unfinished_runs(new_run: NewRun) -> None:
     runs = [new_run("plain20", 0), new_run("plain20", 1, epochs=2, finished=False)]
     final = runs[0].final
     assert final is not None
-    assert final_values(runs, "test") == (final["test"]["error"],)
+    assert final_values(runs, "test") == (final.test.error,)
     assert final_values(runs, "validation") == ()
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,19 @@ def test_a_finished_run_is_told_from_its_events(new_run: NewRun, open_page: Open
     page = open_page(write_run_report(run))
     final = run.final
     assert final is not None
-    test = final["test"]
-    wrong = round(test["error"] * 3.6)
+    test = final.test
+    wrong = round(test.error * 3.6)
     assert "plain-32 on digits, seed 7" in page.words
-    sentence = (
-        f"{wrong} of 360 test images are not recognized: a test error of {test['error']:.2f} %."
-    )
+    sentence = f"{wrong} of 360 test images are not recognized: a test error of {test.error:.2f} %."
     assert sentence in page.words
     start = page.cells.index("training")
     assert page.cells[start : start + 6] == [
         "training",
-        f"{final['train']['error']:.2f} %",
-        str(round(final["train"]["error"] * 14.37)),
+        f"{final.train.error:.2f} %",
+        str(round(final.train.error * 14.37)),
         "1,437",
-        f"{final['train']['top5_error']:.2f} %",
-        f"{final['train']['loss']:.4f}",
+        f"{final.train.top5_error:.2f} %",
+        f"{final.train.loss:.4f}",
     ]
     assert page.cells[start + 6] == "test"
     assert "at 3,000 images per second" in page.words
@@ -48,7 +47,7 @@ def test_curves_and_their_ends_are_described(new_run: NewRun, open_page: OpenPag
     run = new_run()
     page = open_page(write_run_report(run))
     labels = page.values("aria-label")
-    last = run.events("epoch")[-1]
+    last = run.epochs[-1]
     assert len(labels) == 5
     assert f"test from {run.events('epoch')[0]['test_error']:.1f} %" in labels[0]
     assert f"to {last['test_error']:.1f} %" in labels[0]
@@ -63,7 +62,7 @@ def test_the_most_frequent_confusion_is_said_in_words(new_run: NewRun, open_page
     page = open_page(write_run_report(run))
     final = run.final
     assert final is not None
-    matrix = final["test"]["confusion"]
+    matrix = final.confusion
     count, true, predicted = max(
         (matrix[i][j], i, j) for i in range(10) for j in range(10) if i != j
     )
@@ -141,8 +140,9 @@ def test_an_interrupted_run_says_how_often_it_was_started(
 ) -> None:
     run = new_run()
     (session,) = run.sessions
-    again = {**session, "from_step": 95}
-    (run.folder / "environment.json").write_text(json.dumps([session, again]))
+    again = replace(session, from_step=95)
+    starts = [asdict(session), asdict(again)]
+    (run.folder / "environment.json").write_text(json.dumps(starts))
     page = open_page(write_run_report(run))
     assert "gone on with after an interruption: 2 sessions, the last from step 95." in page.words
 

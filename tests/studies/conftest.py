@@ -27,7 +27,7 @@ checkpoint: {every: 1 steps}
 def plain_is_worse(runs: dict[str, list[Run]]) -> Sequence[Finding]:
     """Judges one claim: the training error of plain20 is higher than that of resnet20."""
     plain, residual = (
-        Sample(group, tuple(run.final["train"]["error"] for run in runs[group] if run.final))
+        Sample(group, tuple(run.final.train.error for run in runs[group] if run.final))
         for group in ("plain20", "resnet20")
     )
     return [judge_higher("worse", plain, residual, margin=1, confirmed="yes", not_confirmed="no")]

@@ -99,7 +99,7 @@ def test_the_whole_networks_error_is_that_of_the_run(
     run: Run, everything: dict[str, dict[str, list[float]]]
 ) -> None:
     assert run.final is not None
-    assert everything["lesions"]["whole"] == [pytest.approx(run.final["test"]["error"])]
+    assert everything["lesions"]["whole"] == [pytest.approx(run.final.test.error)]
 
 
 def test_gradients_and_residuals_are_measured_along_training_too(

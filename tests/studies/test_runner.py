@@ -21,6 +21,7 @@ from resnetkit.studies.questions.responses import RESPONSES
 from resnetkit.studies.runner import read_outcome, read_outcomes_again, run_study, trial_folder
 from resnetkit.studies.study import Outcome, Study
 from resnetkit.studies.table import STUDIES, find_study
+from resnetkit.training.events import IntervalEvent
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run_folder import Run
@@ -134,7 +135,7 @@ def test_an_interrupted_training_goes_on_and_ends_alike(
         begun.append(folder.name)
 
         def observe(event: dict[str, Any]) -> None:
-            if len(begun) == 3 and event["event"] == "interval":
+            if len(begun) == 3 and isinstance(event, IntervalEvent):
                 signal.raise_signal(signal.SIGTERM)
 
         return train(recipe, folder, observe=observe, **options)

@@ -77,7 +77,7 @@ def test_weights_decide_network_size_and_rates(tiny: Recipes, tmp_path: Path) ->
     assert str(learned.folder) in choice.in_words(recipe)
     run = train(recipe, tmp_path / "tuned")  # the gray network looks at color photos in gray
     assert run.final is not None
-    assert run.final["train"]["count"] == 14
+    assert run.final.train.count == 14
 
 
 def test_a_folder_whose_images_cannot_be_read_is_refused(tmp_path: Path) -> None:

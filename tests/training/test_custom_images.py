@@ -15,9 +15,9 @@ from resnetkit.data.images.folder import read_images
 from resnetkit.errors import DataError, RecipeError, WeightsError
 from resnetkit.runtime.world import World
 from resnetkit.training.checks import check_same_data
+from resnetkit.training.events import Event
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run_folder import Event
 from resnetkit.weights.load import load_network
 
 Recipes = Callable[..., Recipe]
@@ -85,8 +85,8 @@ def test_a_run_writes_down_what_it_learns_from_and_learns(
     assert listed.class_names == CLASSES
     assert {file.split for file in listed.files} == {"train", "validation", "test"}
     assert run.final is not None
-    assert (run.final["train"]["count"], run.final["test"]["count"]) == (64, 8)
-    assert run.final["train"]["error"] < 15  # the task is easy: guessing is wrong in half
+    assert (run.final.train.count, run.final.test.count) == (64, 8)
+    assert run.final.train.error < 15  # the task is easy: guessing is wrong in half
 
 
 def test_the_network_does_not_say_where_the_images_lie(

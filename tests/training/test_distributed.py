@@ -141,9 +141,9 @@ def test_one_rank_alone_speaks(trained: Trained) -> None:
 def test_a_finished_run_is_there(trained: Trained) -> None:
     final = trained.run.final
     assert final is not None
-    assert final["step"] == STEPS
+    assert final.step == STEPS
     (session,) = trained.run.sessions
-    assert session["hardware"]["ranks"] == RANKS
+    assert session.hardware["ranks"] == RANKS
 
 
 def test_two_ranks_are_shown_the_samples_of_one_in_the_same_steps(trained: Trained) -> None:
@@ -158,12 +158,16 @@ def test_two_ranks_are_shown_the_samples_of_one_in_the_same_steps(trained: Train
 def test_every_sample_is_counted_once(trained: Trained) -> None:
     final = trained.run.final
     assert final is not None
-    assert [final[split]["count"] for split in ("train", "validation", "test")] == [1259, 179, 359]
-    rows = np.array(final["test"]["confusion"]).sum(1)
+    assert [final.scores[split].count for split in ("train", "validation", "test")] == [
+        1259,
+        179,
+        359,
+    ]
+    rows = np.array(final.confusion).sum(1)
     test_ids = open_dataset("digits").splits["test"].numpy()
     assert rows.tolist() == np.bincount(load_digits().target[test_ids]).tolist()
-    for event in trained.run.events("epoch"):
-        wrong = event["train_error"] / 100 * 19 * 64
+    for event in trained.run.epochs:
+        wrong = event.train_error / 100 * 19 * 64
         assert wrong == pytest.approx(round(wrong), abs=1e-6)
 
 
@@ -179,19 +183,19 @@ def test_one_process_measures_the_same_errors_of_the_exported_network(trained: T
         guessed = model((pixels - scale["mean"]) / scale["std"]).argmax(1).numpy()
     for split, ids in open_dataset("digits").splits.items():
         wrong = (guessed[ids] != digits.target[ids]).sum()
-        assert final[split]["error"] == pytest.approx(100 * wrong / len(ids), abs=1e-9)
+        assert final.scores[split].error == pytest.approx(100 * wrong / len(ids), abs=1e-9)
 
 
 def test_two_ranks_learn_as_one_does(trained: Trained, tmp_path: Path) -> None:
     """Batch normalization sees 32 images a rank and not 64, so the losses are only close."""
     alone = train(load_recipe("digits", CHANGES), tmp_path)
-    two, one = trained.run.events("interval"), alone.events("interval")
+    two, one = trained.run.intervals, alone.intervals
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=0.1)
     assert two[0]["lr"] == one[0]["lr"]
-    for a, b in zip(trained.run.events("epoch"), alone.events("epoch"), strict=True):
-        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=0.15)
+    for a, b in zip(trained.run.epochs, alone.epochs, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=0.15)
     assert trained.run.final is not None
-    assert trained.run.final["test"]["error"] < 60  # 90 by chance
+    assert trained.run.final.test.error < 60  # 90 by chance
 
 
 def wait_for_lines(process: "subprocess.Popen[str]", path: Path, count: int) -> None:

@@ -99,8 +99,8 @@ def test_the_card_tells_the_numbers(run: Run) -> None:
     assert final is not None
     assert card.startswith("# resnet20 trained on digits\n")
     for split in ("train", "validation", "test"):
-        score = final[split]
-        row = f"| {split} | {score['error']:.2f} | {score['loss']:.4f} | {score['count']:,} |"
+        score = final.scores[split]
+        row = f"| {split} | {score.error:.2f} | {score.loss:.4f} | {score.count:,} |"
         assert row in card
     model = create_model("resnet20", num_classes=10, in_channels=1, shortcut="B")
     parameters = sum(parameter.numel() for parameter in model.parameters())

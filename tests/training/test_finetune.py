@@ -221,9 +221,9 @@ def test_patience_ends_training_and_keeps_the_best_epoch(
 
     monkeypatch.setattr(TrainingSetup, "score", score)
     run = train(few({"finetune.patience": 3, "length": "9 epochs"}), tmp_path / "run")
-    assert len(run.events("epoch")) == 5  # the second was the best, and three brought no less
+    assert len(run.epochs) == 5  # the second was the best, and three brought no less
     assert run.final is not None
-    assert run.final["best_epoch"] == 2
+    assert run.final.best_epoch == 2
     for name, tensor in tensors(run).items():
         assert torch.equal(tensor, states[1][name]), name
 
@@ -276,7 +276,7 @@ def test_the_rate_drops_when_the_error_stops_falling(
     schedule = {"kind": "plateau", "patience": 2, "least": 0.1, "drops": 2, "factor": 0.5}
     changes = {"schedule": schedule, "length": "11 epochs", "log_every": 3, "optimizer.lr": 0.08}
     run = train(few(changes), tmp_path / "run")
-    rates = [event["lr"] for event in run.events("interval")]
+    rates = [event.lr for event in run.intervals]
     # The lowest is that of epoch 4; two epochs later the rate falls, and after two more again.
     assert rates == pytest.approx([0.08] * 6 + [0.04] * 2 + [0.02] * 3)
 

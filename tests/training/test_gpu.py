@@ -8,6 +8,7 @@ import torch
 
 from resnetkit.data.augment.crop_and_flip import augment
 from resnetkit.data.draws import Draws, Stream
+from resnetkit.training.events import IntervalEvent
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 
@@ -39,12 +40,12 @@ def test_a_repeated_training_gives_the_same_bits(
     recipe = tiny({**EPOCH, "precision": precision})
     first, second = (train(recipe, tmp_path / name, device="cuda") for name in ("one", "two"))
     assert results(first.folder) == results(second.folder)
-    assert first.sessions[0]["hardware"]["device"] == "cuda:0"
+    assert first.sessions[0].hardware["device"] == "cuda:0"
 
 
 def test_losses_are_close_to_those_of_the_cpu(tmp_path: Path, tiny: Recipes) -> None:
     here, there = (train(tiny(EPOCH), tmp_path / name, device=name) for name in ("cuda", "cpu"))
-    pairs = list(zip(here.events("interval"), there.events("interval"), strict=True))
+    pairs = list(zip(here.intervals, there.intervals, strict=True))
     assert pairs[0][0]["loss"] == pytest.approx(pairs[0][1]["loss"], rel=1e-3)
     for ours, theirs in pairs:
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.15)
@@ -57,7 +58,7 @@ def test_a_crash_and_a_resume_give_the_same_bits(
     recipe = tiny({**EPOCH, "checkpoint.every": "5 steps"})
 
     def crash(event: dict[str, object]) -> None:
-        if event["event"] == "interval" and event["step"] == 12:
+        if isinstance(event, IntervalEvent) and event.step == 12:
             raise KeyError("crash")
 
     whole = train(recipe, tmp_path / "whole", device="cuda")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from resnetkit.errors import RecipeError
 from resnetkit.runtime.world import World
+from resnetkit.training.events import IntervalEvent
 from resnetkit.training.loop import train
 from resnetkit.training.muon import Muon, orthogonal
 from resnetkit.training.recipe import Recipe
@@ -119,7 +120,7 @@ def test_a_training_with_it_learns(precision: str, on_digits: Recipes, tmp_path:
     changes = {"optimizer.muon_lr": 0.05, "length": "3 epochs", "log_every": 10}
     recipe = on_digits({**changes, "precision": precision})
     run = train(recipe, tmp_path / "run")
-    losses = [event["loss"] for event in run.events("interval")]
+    losses = [event.loss for event in run.intervals]
     assert losses[-1] < losses[0] / 2
 
 
@@ -133,7 +134,7 @@ def test_an_interrupted_training_with_it_ends_the_same(
         pass
 
     def stop(event: dict[str, object]) -> None:
-        if event.get("step") == 4:
+        if isinstance(event, IntervalEvent) and event.step == 4:
             raise Stop
 
     with pytest.raises(Stop):

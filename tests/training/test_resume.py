@@ -18,9 +18,10 @@ from resnetkit.cli.app import run
 from resnetkit.errors import Interrupted
 from resnetkit.training import state
 from resnetkit.training.checkpoint import checkpoint_steps
+from resnetkit.training.events import EpochEvent, Event, FinalEvent, IntervalEvent, Session
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe, load_recipe
-from resnetkit.training.run_folder import Event, read_run
+from resnetkit.training.run_folder import read_run
 
 Recipes = Callable[..., Recipe]
 Results = Callable[[Path], dict[str, bytes]]
@@ -94,9 +95,12 @@ def test_the_papers_warmup_of_the_variant_above_does_end_on_the_way(
     tmp_path: Path, few: Recipes
 ) -> None:
     recipe = few({"log_every": 1, **VARIANTS["until the error is below"]})
-    rates = [event["lr"] for event in train(recipe, tmp_path).events("interval")]
+    rates = [event.lr for event in train(recipe, tmp_path).intervals]
     assert rates[0] == 0.01
     assert rates[-1] == pytest.approx(0.1 / 6)
+
+
+KINDS = {"session": Session, "interval": IntervalEvent, "epoch": EpochEvent, "final": FinalEvent}
 
 
 def ask_to_stop(kind: str, number: int) -> Callable[[Event], None]:
@@ -104,7 +108,7 @@ def ask_to_stop(kind: str, number: int) -> Callable[[Event], None]:
     asked: list[Event] = []
 
     def observe(event: Event) -> None:
-        if event["event"] == kind and not asked:
+        if isinstance(event, KINDS[kind]) and not asked:
             asked.append(event)
             os.kill(os.getpid(), number)
 
@@ -129,7 +133,7 @@ def test_a_signal_in_every_single_step_changes_no_byte_of_the_result(
         )
         assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [step]
     assert results(train(recipe, tmp_path / "run").folder) == expected
-    starts = [session["from_step"] for session in read_run(tmp_path / "run").sessions]
+    starts = [session.from_step for session in read_run(tmp_path / "run").sessions]
     assert starts == [0, 1, 2, 3, 4, 5, 6]
 
 
@@ -316,7 +320,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
         process.kill()
     assert checkpoint_steps(folder / "checkpoints") == [19]
     resumed = train(load_recipe("digits", DIGITS), folder)
-    assert [session["from_step"] for session in resumed.sessions] == [0, 19]
+    assert [session.from_step for session in resumed.sessions] == [0, 19]
     assert results(folder) == uninterrupted
 
 

@@ -14,11 +14,12 @@ import filelock
 import pytest
 
 from resnetkit.errors import RecipeError, StorageError, UsageError, WeightsError
+from resnetkit.training.events import EpochEvent, Event, event_to_json
+from resnetkit.training.journal import EventLog
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run_folder import (
     MODEL_FILES,
-    EventLog,
     Run,
     find_runs,
     locked_run,
@@ -169,8 +170,8 @@ def test_a_second_process_is_refused(tmp_path: Path, few: Recipes, contents: Con
 
 
 def test_the_lock_is_given_back_after_a_failure(tmp_path: Path, few: Recipes) -> None:
-    def fail(event: dict[str, Any]) -> None:
-        raise ValueError(event["event"])
+    def fail(event: Event) -> None:
+        raise ValueError(type(event).__name__)
 
     with pytest.raises(ValueError, match="session"):
         train(few(), tmp_path, observe=fail)
@@ -218,7 +219,7 @@ def test_a_run_can_be_read_again(tmp_path: Path, few: Recipes) -> None:
     assert again.last_step == 6
     assert again.fraction_done == 1
     assert again.seconds > 0
-    assert [session["from_step"] for session in again.sessions] == [0]
+    assert [session.from_step for session in again.sessions] == [0]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -247,14 +248,17 @@ def test_a_run_that_cannot_be_read_is_left_out_with_a_warning(
 def test_a_run_that_has_not_begun_has_done_nothing(tmp_path: Path, few: Recipes) -> None:
     with locked_run(tmp_path, few()) as run:
         assert (run.last_step, run.fraction_done, run.seconds, run.final) == (0, 0, 0, None)
-        assert run.events("interval") == []
+        assert run.intervals == []
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path: Path, few: Recipes) -> None:
     run = Run(tmp_path, few())
-    run.metrics_path.write_text('{"event": "epoch", "step": 3}\n{"event": "epoch", "st')
-    run.timing_path.write_text('{"step": 3, "seconds": 2}\n{"step": 5, "sec')
-    assert run.events("epoch") == [{"event": "epoch", "step": 3}]
+    event = EpochEvent(epoch=1, step=3, train_loss=2.0, train_error=50.0)
+    line = json.dumps(event_to_json(event))
+    timing = {"step": 3, "seconds": 2.0, "images_per_second": 100.0}
+    run.metrics_path.write_text(line + '\n{"event": "epoch", "st')
+    run.timing_path.write_text(json.dumps(timing) + '\n{"step": 5, "sec')
+    assert run.epochs == [event]
     assert run.last_step == 3
     assert run.seconds == 2
 
@@ -299,8 +303,8 @@ def test_a_log_that_is_shorter_than_it_was_is_refused(tmp_path: Path, few: Recip
         train(few(), tmp_path)
 
 
-def stop_at_the_last_epoch(event: dict[str, Any]) -> None:
-    if event["event"] == "epoch" and event["epoch"] == 2:
+def stop_at_the_last_epoch(event: Event) -> None:
+    if isinstance(event, EpochEvent) and event.epoch == 2:
         raise ValueError("stop")
 
 
@@ -364,7 +368,7 @@ def test_a_disk_that_is_really_full_keeps_the_last_checkpoint(
     disk("remount,size=32m")
     sessions: list[dict[str, Any]] = []
     run = train(few(), folder / "run", observe=sessions.append)
-    assert sessions[0]["from_step"] == 2
+    assert sessions[0].from_step == 2
     assert results(run.folder) == results(train(few(), tmp_path / "whole").folder)
 
 

@@ -269,8 +269,8 @@ def test_a_recipe_trains_with_the_kernels_it_asks_for(on_digits: Recipes, tmp_pa
     losses = {}
     for kernels in ("modules", "fused") if not build_error() else ("modules",):
         run = train(on_digits({"kernels": kernels}), tmp_path / kernels)
-        assert run.sessions[0]["kernels"]["name"] == kernels
-        losses[kernels] = [event["loss"] for event in run.events("interval")]
+        assert run.sessions[0].kernels["name"] == kernels
+        losses[kernels] = [event.loss for event in run.intervals]
     assert losses["modules"] == pytest.approx(losses.get("fused", losses["modules"]), rel=0.02)
 
 

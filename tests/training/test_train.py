@@ -25,9 +25,10 @@ from resnetkit.models.zoo import create_model
 from resnetkit.runtime.world import World
 from resnetkit.training import loop
 from resnetkit.training.checkpoint import checkpoint_steps, load_checkpoint
+from resnetkit.training.events import Event, IntervalEvent, Session, event_to_json
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run_folder import Event, Run
+from resnetkit.training.run_folder import Run
 
 Recipes = Callable[..., Recipe]
 STEPS = 38  # two epochs of 19 batches of 64
@@ -44,7 +45,7 @@ def trained(
     return run, seen
 
 
-def lines_of(run: Run) -> list[Event]:
+def lines_of(run: Run) -> list[dict[str, Any]]:
     """Reads metrics.jsonl as strict JSON, in which NaN is no number."""
 
     def refuse(word: str) -> None:
@@ -95,75 +96,83 @@ def test_events_come_in_order_when_they_are_due(trained: tuple[Run, list[Event]]
 
 
 def test_intervals_have_the_documented_keys(trained: tuple[Run, list[Event]]) -> None:
-    for event in trained[0].events("interval"):
-        assert set(event) == {"event", "step", "lr", "loss", "error", "gradient_norm"}
+    for event in trained[0].intervals:
+        assert set(event_to_json(event)) == {
+            "event",
+            "step",
+            "lr",
+            "loss",
+            "error",
+            "gradient_norm",
+        }
 
 
 def test_epochs_have_the_documented_keys(trained: tuple[Run, list[Event]]) -> None:
-    epochs = trained[0].events("epoch")
-    assert [event["epoch"] for event in epochs] == [1, 2]
+    epochs = trained[0].epochs
+    assert [event.epoch for event in epochs] == [1, 2]
     for event in epochs:
         measured = {"train_loss", "train_error", "validation_loss", "validation_error"}
-        assert set(event) == {"event", "step", "epoch"} | measured
+        assert set(event_to_json(event)) == {"event", "step", "epoch"} | measured
 
 
 def test_the_final_event_has_the_documented_keys(trained: tuple[Run, list[Event]]) -> None:
-    final = trained[0].final
-    assert final is not None
+    event = trained[0].final
+    assert event is not None
+    final = event_to_json(event)
     assert set(final) - {"reached"} == {"event", "step", "train", "validation", "test"}
     scores = {"loss", "error", "top5_error", "count"}
     assert set(final["train"]) == set(final["validation"]) == scores
     assert set(final["test"]) == scores | {"confusion"}
-    assert [final[split]["count"] for split in ("train", "validation", "test")] == [1259, 179, 359]
+    assert [score.count for score in event.scores.values()] == [1259, 179, 359]
 
 
 def test_the_observer_sees_what_is_written_and_the_time_it_took(
     trained: tuple[Run, list[Event]],
 ) -> None:
     run, (session, *seen) = trained
-    timing = {"seconds", "images_per_second"}
-    assert session["event"] == "session"
-    assert (session["from_step"], session["total_steps"]) == (0, STEPS)
-    assert [{k: v for k, v in event.items() if k not in timing} for event in seen] == lines_of(run)
-    assert all(timing <= set(event) for event in seen if event["event"] == "interval")
+    assert isinstance(session, Session)
+    assert (session.from_step, session.total_steps) == (0, STEPS)
+    assert [event_to_json(event) for event in seen] == lines_of(run)
+    timings = [event.timing for event in seen if isinstance(event, IntervalEvent)]
+    assert timings == run.timings
 
 
 def test_the_environment_says_what_it_ran_on(trained: tuple[Run, list[Event]]) -> None:
     run, (seen, *_) = trained
-    (session,) = json.loads((run.folder / "environment.json").read_text())
-    assert {"event": "session", **session} == seen
-    assert session["versions"]["torch"] == importlib.metadata.version("torch")
-    assert session["hardware"]["device"] == "cpu"
-    assert (session["hardware"]["threads"], session["hardware"]["ranks"]) == (1, 1)
-    assert session["precision"] == {"name": "float32", "reason": "the recipe asks for it"}
-    assert session["data"]["sha256"] == open_dataset("digits").sha256
+    (session,) = run.sessions
+    assert session == seen
+    assert session.versions["torch"] == importlib.metadata.version("torch")
+    assert session.hardware["device"] == "cpu"
+    assert (session.hardware["threads"], session.hardware["ranks"]) == (1, 1)
+    assert session.precision == {"name": "float32", "reason": "the recipe asks for it"}
+    assert session.data.sha256 == open_dataset("digits").sha256
 
 
 def test_the_learning_rate_is_that_of_the_last_step(trained: tuple[Run, list[Event]]) -> None:
-    for event in trained[0].events("interval"):
-        step = event["step"] - 1
+    for event in trained[0].intervals:
+        step = event.step - 1
         expected = 0.02 * (1 - step / STEPS) * min(1, (step + 1) / 19)
-        assert event["lr"] == pytest.approx(expected)
+        assert event.lr == pytest.approx(expected)
 
 
 def test_an_epoch_counts_each_of_its_samples_once(trained: tuple[Run, list[Event]]) -> None:
     """19 batches of 64 are 1,216 samples, and an error is a whole number of them."""
-    for event in trained[0].events("epoch"):
-        wrong = event["train_error"] / 100 * 1216
+    for event in trained[0].epochs:
+        wrong = event.train_error / 100 * 1216
         assert wrong == pytest.approx(round(wrong), abs=1e-6)
 
 
 def test_it_learns(trained: tuple[Run, list[Event]]) -> None:
     final = trained[0].final
     assert final is not None
-    assert final["test"]["error"] < 60  # 90 by chance
-    assert trained[0].events("epoch")[1]["train_loss"] < trained[0].events("epoch")[0]["train_loss"]
+    assert final.test.error < 60  # 90 by chance
+    assert trained[0].epochs[1].train_loss < trained[0].epochs[0].train_loss
 
 
 def test_evaluations_come_as_often_as_asked_and_at_the_end(tmp_path: Path, few: Recipes) -> None:
     changes = {"length": "10 steps", "evaluation.every_epochs": 2, "evaluation.split": "test"}
     run = train(few(changes), tmp_path)
-    measured = [(e["step"], "test_error" in e) for e in run.events("epoch")]
+    measured = [(e.step, e.test_error is not None) for e in run.epochs]
     assert measured == [(3, False), (6, True), (9, False), (10, True)]
 
 
@@ -193,7 +202,7 @@ def test_no_split_is_measured_that_was_trained_on_under_another_name(
     final = train(few(changes), tmp_path).final
     assert final is not None
     assert "validation" not in final
-    assert final["train"]["count"] + final["test"]["count"] == 150
+    assert final.train.count + final.test.count == 150
 
 
 # The numbers, measured again
@@ -237,13 +246,13 @@ def test_final_numbers_are_those_of_the_exported_network(
         guessed, known = logits.argmax(1).numpy(), digits.target[ids.numpy()]
         shares = logits.double().softmax(1).numpy()
         wrong = 100 * (1 - accuracy_score(known, guessed))
-        assert final[split]["error"] == pytest.approx(wrong, abs=1e-9)
-        assert final[split]["loss"] == pytest.approx(log_loss(known, shares), rel=1e-4)
+        assert final.scores[split].error == pytest.approx(wrong, abs=1e-9)
+        assert final.scores[split].loss == pytest.approx(log_loss(known, shares), rel=1e-4)
         if split == "test":
             table = confusion_matrix(known, guessed, labels=range(10)).tolist()
-            assert final["test"]["confusion"] == table
+            assert final.confusion == table
     watched = "test" if changes.get("evaluation.split") == "test" else "validation"
-    assert run.events("epoch")[-1][f"{watched}_error"] == final[watched]["error"]
+    assert run.epochs[-1].error(watched) == final.scores[watched].error
 
 
 def twin_of_three_steps(
@@ -302,7 +311,7 @@ def test_three_steps_equal_those_of_formulas_written_out(
         }
     )
     run = train(recipe, tmp_path)
-    assert all(event["gradient_norm"] > 0.5 for event in run.events("interval"))
+    assert all(event.gradient_norm > 0.5 for event in run.intervals)
     ours = weights_of(run.model)
     theirs, initial = twin_of_three_steps(recipe, smoothing=smoothing, clip=clip, nesterov=nesterov)
     assert ours.keys() == theirs.keys()
@@ -317,7 +326,7 @@ def test_reported_losses_are_without_smoothing(tmp_path: Path, few: Recipes) -> 
         train(few({"label_smoothing": smoothing, "log_every": 1}), tmp_path / str(smoothing))
         for smoothing in (0.0, 0.5)
     ]
-    first, smoothed = (run.events("interval")[0] for run in runs)
+    first, smoothed = (run.intervals[0] for run in runs)
     assert first["loss"] == smoothed["loss"]
     assert first["gradient_norm"] > smoothed["gradient_norm"]
 
@@ -346,13 +355,13 @@ def test_bfloat16_trains_and_keeps_float32_weights(tmp_path: Path, few: Recipes)
     sessions: list[Event] = []
     run = train(few({"precision": "bfloat16"}), tmp_path / "half", observe=sessions.append)
     whole = train(few(), tmp_path / "whole")
-    assert sessions[0]["precision"]["name"] == "bfloat16"
+    assert sessions[0].precision["name"] == "bfloat16"
     weights, exact = weights_of(run.model), weights_of(whole.model)
     assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
     assert not torch.equal(weights["conv1.weight"], exact["conv1.weight"])
-    for event, twin in zip(run.events("interval"), whole.events("interval"), strict=True):
-        assert event["loss"] == pytest.approx(twin["loss"], rel=0.05)
-        assert event["loss"] != twin["loss"]
+    for event, twin in zip(run.intervals, whole.intervals, strict=True):
+        assert event.loss == pytest.approx(twin.loss, rel=0.05)
+        assert event.loss != twin.loss
 
 
 # Ends
@@ -361,29 +370,29 @@ def test_bfloat16_trains_and_keeps_float32_weights(tmp_path: Path, few: Recipes)
 def test_a_reached_target_ends_the_training_early(tmp_path: Path, few: Recipes) -> None:
     run = train(few({"length": "40 epochs", "target_error": 99.9}), tmp_path)
     assert run.final is not None
-    assert (run.final["step"], run.final["reached"]) == (3, True)
-    assert run.events("epoch")[-1]["validation_error"] <= 99.9
+    assert (run.final.step, run.final.reached) == (3, True)
+    assert run.epochs[-1].validation_error <= 99.9
     assert checkpoint_steps(run.checkpoints) == [3]
 
 
 def test_a_target_is_reached_by_an_error_that_is_no_higher(tmp_path: Path, few: Recipes) -> None:
-    measured = train(few(), tmp_path / "measured").events("epoch")[0]["validation_error"]
+    measured = train(few(), tmp_path / "measured").epochs[0].validation_error
     final = train(few({"target_error": measured}), tmp_path / "run").final
     assert final is not None
-    assert (final["step"], final["reached"]) == (3, True)
+    assert (final.step, final.reached) == (3, True)
 
 
 def test_a_target_is_only_reached_where_it_is_measured(tmp_path: Path, few: Recipes) -> None:
     changes = {"length": "40 epochs", "target_error": 99.9, "evaluation.every_epochs": 2}
     final = train(few(changes), tmp_path).final
     assert final is not None
-    assert final["step"] == 6
+    assert final.step == 6
 
 
 def test_a_target_out_of_reach_does_not_end_the_training(tmp_path: Path, few: Recipes) -> None:
     final = train(few({"target_error": 0.01}), tmp_path).final
     assert final is not None
-    assert (final["step"], final["reached"]) == (6, False)
+    assert (final.step, final.reached) == (6, False)
 
 
 def scripted_errors(monkeypatch: pytest.MonkeyPatch, errors: list[float]) -> None:
@@ -418,11 +427,11 @@ def test_the_papers_warmup_ends_for_ever_once_the_error_was_below(
     scripted_errors(monkeypatch, errors)
     warmup = {"kind": "until-error", "lr": 0.01, "below": 80}
     run = train(few({"warmup": warmup, "optimizer.lr": 0.1, "log_every": 1}), tmp_path)
-    intervals = run.events("interval")
-    assert [event["error"] for event in intervals] == errors
+    intervals = run.intervals
+    assert [event.error for event in intervals] == errors
     scheduled = [0.1 * (1 - step / 6) for step in range(6)]
     expected = [0.01] * waiting + scheduled[waiting:]
-    assert [event["lr"] for event in intervals] == pytest.approx(expected)
+    assert [event.lr for event in intervals] == pytest.approx(expected)
 
 
 def test_the_papers_warmup_looks_at_whole_intervals(
@@ -451,13 +460,13 @@ def test_the_papers_warmup_stays_ended_after_a_resume(
     recipe = few({"warmup": warmup, "optimizer.lr": 0.1, "log_every": 1})
 
     def crash(event: Event) -> None:
-        if event["event"] == "interval" and event["step"] == 3:
+        if isinstance(event, IntervalEvent) and event.step == 3:
             raise KeyError("crash")
 
     with pytest.raises(KeyError, match="crash"):
         train(recipe, tmp_path, observe=crash)
     run = train(recipe, tmp_path)
-    rates = [event["lr"] for event in run.events("interval")]
+    rates = [event.lr for event in run.intervals]
     assert rates == pytest.approx([0.01, 0.01, *(0.1 * (1 - step / 6) for step in range(2, 6))])
 
 
@@ -573,5 +582,5 @@ def test_the_speed_counts_the_images_that_were_shown(
         tmp_path,
         observe=seen.append,
     )
-    speeds = [event["images_per_second"] for event in seen if event["event"] == "interval"]
+    speeds = [event.timing.images_per_second for event in seen if isinstance(event, IntervalEvent)]
     assert speeds == [100, 100]  # a step takes one tick of this clock

@@ -349,7 +349,7 @@ def facts(stages: "Sequence[StageOutline]", probed: dict[str, Any]) -> dict[str,
     """Returns a network as JSON values."""
     from dataclasses import asdict
 
-    from resnetkit.training.run_folder import finite
+    from resnetkit.training.events import finite
 
     drawn = [{**asdict(stage), "output_shape": stage.output_shape} for stage in stages]
     return {

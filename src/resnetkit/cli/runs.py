@@ -56,7 +56,7 @@ def summary(run: "Run") -> dict[str, Any]:
         "data": run.recipe.data.name,
         "seed": run.recipe.seed,
         "fraction_done": run.fraction_done,
-        "test_error": final["test"]["error"] if final else None,
+        "test_error": final.test.error if final else None,
         "seconds": run.seconds,
         "recipe_sha256": run.recipe.digest,
     }

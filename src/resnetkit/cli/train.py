@@ -10,8 +10,9 @@ from resnetkit.cli.options import Changes, Device, Json, Variant, parse_changes
 from resnetkit.cli.output import Bar, bar, print_json, remark, remark_on_data, say
 
 if TYPE_CHECKING:
+    from resnetkit.training.events import EpochEvent, Event, IntervalEvent, Session
     from resnetkit.training.recipe import Recipe
-    from resnetkit.training.run_folder import Event, Run
+    from resnetkit.training.run_folder import Run
 
 __all__ = ["lr_find", "recipes", "train"]
 
@@ -203,74 +204,69 @@ class Narrator:
     def __init__(self, progress: Bar) -> None:
         self.progress = progress
         self.total_steps = 0
-        self.interval: Event = {}
+        self.images_per_second = 0.0
 
     def __call__(self, event: "Event") -> None:
-        if event["event"] == "session":
-            self.begin(event)
-        elif event["event"] == "interval":
-            self.interval = event
-            self.progress.update(event["step"] / self.total_steps, interval_words(event))
-        elif event["event"] == "epoch" and not self.progress.is_shown:
-            remark(epoch_words(event, self.interval))
+        from resnetkit.training.events import EpochEvent, IntervalEvent, Session
 
-    def begin(self, session: "Event") -> None:
+        match event:
+            case Session():
+                self.begin(event)
+            case IntervalEvent():
+                if event.timing is not None:
+                    self.images_per_second = event.timing.images_per_second
+                text = interval_words(event, self.images_per_second)
+                self.progress.update(event.step / self.total_steps, text)
+            case EpochEvent() if not self.progress.is_shown:
+                remark(epoch_words(event, self.images_per_second))
+
+    def begin(self, session: "Session") -> None:
         """Reports the classes, the number of steps, the device, the precision and the kernels."""
-        self.total_steps = session["total_steps"]
-        remark(session["data"]["classes"])
-        start = f"from step {session['from_step']}, " if session["from_step"] else ""
-        precision, kernels = session["precision"], session["kernels"]
-        hardware = session["hardware"]
+        self.total_steps = session.total_steps
+        remark(session.data.classes)
+        start = f"from step {session.from_step}, " if session.from_step else ""
+        precision, kernels, hardware = session.precision, session.kernels, session.hardware
         remark(
-            f"{start}{session['total_steps']} steps on {hardware['device']},"
+            f"{start}{session.total_steps} steps on {hardware['device']},"
             f" {hardware['threads']} thread(s), {precision['name']} ({precision['reason']}),"
             f" kernels: {kernels['name']} ({kernels['reason']})"
         )
 
 
-def interval_words(event: "Event") -> str:
+def interval_words(event: "IntervalEvent", images_per_second: float) -> str:
     """Returns the text of the bar for an interval."""
-    return (
-        f"loss {event['loss']:.3f}  error {event['error']:.1f} %"
-        f"  {event['images_per_second']:,.0f} images/s"
-    )
+    return f"loss {event.loss:.3f}  error {event.error:.1f} %  {images_per_second:,.0f} images/s"
 
 
-def epoch_words(event: "Event", interval: "Event") -> str:
+def epoch_words(event: "EpochEvent", images_per_second: float) -> str:
     """Returns one line for an epoch."""
-    watched = [
-        f"{split} error {event[f'{split}_error']:.2f} %"
-        for split in ("validation", "test")
-        if f"{split}_error" in event
-    ]
-    speed = interval.get("images_per_second", 0.0)
+    errors = {"validation": event.validation_error, "test": event.test_error}
     parts = [
-        f"epoch {event['epoch']}",
-        f"loss {event['train_loss']:.3f}",
-        f"training error {event['train_error']:.2f} %",
-        *watched,
-        f"{speed:,.0f} images/s",
+        f"epoch {event.epoch}",
+        f"loss {event.train_loss:.3f}",
+        f"training error {event.train_error:.2f} %",
+        *(f"{split} error {error:.2f} %" for split, error in errors.items() if error is not None),
+        f"{images_per_second:,.0f} images/s",
     ]
     return "  ".join(parts)
 
 
 def show_result(run: "Run", *, json: bool) -> None:
     """Prints the final errors of a finished run."""
-    from resnetkit.training.run_folder import finite
+    from dataclasses import asdict
+
+    from resnetkit.training.events import finite
 
     final = run.final
     if final is None:
         return
-    splits = [split for split in ("train", "validation", "test") if split in final]
     if json:
-        errors: dict[str, Any] = {
-            split: {k: v for k, v in final[split].items() if k != "confusion"} for split in splits
-        }
+        errors: dict[str, Any] = {split: asdict(score) for split, score in final.scores.items()}
         facts = {"folder": str(run.folder), "recipe_sha256": run.recipe.digest, **errors}
         print_json(finite(facts))
         return
-    for split in splits:
-        say(f"{split} error {final[split]['error']:.2f} % of {final[split]['count']:,} images")
+    for split, score in final.scores.items():
+        say(f"{split} error {score.error:.2f} % of {score.count:,} images")
     remark(f"run folder: {run.folder}; 'resnet report {run.folder}' writes its report.")
 
 

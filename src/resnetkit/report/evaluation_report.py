@@ -18,7 +18,7 @@ from resnetkit.report.confusion import MOST_CLASSES, confusion_chart
 from resnetkit.report.language import ENGLISH, Language
 from resnetkit.report.page import render
 from resnetkit.storage import storage_errors, write_file
-from resnetkit.training.run_folder import finite
+from resnetkit.training.events import finite
 
 __all__ = ["evaluation_facts", "write_evaluation"]
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from resnetkit.report import filters
 from resnetkit.report.drawing import COLORS
 from resnetkit.report.language import ENGLISH, Language
-from resnetkit.training.run_folder import Event, Run
+from resnetkit.training.run_folder import Run
 from resnetkit.untrusted import markup_text
 from resnetkit.weights.configuration import read_configuration
 
@@ -76,17 +76,12 @@ def surroundings(runs: Sequence[Run]) -> list[Surroundings]:
     shared: dict[str, list[Run]] = {}
     for run in runs:
         sessions = run.sessions
-        facts = without_time(sessions[-1]) if sessions else {}
+        facts = sessions[-1].facts if sessions else {}
         shared.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
     return [Surroundings(json.loads(facts), tuple(found)) for facts, found in shared.items()]
 
 
-def without_time(session: Event) -> Event:
-    """Returns the groups of facts of a session, which do not depend on when it started."""
-    return {key: value for key, value in session.items() if isinstance(value, dict)}
-
-
-def model_facts(run: Run) -> Event:
+def model_facts(run: Run) -> dict[str, Any]:
     """Returns the configuration of a finished network; an empty mapping when there is none."""
     path = run.model / "config.json"
     return read_configuration(path) if path.is_file() else {}

@@ -3,7 +3,6 @@
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -15,7 +14,8 @@ from resnetkit.report.page import link, model_facts, render, surroundings
 from resnetkit.report.series import Band, band, label
 from resnetkit.storage import storage_errors, write_file
 from resnetkit.studies.phrase import Phrase, phrase
-from resnetkit.training.run_folder import Run, read_lines
+from resnetkit.training.events import FinalEvent
+from resnetkit.training.run_folder import Run
 
 __all__ = ["write_run_report"]
 
@@ -47,7 +47,7 @@ def run_page(run: Run, t: Language) -> str:
         run=run,
         network=label(run.recipe.model.name),
         final=final,
-        scores=scores(final or {}),
+        scores=scores(final) if final else [],
         progress=progress(run),
         curves=curve_charts(run, t),
         confusion=confusion(run, t),
@@ -70,8 +70,8 @@ def run_page(run: Run, t: Language) -> str:
 
 def progress(run: Run) -> Phrase:
     """Returns how far the run is, in words."""
-    steps = [int(event["step"]) for kind in ("interval", "epoch") for event in run.events(kind)]
-    epochs = [int(event["epoch"]) for event in run.events("epoch")]
+    steps = [event.step for event in run.events if not isinstance(event, FinalEvent)]
+    epochs = [event.epoch for event in run.epochs]
     length = run.recipe.length
     if length.unit == "epochs":
         return phrase(
@@ -97,25 +97,18 @@ class Score:
         return round(self.error * self.count / 100)
 
 
-def scores(final: dict[str, Any]) -> list[Score]:
+def scores(final: FinalEvent) -> list[Score]:
     """Returns the final results of each part of the data that was measured."""
     names = {"train": "training", "validation": "validation", "test": "test"}
     return [
-        Score(
-            names[part],
-            final[part]["error"],
-            final[part]["top5_error"],
-            final[part]["loss"],
-            final[part]["count"],
-        )
-        for part in names
-        if part in final
+        Score(names[split], score.error, score.top5_error, score.loss, score.count)
+        for split, score in final.scores.items()
     ]
 
 
 def images_per_second(run: Run) -> float | None:
     """Returns the median over the logged intervals; None before the first."""
-    rates = [line["images_per_second"] for line in read_lines(run.timing_path)]
+    rates = [timing.images_per_second for timing in run.timings]
     return statistics.median(rates) if rates else None
 
 
@@ -166,9 +159,10 @@ class Confusion:
 
 def confusion(run: Run, t: Language) -> Confusion | None:
     """Returns what was mistaken for what; None before the run is finished."""
-    matrix = ((run.final or {}).get("test") or {}).get("confusion")
-    if matrix is None:
+    final = run.final
+    if final is None or not final.confusion:
         return None
+    matrix = final.confusion
     names = model_facts(run).get("class_names") or [str(place) for place in range(len(matrix))]
     found = mistakes(matrix)
     drawable = len(matrix) <= MOST_CLASSES

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from resnetkit.data.splits import Split
 from resnetkit.training.run_folder import Run
 
 __all__ = [
@@ -95,9 +96,10 @@ def band(runs: Iterable[Run], kind: str, x: str, y: str) -> Band:
     """Returns the field `y` of the events of a kind that have it against their field `x`."""
     values: dict[float, list[float]] = {}
     for run in runs:
-        for event in run.events(kind):
-            if event.get(y) is not None and math.isfinite(event[y]):
-                values.setdefault(event[x], []).append(float(event[y]))
+        for event in run.epochs if kind == "epoch" else run.intervals:
+            value = getattr(event, y)
+            if value is not None and math.isfinite(value):
+                values.setdefault(getattr(event, x), []).append(value)
     rows = [(at, statistics.fmean(v), min(v), max(v)) for at, v in sorted(values.items())]
     return Band(*zip(*rows, strict=True)) if rows else Band((), (), (), ())
 
@@ -112,10 +114,10 @@ def curve(label: str, runs: Sequence[Run]) -> Curve:
     )
 
 
-def final_values(runs: Iterable[Run], split: str) -> tuple[float, ...]:
+def final_values(runs: Iterable[Run], split: Split) -> tuple[float, ...]:
     """Returns the final errors on a part of the data in percent, one a finished run."""
     finals = [run.final for run in runs]
-    return tuple(float(final[split]["error"]) for final in finals if final and split in final)
+    return tuple(final.scores[split].error for final in finals if final and split in final.scores)
 
 
 GROUP = re.compile(r"([A-Za-z]+)(\d+)(.*)")

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from resnetkit.data.splits import Split
 from resnetkit.models.outline import outline
 from resnetkit.report import charts
 from resnetkit.report.diagram import block_drawing
@@ -181,7 +182,7 @@ def curve_charts(panels: Panels, name: str, t: Language) -> list[Markup]:
 
 def final_charts(outcome: Outcome, t: Language) -> list[Markup]:
     """Returns the charts of final training and test error, on one scale."""
-    parts = {"train": "Final training error", "test": "Final test error"}
+    parts: dict[Split, str] = {"train": "Final training error", "test": "Final test error"}
     name = outcome.study.name
     found = {part: endings(outcome, part) for part in parts}
     networks = [each for members in found.values() for each in chain(*members.values())]
@@ -200,7 +201,7 @@ def final_charts(outcome: Outcome, t: Language) -> list[Markup]:
     ]
 
 
-def endings(outcome: Outcome, part: str) -> dict[str, list[Ending]]:
+def endings(outcome: Outcome, part: Split) -> dict[str, list[Ending]]:
     """Returns the final errors on a part of the data, by family."""
     return {
         family: [

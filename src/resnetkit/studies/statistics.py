@@ -3,6 +3,7 @@
 import math
 import statistics
 
+from resnetkit.data.splits import Split
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.study import Line, Sample, line
@@ -21,24 +22,24 @@ __all__ = [
 
 Runs = dict[str, list[Run]]
 
-PARTS = {"train": "training", "test": "test"}
+PARTS: dict[Split, str] = {"train": "training", "test": "test"}
 ERRORS = {"train": "training error of {group}", "test": "test error of {group}"}
 CHANCE = 90.0  # percent of wrong guesses among ten classes
 
 
-def error_sample(runs: Runs, group: str, split: str) -> Sample:
+def error_sample(runs: Runs, group: str, split: Split) -> Sample:
     """Returns the final errors of a group on a part of the data; chance where training diverged."""
     values = [final_error(run, split) for run in runs[group]]
     known = tuple(value for value in values if math.isfinite(value))
     return Sample(phrase(ERRORS[split], group=group), known)
 
 
-def final_error(run: Run, split: str) -> float:
+def final_error(run: Run, split: Split) -> float:
     """Returns the final error of a run in percent; nan when it has none yet."""
     if run.diverged:
         return CHANCE
     final = run.final
-    return float(final[split]["error"]) if final else math.nan
+    return final.scores[split].error if final else math.nan
 
 
 def measured_sample(

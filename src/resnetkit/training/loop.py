@@ -5,10 +5,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +20,24 @@ from resnetkit.data.images.listing import classes_in_words, with_digests
 from resnetkit.data.images.table import write_images
 from resnetkit.data.splits import Split
 from resnetkit.errors import Interrupted, TrainingDiverged, WeightsError
-from resnetkit.evaluation.metric_sums import count
+from resnetkit.evaluation.metric_sums import Score, count
 from resnetkit.runtime.environment import hardware, versions
 from resnetkit.runtime.world import World, open_world
 from resnetkit.storage import write_file
+from resnetkit.training.events import (
+    EpochEvent,
+    Event,
+    FinalEvent,
+    IntervalEvent,
+    Session,
+    SessionData,
+    Timing,
+)
 from resnetkit.training.export import export_model
+from resnetkit.training.journal import Journal
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.recipe_schema import PlateauSchedule, UntilErrorWarmup
-from resnetkit.training.run_folder import (
-    Event,
-    Journal,
-    Run,
-    find_images,
-    locked_run,
-    run_elsewhere,
-)
+from resnetkit.training.run_folder import Run, find_images, locked_run, run_elsewhere
 from resnetkit.training.setup import TrainingSetup, prepare
 from resnetkit.training.signals import StopRequest, caught_signals
 from resnetkit.training.state import TrainingState, restore, save
@@ -64,7 +67,7 @@ def train(
         folder: of the run.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads; 0 takes as many as a step is worth. Their number can change last bits.
-        observe: is given every event as it is written, with the time that an interval took.
+        observe: called with every event as it is written; intervals have their timing.
 
     Raises:
         RecipeError: when the recipe does not fit its data, or the folder holds another recipe's
@@ -141,22 +144,22 @@ def write_list(setup: TrainingSetup, run: Run) -> None:
             write_file(run.images_path, write_images(with_digests(setup.dataset.custom)))
 
 
-def session(setup: TrainingSetup, state: TrainingState) -> Event:
+def session(setup: TrainingSetup, state: TrainingState) -> Session:
     """Returns what this start of the training runs on."""
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "from_step": state.step,
-        "total_steps": setup.total_steps,
-        "versions": versions(),
-        "hardware": hardware(setup.world),
-        "precision": {"name": setup.precision.name, "reason": setup.precision.reason},
-        "kernels": asdict(setup.kernels),
-        "data": {
-            "name": setup.dataset.name,
-            "sha256": setup.dataset.sha256,
-            "classes": classes_in_words(setup.dataset.class_names),
-        },
-    }
+    return Session(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        from_step=state.step,
+        total_steps=setup.total_steps,
+        versions=versions(),
+        hardware=hardware(setup.world),
+        precision={"name": setup.precision.name, "reason": setup.precision.reason},
+        kernels=asdict(setup.kernels),
+        data=SessionData(
+            name=setup.dataset.name,
+            sha256=setup.dataset.sha256,
+            classes=classes_in_words(setup.dataset.class_names),
+        ),
+    )
 
 
 def due(step: int, every: int, total: int) -> bool:
@@ -281,14 +284,14 @@ class Stopwatch:
         self.step_seconds += time.perf_counter() - began
         self.steps += 1
 
-    def read(self, step: int, images_a_step: int) -> Event:
-        """Returns the times since the last reading and begins anew."""
+    def read(self, step: int, images_per_step: int) -> Timing:
+        """Returns the timing since the last reading and restarts."""
         now = time.perf_counter()
-        timing = {
-            "step": step,
-            "seconds": round(now - self.began, 4),
-            "images_per_second": round(self.steps * images_a_step / self.step_seconds, 1),
-        }
+        timing = Timing(
+            step=step,
+            seconds=round(now - self.began, 4),
+            images_per_second=round(self.steps * images_per_step / self.step_seconds, 1),
+        )
         self.began, self.steps, self.step_seconds = now, 0, 0.0
         return timing
 
@@ -307,38 +310,41 @@ def close_interval(
     warmup = setup.recipe.warmup
     if isinstance(warmup, UntilErrorWarmup) and score.error < warmup.below:
         state.below = True
-    event = {
-        "event": "interval",
-        "step": state.step,
-        "lr": lr,
-        "loss": score.loss,
-        "error": score.error,
-        "gradient_norm": norm.item(),
-    }
-    journal.write(event, watch.read(state.step, setup.batches.size))
+    event = IntervalEvent(
+        step=state.step,
+        lr=lr,
+        loss=score.loss,
+        error=score.error,
+        gradient_norm=norm.item(),
+        timing=watch.read(state.step, setup.batches.size),
+    )
+    journal.write(event)
 
 
 def close_epoch(setup: TrainingSetup, state: TrainingState, journal: Journal, epoch: int) -> None:
     """Writes the training error of an epoch and, when due, the error on the watched part."""
     trained = setup.epoch.score(setup.world)
     setup.epoch.clear()
-    event: dict[str, Any] = {
-        "event": "epoch",
-        "epoch": epoch,
-        "step": state.step,
-        "train_loss": trained.loss,
-        "train_error": trained.error,
-    }
+    event = EpochEvent(
+        epoch=epoch, step=state.step, train_loss=trained.loss, train_error=trained.error
+    )
     evaluation = setup.recipe.evaluation
     if epoch % evaluation.every_epochs == 0 or state.step == setup.total_steps:
         score, _ = setup.score(evaluation.split)
-        event |= {f"{evaluation.split}_loss": score.loss, f"{evaluation.split}_error": score.error}
+        event = with_score(event, evaluation.split, score)
         state.reached = score.error <= setup.recipe.target_error and setup.recipe.target_error > 0
         if setup.recipe.finetune.patience:
             keep_best(setup, state, epoch, score.error)
         if isinstance(setup.recipe.schedule, PlateauSchedule):
             look_for_plateau(setup.recipe.schedule, state, epoch, score.error)
     journal.write(event)
+
+
+def with_score(event: EpochEvent, split: Split, score: Score) -> EpochEvent:
+    """Returns the event of an epoch with the score on the split that was evaluated."""
+    if split == "test":
+        return replace(event, test_loss=score.loss, test_error=score.error)
+    return replace(event, validation_loss=score.loss, validation_error=score.error)
 
 
 def look_for_plateau(
@@ -421,13 +427,18 @@ def finish(setup: TrainingSetup, run: Run, state: TrainingState, journal: Journa
     held_out = setup.recipe.data.train_on == "train"
     splits: list[Split] = [s for s in get_args(Split) if held_out or s != "validation"]
     results = {split: setup.score(split) for split in splits}
-    event: dict[str, Any] = {"event": "final", "step": state.step, "reached": state.reached}
-    if state.best_epoch:
-        event["best_epoch"] = state.best_epoch
-    event |= {split: asdict(score) for split, (score, _) in results.items()}
-    event["test"]["confusion"] = results["test"][1].tolist()
+    scores = {split: score for split, (score, _) in results.items()}
     if setup.world.is_main:
         with run.writing():
-            export_model(setup, run.model, {split: score for split, (score, _) in results.items()})
+            export_model(setup, run.model, scores)
+    event = FinalEvent(
+        step=state.step,
+        reached=state.reached,
+        best_epoch=state.best_epoch or None,
+        train=scores["train"],
+        validation=scores.get("validation"),
+        test=scores["test"],
+        confusion=results["test"][1].tolist(),
+    )
     journal.write(event)
     journal.sync()

@@ -11,33 +11,38 @@ probes/            what studies have measured in the network
 model/             weights, configuration and card of the finished network
 """
 
-import errno
-import hashlib
-import json
 import logging
-import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 
 from resnetkit.data.images.listing import ImageList, relocated
 from resnetkit.data.images.table import read_list, write_images
-from resnetkit.errors import DataError, RecipeError, StorageError, UsageError, WeightsError
+from resnetkit.errors import DataError, RecipeError, StorageError, UsageError
 from resnetkit.storage import TEMPORARY_PREFIX, remove_leftovers, storage_errors, write_file
 from resnetkit.training.checkpoint import checkpoint_steps
+from resnetkit.training.events import (
+    EpochEvent,
+    FinalEvent,
+    IntervalEvent,
+    Session,
+    Timing,
+    event_from_json,
+    session_from_json,
+    timing_from_json,
+)
 from resnetkit.training.recipe import Recipe, checked_recipe, read_values
 from resnetkit.untrusted import open_regular, parse_json, read_bounded
 
 __all__ = [
+    "LARGEST_RECORD",
     "MODEL_FILES",
-    "Event",
-    "Journal",
     "Run",
     "find_images",
     "find_runs",
@@ -46,7 +51,7 @@ __all__ = [
     "run_elsewhere",
 ]
 
-Event = dict[str, Any]
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 LARGEST_RECORD = 2**30  # bytes; the metrics of the longest recipe have less than a hundredth
@@ -96,19 +101,31 @@ class Run:
     def model(self) -> Path:
         return self.folder / "model"
 
-    def events(self, kind: str) -> list[Event]:
-        """Returns the events of one kind, in order: interval, epoch or final.
+    @property
+    def events(self) -> list[IntervalEvent | EpochEvent | FinalEvent]:
+        """Returns the events of metrics.jsonl, in order.
 
-        interval: step, lr and gradient_norm of its last step, and loss and error, as trained,
-            since the interval before.
-        epoch: epoch (from 1), step, train_loss and train_error as trained, and where the recipe
-            asks for it <split>_loss and <split>_error.
-        final: step, whether training ended early (reached), best_epoch where patience chose it, and
-            for each split loss, error, top5_error and count; the test part's
-            confusion matrix.
-        Losses are in nats, errors in percent.
+        Raises:
+            DataError: if a line is corrupt.
         """
-        return [event for event in read_lines(self.metrics_path) if event.get("event") == kind]
+        return read_records(self.metrics_path, event_from_json)
+
+    @property
+    def intervals(self) -> list[IntervalEvent]:
+        return [event for event in self.events if isinstance(event, IntervalEvent)]
+
+    @property
+    def epochs(self) -> list[EpochEvent]:
+        return [event for event in self.events if isinstance(event, EpochEvent)]
+
+    @property
+    def timings(self) -> list[Timing]:
+        """Returns how long each interval took, over all sessions.
+
+        Raises:
+            DataError: if a line of timing.jsonl is corrupt.
+        """
+        return read_records(self.timing_path, timing_from_json)
 
     @property
     def last_step(self) -> int:
@@ -138,22 +155,22 @@ class Run:
         try:
             if self.final is not None:
                 return 1.0
-            total = self.sessions[-1]["total_steps"]
+            total = self.sessions[-1].total_steps
             return min(1.0, self.last_step / total)
-        except (DataError, IndexError, KeyError, TypeError, ZeroDivisionError):
+        except (DataError, IndexError, ZeroDivisionError):
             return 0.0
 
     @property
-    def final(self) -> Event | None:
-        """Returns the last event of a finished run whose network is there, else None."""
+    def final(self) -> FinalEvent | None:
+        """Returns the results of a finished run whose network is there, else None.
+
+        Raises:
+            DataError: if a line of metrics.jsonl is corrupt.
+        """
         if not all((self.model / name).is_file() for name in MODEL_FILES):
             return None  # exported before the last event is written
-        finals = self.events("final")
-        if not finals:
-            return None
-        if not {"step", "train", "test"} <= set(finals[-1]):
-            raise damaged(self.metrics_path, "its last event lacks results")
-        return finals[-1]
+        finals = [event for event in self.events if isinstance(event, FinalEvent)]
+        return finals[-1] if finals else None
 
     @property
     def diverged(self) -> bool:
@@ -173,63 +190,52 @@ class Run:
         return self.folder / "environment.json"
 
     @property
-    def sessions(self) -> list[Event]:
-        """Returns the environment of each start, the first one first."""
+    def sessions(self) -> list[Session]:
+        """Returns what each start ran on, the first one first.
+
+        Raises:
+            DataError: if environment.json is corrupt.
+        """
         path = self.environment_path
         if not path.exists():
             return []
         try:
             sessions = parse_json(read_bounded(path, LARGEST_RECORD))
-            if not isinstance(sessions, list) or not all(isinstance(s, dict) for s in sessions):
-                raise ValueError("it is no list of sessions")
+            if not isinstance(sessions, list):
+                raise ValueError("it is not a list of sessions")
+            return [session_from_json(session) for session in sessions]
         except (OSError, ValueError) as error:
-            raise damaged(path, reason(error)) from error
-        return sessions
+            raise corrupt(path, reason(error)) from error
 
     @property
     def seconds(self) -> float:
         """Returns the seconds spent training, over all sessions."""
-        return float(sum(line.get("seconds", 0) for line in read_lines(self.timing_path)))
+        return float(sum(timing.seconds for timing in self.timings))
 
 
-def finite(value: Any) -> Any:
-    """Returns an event whose numbers JSON can write: null stands for what is not finite."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def read_records(path: Path, from_json: Callable[[object], T]) -> list[T]:
+    """Returns the complete lines of a JSON lines file; a line still being written is left out.
 
+    Args:
+        path: of the file; one that does not exist has no lines.
+        from_json: returns the record that a JSON value holds, or raises ValueError.
 
-def measured(value: Any) -> Any:
-    """Returns an event as it was before `finite`: null is read as a number that is none."""
-    if isinstance(value, dict):
-        return {key: measured(inner) for key, inner in value.items()}
-    return math.nan if value is None else value
-
-
-def read_lines(path: Path) -> list[Event]:
-    """Returns the whole lines of a JSON lines file; a line that is being written is left out."""
+    Raises:
+        DataError: naming file and line, if a line is corrupt.
+    """
     if not path.exists():
         return []
     try:
-        whole, _, _ = read_bounded(path, LARGEST_RECORD).rpartition(b"\n")
+        complete, _, _ = read_bounded(path, LARGEST_RECORD).rpartition(b"\n")
     except OSError as error:
-        raise damaged(path, reason(error)) from error
-    return [parse_line(path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
-
-
-def parse_line(path: Path, number: int, line: bytes) -> Event:
-    """Returns one line of a JSON lines file.
-
-    Raises:
-        DataError: when it is not a JSON object.
-    """
-    try:
-        event = parse_json(line)
-        if not isinstance(event, dict):
-            raise ValueError("it is not an object")
-    except ValueError as error:
-        raise damaged(path, f"line {number} cannot be read ({error})") from error
-    return {key: measured(value) for key, value in event.items()}
+        raise corrupt(path, reason(error)) from error
+    records = []
+    for number, line in enumerate(complete.splitlines(), 1):
+        try:
+            records.append(from_json(parse_json(line)))
+        except ValueError as error:
+            raise corrupt(path, f"line {number} cannot be read ({error})") from error
+    return records
 
 
 def reason(error: Exception) -> str:
@@ -237,82 +243,9 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def damaged(path: Path, words: str) -> DataError:
+def corrupt(path: Path, problem: str) -> DataError:
     """Returns the error for a file of a run that is not what was written."""
-    return DataError(f"{path} is damaged: {words}. Put the file back, or train the recipe again.")
-
-
-class EventLog:
-    """A JSON lines file that grows by whole lines and can be cut back to an earlier length."""
-
-    def __init__(self, path: Path) -> None:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for its reader
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        self.path = path
-        self.file = path.open("ab", buffering=0)  # nothing is left behind when the disk is full
-        self.digest = hashlib.sha256()
-
-    @property
-    def size(self) -> int:
-        """Returns the length in bytes."""
-        return os.fstat(self.file.fileno()).st_size
-
-    def write(self, event: Event) -> None:
-        """Adds a line."""
-        line = json.dumps(finite(event), allow_nan=False).encode() + b"\n"
-        self.digest.update(line)
-        while line:  # the last bytes before a disk is full are written without complaint
-            line = line[self.file.write(line) :]
-
-    @property
-    def sha256(self) -> str:
-        """Returns the digest of the content since `resume`, which is all of it."""
-        return self.digest.hexdigest()
-
-    def resume(self, size: int, sha256: str) -> None:
-        """Removes what lies beyond a length, which a resumed run writes again.
-
-        Args:
-            size: of the content that is kept, bytes.
-            sha256: of that content.
-
-        Raises:
-            WeightsError: when the file is shorter than that, or holds something else.
-        """
-        digest = prefix_digest(self.path, size)
-        if self.size < size or digest.hexdigest() != sha256:
-            problem = (
-                f"is shorter than when the checkpoint was saved: {self.size} bytes, expected {size}"
-                if self.size < size
-                else "is not what it was when the checkpoint was saved: its lines were changed"
-            )
-            raise WeightsError(
-                f"{self.path} {problem}. Nothing was changed. Put the file back, or start again in"
-                " another folder."
-            )
-        self.file.truncate(size)
-        self.digest = digest
-
-    def cut_unfinished_line(self) -> None:
-        """Removes what a killed process had not written to its end."""
-        self.file.truncate(read_bounded(self.path, LARGEST_RECORD).rfind(b"\n") + 1)
-
-    def sync(self) -> None:
-        """Waits until everything is on the disk."""
-        os.fsync(self.file.fileno())
-
-    def close(self) -> None:
-        self.file.close()
-
-
-def prefix_digest(path: Path, size: int) -> "hashlib._Hash":
-    """Returns the running SHA-256 of the first bytes of a file."""
-    digest, left = hashlib.sha256(), size
-    with path.open("rb") as file:
-        while left > 0 and (chunk := file.read(min(left, 2**20))):
-            digest.update(chunk)
-            left -= len(chunk)
-    return digest
+    return DataError(f"{path} is corrupt: {problem}. Restore the file, or train the recipe again.")
 
 
 def read_run(folder: Path) -> Run:
@@ -443,69 +376,3 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else None
         result.update(inner if inner is not None else {prefix + key: value})
     return result
-
-
-class Journal:
-    """What the main rank writes down while it trains; the other ranks write nothing.
-
-    Attributes:
-        observe: is given every event.
-    """
-
-    def __init__(self, run: Run, observe: Callable[[Event], None], *, writes: bool) -> None:
-        self.run, self.observe, self.writes = run, observe, writes
-        if writes:
-            with run.writing(), ExitStack() as opened:
-                self.metrics = opened.enter_context(closing(EventLog(run.metrics_path)))
-                self.timing = opened.enter_context(closing(EventLog(run.timing_path)))
-                self.timing.cut_unfinished_line()
-                opened.pop_all()  # they stay open
-
-    def open_session(self, session: Event, metrics_bytes: int, metrics_sha256: str) -> None:
-        """Notes what this start runs on, and cuts the metrics back to where it resumes.
-
-        Raises:
-            WeightsError: when the metrics are not those that the checkpoint was saved with.
-        """
-        if self.writes:
-            with self.run.writing():
-                self.metrics.resume(metrics_bytes, metrics_sha256)
-                sessions = [*self.earlier_sessions(), session]
-                write_file(self.run.environment_path, json.dumps(sessions, indent=1))
-            self.observe({"event": "session", **session})
-
-    def earlier_sessions(self) -> list[Event]:
-        """Returns the environments of earlier starts; a damaged file is set aside.
-
-        Nothing that is computed depends on them.
-        """
-        try:
-            return self.run.sessions
-        except DataError as error:
-            path = self.run.environment_path
-            aside = path.with_name(f"{path.name}.damaged")
-            path.replace(aside)
-            logger.warning("%s It was set aside as %s.", str(error).partition(". ")[0] + ".", aside)
-            return []
-
-    def write(self, event: Event, timing: Event | None = None) -> None:
-        """Writes an event and, apart from it, how long it took; the observer sees both."""
-        if self.writes:
-            with self.run.writing():
-                self.metrics.write(event)
-                if timing is not None:
-                    self.timing.write(timing)
-            self.observe({**event, **(timing or {})})
-
-    def sync(self) -> tuple[int, str]:
-        """Waits until the metrics are on the disk; returns their length in bytes and SHA-256."""
-        if not self.writes:
-            return 0, ""
-        with self.run.writing():
-            self.metrics.sync()
-        return self.metrics.size, self.metrics.sha256
-
-    def close(self) -> None:
-        if self.writes:
-            self.metrics.close()
-            self.timing.close()

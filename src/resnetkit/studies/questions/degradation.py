@@ -1,5 +1,6 @@
 """Does depth make plain networks worse, even on training data, and do residual ones escape?"""
 
+from resnetkit.data.splits import Split
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.presets import cifar10, digits, paper
 from resnetkit.studies.statistics import PARTS, Runs, by_depth, error_sample
@@ -84,7 +85,7 @@ def residual_does_not(runs: Runs, shallow: str, deep: str) -> Finding:
     )
 
 
-def residual_wins(runs: Runs, residual: str, plain: str, split: str) -> Finding:
+def residual_wins(runs: Runs, residual: str, plain: str, split: Split) -> Finding:
     """Judges: at the greatest depth the plain network has the higher error."""
     part = PARTS[split]
     return judge_higher(
