@@ -87,6 +87,18 @@ def test_what_is_not_whole_gzip_is_refused(content: bytes) -> None:
         decompressed([content], 1000)
 
 
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])  # of the chunks: members begin anywhere in them
+def test_the_members_of_a_gzip_stream_are_joined(size: int) -> None:
+    members = [gzip.compress(content, mtime=0) for content in (b"one ", b"", b"two")]
+    stream = b"\0\0".join(members) + b"\0" * 9
+    chunks = [stream[start : start + size] for start in range(0, len(stream), size)]
+    assert decompressed(chunks, 7) == gzip.decompress(b"".join(members)) == b"one two"
+    with pytest.raises(ValueError, match="unpacks to more than 6 bytes"):
+        decompressed(chunks, 6)
+    with pytest.raises(ValueError, match="end is missing"):
+        decompressed([b"".join(members)[:-4]], 7)
+
+
 @pytest.mark.parametrize("text", ['{"a": [1, {"b": null}]}', "[]", '"[[["', "1e3"])
 def test_json_is_parsed_as_python_does(text: str) -> None:
     assert parse_json(text) == json.loads(text)
@@ -114,15 +126,29 @@ def test_a_key_twice_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"nul", b"1" * 10_000])
 def test_what_is_not_json_is_refused_as_a_value(content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"Expecting|decode|limit"):
+    with pytest.raises(ValueError, match=r"Expecting|decode|10,000 digits"):
         parse_json(content)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_refused_unless_asked_for(number: str) -> None:
+    with pytest.raises(ValueError, match=f"{number}, which is not a finite number"):
+        parse_json(f'{{"loss": [{number}]}}')
+    assert repr(parse_json(number, finite=False)) == repr(json.loads(number))
+
+
 def test_text_cannot_steer_a_terminal() -> None:
-    text = "dog\x1b[2J\r\n\x9b31m\u202egod\u00a0\ud800"
-    assert printable(text) == ("dog\\x1b[2J\\r\\n\\x9b31m\\u202egod\\xa0\\ud800")
+    text = "dog\x1b[2J\r\n\x9b31m\u202egod\u2028\ud800"
+    assert printable(text) == "dog\\x1b[2J\\r\\n\\x9b31m\\u202egod\\u2028\\ud800"
     assert printable("two\nlines", keep="\n") == "two\nlines"
     assert printable("caf\u00e9 \ud55c") == "caf\u00e9 \ud55c"
+
+
+@pytest.mark.parametrize(
+    "name", ["Screenshot 9.41\u202fAM", "a\u00a0b", "\U0001f469\u200d\U0001f4bb", "\u3000"]
+)
+def test_names_that_systems_make_are_shown_as_they_are(name: str) -> None:
+    assert printable(name) == name
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"

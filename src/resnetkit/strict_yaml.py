@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from resnetkit.untrusted import read_bounded
+from resnetkit.untrusted import MAX_DEPTH, MAX_DIGITS, read_bounded
 
 __all__ = ["YAML_ERRORS", "parse_yaml", "read_yaml"]
 
@@ -24,12 +24,20 @@ LARGEST_RECIPE = 2**20  # bytes
 class RecipeLoader(yaml.SafeLoader):
     """Reads YAML without aliases, duplicate keys and numbers that are not what they look like."""
 
+    depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Refuses aliases, with which a small file can spell a huge value."""
+        """Refuses aliases, with which a small file can spell a huge value, and deep nesting."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(None, None, "a recipe has no aliases (*name)", mark)
-        return super().compose_node(parent, index)
+        if self.depth > MAX_DEPTH:
+            problem = f"it is nested more than {MAX_DEPTH} levels deep"
+            raise yaml.MarkedYAMLError(None, None, problem, parent.start_mark if parent else None)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Refuses a key that occurs twice, of whose values one would be lost."""
@@ -62,6 +70,10 @@ def whole_number(loader: RecipeLoader, node: yaml.ScalarNode) -> int:
             None,
             f"{node.value} begins with a zero, which some read as octal: write it without",
             node.start_mark,
+        )
+    if len(digits) > MAX_DIGITS:
+        raise yaml.MarkedYAMLError(
+            None, None, f"a number of {len(digits):,} digits", node.start_mark
         )
     return int(node.value)
 

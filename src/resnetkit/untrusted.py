@@ -2,9 +2,11 @@
 
 import errno
 import json
+import math
 import os
 import re
 import stat
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from typing import Any
 
 __all__ = [
     "BEGINNING_BYTES",
+    "MAX_DEPTH",
+    "MAX_DIGITS",
     "decompressed",
     "decompressed_pieces",
     "markup_text",
@@ -27,6 +31,8 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 1 << 20
+GZIP_BYTE = b"\x1f"  # with which every member of a gzip stream begins
+MAX_DIGITS = 400  # of a whole number: more than the largest float has
 MAX_DEPTH = 100  # brackets within brackets in JSON; Python's parser gives up at about 1,000
 
 BEGINNING_BYTES = 1024  # of a file, enough to recognize what it is
@@ -112,6 +118,8 @@ def decompressed(chunks: Iterable[bytes], max_bytes: int) -> bytes:
 def decompressed_pieces(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
     """Yields what a gzip stream unpacks to, a megabyte at most at a time.
 
+    Its members are joined, as gunzip does; other bytes behind them are left alone.
+
     Args:
         chunks: as for `decompressed`.
         max_bytes: likewise.
@@ -122,22 +130,23 @@ def decompressed_pieces(chunks: Iterable[bytes], max_bytes: int) -> Iterator[byt
     count, unpacker = 0, zlib.decompressobj(wbits=31)
     try:
         for chunk in chunks:
-            while chunk and not unpacker.eof:
+            while chunk:
+                if unpacker.eof:  # of one member; others may follow, as after zeros of padding
+                    chunk = chunk.lstrip(b"\0")
+                    if not chunk.startswith(GZIP_BYTE):
+                        break
+                    unpacker = zlib.decompressobj(wbits=31)
                 piece = unpacker.decompress(chunk, min(CHUNK_BYTES, max_bytes + 1 - count))
                 count += len(piece)
                 if count > max_bytes:
                     raise ValueError(f"it unpacks to more than {megabytes(max_bytes)}")
                 if piece:
                     yield piece
-                chunk = unpacker.unconsumed_tail
-            if unpacker.eof:
-                break
+                chunk = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
     except zlib.error as error:
         raise ValueError("it is not gzip, or damaged") from error
     if not unpacker.eof:
         raise ValueError("its end is missing")
-    if unpacker.unused_data.startswith(b"\x1f\x8b"):
-        raise ValueError("it is made of several gzip streams: unpack it with gunzip")
 
 
 def recognized_mistake(beginning: bytes) -> str | None:
@@ -159,15 +168,49 @@ def recognized_mistake(beginning: bytes) -> str | None:
     return None
 
 
-def parse_json(content: bytes | str) -> Any:
+def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
     """Parses JSON that came from elsewhere.
 
+    Args:
+        content: as bytes, in UTF-8.
+        finite: whether NaN, Infinity and numbers too large for a float are refused, as JSON does.
+
     Raises:
-        ValueError: when it is not JSON in UTF-8, names a key twice, or is nested too deeply.
+        ValueError: when it is not JSON in UTF-8, names a key twice, is nested too deeply, or holds
+            a number that is not finite or has too many digits.
     """
     text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
     check_depth(text)
-    return json.loads(text, object_pairs_hook=distinct)
+    return json.loads(
+        text,
+        object_pairs_hook=distinct,
+        parse_int=whole_number,
+        parse_float=finite_number if finite else float,
+        parse_constant=finite_number if finite else float,
+    )
+
+
+def whole_number(digits: str) -> int:
+    """Returns a whole number that came from elsewhere.
+
+    Raises:
+        ValueError: when it has absurdly many digits.
+    """
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"it holds a number of {len(digits):,} digits")
+    return int(digits)
+
+
+def finite_number(text: str) -> float:
+    """Returns a number that came from elsewhere.
+
+    Raises:
+        ValueError: when it is not finite, or too large for a float.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"it holds {text[:20]}, which is not a finite number")
+    return number
 
 
 def check_depth(text: str) -> None:
@@ -212,9 +255,22 @@ def printable(text: str, *, keep: str = "") -> str:
         keep: characters that stay as they are, such as "\n" in a message of several lines.
     """
     return "".join(
-        character if character in keep or character.isprintable() else escaped(character)
+        character if character in keep or is_harmless(character) else escaped(character)
         for character in with_utf8(text)
     )
+
+
+# Zero-width joiners, of which emoji and some scripts make one sign of several.
+JOINERS = "\u200c\u200d"
+
+
+def is_harmless(character: str) -> bool:
+    """Returns whether a terminal shows a character and does nothing else.
+
+    So it does with spaces that are not the plain one, which systems put into names of files.
+    """
+    is_space = unicodedata.category(character) == "Zs"
+    return character.isprintable() or is_space or character in JOINERS
 
 
 def escaped(character: str) -> str:

@@ -1,7 +1,6 @@
 """Charts: the numbers against numpy, the drawing against the numbers, and what a page needs."""
 
 import json
-import math
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -74,7 +73,6 @@ def test_a_band_is_mean_and_range_over_the_runs(new_run: NewRun) -> None:
 
 def test_epochs_without_a_measurement_are_left_out(new_run: NewRun) -> None:
     run = new_run(epochs=0, finished=False)
-    nan = math.nan
     same = {"step": 19, "train_loss": 1.0}
     events: list[dict[str, Any]] = [
         {"event": "epoch", "epoch": 1, **same, "train_error": 9.0},
@@ -319,3 +317,8 @@ def test_a_name_with_control_characters_leaves_the_drawing_readable() -> None:
     root = ElementTree.fromstring(drawing.encode())
     assert "a\\x1b[31m\\x00b\\u202e\\ud800<&\\ufffe" in "".join(root.itertext())
     assert root.get("aria-label") == "a\\x1b[31m\\x00b\\u202e\\ud800<&\\ufffe"
+
+
+def test_a_label_that_is_not_text_is_escaped() -> None:
+    drawing = charts.lines({"\ud800": WAVE, "b": WAVE}, title="E", x_label="epoch", name="c")
+    assert "\\ud800" in drawing

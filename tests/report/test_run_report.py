@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from resnetkit.errors import StorageError
+from resnetkit.errors import DataError, StorageError
 from resnetkit.report.filters import duration, mean_and_spread, number, percent, rich
 from resnetkit.report.run_report import write_run_report
 from resnetkit.training.run_folder import Run
@@ -200,3 +200,13 @@ def test_a_loss_that_is_not_a_number_is_a_dash(new_run: NewRun, open_page: OpenP
     page = open_page(write_run_report(run))
     row = page.cells[page.cells.index("test") :]
     assert row[5] == "\N{EN DASH}"
+
+
+@pytest.mark.parametrize("line", ["{}", '{"images_per_second": "fast"}'])
+def test_a_line_of_timing_without_its_rate_is_named(new_run: NewRun, line: str) -> None:
+    run = new_run()
+    run.timing_path.write_text(line + "\n")
+    with pytest.raises(
+        DataError, match=r"timing\.jsonl is damaged: a line lacks images_per_second"
+    ):
+        write_run_report(run)

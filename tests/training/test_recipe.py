@@ -571,7 +571,13 @@ def test_what_is_not_yaml_is_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_absurdly_nested_yaml_is_refused(tmp_path: Path) -> None:
-    refusal_of_file(written(tmp_path / "deep.yaml", "[" * 5_000))
+    words = refusal_of_file(written(tmp_path / "deep.yaml", "[" * 5_000))
+    assert "it is nested more than 100 levels deep" in words
+
+
+def test_a_number_of_too_many_digits_is_refused(tmp_path: Path) -> None:
+    words = refusal_of_file(written(tmp_path / "digits.yaml", "seed: " + "9" * 5_000))
+    assert "a number of 5,000 digits" in words
 
 
 @pytest.mark.parametrize("content", ["", "# nothing\n", "- a\n- b\n", "resnet20", "5", "null"])

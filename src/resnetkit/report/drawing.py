@@ -201,7 +201,9 @@ def make_room(axes: Axes, labels: list[str], right: float) -> None:
     """Makes the axes so narrow that the labels end before `right`, a share of the figure."""
     bold = FontProperties(family="DejaVu Sans", weight="bold")
     widths = [
-        TextPath((0, 0), text, size=12, prop=bold).get_extents().width for text in labels if text
+        TextPath((0, 0), markup_text(text), size=12, prop=bold).get_extents().width
+        for text in labels
+        if text
     ]
     figure = axes.get_figure(root=True)
     assert figure is not None

@@ -91,7 +91,7 @@ def measured(run: Run, name: str) -> Measured:
     """
     path = run.probe_path(name)
     try:
-        values = parse_json(read_bounded(path, LARGEST_MEASUREMENT))
+        values = parse_json(read_bounded(path, LARGEST_MEASUREMENT), finite=False)
         return {key: [float(each) for each in numbers] for key, numbers in values.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(

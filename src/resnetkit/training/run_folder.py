@@ -232,7 +232,7 @@ def read_records(path: Path, from_json: Callable[[object], T]) -> list[T]:
     records = []
     for number, line in enumerate(complete.splitlines(), 1):
         try:
-            records.append(from_json(parse_json(line)))
+            records.append(from_json(parse_json(line, finite=False)))  # NaN means null
         except ValueError as error:
             raise corrupt(path, f"line {number} cannot be read ({error})") from error
     return records
