@@ -190,8 +190,8 @@ def test_two_ranks_learn_as_one_does(trained: Trained, tmp_path: Path) -> None:
     """Batch normalization sees 32 images a rank and not 64, so the losses are only close."""
     alone = train(load_recipe("digits", CHANGES), tmp_path)
     two, one = trained.run.intervals, alone.intervals
-    assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=0.1)
-    assert two[0]["lr"] == one[0]["lr"]
+    assert two[0].loss == pytest.approx(one[0].loss, rel=0.1)
+    assert two[0].lr == one[0].lr
     for a, b in zip(trained.run.epochs, alone.epochs, strict=True):
         assert a.train_loss == pytest.approx(b.train_loss, rel=0.15)
     assert trained.run.final is not None

@@ -1,6 +1,7 @@
 """The run folder: whose it is, who may write in it, and what can be read from it."""
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -13,8 +14,17 @@ from typing import Any
 import filelock
 import pytest
 
-from resnetkit.errors import RecipeError, StorageError, UsageError, WeightsError
-from resnetkit.training.events import EpochEvent, Event, event_to_json
+from resnetkit.errors import DataError, RecipeError, StorageError, UsageError, WeightsError
+from resnetkit.evaluation.metric_sums import Score
+from resnetkit.training.events import (
+    EpochEvent,
+    Event,
+    FinalEvent,
+    IntervalEvent,
+    event_from_json,
+    event_to_json,
+    finite,
+)
 from resnetkit.training.journal import EventLog
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
@@ -173,7 +183,7 @@ def test_the_lock_is_given_back_after_a_failure(tmp_path: Path, few: Recipes) ->
     def fail(event: Event) -> None:
         raise ValueError(type(event).__name__)
 
-    with pytest.raises(ValueError, match="session"):
+    with pytest.raises(ValueError, match="Session"):
         train(few(), tmp_path, observe=fail)
     assert train(few(), tmp_path).final is not None
 
@@ -462,3 +472,36 @@ def test_unfinished_files_of_killed_processes_are_removed(tmp_path: Path, few: R
         (place / ".writing-0123456789ab-file").write_text("half")
     train(few(), folder)
     assert not list(folder.rglob(".writing-*"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[1]",
+        '{"event": "epoch", "step": 3}',
+        '{"event": "epilogue", "step": 3}',
+        '{"event": "interval", "step": "3", "lr": 1, "loss": 1, "error": 1, "gradient_norm": 1}',
+    ],
+)
+def test_a_corrupt_event_is_named_by_file_and_line(tmp_path: Path, few: Recipes, line: str) -> None:
+    run = Run(tmp_path, few())
+    event = EpochEvent(epoch=1, step=3, train_loss=2.0, train_error=50.0)
+    run.metrics_path.write_text(f"{json.dumps(event_to_json(event))}\n{line}\n")
+    with pytest.raises(DataError, match=r"metrics\.jsonl is corrupt: line 2 cannot be read"):
+        _ = run.epochs
+
+
+def test_an_event_is_read_as_it_was_written() -> None:
+    score = Score(loss=float("inf"), error=1.5, top5_error=0.0, count=9)
+    events = [
+        IntervalEvent(step=1, lr=0.1, loss=2.0, error=3.0, gradient_norm=4.0),
+        EpochEvent(epoch=1, step=3, train_loss=2.0, train_error=50.0, test_error=7.0),
+        FinalEvent(step=3, train=score, test=score, confusion=[[4, 1], [0, 4]]),
+    ]
+    for event in events[:2]:
+        assert event_from_json(json.loads(json.dumps(event_to_json(event)))) == event
+    final = event_from_json(finite(event_to_json(events[2])))
+    assert isinstance(final, FinalEvent)
+    assert math.isnan(final.test.loss)
+    assert final.confusion == [[4, 1], [0, 4]]

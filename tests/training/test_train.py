@@ -201,7 +201,7 @@ def test_no_split_is_measured_that_was_trained_on_under_another_name(
     changes = {"data.train_on": "train+validation", "evaluation.split": "test"}
     final = train(few(changes), tmp_path).final
     assert final is not None
-    assert "validation" not in final
+    assert final.validation is None
     assert final.train.count + final.test.count == 150
 
 
@@ -327,8 +327,8 @@ def test_reported_losses_are_without_smoothing(tmp_path: Path, few: Recipes) -> 
         for smoothing in (0.0, 0.5)
     ]
     first, smoothed = (run.intervals[0] for run in runs)
-    assert first["loss"] == smoothed["loss"]
-    assert first["gradient_norm"] > smoothed["gradient_norm"]
+    assert first.loss == smoothed.loss
+    assert first.gradient_norm > smoothed.gradient_norm
 
 
 def test_averaged_weights_are_the_average_of_the_weights_of_every_step(
