@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import custom_path, open_dataset, other_meaning
+from resnetkit.data.datasets import DATASETS, custom_path, open_dataset, other_meaning
 from resnetkit.data.splits import stratified_split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.training.recipe import load_recipe
@@ -127,7 +127,8 @@ def test_other_content_is_refused(
         open_dataset("digits")
 
 
-def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+def test_an_unknown_name_is_refused_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(DATASETS, "few")  # which only tests have
     with pytest.raises(UsageError) as caught:
         open_dataset("digit")
     assert str(caught.value) == (
