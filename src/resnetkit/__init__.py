@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from resnetkit.data.datasets import open_dataset
+    from resnetkit.data.images.check import BadImage
     from resnetkit.evaluation.evaluate import evaluate
-    from resnetkit.inference.predictor import Predictor, load_predictor
+    from resnetkit.inference.predictor import Answer, Predictor, load_predictor
     from resnetkit.models.backbone import Backbone
     from resnetkit.models.summary import trace
     from resnetkit.models.zoo import ARCHITECTURES, cifar_resnet, create_model
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ARCHITECTURES",
     "STUDIES",
+    "Answer",
     "Backbone",
+    "BadImage",
     "Predictor",
     "Recipe",
     "Run",
@@ -49,7 +52,9 @@ __all__ = [
 HOMES = {
     "ARCHITECTURES": "models.zoo",
     "STUDIES": "studies.table",
+    "Answer": "inference.predictor",
     "Backbone": "models.backbone",
+    "BadImage": "data.images.check",
     "Predictor": "inference.predictor",
     "Recipe": "training.recipe",
     "Run": "training.run_folder",
