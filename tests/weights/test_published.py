@@ -35,7 +35,7 @@ from resnetkit.training.recipe import load_recipe
 from resnetkit.weights import published as module
 from resnetkit.weights.fetch import fetch_weights
 from resnetkit.weights.load import load_network
-from resnetkit.weights.published import TIMM_TAGS, Published, find_published, published
+from resnetkit.weights.published import TIMM_TAGS, PublishedWeights, find_published, published
 
 COMMIT = "0123456789" * 4
 CONFIG = {
@@ -151,8 +151,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     source = f"{address}/models/{file}"
     files = ("model.safetensors", "config.json")
     entries = [
-        Published(TORCHVISION, "torchvision", (file,), source, 1, 76.1, sha256(pth)[:8], 0.9),
-        Published(TIMM, "timm", files, f"timm/{TIMM}", 1, None, "", 0),
+        PublishedWeights(
+            TORCHVISION, "torchvision", (file,), source, 1, 76.1, sha256(pth)[:8], 0.9
+        ),
+        PublishedWeights(TIMM, "timm", files, f"timm/{TIMM}", 1, None, "", 0),
     ]
     table = {**published(), **{entry.name: entry for entry in entries}}
     monkeypatch.setattr(module, "published", lambda: table)
@@ -434,7 +436,9 @@ def test_code_that_is_published_never_runs(
     path = tmp_path / "evil.pth"
     torch.save({**tiny_state(), "x": Malicious()}, path)
     evil = path.read_bytes()
-    entry = Published(TORCHVISION, "torchvision", ("evil.pth",), "", 1, None, sha256(evil)[:8], 0)
+    entry = PublishedWeights(
+        TORCHVISION, "torchvision", ("evil.pth",), "", 1, None, sha256(evil)[:8], 0
+    )
     monkeypatch.setattr(module, "published", lambda: {TORCHVISION: entry})
     monkeypatch.setenv("RESNETKIT_WEIGHTS_URL", module.hub_address())
     hub.files["/evil.pth"] = evil

@@ -78,7 +78,7 @@ def study(
             jobs=jobs,
             backend=backend,
             device=device,
-            observe=Narrator(progress),
+            observe=StudyProgress(progress),
         )
     reports = [write_study_report(outcome, language) for outcome in outcomes]
     report = write_overview(outcomes, language) if name == ALL else reports[0]
@@ -92,7 +92,7 @@ def study(
     return 0 if holds else CLAIM_NOT_CONFIRMED
 
 
-class Narrator:
+class StudyProgress:
     """Reports the progress of a study: on a bar, or in one line for each quarter."""
 
     def __init__(self, progress: Bar) -> None:

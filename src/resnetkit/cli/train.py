@@ -78,11 +78,11 @@ def train(
         return
     folder = out or Path("runs") / f"{chosen.name}-{chosen.digest[:8]}"
     with bar(chosen.name) as progress:
-        narrator = Narrator(progress)
-        run = train_recipe(chosen, folder, device=device, threads=threads, observe=narrator)
+        reporter = TrainingProgress(progress)
+        run = train_recipe(chosen, folder, device=device, threads=threads, observe=reporter)
     if os.environ.get("RANK", "0") != "0":
         return  # only the first of the processes that torchrun starts prints
-    if not narrator.total_steps:
+    if not reporter.total_steps:
         remark(f"the run in {folder} is already finished; nothing was trained.")
     show_result(run, json=json)
 
@@ -198,7 +198,7 @@ def checked_threads(threads: int) -> int:
     return threads
 
 
-class Narrator:
+class TrainingProgress:
     """Reports the progress of a training: on a bar, or in one line for each epoch."""
 
     def __init__(self, progress: Bar) -> None:

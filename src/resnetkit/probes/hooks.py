@@ -9,7 +9,13 @@ from resnetkit.errors import ArchitectureError
 from resnetkit.models.blocks import Block, PreactivationBlock
 from resnetkit.models.resnet import ResNet, RunningStatisticsKept
 
-__all__ = ["blocks_of", "inputs_and_outputs", "put_in_place", "unchanged"]
+__all__ = [
+    "blocks_of",
+    "by_modules",
+    "inputs_and_outputs",
+    "put_in_place",
+    "unchanged",
+]
 
 Passed = dict[str, tuple[Tensor, Tensor]]
 """Input and output of modules, by name."""

@@ -9,7 +9,13 @@ from resnetkit.report.drawing import COLORS, FONT, color, opening
 from resnetkit.report.language import ENGLISH, Language
 from resnetkit.untrusted import markup_text
 
-__all__ = ["SHORTCUT_WORDS", "block_drawing", "network_drawing", "network_sheet"]
+__all__ = [
+    "SHORTCUT_WORDS",
+    "block_drawing",
+    "network_drawing",
+    "network_sheet",
+    "short",
+]
 
 SHORTCUT_WORDS: dict[ShortcutKind, str] = {
     "none": "no shortcut",

@@ -21,7 +21,16 @@ from matplotlib.textpath import TextPath
 
 from resnetkit.untrusted import markup_text
 
-__all__ = ["COLORS", "color", "inline_svg", "label_ends", "spread_out", "standalone_svg"]
+__all__ = [
+    "COLORS",
+    "FONT",
+    "color",
+    "inline_svg",
+    "label_ends",
+    "opening",
+    "spread_out",
+    "standalone_svg",
+]
 
 COLORS: dict[str, tuple[str, str]] = {
     # role: on light, on dark. The series are the hues of Okabe and Ito (color-blind safe, 2008),

@@ -82,7 +82,7 @@ def progress(run: Run) -> Phrase:
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreRow:
     """The final result on one part of the data; errors in percent."""
 
     part: str
@@ -97,11 +97,11 @@ class Score:
         return round(self.error * self.count / 100)
 
 
-def scores(final: FinalEvent) -> list[Score]:
+def scores(final: FinalEvent) -> list[ScoreRow]:
     """Returns the final results of each part of the data that was measured."""
     names = {"train": "training", "validation": "validation", "test": "test"}
     return [
-        Score(names[split], score.error, score.top5_error, score.loss, score.count)
+        ScoreRow(names[split], score.error, score.top5_error, score.loss, score.count)
         for split, score in final.scores.items()
     ]
 

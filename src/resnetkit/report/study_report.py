@@ -29,7 +29,11 @@ from resnetkit.report.verdicts import cards, findings_for_machines, verdict_coun
 from resnetkit.storage import storage_errors, write_file
 from resnetkit.studies.study import CONFIDENCE, Outcome
 
-__all__ = ["write_study_report"]
+__all__ = [
+    "error_panels",
+    "study_values",
+    "write_study_report",
+]
 
 
 def write_study_report(outcome: Outcome, t: Language = ENGLISH) -> Path:

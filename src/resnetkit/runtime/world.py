@@ -13,7 +13,14 @@ from torch import Tensor, distributed, nn
 
 from resnetkit.errors import UsageError
 
-__all__ = ["ChosenPrecision", "World", "choose_precision", "open_world"]
+__all__ = [
+    "ChosenPrecision",
+    "World",
+    "choose_device",
+    "choose_precision",
+    "keep_freed_memory",
+    "open_world",
+]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.training.run_folder import Run
 
 __all__ = [
+    "CONFIDENCE",
     "Chart",
     "Finding",
     "Line",

@@ -16,6 +16,7 @@ from resnetkit.storage import remove_leftovers, replaced_folder, write_synced
 from resnetkit.untrusted import parse_json, read_bounded
 
 __all__ = [
+    "Tensors",
     "checkpoint_steps",
     "load_checkpoint",
     "remove_old_checkpoints",

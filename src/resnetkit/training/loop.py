@@ -43,7 +43,12 @@ from resnetkit.training.signals import StopRequest, caught_signals
 from resnetkit.training.state import TrainingState, restore, save
 from resnetkit.weights.load import load_network
 
-__all__ = ["Observer", "train"]
+__all__ = [
+    "Observer",
+    "apply_gradient",
+    "take_gradient",
+    "train",
+]
 
 Observer = Callable[[Event], None]
 

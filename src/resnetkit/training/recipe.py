@@ -31,7 +31,14 @@ from resnetkit.training.recipe_schema import (
     Whole,
 )
 
-__all__ = ["Recipe", "load_recipe", "named_recipes", "recipe_text"]
+__all__ = [
+    "Recipe",
+    "checked_recipe",
+    "load_recipe",
+    "named_recipes",
+    "read_values",
+    "recipe_text",
+]
 
 
 class Recipe(Section):

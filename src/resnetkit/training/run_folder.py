@@ -46,6 +46,7 @@ __all__ = [
     "Run",
     "find_images",
     "find_runs",
+    "flat",
     "locked_run",
     "read_run",
     "run_elsewhere",

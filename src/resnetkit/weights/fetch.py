@@ -10,7 +10,7 @@ from resnetkit.errors import TransferError, UsageError, did_you_mean
 from resnetkit.storage import storage_errors, temporary_for, write_file
 from resnetkit.weights.published import (
     COMMIT,
-    Published,
+    PublishedWeights,
     find_published,
     hub_address,
     hub_cache,
@@ -55,7 +55,7 @@ def fetch_weights(name: str, *, observe: Observer = lambda done, total: None) ->
     return entry.located()
 
 
-def is_whole(entry: Published, place: Path) -> bool:
+def is_whole(entry: PublishedWeights, place: Path) -> bool:
     """Returns whether files of a cache are what they should be, as far as the cache says it."""
     if place.is_file():
         return Digest("sha256", entry.sha256).matches(place)
@@ -65,7 +65,7 @@ def is_whole(entry: Published, place: Path) -> bool:
     )
 
 
-def fetch_from_torchvision(entry: Published, observe: Observer) -> None:
+def fetch_from_torchvision(entry: PublishedWeights, observe: Observer) -> None:
     """Downloads the file of torchvision to where torch.hub looks for it."""
     (file,) = entry.files
     base = os.environ.get("RESNETKIT_WEIGHTS_URL")
@@ -86,7 +86,7 @@ class HubFile:
     digest: Digest
 
 
-def fetch_from_hub(entry: Published, observe: Observer) -> None:
+def fetch_from_hub(entry: PublishedWeights, observe: Observer) -> None:
     """Downloads a repository's files to where huggingface_hub looks for them.
 
     `blobs/` holds them by digest, `snapshots/<commit>/` links to them by name, and `refs/main` says

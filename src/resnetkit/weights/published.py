@@ -19,7 +19,7 @@ from resnetkit.weights.conventions import variant_of
 
 __all__ = [
     "COMMIT",
-    "Published",
+    "PublishedWeights",
     "find_published",
     "hub_address",
     "hub_cache",
@@ -43,7 +43,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedWeights:
     """Weights that their library publishes.
 
     Attributes:
@@ -143,18 +143,18 @@ def hub_address() -> str:
 
 
 @functools.cache
-def published() -> Mapping[str, Published]:
+def published() -> Mapping[str, PublishedWeights]:
     """Returns the published weights of networks that we have, by name."""
     entries = [*torchvision_weights(), *timm_weights()]
     return MappingProxyType({entry.name: entry for entry in entries})
 
 
-def torchvision_weights() -> list[Published]:
+def torchvision_weights() -> list[PublishedWeights]:
     """Returns what torchvision says of its weights."""
     from torchvision import models
 
     return [
-        Published(
+        PublishedWeights(
             name=f"{name}.{weights.name}",
             library="torchvision",
             files=(weights.url.rpartition("/")[2],),
@@ -175,12 +175,12 @@ def crop_pct_of(transforms: Any) -> float:
     return transforms.crop_size[0] / transforms.resize_size[0]
 
 
-def timm_weights() -> list[Published]:
+def timm_weights() -> list[PublishedWeights]:
     """Returns what is known of timm's weights."""
     from torchvision import models
 
     return [
-        Published(
+        PublishedWeights(
             name=f"{name}.{tag}",
             library="timm",
             files=("model.safetensors", "config.json"),
@@ -195,7 +195,7 @@ def timm_weights() -> list[Published]:
     ]
 
 
-def find_published(name: str) -> Published | None:
+def find_published(name: str) -> PublishedWeights | None:
     """Returns the published weights of a name; None when there are none.
 
     torchvision's table is only read for what can be a name.

@@ -58,7 +58,7 @@ def unpack(archive: Path, folder: Path, names: Collection[str], *, max_bytes: in
             beginning = file.read(BLOCK_BYTES)
             if mistake := recognized_mistake(beginning):
                 raise ValueError(mistake)
-            unpack_members(Stream(pieces(file, beginning)), folder, names, max_bytes)
+            unpack_members(ByteStream(pieces(file, beginning)), folder, names, max_bytes)
     except (ValueError, tarfile.HeaderError) as error:
         reason = str(error) if isinstance(error, ValueError) else "it is no tar archive, or damaged"
         raise DataError(f"the archive {archive} cannot be unpacked: {reason}.") from error
@@ -77,7 +77,7 @@ def pieces(file: IO[bytes], beginning: bytes) -> Iterator[bytes]:
     return chunks()
 
 
-class Stream:
+class ByteStream:
     """Bytes that come in pieces of any size, read in the sizes that are wanted."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
@@ -111,7 +111,9 @@ class Stream:
             pass
 
 
-def unpack_members(stream: Stream, folder: Path, names: Collection[str], max_bytes: int) -> None:
+def unpack_members(
+    stream: ByteStream, folder: Path, names: Collection[str], max_bytes: int
+) -> None:
     """Unpacks the files of some names from an uncompressed archive.
 
     Raises:
@@ -143,7 +145,7 @@ def unpack_members(stream: Stream, folder: Path, names: Collection[str], max_byt
         stream.skip(padding(member.size))
 
 
-def members(stream: Stream) -> Iterator[tarfile.TarInfo]:
+def members(stream: ByteStream) -> Iterator[tarfile.TarInfo]:
     """Yields the header of each member; whoever gets one reads or skips its content.
 
     Raises:
@@ -168,7 +170,7 @@ def members(stream: Stream) -> Iterator[tarfile.TarInfo]:
     raise ValueError(f"it holds more than {MAX_MEMBERS:,} files")
 
 
-def name_in(member: tarfile.TarInfo, stream: Stream) -> str:
+def name_in(member: tarfile.TarInfo, stream: ByteStream) -> str:
     """Returns the long name of the next member that this one holds; empty where it does not."""
     if member.size > MAX_METADATA_BYTES:
         stream.skip(stored_bytes(member))

@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
-from resnetkit.data.published.table import Arrays, Pixels, Published
+from resnetkit.data.published.table import Arrays, Pixels, PublishedDataset
 from resnetkit.download import Digest
 from resnetkit.untrusted import decompressed, parse_json, read_bounded, recognized_mistake
 
 __all__ = ["LAYOUTS", "Layout", "most_bytes"]
 
 
-def most_bytes(published: Published) -> int:
+def most_bytes(published: PublishedDataset) -> int:
     """Returns what no file of a data set is larger than: all pixels, and names and labels."""
     return sum(published.counts) * (int(np.prod(published.image_shape)) + 100) + (1 << 20)
 
@@ -51,7 +51,7 @@ class Layout:
 
     landmark: str
     files: tuple[str, ...]
-    read: Callable[[Path, Published], Arrays]
+    read: Callable[[Path, PublishedDataset], Arrays]
 
 
 TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -61,7 +61,7 @@ TRAIN_LABELS, TEST_LABELS = "train_lables.json", "test_lables.json"  # as the pa
 def cifar_python(dataset: type[torchvision_datasets.CIFAR10], landmark: str) -> Layout:
     """Returns the layout of the official Python batches, whose digests torchvision knows."""
 
-    def read(folder: Path, published: Published) -> Arrays:
+    def read(folder: Path, published: PublishedDataset) -> Arrays:
         limit = most_bytes(published)
         train = [python_batch(folder, name, md5, limit) for name, md5 in dataset.train_list]
         test = [python_batch(folder, name, md5, limit) for name, md5 in dataset.test_list]
@@ -102,7 +102,7 @@ class ArrayUnpickler(pickle.Unpickler):
 ARRAY_PARTS = ("_reconstruct", "ndarray", "dtype", "_frombuffer", "scalar")
 
 
-def read_cifar_binary(folder: Path, published: Published) -> Arrays:
+def read_cifar_binary(folder: Path, published: PublishedDataset) -> Arrays:
     """Reads the official binary batches: a label and 3,072 pixels, channel by channel, a record."""
 
     def batch(name: str) -> tuple[Pixels, Pixels]:
@@ -125,7 +125,7 @@ def read_cifar_binary(folder: Path, published: Published) -> Arrays:
     )
 
 
-def read_cifar_sheets(folder: Path, published: Published) -> Arrays:
+def read_cifar_sheets(folder: Path, published: PublishedDataset) -> Arrays:
     """Reads PNG sheets: a row an image, its 1,024 RGB pixels side by side; labels in JSON."""
     limit = most_bytes(published)
     train, test = published.counts
@@ -180,7 +180,7 @@ def json_labels(name: str, content: bytes) -> Pixels:
     return np.array(labels, dtype=np.uint8)
 
 
-def read_idx_files(folder: Path, published: Published) -> Arrays:
+def read_idx_files(folder: Path, published: PublishedDataset) -> Arrays:
     """Reads the four IDX files of the MNIST family, compressed or not."""
     height, width, _ = published.image_shape
     train, test = published.counts

@@ -24,7 +24,7 @@ __all__ = [
     "PUBLISHED",
     "Arrays",
     "Pixels",
-    "Published",
+    "PublishedDataset",
     "alone_in_cache",
     "cache_folder",
     "check_cached",
@@ -65,7 +65,7 @@ class Arrays:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedDataset:
     """What a published data set is, whichever way it comes.
 
     Attributes:
@@ -89,8 +89,8 @@ class Published:
     megabytes: int
 
 
-PUBLISHED: dict[str, Published] = {
-    "cifar10": Published(
+PUBLISHED: dict[str, PublishedDataset] = {
+    "cifar10": PublishedDataset(
         title="60,000 color photographs in 10 classes",
         source="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
         class_names=(
@@ -116,7 +116,7 @@ PUBLISHED: dict[str, Published] = {
         },
         megabytes=170,
     ),
-    "cifar100": Published(
+    "cifar100": PublishedDataset(
         title="60,000 color photographs in 100 classes",
         source="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
         class_names=tuple(f"class {number}" for number in range(100)),
@@ -126,7 +126,7 @@ PUBLISHED: dict[str, Published] = {
         digests={},
         megabytes=169,
     ),
-    "fashion-mnist": Published(
+    "fashion-mnist": PublishedDataset(
         title="70,000 gray photographs of clothes in 10 classes",
         source="Xiao, Rasul and Vollgraf 2017, Fashion-MNIST",
         class_names=(
@@ -152,7 +152,7 @@ PUBLISHED: dict[str, Published] = {
         },
         megabytes=31,
     ),
-    "mnist": Published(
+    "mnist": PublishedDataset(
         title="70,000 scanned digits in 10 classes",
         source="LeCun, Cortes and Burges 1998, The MNIST Database",
         class_names=tuple("0123456789"),
