@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from resnetkit.data.batches import TrainingBatches
@@ -277,3 +278,26 @@ def test_a_refusal_of_the_first_rank_ends_all_of_them(
     assert process.returncode != 0
     assert "holds a run of another recipe: there seed is 0, here 1." in output
     assert contents(folder) == before
+
+
+@pytest.mark.slow
+def test_two_ranks_find_images_that_were_moved(start: Start, tmp_path: Path) -> None:
+    for number in range(80):
+        folder = tmp_path / "photos" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    options = ["--set", "length=4 epochs", "--set", "batch_size=32", "--set", "log_every=1"]
+    words = ["-m", "resnetkit", "train", *options, "--device", "cpu"]
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    with start(*torchrun(*words, "--data", str(tmp_path / "photos"), "--out", str(whole))) as one:
+        output, _ = one.communicate(timeout=120)
+    assert one.returncode == 0, output
+    shutil.copytree(whole, stopped)
+    shutil.rmtree(stopped / "model")  # as if it had been killed before it was finished
+    moved = (tmp_path / "photos").rename(tmp_path / "moved")
+    with start(*torchrun(*words, "--data", str(moved), "--out", str(stopped))) as two:
+        output, _ = two.communicate(timeout=120)
+    assert two.returncode == 0, output
+    assert {file.path.parents[1] for file in read_run(stopped).images.files} == {moved}
+    assert read_run(stopped).final == read_run(whole).final
