@@ -75,3 +75,16 @@ def test_an_upward_import_would_be_found() -> None:
 
 def test_every_room_has_a_floor() -> None:
     assert {room(path) for path in MODULES} <= set(FLOORS)
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [
+        ("models", {"models", "errors"}),
+        ("inference", set(FLOORS) - {"training", "probes", "studies", "report", "cli"}),
+    ],
+)
+def test_what_can_be_lifted_out_imports_little(package: str, allowed: set[str]) -> None:
+    paths = [path for path in MODULES if room(path) == package]
+    assert paths
+    assert set().union(*(imported_rooms(path.read_text()) for path in paths)) <= allowed
