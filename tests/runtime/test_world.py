@@ -68,21 +68,21 @@ def test_torch_is_left_as_it_was(fails: bool) -> None:
 @pytest.mark.parametrize("device", ["gpu", "cpux", "", "tpu", "meta", "mps", "cuda:x", "cuda:-2"])
 def test_an_unknown_device_is_refused(device: str, without_gpu: None) -> None:
     with pytest.raises(UsageError) as caught:
-        choose_device(device, 0)
+        choose_device(device)
     assert str(caught.value) == (f"unknown device '{device}': expected auto, cpu, cuda or cuda:N.")
 
 
 @pytest.mark.parametrize(("device", "named"), [("cuda", "cuda:0"), ("cuda:3", "cuda:3")])
 def test_a_gpu_that_is_not_there_is_refused(device: str, named: str, without_gpu: None) -> None:
     with pytest.raises(UsageError) as caught:
-        choose_device(device, 0)
+        choose_device(device)
     assert str(caught.value) == (
         f"there is no device '{named}' here: 0 GPUs were found. Use --device cpu, or auto."
     )
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu(without_gpu: None) -> None:
-    assert choose_device("auto", 0) == CPU
+    assert choose_device("auto") == CPU
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def asked_recipe(
         "micro_batch": micro_batch,
     }
     named: dict[str, Any] = {key: value for key, value in asked.items() if value}
-    custom_images = custom_path(data) if data else None
+    custom_images = custom_path(data)
     if recipe in (None, "finetune") and custom_images is not None:
         choice = choose(custom_images, weights=weights, variant=variant)
         chosen = load_recipe("finetune", {**named, **choice.changes, **parse_changes(changes)})

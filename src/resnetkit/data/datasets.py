@@ -94,14 +94,16 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
 }
 
 
-def custom_path(name: str) -> Path | None:
+def custom_path(name: str | None) -> Path | None:
     """Returns the path of the images that a name means; None for a data set of the table.
 
     What is typed as a path is one: it has a separator, or begins with a point or ~. Any other name
     means the data set of the table, and only where there is none what lies here under that name.
     """
+    if not name:
+        return None
     is_path = os.sep in name or name.startswith((".", "~"))
-    if not is_path and (not name or name in DATASETS or not os.path.lexists(name)):
+    if not is_path and (name in DATASETS or not os.path.lexists(name)):
         return None
     path = Path(name if os.path.lexists(name) else os.path.expanduser(name))
     return path.absolute() if str(path) in DATASETS else path  # as a Path, "./digits" is "digits"

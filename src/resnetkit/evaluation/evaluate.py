@@ -114,7 +114,7 @@ def images_of_run(network: TrainedNetwork, name: str | None) -> ImageList | None
     Raises:
         DataError: when the list of the run cannot be read.
     """
-    kept, path = network.images, custom_path(name) if name else None
+    kept, path = network.images, custom_path(name)
     if kept is None or (name and path is None):
         return None
     images = kept.read()

@@ -1,6 +1,5 @@
 """A network on a device, computed by torch: pixels in, probabilities or features out."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,7 +36,7 @@ class TorchEngine:
         Raises:
             UsageError: when the device does not exist.
         """
-        self.device = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+        self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         keep_freed_memory()
         self._model = network.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -96,7 +96,7 @@ def open_world(device: str = "auto") -> Iterator[World]:
         UsageError: when the device does not exist.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    chosen = choose_device(device)
     joined = size > 1 and not distributed.is_initialized()
     threads_before = torch.get_num_threads()
     torch.set_flush_denormal(True)  # processors are slow at numbers below 1e-38
@@ -130,8 +130,8 @@ def keep_freed_memory() -> None:
         mallopt(M_TOP_PAD, 2**26)
 
 
-def choose_device(device: str, local_rank: int) -> torch.device:
-    """Returns the device that a word names."""
+def choose_device(device: str) -> torch.device:
+    """Returns the device that a word names; of several GPUs, the one of this rank."""
     try:
         chosen = torch.device(default_device() if device == "auto" else device)
     except RuntimeError:
@@ -141,7 +141,9 @@ def choose_device(device: str, local_rank: int) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise UsageError(f"unknown device '{device}': expected auto, cpu, cuda or cuda:N.")
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", local_rank if chosen.index is None else chosen.index)
+        chosen = torch.device(
+            "cuda", int(os.environ.get("LOCAL_RANK", 0)) if chosen.index is None else chosen.index
+        )
         if not torch.cuda.is_available() or chosen.index >= torch.cuda.device_count():
             raise UsageError(
                 f"there is no device '{chosen}' here: {torch.cuda.device_count()} GPUs were found."
