@@ -27,7 +27,8 @@ from torchvision.transforms import v2
 from resnetkit.data.augment.crop_and_flip import Augmentation
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.images.photos import Photos
-from resnetkit.runtime.world import World, open_world
+from resnetkit.runtime.process_group import World, open_world
+from resnetkit.runtime.resources import usable_processors
 from resnetkit.training.loop import apply_gradient, take_gradient
 from resnetkit.training.recipe import load_recipe
 from resnetkit.training.setup import TrainingSetup, prepare
@@ -121,7 +122,7 @@ def main() -> None:
     pairs = list(zip(*runs, strict=True))
     os.sched_setaffinity(0, cores)
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-    print(f"{date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores,")
+    print(f"{date.today()}, {platform.machine()}, {usable_processors()} cores,")
     print(f"{versions}, Python {platform.python_version()}; n = {len(pairs)}\n")
     for name, rates in zip(("ours", "torchvision"), zip(*pairs, strict=True), strict=True):
         low, high = min(rates), max(rates)

@@ -55,7 +55,7 @@ CASES = {
 def measure_ours(network: str, steps: int) -> dict[str, float]:
     """Returns the throughput of our training step, pipeline included."""
     from resnetkit.data.datasets import DATASETS
-    from resnetkit.runtime.world import open_world
+    from resnetkit.runtime.process_group import open_world
     from resnetkit.training.loop import apply_gradient, take_gradient
     from resnetkit.training.recipe import load_recipe
     from resnetkit.training.setup import prepare

@@ -15,7 +15,7 @@ from torch import Tensor
 from resnetkit.data.batches import Batch, TrainingBatches, epoch_order, evaluation_batches
 from resnetkit.data.draws import Draws
 from resnetkit.errors import RecipeError
-from resnetkit.runtime.world import World
+from resnetkit.runtime.process_group import World
 from resnetkit.training.checks import check_batch_fit
 from resnetkit.training.recipe import load_recipe
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from resnetkit.evaluation.metric_sums import MetricSums, Score, count, score
 from resnetkit.models.zoo import create_model
-from resnetkit.runtime.world import World, choose_precision
+from resnetkit.runtime.precision import choose_precision
+from resnetkit.runtime.process_group import World
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU)

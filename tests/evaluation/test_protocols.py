@@ -27,7 +27,7 @@ from resnetkit.evaluation.evaluate import (
 from resnetkit.evaluation.protocols import PROTOCOLS, SCALES
 from resnetkit.report.evaluation_report import write_evaluation
 from resnetkit.report.language import find_language
-from resnetkit.runtime.world import choose_precision
+from resnetkit.runtime.precision import choose_precision
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run_folder import Run

@@ -20,7 +20,7 @@ from resnetkit.errors import DataError, ResnetkitError, UsageError
 from resnetkit.evaluation.evaluate import predict_probabilities
 from resnetkit.inference import predictor as predictor_module
 from resnetkit.inference.predictor import Answer, Predictor
-from resnetkit.runtime.world import choose_precision
+from resnetkit.runtime.precision import choose_precision
 from resnetkit.weights.network import TrainedNetwork
 
 Draw = Callable[..., Image.Image]

@@ -13,7 +13,7 @@ from PIL import Image
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.images.folder import read_images
 from resnetkit.errors import DataError, RecipeError, WeightsError
-from resnetkit.runtime.world import World
+from resnetkit.runtime.process_group import World
 from resnetkit.training.checks import check_same_data
 from resnetkit.training.events import Event
 from resnetkit.training.loop import train

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from resnetkit.errors import ArchitectureError, RecipeError, UsageError, WeightsError
 from resnetkit.models.zoo import ARCHITECTURES, create_model, find_architecture
-from resnetkit.runtime.world import World
+from resnetkit.runtime.process_group import World
 from resnetkit.training.finetune import spelled
 from resnetkit.training.loop import apply_gradient, take_gradient, train
 from resnetkit.training.lr_find import find_lr

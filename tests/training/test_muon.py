@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetkit.errors import RecipeError
-from resnetkit.runtime.world import World
+from resnetkit.runtime.process_group import World
 from resnetkit.training.events import IntervalEvent
 from resnetkit.training.loop import train
 from resnetkit.training.muon import Muon, orthogonal

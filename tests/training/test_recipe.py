@@ -17,7 +17,7 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import DATASETS
 from resnetkit.data.splits import stratified_split
 from resnetkit.errors import RecipeError
-from resnetkit.runtime.world import World
+from resnetkit.runtime.process_group import World
 from resnetkit.strict_yaml import parse_yaml
 from resnetkit.training.recipe import Recipe, load_recipe, named_recipes, recipe_text
 from resnetkit.training.recipe_schema import Duration

@@ -14,7 +14,7 @@ from resnetkit.data.loader import DeviceLoader
 from resnetkit.errors import RecipeError
 from resnetkit.models.fused import build_error
 from resnetkit.models.zoo import ARCHITECTURES, create_model, find_architecture
-from resnetkit.runtime.world import World
+from resnetkit.runtime.process_group import World
 from resnetkit.training import setup as bench_module
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe

@@ -22,7 +22,7 @@ from resnetkit.data.loader import DeviceLoader
 from resnetkit.errors import Interrupted, TrainingDiverged
 from resnetkit.evaluation.metric_sums import MetricSums, Score
 from resnetkit.models.zoo import create_model
-from resnetkit.runtime.world import World
+from resnetkit.runtime.process_group import World
 from resnetkit.training import loop
 from resnetkit.training.checkpoint import checkpoint_steps, load_checkpoint
 from resnetkit.training.events import Event, IntervalEvent, Session, event_to_json

@@ -1,22 +1,16 @@
 """Work done ahead of its use: threads compute what is asked for next, and no more than that."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["prefetch", "processors"]
+from resnetkit.runtime.resources import usable_processors
+
+__all__ = ["prefetch"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def processors() -> int:
-    """Returns how many processors this process may use, which can be fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def prefetch(
@@ -32,10 +26,10 @@ def prefetch(
         function: what is computed; it should leave Python's lock to others, as Pillow does.
         items: taken one by one, so that there may be any number of them.
         most: how many are begun before the first of them is asked for.
-        threads: that compute; one a core by default.
+        threads: that compute; by default one for each processor this process may use.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    with ThreadPoolExecutor(threads or processors(), thread_name_prefix="prefetch") as pool:
+    with ThreadPoolExecutor(threads or usable_processors(), thread_name_prefix="prefetch") as pool:
         try:
             for item in items:
                 waiting.append((item, pool.submit(function, item)))

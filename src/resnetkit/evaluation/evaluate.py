@@ -19,7 +19,8 @@ from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.metrics import Floats, Metrics, measure
 from resnetkit.evaluation.protocols import Protocol, views_of
 from resnetkit.models.resnet import ResNet
-from resnetkit.runtime.world import ChosenPrecision, choose_precision, open_world
+from resnetkit.runtime.precision import ChosenPrecision, choose_precision
+from resnetkit.runtime.process_group import open_world
 from resnetkit.weights.network import TrainedNetwork, check_head
 
 __all__ = [

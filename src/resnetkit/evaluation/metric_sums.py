@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resnetkit.runtime.world import ChosenPrecision, World
+from resnetkit.runtime.precision import ChosenPrecision
+from resnetkit.runtime.process_group import World
 
 __all__ = ["MetricSums", "Score", "count", "score"]
 

@@ -9,7 +9,9 @@ from torch import Tensor
 from resnetkit.data.augment.crop_and_flip import normalize
 from resnetkit.errors import OutOfMemory, is_out_of_memory
 from resnetkit.evaluation.evaluate import class_probabilities
-from resnetkit.runtime.world import choose_device, choose_precision, keep_freed_memory
+from resnetkit.runtime.device import choose_device
+from resnetkit.runtime.memory import keep_freed_memory
+from resnetkit.runtime.precision import choose_precision
 from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["TorchEngine"]

@@ -1,6 +1,5 @@
 """What a run ran on: versions and hardware, for the record."""
 
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 import torch
 
-from resnetkit.runtime.world import World
+from resnetkit.runtime.process_group import World
+from resnetkit.runtime.resources import usable_memory, usable_processors
 
 __all__ = ["hardware", "versions"]
 
@@ -24,8 +24,8 @@ def hardware(world: World) -> dict[str, Any]:
     """Returns the machine, and how much of it was used."""
     facts: dict[str, Any] = {
         "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory_bytes() / 2**30),
+        "cores": usable_processors(),
+        "memory_gib": round(usable_memory() / 2**30),
         "device": str(world.device),
         "threads": torch.get_num_threads(),
         "ranks": world.size,
@@ -44,11 +44,3 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def memory_bytes() -> int:
-    """Returns the size of the main memory; 0 where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 0

@@ -28,7 +28,7 @@ from resnetkit.probes.paths import path_gradients
 from resnetkit.probes.residuals import residual_magnitudes
 from resnetkit.probes.responses import layer_responses
 from resnetkit.probes.snapshots import snapshots
-from resnetkit.runtime.world import choose_precision
+from resnetkit.runtime.precision import choose_precision
 from resnetkit.storage import write_file
 from resnetkit.training.run_folder import Run
 from resnetkit.untrusted import parse_json, read_bounded

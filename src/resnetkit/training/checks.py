@@ -11,7 +11,7 @@ from resnetkit.data.images.folder import ImageList
 from resnetkit.errors import DataError, RecipeError
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import Architecture
-from resnetkit.runtime.world import World
+from resnetkit.runtime.process_group import World
 from resnetkit.training.recipe import Recipe
 
 __all__ = [

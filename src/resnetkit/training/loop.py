@@ -22,7 +22,7 @@ from resnetkit.data.splits import Split
 from resnetkit.errors import Interrupted, TrainingDiverged, WeightsError
 from resnetkit.evaluation.metric_sums import Score, count
 from resnetkit.runtime.environment import hardware, versions
-from resnetkit.runtime.world import World, open_world
+from resnetkit.runtime.process_group import World, open_world
 from resnetkit.storage import write_file
 from resnetkit.training.events import (
     EpochEvent,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from resnetkit.errors import TrainingDiverged, UsageError
-from resnetkit.runtime.world import open_world
+from resnetkit.runtime.process_group import open_world
 from resnetkit.training.loop import apply_gradient, take_gradient
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.setup import TrainingSetup, prepare

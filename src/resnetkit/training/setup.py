@@ -25,7 +25,8 @@ from resnetkit.models.fused import build_error
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.summary import trace
 from resnetkit.models.zoo import Architecture
-from resnetkit.runtime.world import ChosenPrecision, World, choose_precision
+from resnetkit.runtime.precision import ChosenPrecision, choose_precision
+from resnetkit.runtime.process_group import World
 from resnetkit.training.checks import (
     check_batch_fit,
     check_custom_images,

@@ -18,8 +18,8 @@ from resnetkit.data.augment.trivial_augment import random_alterations
 from resnetkit.data.draws import Draws, Stream
 from resnetkit.data.images.decode import open_image
 from resnetkit.data.images.pixel_cache import PixelCache
-from resnetkit.data.prefetch import processors
 from resnetkit.resizing import BILINEAR, Resize
+from resnetkit.runtime.resources import usable_processors
 
 __all__ = ["Box", "Photos", "center_view", "least_side", "random_boxes", "resampling"]
 
@@ -171,7 +171,7 @@ class Photos:
 @cache
 def pool() -> ThreadPoolExecutor:
     """Returns the threads that decode: Pillow works outside of Python's lock."""
-    return ThreadPoolExecutor(processors(), thread_name_prefix="decode")
+    return ThreadPoolExecutor(usable_processors(), thread_name_prefix="decode")
 
 
 def center_view(image: Image.Image, size: int, side: int, resize: Resize) -> Image.Image:

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from resnetkit.errors import UsageError
-from resnetkit.runtime import world as world_module
-from resnetkit.runtime.world import World, choose_device, choose_precision, open_world
+from resnetkit.runtime import precision
+from resnetkit.runtime.device import choose_device
+from resnetkit.runtime.precision import choose_precision
+from resnetkit.runtime.process_group import World, open_world
 
 CPU = torch.device("cpu")
 
@@ -97,14 +99,14 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu(without_gpu: None) -> None:
 def test_auto_takes_bfloat16_where_there_are_instructions_for_it(
     monkeypatch: pytest.MonkeyPatch, found: dict[str, object], name: str, reason: str
 ) -> None:
-    monkeypatch.setattr(world_module, "cpu_capabilities", lambda: found)
+    monkeypatch.setattr(precision, "cpu_capabilities", lambda: found)
     chosen = choose_precision("auto", CPU)
     assert (chosen.name, chosen.reason) == (name, reason)
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_a_precision_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(world_module, "cpu_capabilities", dict)
+    monkeypatch.setattr(precision, "cpu_capabilities", dict)
     chosen = choose_precision(name, CPU)
     assert (chosen.name, chosen.reason) == (name, "the recipe asks for it")
 

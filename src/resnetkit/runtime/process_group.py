@@ -1,0 +1,104 @@
+"""The processes that train together, as `torchrun` starts them; alone, they are one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+from resnetkit.runtime.device import choose_device, repeatable
+from resnetkit.runtime.memory import keep_freed_memory
+
+__all__ = ["World", "open_world"]
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: number of processes.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Returns whether this process writes files."""
+        return self.rank == 0
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Returns the same tensor of every rank, stacked: (size, *shape)."""
+        if self.size == 1:
+            return values[None]
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        distributed.all_gather(parts, values.contiguous())
+        return torch.stack(parts)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Returns the sum over all ranks, added in the order of the ranks."""
+        return self.gather(values).sum(0)
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Returns for each flag whether it is set on any rank."""
+        if self.size == 1:
+            return list(flags)
+        votes = torch.tensor(flags, dtype=torch.int32, device=self.device)
+        return [bool(vote) for vote in self.gather(votes).amax(0)]
+
+    def barrier(self) -> None:
+        """Returns when every rank has come here."""
+        self.any(False)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Returns a module whose backward pass averages the gradients over all ranks."""
+        if self.size == 1:
+            return model
+        return nn.parallel.DistributedDataParallel(model)
+
+    def no_sync(self, parallel: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+        """Returns the context of one part of a batch: ranks average gradients after the last."""
+        if isinstance(parallel, nn.parallel.DistributedDataParallel) and not last:
+            waiting: AbstractContextManager[None] = parallel.no_sync()
+            return waiting
+        return nullcontext()
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Gives every rank the running statistics of rank 0."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, src=0)
+
+
+@contextmanager
+def open_world(device: str = "auto") -> Iterator[World]:
+    """Joins the processes that `torchrun` started, or stands alone; leaves torch as it was.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
+
+    Raises:
+        UsageError: when the device does not exist.
+    """
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    chosen = choose_device(device)
+    joined = size > 1 and not distributed.is_initialized()
+    threads_before = torch.get_num_threads()
+    torch.set_flush_denormal(True)  # processors are slow at numbers below 1e-38
+    keep_freed_memory()
+    if joined:
+        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        with repeatable(chosen):
+            yield World(rank, size, chosen)
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.set_flush_denormal(False)
+        if joined:
+            distributed.destroy_process_group()
