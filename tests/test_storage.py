@@ -26,11 +26,11 @@ SENTENCES = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file would be larger than this system allows",
-    errno.EACCES: "there is no permission to write there",
-    errno.EPERM: "there is no permission to write there",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
     errno.EROFS: "the file system is read-only",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EEXIST: "a file of that name is in the way",
+    errno.ENOTDIR: "a parent of this path is a file, not a folder",
+    errno.EEXIST: "a file with this name already exists",
     errno.EIO: "Input/output error",
 }
 
@@ -198,7 +198,7 @@ def test_a_new_folder_replaces_nothing(tmp_path: Path, name: str) -> None:
             theirs.parent.mkdir(exist_ok=True)
             theirs.write_text("theirs")
 
-    with pytest.raises(StorageError, match=r"there is something at .*new already"):
+    with pytest.raises(StorageError, match=r"new already exists"):
         make()
     assert theirs.read_text() == "theirs"
     assert names_in(tmp_path) == ["new"]
@@ -253,6 +253,6 @@ def test_the_home_is_where_the_system_says(monkeypatch: pytest.MonkeyPatch) -> N
     assert path_in_home("/other/~", "VARIABLE") == Path("/other/~")
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
-    with pytest.raises(StorageError, match="no home folder: set VARIABLE to a folder"):
+    with pytest.raises(StorageError, match=r"no home folder\. Set VARIABLE to a"):
         path_in_home("~/kept", "VARIABLE")
     assert path_in_home("kept", "VARIABLE") == Path("kept")

@@ -75,7 +75,7 @@ def test_gzip_is_unpacked_and_a_bomb_is_not() -> None:
     pieces = [packed[start : start + 100] for start in range(0, len(packed), 100)]
     assert decompressed(pieces, 10_000_000) == b"0" * 10_000_000
     tracemalloc.start()
-    with pytest.raises(ValueError, match="unpacks to more than 1 MiB"):
+    with pytest.raises(ValueError, match="decompresses to more than 1 MiB"):
         decompressed([packed], 1 << 20)
     assert tracemalloc.get_traced_memory()[1] < 1 << 23
     tracemalloc.stop()
@@ -83,7 +83,7 @@ def test_gzip_is_unpacked_and_a_bomb_is_not() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"0" * 100, mtime=0)[:-9]])
 def test_what_is_not_whole_gzip_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"end is missing|not gzip"):
+    with pytest.raises(ValueError, match=r"truncated|not gzip"):
         decompressed([content], 1000)
 
 
@@ -93,9 +93,9 @@ def test_the_members_of_a_gzip_stream_are_joined(size: int) -> None:
     stream = b"\0\0".join(members) + b"\0" * 9
     chunks = [stream[start : start + size] for start in range(0, len(stream), size)]
     assert decompressed(chunks, 7) == gzip.decompress(b"".join(members)) == b"one two"
-    with pytest.raises(ValueError, match="unpacks to more than 6 bytes"):
+    with pytest.raises(ValueError, match="decompresses to more than 6 bytes"):
         decompressed(chunks, 6)
-    with pytest.raises(ValueError, match="end is missing"):
+    with pytest.raises(ValueError, match="truncated"):
         decompressed([b"".join(members)[:-4]], 7)
 
 
@@ -120,7 +120,7 @@ def test_deep_nesting_is_refused(bracket: str) -> None:
 
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '[{"b": {"a": 1, "c": 2, "a": 1}}]'])
 def test_a_key_twice_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="names the key 'a' twice"):
+    with pytest.raises(ValueError, match="the key 'a' occurs twice"):
         parse_json(text)
 
 

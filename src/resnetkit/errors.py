@@ -1,19 +1,19 @@
-"""The exceptions that resnetkit raises for a reason a person can act on.
+"""The exceptions that resnetkit raises for problems that a user can act on.
 
-    ResnetkitError           exit 1   something failed that the user should know about
-    |-- UsageError           exit 2   a command, an architecture or a number that cannot be
-    |   |-- ArchitectureError         no such network, or options that do not fit together
-    |   `-- RecipeError               a malformed recipe, or one that does not fit data or run
-    |-- DataError            exit 3   data that is missing, damaged or not what it claims to be
-    |-- WeightsError         exit 3   weights or a checkpoint that cannot be trusted
-    |-- TransferError        exit 3   files that do not come from elsewhere, or not go there
-    |-- StorageError         exit 1   a folder that cannot be written, a disk that is full
-    |-- OutOfMemory          exit 1   more memory was needed than this machine gives
-    |-- TrainingDiverged     exit 1   a loss or gradient that is no longer a number
+    ResnetkitError           exit 1   the base class
+    |-- UsageError           exit 2   an invalid command, architecture or value
+    |   |-- ArchitectureError         an unknown architecture, or incompatible options
+    |   `-- RecipeError               an invalid recipe, or one that does not fit its data or run
+    |-- DataError            exit 3   data that is missing, corrupt or not what was expected
+    |-- WeightsError         exit 3   weights or a checkpoint that are missing, corrupt or unsafe
+    |-- TransferError        exit 3   a failed download or upload
+    |-- StorageError         exit 1   a folder that is not writable, or a full disk
+    |-- OutOfMemory          exit 1   not enough memory
+    |-- TrainingDiverged     exit 1   a loss or gradient that is no longer finite
     `-- Interrupted          exit 130 or 143, after everything was saved
 
-Each message says what happened, what was expected and how to go on. `assert` is for our own
-invariants.
+A message says what happened, what was expected and what to do next. `assert` is for internal
+invariants only.
 """
 
 import errno
@@ -39,49 +39,49 @@ __all__ = [
 
 
 class ResnetkitError(Exception):
-    """The root of the tree; the command line prints its message and exits with its code."""
+    """Base class of all errors; the command line prints the message and exits with `exit_code`."""
 
     exit_code: ClassVar[int] = 1
 
 
 class UsageError(ResnetkitError):
-    """A request that cannot be carried out as it was written."""
+    """An invalid command, argument or value."""
 
     exit_code = 2
 
 
 class ArchitectureError(UsageError):
-    """An architecture that does not exist or options that do not fit together."""
+    """An unknown architecture, or options that cannot be combined."""
 
 
 class RecipeError(UsageError):
-    """A recipe that is malformed, or that does not fit its data or its run folder."""
+    """A recipe that is invalid, or that does not fit its data or its run folder."""
 
 
 class DataError(ResnetkitError):
-    """Data that is missing, damaged or not what it claims to be."""
+    """Data that is missing, corrupt or not what was expected."""
 
     exit_code = 3
 
 
 class WeightsError(ResnetkitError):
-    """Weights or a checkpoint that are missing, damaged or made for another network."""
+    """Weights or a checkpoint that are missing, corrupt, unsafe or made for another network."""
 
     exit_code = 3
 
 
 class TransferError(ResnetkitError):
-    """Files that cannot be brought from elsewhere or there, or that come as others."""
+    """A download or upload that failed, or a file received that is not the one expected."""
 
     exit_code = 3
 
 
 class StorageError(ResnetkitError):
-    """A folder that cannot be written or a disk that is full."""
+    """A file or folder that cannot be written, or a full disk."""
 
 
 class OutOfMemory(ResnetkitError):
-    """More memory was needed than this machine, its GPU or a limit of the process gives."""
+    """The machine, its GPU or a limit of the process does not provide enough memory."""
 
 
 class TrainingDiverged(ResnetkitError):
@@ -89,52 +89,52 @@ class TrainingDiverged(ResnetkitError):
 
 
 class Interrupted(ResnetkitError):
-    """A signal ended the work after everything was saved.
+    """A signal stopped the process after everything was saved.
 
     Args:
-        message: what was saved and how to go on.
+        message: what was saved and how to resume.
         signal_number: the signal received; the exit code is 128 plus this number.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message, signal_number)  # both, so that it travels between processes
+        super().__init__(message, signal_number)  # both, so that it can be pickled
         self.signal_number = signal_number
 
     def __str__(self) -> str:
         return str(self.args[0])
 
     @property
-    def exit_code(self) -> int:  # type: ignore[override]  # the one code that depends on the cause
+    def exit_code(self) -> int:  # type: ignore[override]  # it depends on the signal
         """Returns 130 for SIGINT and 143 for SIGTERM."""
         return 128 + self.signal_number
 
 
-MEMORY_WORDS = (
+MEMORY_PHRASES = (
     "can't allocate memory",  # torch on a CPU
     "out of memory",  # torch on a GPU
-    "cannot allocate memory",  # the system
+    "cannot allocate memory",  # the operating system
     "unable to allocate",  # NumPy
     "std::bad_alloc",
-    "failed to map segment",  # a library that could not be loaded
-    "can't start new thread",  # whose stack takes memory
+    "failed to map segment",  # a shared library that cannot be loaded
+    "can't start new thread",  # there is no memory for its stack
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error says, in the words of any library, that memory is short."""
+    """Returns whether an error, of whichever library, means that memory ran out."""
     if isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    # joblib's word for a worker that the kernel has ended, as it does when memory is short
+    # joblib raises this for a worker that the kernel has killed, as it does when memory runs out
     if type(error).__name__ == "TerminatedWorkerError":
         return True
-    words = str(error).lower()
+    message = str(error).lower()
     is_technical = isinstance(error, RuntimeError | ImportError | OSError)
-    return is_technical and any(known in words for known in MEMORY_WORDS)
+    return is_technical and any(phrase in message for phrase in MEMORY_PHRASES)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Returns a closing sentence that names the nearest known word, or an empty string."""
-    nearest = get_close_matches(word, list(known), n=1)
-    return f" Did you mean '{nearest[0]}'?" if nearest else ""
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """Returns a sentence that suggests the closest candidate; empty where none is close."""
+    closest = get_close_matches(word, list(candidates), n=1)
+    return f" Did you mean '{closest[0]}'?" if closest else ""

@@ -1,4 +1,4 @@
-"""How an image of any size becomes one of a network's size in evaluation: facts, without pixels."""
+"""How evaluation resizes and crops an image to the input size of a network: the arithmetic."""
 
 import math
 from dataclasses import dataclass
@@ -7,26 +7,26 @@ from typing import Literal, get_args
 __all__ = ["BILINEAR", "FULL", "INTERPOLATIONS", "Interpolation", "Resize"]
 
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
-"""Filters of Pillow, in the order of its numbers."""
+"""Pillow's filters, in the order of their numbers."""
 
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 
 @dataclass(frozen=True)
 class Resize:
-    """How images are resized before their middle is cut out.
+    """How an image is resized before its center crop.
 
     Attributes:
         interpolation: the filter.
-        mode: center keeps the shape of the image and resizes its shorter side; squash resizes both
-            sides, whatever the shape.
-        rounding: of the side that is resized to, where size / crop is no whole number: round as
-            here, floor as in timm and transformers.
-        offset: of the middle that is cut out, where what is left over is odd: round as in
+        mode: center resizes the shorter side and keeps the aspect ratio; squash resizes both sides
+            to the same length.
+        rounding: how size / crop is rounded to a side in pixels: round as in this package, floor as
+            in timm and transformers.
+        offset: how the offset of the center crop is rounded where it is not an integer: round as in
             torchvision and timm, floor as in transformers.
         draft: whether a large JPEG may be decoded at a half, a quarter or an eighth of its size
-            where that suffices, as in training: several times faster, but other libraries decode
-            all of it and see slightly other pixels.
+            where that suffices, as in training: several times faster, but the pixels differ
+            slightly from those of libraries that decode the whole image.
     """
 
     interpolation: Interpolation = "bilinear"
@@ -36,29 +36,29 @@ class Resize:
     draft: bool = True
 
     def margin(self, side: int, size: int) -> int:
-        """Returns what is cut off before the middle of one side, in pixels."""
+        """Returns the offset of the center crop along one side, in pixels."""
         return (side - size) // 2 if self.offset == "floor" else round((side - size) / 2)
 
     def side(self, size: int, crop: float) -> int:
-        """Returns what is resized to, in pixels, before `size` of it are cut out.
+        """Returns the length that a side is resized to before the crop, in pixels.
 
         Args:
-            size: pixels that the network is shown.
-            crop: part of the resized side that these are, such as 0.875 for 224 of 256.
+            size: of the crop, in pixels.
+            crop: fraction of the resized side that the crop covers, such as 0.875 for 224 of 256.
         """
         return math.floor(size / crop) if self.rounding == "floor" else round(size / crop)
 
     def least_side(self, side: int) -> int:
-        """Returns the shorter side that an image must be decoded with; 0 stands for all of it.
+        """Returns the least shorter side that an image is decoded at; 0 means its full size.
 
         Args:
-            side: that is resized to, in pixels.
+            side: length that the shorter side is resized to, in pixels.
         """
         return side if self.draft else 0
 
 
 BILINEAR = Resize()
-"""As the networks trained here are shown images."""
+"""The resizing used by networks trained with this package."""
 
 FULL = Resize(draft=False)
-"""As torchvision's weights of 2015 are shown images."""
+"""The resizing used by torchvision's pretrained weights."""

@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or a kill never leaves a half-written one in place."""
+"""Atomic writes: a crash, a full disk or a kill never leaves a half-written file or folder."""
 
 import errno
 import logging
@@ -31,22 +31,22 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".writing-"
-PUT_TRIES = 100  # each lost to another process that put its folder there first
-QUIET_SECONDS = 0.5  # that a process waits for a lock before it says so
-MAX_WAIT_HOURS = 6  # for another process that holds a lock
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # how file systems say that they know none
+RENAME_ATTEMPTS = 100  # another process may put its folder in place first, each time
+QUIET_SECONDS = 0.5  # spent waiting for a lock before the user is told
+MAX_WAIT_HOURS = 6  # for a lock that another process holds
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 
 
 @contextmanager
 def storage_errors(path: Path, advice: str | Callable[[], str]) -> Iterator[None]:
-    """Turns the operating system's refusals into sentences.
+    """Turns an `OSError` raised in the block into a `StorageError` with a readable message.
 
     Args:
-        path: what is being written.
-        advice: what is safe, and how to go on; called when writing fails if that changes.
+        path: the file or folder that is written.
+        advice: what to do next, and what is safe; a function is called only if writing fails.
 
     Raises:
-        StorageError: when the disk is full, the folder may not be written, or anything else fails.
+        StorageError: when the disk is full, the folder is not writable, or writing fails otherwise.
     """
     try:
         yield
@@ -55,19 +55,19 @@ def storage_errors(path: Path, advice: str | Callable[[], str]) -> Iterator[None
             errno.ENOSPC: "the disk is full",
             errno.EDQUOT: "the disk quota is used up",
             errno.EFBIG: "the file would be larger than this system allows",
-            errno.EACCES: "there is no permission to write there",
-            errno.EPERM: "there is no permission to write there",
+            errno.EACCES: "permission denied",
+            errno.EPERM: "permission denied",
             errno.EROFS: "the file system is read-only",
-            errno.ENOTDIR: "a part of the path is a file, not a folder",
-            errno.EEXIST: "a file of that name is in the way",
+            errno.ENOTDIR: "a parent of this path is a file, not a folder",
+            errno.EEXIST: "a file with this name already exists",
         }
         reason = reasons.get(error.errno or 0, error.strerror or str(error))
-        words = advice if isinstance(advice, str) else advice()
-        raise StorageError(f"cannot write {path}: {reason}. {words}") from error
+        next_step = advice if isinstance(advice, str) else advice()
+        raise StorageError(f"cannot write {path}: {reason}. {next_step}") from error
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Writes a file and waits until it is on the disk."""
+    """Writes a file and flushes it to disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -75,7 +75,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Puts a whole file in place at once: readers see the old one or the new one, never a part."""
+    """Writes a file atomically: readers see the old content or the new, never part of it."""
     if not path.name:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = temporary_for(path)
@@ -89,19 +89,19 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def temporary_for(path: Path) -> Path:
-    """Returns a path next to `path` that no other process writes to at the same time."""
-    beginning = path.name[:50]  # for people; whole names may be as long as names can be
-    return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{beginning}")
+    """Returns a unique temporary path in the folder of `path`."""
+    stem = path.name[:50]  # the whole name may already have the maximum length
+    return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{stem}")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what killed processes had not finished writing; for the only one that writes here."""
+    """Removes the temporary files of killed processes; only one process may use the folder."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         remove(leftover)
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder with all that is in it."""
+    """Removes a file, or a folder with its contents."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -109,67 +109,65 @@ def remove(path: Path) -> None:
 
 
 def as_bytes(content: str | bytes) -> bytes:
-    """Returns text in UTF-8; what of it is no text, as in the name of a file, is escaped."""
+    """Returns text as UTF-8; what cannot be encoded, such as parts of file names, is escaped."""
     return content.encode(errors="backslashreplace") if isinstance(content, str) else content
 
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty temporary folder that becomes `path` at once when the block ends well.
+    """Yields an empty temporary folder that atomically becomes `path` if the block succeeds.
 
-    Of two processes that do this at the same time, the one that ends last wins.
+    If two processes write the same folder at the same time, the last one wins.
     """
-    with placed_folder(path, put_in_place) as temporary:
+    with temporary_folder(path, rename_over) as temporary:
         yield temporary
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty temporary folder that becomes `path` at once when the block ends well.
+    """Yields an empty temporary folder that atomically becomes `path` if the block succeeds.
 
-    Of two processes that do this at the same time, the one that ends first wins.
+    If two processes write the same folder at the same time, the first one wins.
 
     Raises:
-        StorageError: when there is something at `path` by then.
+        StorageError: when `path` exists at the end of the block.
     """
-    with placed_folder(path, put_where_nothing_is) as temporary:
+    with temporary_folder(path, rename_to_new) as temporary:
         yield temporary
 
 
 @contextmanager
-def placed_folder(path: Path, put: Callable[[Path, Path], None]) -> Iterator[Path]:
-    """Yields an empty temporary folder that is put to `path` when the block ends well."""
+def temporary_folder(path: Path, rename: Callable[[Path, Path], None]) -> Iterator[Path]:
+    """Yields an empty temporary folder that is renamed to `path` if the block succeeds."""
     temporary = temporary_for(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
         sync_folder(temporary)
-        put(temporary, path)
+        rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(path.parent)
 
 
-def put_where_nothing_is(temporary: Path, path: Path) -> None:
-    """Renames a folder to `path`, which another process may have made meanwhile.
+def rename_to_new(temporary: Path, path: Path) -> None:
+    """Renames a folder to `path`, which must not exist.
 
     Raises:
-        StorageError: when one has.
+        StorageError: when it does, for example because another process has created it.
     """
     try:
         temporary.rename(path)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        raise StorageError(
-            f"there is something at {path} already: choose another place."
-        ) from error
+        raise StorageError(f"{path} already exists: choose another path.") from error
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Renames a folder to `path`; what is there already is set aside first and then removed."""
-    for _ in range(PUT_TRIES):
+def rename_over(temporary: Path, path: Path) -> None:
+    """Renames a folder to `path`; an existing one is moved aside first and then removed."""
+    for _ in range(RENAME_ATTEMPTS):
         try:
             temporary.rename(path)
             return
@@ -177,7 +175,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         aside = temporary_for(path)
-        with suppress(FileNotFoundError):  # another process may have set it aside
+        with suppress(FileNotFoundError):  # another process may have moved it aside
             path.rename(aside)
         remove(aside)
     temporary.rename(path)
@@ -185,21 +183,21 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def exclusive(lock: Path, *, waiting: str, advice: str) -> Iterator[bool]:
-    """Waits until no other process or thread holds a lock, and holds it.
+    """Acquires a lock, waiting for other processes and threads, and holds it during the block.
 
     Args:
-        lock: a file, made where there is none, and left there.
-        waiting: what to tell the user when another one holds it.
-        advice: how to go on when the file cannot be written.
+        lock: the lock file; it is created if needed and never removed.
+        waiting: what to tell the user while another process holds the lock.
+        advice: what to do next if the file cannot be written.
 
     Yields:
-        Whether the lock is held: not on a file system that knows no locks, where unique temporary
-        names must do.
+        Whether the lock is held: False on a file system without locks, where unique temporary names
+        have to suffice.
 
     Raises:
-        StorageError: when the file cannot be written, or another one holds the lock for hours.
+        StorageError: when the file cannot be written, or another process holds the lock for hours.
     """
-    import filelock  # here, so that commands that lock nothing start without it
+    import filelock  # here, because few commands need it
 
     lock_file = filelock.FileLock(lock)
     held = True
@@ -220,10 +218,10 @@ def exclusive(lock: Path, *, waiting: str, advice: str) -> Iterator[bool]:
 
 
 def acquire(lock_file: "filelock.BaseFileLock", lock: Path, waiting: str) -> None:
-    """Acquires a lock, and tells the user when that takes long.
+    """Acquires a lock, and logs a warning if that takes longer than a moment.
 
     Raises:
-        StorageError: when it takes hours.
+        StorageError: when another process holds it for hours.
     """
     import filelock
 
@@ -236,31 +234,31 @@ def acquire(lock_file: "filelock.BaseFileLock", lock: Path, waiting: str) -> Non
         lock_file.acquire(timeout=MAX_WAIT_HOURS * 3600)
     except filelock.Timeout:
         raise StorageError(
-            f"another process has held {lock} for {MAX_WAIT_HOURS} hours: end it and try again."
+            f"another process has held {lock} for {MAX_WAIT_HOURS} hours: stop it and try again."
         ) from None
 
 
 def path_in_home(path: str, variable: str) -> Path:
-    """Returns a path in which ~ stands for the user's home.
+    """Returns a path with ~ expanded to the user's home folder.
 
     Args:
-        path: which may begin with ~.
-        variable: of the environment, by which a user without a home names another folder.
+        path: a path that may begin with ~.
+        variable: the environment variable that sets another folder, for the error message.
 
     Raises:
-        StorageError: when it begins with ~, and this user has no home.
+        StorageError: when the path begins with ~ and this user has no home folder.
     """
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         raise StorageError(
-            f"the folder {path} is not known, since this user has no home folder: set {variable} to"
-            " a folder that can be written."
+            f"{path} cannot be resolved: this user has no home folder. Set {variable} to a writable"
+            " folder."
         )
     return Path(expanded)
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk."""
+    """Flushes the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""YAML, of which nothing is read otherwise than it is written.
+"""A strict YAML reader: scalars as in YAML 1.2, no duplicate keys, no aliases.
 
-PyYAML reads YAML 1.1, in which 012 is ten, 1:30 is ninety, `no` is false and of a key that occurs
-twice only the last value counts.
+PyYAML implements YAML 1.1, where 012 is ten, 1:30 is ninety, `no` is false, and a key that occurs
+twice silently keeps only its last value.
 """
 
 import re
@@ -16,18 +16,18 @@ from resnetkit.untrusted import MAX_DEPTH, MAX_DIGITS, read_bounded
 __all__ = ["YAML_ERRORS", "parse_yaml", "read_yaml"]
 
 YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
-"""What PyYAML raises for a text that is none: its own, and what its constructors let through."""
+"""What PyYAML raises for invalid YAML: its own errors, and those of its constructors."""
 
 LARGEST_RECIPE = 2**20  # bytes
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """Reads YAML without aliases, duplicate keys and numbers that are not what they look like."""
+    """Loads YAML and refuses aliases, duplicate keys and ambiguous numbers."""
 
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Refuses aliases, with which a small file can spell a huge value, and deep nesting."""
+        """Refuses deep nesting, and aliases, with which a small file can expand to a huge value."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(None, None, "a recipe has no aliases (*name)", mark)
@@ -40,35 +40,36 @@ class RecipeLoader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuses a key that occurs twice, of whose values one would be lost."""
-        known: dict[Any, yaml.Node] = {}
+        """Refuses a key that occurs twice, since one of its values would be lost."""
+        first: dict[Any, yaml.Node] = {}
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in known:
-                line = known[key].start_mark.line + 1
+            if isinstance(key, Hashable) and key in first:
+                line = first[key].start_mark.line + 1
                 raise yaml.MarkedYAMLError(
                     None,
                     None,
-                    f"the key '{key}' occurs twice, first in line {line}: merge them",
+                    f"the key '{key}' occurs twice, first in line {line}: keep one of them",
                     key_node.start_mark,
                 )
             if isinstance(key, Hashable):
-                known[key] = key_node
+                first[key] = key_node
         return super().construct_mapping(node, deep=deep)
 
 
 def whole_number(loader: RecipeLoader, node: yaml.ScalarNode) -> int:
-    """Returns a whole number in decimal digits.
+    """Parses a decimal integer.
 
     Raises:
-        yaml.MarkedYAMLError: for one that begins with a zero, which YAML 1.1 reads as octal.
+        yaml.MarkedYAMLError: when it begins with a zero, which YAML 1.1 reads as octal, or has too
+            many digits.
     """
     digits = node.value.lstrip("+-")
     if len(digits) > 1 and digits.startswith("0"):
         raise yaml.MarkedYAMLError(
             None,
             None,
-            f"{node.value} begins with a zero, which some read as octal: write it without",
+            f"{node.value} begins with a zero, as octal numbers do: remove the zero",
             node.start_mark,
         )
     if len(digits) > MAX_DIGITS:
@@ -96,19 +97,19 @@ for tag, pattern, first in (
 
 
 def parse_yaml(text: str) -> Any:
-    """Parses a text as YAML 1.2 writes numbers, words and truth values.
+    """Parses YAML with the scalars of YAML 1.2.
 
     Raises:
-        YAML_ERRORS: when it is none, names a key twice or holds an alias.
+        YAML_ERRORS: when it is not YAML, or contains a duplicate key or an alias.
     """
-    return yaml.load(text, RecipeLoader)  # it is a SafeLoader
+    return yaml.load(text, RecipeLoader)  # a subclass of SafeLoader
 
 
 def read_yaml(path: Path) -> Any:
     """Reads a YAML file.
 
     Raises:
-        OSError: when it cannot be read or is larger than a recipe can be.
-        YAML_ERRORS: as `parse_yaml`; UnicodeDecodeError is one of them.
+        OSError: when it cannot be read or is larger than any recipe.
+        YAML_ERRORS: as for `parse_yaml`; UnicodeDecodeError is one of them.
     """
     return parse_yaml(read_bounded(path, LARGEST_RECIPE).decode("utf-8-sig"))

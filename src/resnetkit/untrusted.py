@@ -1,4 +1,4 @@
-"""What comes from outside, bounded before it is believed: files, JSON and text for a terminal."""
+"""Untrusted input: files, gzip streams, JSON and text, read with limits."""
 
 import errno
 import json
@@ -31,43 +31,43 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 1 << 20
-GZIP_BYTE = b"\x1f"  # with which every member of a gzip stream begins
-MAX_DIGITS = 400  # of a whole number: more than the largest float has
-MAX_DEPTH = 100  # brackets within brackets in JSON; Python's parser gives up at about 1,000
+GZIP_BYTE = b"\x1f"  # the first byte of every member of a gzip stream
+MAX_DIGITS = 400  # of an integer: more than the largest float has
+MAX_DEPTH = 100  # nested brackets in JSON; Python's parser fails at about 1,000
 
-BEGINNING_BYTES = 1024  # of a file, enough to recognize what it is
-# What people have in place of a file when a download went wrong, by how it begins. The atomic group
-# keeps a row of comments from being tried in every way.
+BEGINNING_BYTES = 1024  # of a file, enough to recognize its type
+# What a file really is after a failed download, by its first bytes. The atomic group avoids
+# exponential backtracking over a sequence of comments.
 MISTAKES = {
     rb"version https://(git-lfs|hawser)\.github\.com/spec/": (
-        "it is a Git LFS pointer, not the file itself: run 'git lfs pull' where it came from"
+        "it is a Git LFS pointer, not the file itself: run 'git lfs pull' in its repository"
     ),
     rb"((\.\./)*\.git)?/annex/objects/": (
-        "it is a git-annex pointer, not the file itself: run 'git annex get' where it came from"
+        "it is a git-annex pointer, not the file itself: run 'git annex get' in its repository"
     ),
     rb"(?>(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*)<(!doctype\s+html|html|head|body|title|script)\b": (
-        "it is an HTML page, such as a login or an error page, not the file itself: download it"
-        " again and look at the address"
+        "it is an HTML page, such as a login or an error page, not the file itself: check the"
+        " address and download it again"
     ),
     rb"(<\?xml[^>]*>\s*)?<Error>": (
-        "it is a server's error message, not the file itself: download it again and look at the"
-        " address"
+        "it is a server's error message, not the file itself: check the address and download it"
+        " again"
     ),
     rb"\x00\x05\x16[\x00\x07]": (
-        "it holds only what macOS keeps beside a file (its name begins with '._'), not the file"
-        " itself"
+        "it holds only the metadata that macOS stores next to a file (its name begins with '._'),"
+        " not the file itself"
     ),
 }
 
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:
-    """Opens a regular file for reading; a pipe, a device or a socket is refused without waiting.
+    """Opens a regular file for reading; pipes, devices and sockets are refused without blocking.
 
     Raises:
-        OSError: when there is none, it may not be read, or it is no regular file.
+        OSError: when it does not exist, may not be read, or is not a regular file.
     """
-    # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
+    # Without O_NONBLOCK, opening a pipe blocks until something writes to it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode
@@ -79,16 +79,16 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """Returns the content of a regular file, for which no more memory is asked than it has bytes.
+    """Returns the content of a regular file without allocating more memory than its size.
 
     Raises:
-        OSError: as `open_regular`, or with EFBIG when the file is larger than `max_bytes`.
+        OSError: as for `open_regular`, or with EFBIG when the file is larger than `max_bytes`.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise too_large(path, max_bytes)
-        # A file that grows while it is read, and those of /proc that claim no size, are read too.
+        # Files that grow while they are read, and those of /proc, which report no size.
         content = file.read(min(size, max_bytes) + 1)
         while len(content) <= max_bytes and (more := file.read(CHUNK_BYTES)):
             content += more
@@ -98,40 +98,40 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
 
 
 def too_large(path: Path, max_bytes: int) -> OSError:
-    """Returns the error for a file of more bytes than are read."""
+    """Returns the error for a file that is larger than the limit."""
     return OSError(errno.EFBIG, f"it is larger than {megabytes(max_bytes)}", str(path))
 
 
 def decompressed(chunks: Iterable[bytes], max_bytes: int) -> bytes:
-    """Returns what a gzip stream unpacks to, in pieces, so that a bomb is stopped at its limit.
+    """Decompresses a gzip stream, stopping at a limit.
 
     Args:
-        chunks: of the compressed bytes, in order.
-        max_bytes: that may come out.
+        chunks: the compressed bytes, in order.
+        max_bytes: the largest decompressed size.
 
     Raises:
-        ValueError: when it is not whole, not gzip, or unpacks to more.
+        ValueError: when the stream is truncated, is not gzip, or decompresses to more.
     """
     return b"".join(decompressed_pieces(chunks, max_bytes))
 
 
 def decompressed_pieces(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    """Yields what a gzip stream unpacks to, a megabyte at most at a time.
+    """Decompresses a gzip stream, yielding at most a megabyte at a time.
 
-    Its members are joined, as gunzip does; other bytes behind them are left alone.
+    Members are concatenated, as gunzip does; other trailing bytes are ignored.
 
     Args:
         chunks: as for `decompressed`.
-        max_bytes: likewise.
+        max_bytes: as for `decompressed`.
 
     Raises:
-        ValueError: likewise.
+        ValueError: as for `decompressed`.
     """
     count, unpacker = 0, zlib.decompressobj(wbits=31)
     try:
         for chunk in chunks:
             while chunk:
-                if unpacker.eof:  # of one member; others may follow, as after zeros of padding
+                if unpacker.eof:  # another member may follow, after padding with zeros
                     chunk = chunk.lstrip(b"\0")
                     if not chunk.startswith(GZIP_BYTE):
                         break
@@ -139,27 +139,25 @@ def decompressed_pieces(chunks: Iterable[bytes], max_bytes: int) -> Iterator[byt
                 piece = unpacker.decompress(chunk, min(CHUNK_BYTES, max_bytes + 1 - count))
                 count += len(piece)
                 if count > max_bytes:
-                    raise ValueError(f"it unpacks to more than {megabytes(max_bytes)}")
+                    raise ValueError(f"it decompresses to more than {megabytes(max_bytes)}")
                 if piece:
                     yield piece
                 chunk = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
     except zlib.error as error:
-        raise ValueError("it is not gzip, or damaged") from error
+        raise ValueError("it is not gzip, or it is corrupt") from error
     if not unpacker.eof:
-        raise ValueError("its end is missing")
+        raise ValueError("it is truncated")
 
 
 def recognized_mistake(beginning: bytes) -> str | None:
-    """Returns what a file is that is not what it should be, where that is a common mistake.
-
-    To be asked of a file that cannot be read as what its name says.
+    """Recognizes common mistakes by the first bytes of a file that cannot be read.
 
     Args:
-        beginning: of the file; of more than a kilobyte, the first is looked at.
+        beginning: of the file; only the first kilobyte is used.
 
     Returns:
-        Words such as "it is a Git LFS pointer, not the file itself: run 'git lfs pull' ..." without
-        a full stop; None where nothing is recognized.
+        What the file is and what to do, such as "it is a Git LFS pointer, not the file itself: run
+        'git lfs pull' ...", without a full stop; None if nothing is recognized.
     """
     content = beginning[:BEGINNING_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip()
     for pattern, words in MISTAKES.items():
@@ -169,21 +167,22 @@ def recognized_mistake(beginning: bytes) -> str | None:
 
 
 def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
-    """Parses JSON that came from elsewhere.
+    """Parses untrusted JSON.
 
     Args:
-        content: as bytes, in UTF-8.
-        finite: whether NaN, Infinity and numbers too large for a float are refused, as JSON does.
+        content: text, or bytes in UTF-8.
+        finite: whether to refuse NaN, Infinity and numbers too large for a float, as the JSON
+            standard does.
 
     Raises:
-        ValueError: when it is not JSON in UTF-8, names a key twice, is nested too deeply, or holds
+        ValueError: when it is not JSON in UTF-8, has duplicate keys, is nested too deeply, or holds
             a number that is not finite or has too many digits.
     """
     text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
     check_depth(text)
     return json.loads(
         text,
-        object_pairs_hook=distinct,
+        object_pairs_hook=object_of_pairs,
         parse_int=whole_number,
         parse_float=finite_number if finite else float,
         parse_constant=finite_number if finite else float,
@@ -191,10 +190,10 @@ def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
 
 
 def whole_number(digits: str) -> int:
-    """Returns a whole number that came from elsewhere.
+    """Parses an untrusted integer.
 
     Raises:
-        ValueError: when it has absurdly many digits.
+        ValueError: when it has too many digits.
     """
     if len(digits) > MAX_DIGITS:
         raise ValueError(f"it holds a number of {len(digits):,} digits")
@@ -202,7 +201,7 @@ def whole_number(digits: str) -> int:
 
 
 def finite_number(text: str) -> float:
-    """Returns a number that came from elsewhere.
+    """Parses an untrusted number.
 
     Raises:
         ValueError: when it is not finite, or too large for a float.
@@ -214,7 +213,7 @@ def finite_number(text: str) -> float:
 
 
 def check_depth(text: str) -> None:
-    """Raises ValueError for brackets within brackets beyond `MAX_DEPTH`."""
+    """Raises ValueError when brackets are nested deeper than `MAX_DEPTH`."""
     depth, in_string = 0, False
     characters = iter(text) if text.count("[") + text.count("{") > MAX_DEPTH else iter(())
     for character in characters:
@@ -233,26 +232,26 @@ def check_depth(text: str) -> None:
             depth -= 1
 
 
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns the pairs of a JSON object as a dict.
+def object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the keys and values of a JSON object as a dict.
 
     Raises:
-        ValueError: when a key occurs twice, of which one value would be lost.
+        ValueError: when a key occurs twice, since one of its values would be lost.
     """
     values = dict(pairs)
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         duplicate = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"it names the key {duplicate!r} twice")
+        raise ValueError(f"the key {duplicate!r} occurs twice")
     return values
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Returns text that cannot move a terminal's cursor, change its colors or break a line.
+    r"""Escapes characters that move a terminal's cursor, change its colors or break a line.
 
     Args:
-        text: which may come from a file, a file's name or a network.
-        keep: characters that stay as they are, such as "\n" in a message of several lines.
+        text: untrusted, such as the name of a file.
+        keep: characters that are not escaped, such as "\n" in a message of several lines.
     """
     return "".join(
         character if character in keep or is_harmless(character) else escaped(character)
@@ -260,61 +259,61 @@ def printable(text: str, *, keep: str = "") -> str:
     )
 
 
-# Zero-width joiners, of which emoji and some scripts make one sign of several.
+# Zero-width joiners, with which emoji and some scripts combine several characters into one.
 JOINERS = "\u200c\u200d"
 
 
 def is_harmless(character: str) -> bool:
-    """Returns whether a terminal shows a character and does nothing else.
+    """Returns whether a terminal only displays a character.
 
-    So it does with spaces that are not the plain one, which systems put into names of files.
+    Spaces other than the ASCII one count: some systems use them in file names.
     """
     is_space = unicodedata.category(character) == "Zs"
     return character.isprintable() or is_space or character in JOINERS
 
 
 def escaped(character: str) -> str:
-    """Returns a character as Python writes it in ASCII."""
+    """Returns a character as a Python escape sequence."""
     return character.encode("unicode_escape").decode()
 
 
-# What XML 1.0 does not allow, the controls that browsers interpret (C1), and those that change the
-# direction of the text around them.
+# What XML 1.0 does not allow, C1 control characters, which browsers interpret, and characters that
+# change the direction of the surrounding text.
 NOT_IN_MARKUP = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
 
 
 def markup_text(text: str) -> str:
-    """Returns HTML or SVG with the characters escaped that no such document may hold.
+    """Escapes characters that HTML and SVG documents may not contain.
 
-    A control character in a name makes the whole of an SVG file unreadable.
+    A single control character makes a whole SVG file unreadable.
 
     Args:
-        text: of a document or of a part of it; markup in it stays.
+        text: a document or a part of one; its markup is not changed.
     """
     return NOT_IN_MARKUP.sub(lambda match: escaped(match[0]), with_utf8(text))
 
 
 def name_as_text(name: str) -> str:
-    """Returns the name of a file as the text that its bytes are in UTF-8, in every locale.
+    """Returns the name of a file, decoded as UTF-8 in every locale.
 
-    Python decodes names by the locale: in one of ASCII, two surrogates stand for the e with an
-    accent. Bytes that are not UTF-8 stay surrogates.
+    Python decodes file names by the locale: in an ASCII locale, an accented letter becomes two
+    surrogates. Bytes that are not valid UTF-8 remain surrogates.
     """
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def path_from_text(text: str) -> str:
-    """Returns the path that a text in UTF-8 names, as Python opens it: undoes `name_as_text`."""
+    """Returns the path that Python opens for a name in UTF-8: the inverse of `name_as_text`."""
     try:
         return os.fsdecode(text.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:  # a surrogate that stands for no byte, which no path has
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, which no path contains
         return text
 
 
 def with_utf8(text: str) -> str:
-    """Returns text in which surrogates that stand for the bytes of UTF-8 are the characters."""
+    """Replaces surrogates that stand for the bytes of UTF-8 by the characters they encode."""
     if text.isascii():
         return text
     try:
@@ -324,5 +323,5 @@ def with_utf8(text: str) -> str:
 
 
 def megabytes(count: int) -> str:
-    """Returns a number of bytes for people."""
+    """Formats a number of bytes for messages."""
     return f"{count / 2**20:,.0f} MiB" if count >= 2**20 else f"{count:,} bytes"

@@ -79,6 +79,6 @@ def test_two_at_once_write_what_one_writes(place: Path, command: str) -> None:
     answers = [ended(process) for process in [begun(place, command, together) for _ in range(2)]]
     refused = [output for code, output in answers if code]
     assert len(refused) <= (command == "convert")  # which replaces nothing
-    assert all("there is something at convert-2 already" in output for output in refused)
+    assert all("convert-2 already exists" in output for output in refused)
     assert results(place, together) == expected
     assert not list(place.rglob(".writing-*"))

@@ -259,7 +259,7 @@ def test_a_path_below_a_file_cannot_be_written(
     assert (answer.code, answer.out) == (1, "")
     *_, last = answer.err.splitlines()
     assert last.startswith("resnet: cannot write file/below")
-    assert "a part of the path is a file, not a folder." in last
+    assert "a parent of this path is a file, not a folder." in last
     assert "--out" in last
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -270,7 +270,7 @@ def test_a_file_in_the_way_is_not_replaced(
     (tmp_path / "file").write_text("mine")
     answer = resnet("train", *few_steps, "--out", "file")
     assert answer.code == 1
-    assert "cannot write file: a file of that name is in the way" in answer.err
+    assert "cannot write file: a file with this name already exists" in answer.err
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "something in the way": (
         ["convert", "FILE", "--variant", "v1", "--to", "transformers", "--out", "FILE"],
         1,
-        "choose another place",
+        "choose another path",
     ),
     "no place": (["convert", "FILE", "--to", "timm"], 2, "--out"),
 }

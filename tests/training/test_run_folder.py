@@ -146,8 +146,8 @@ def test_a_folder_whose_process_was_killed_before_the_recipe_was_written_can_be_
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("file", "a file of that name is in the way"),
-        ("file/run", "a part of the path is a file, not a folder"),
+        ("file", "a file with this name already exists"),
+        ("file/run", "a parent of this path is a file, not a folder"),
     ],
 )
 def test_a_file_in_the_way_is_named(tmp_path: Path, few: Recipes, path: str, words: str) -> None:
@@ -394,7 +394,7 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, few: Recipes) -> N
         try:
             (tmp_path / "probe").touch()
         except PermissionError:
-            with pytest.raises(StorageError, match="there is no permission to write there"):
+            with pytest.raises(StorageError, match="permission denied"):
                 train(few(), tmp_path / "run")
         else:
             pytest.skip("this user may write everywhere")

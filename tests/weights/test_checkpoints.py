@@ -483,7 +483,7 @@ def test_a_header_that_names_a_fact_twice_is_refused(state: State, tmp_path: Pat
     header += b" " * (-len(header) % 8)
     whole = len(header).to_bytes(8, "little") + header + content[8 + length :]
     (tmp_path / "net.safetensors").write_bytes(whole)
-    with pytest.raises(WeightsError, match="in its header, it names the key 'x' twice"):
+    with pytest.raises(WeightsError, match="in its header, the key 'x' occurs twice"):
         load_network(tmp_path / "net.safetensors")
 
 

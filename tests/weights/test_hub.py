@@ -373,7 +373,7 @@ def test_nothing_is_asked_offline(
 
 def test_nothing_is_replaced(hub: type[Hub], tmp_path: Path) -> None:
     (tmp_path / "pulled").mkdir()
-    with pytest.raises(StorageError, match="there is something at"):
+    with pytest.raises(StorageError, match="already exists: choose another path"):
         pull("me/few", tmp_path / "pulled")
     assert hub.asked == []
 

@@ -82,7 +82,7 @@ def test_what_cannot_be_saved_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not come from from_pretrained"):
         resnetkit.save_pretrained(resnetkit.create_model("resnet20"), tmp_path / "mine")
     model = resnetkit.from_pretrained(folder)
-    with pytest.raises(StorageError, match="there is something at"):
+    with pytest.raises(StorageError, match="already exists: choose another path"):
         resnetkit.save_pretrained(model, folder)
     model.fc = torch.nn.Linear(64, 5)
     with pytest.raises(WeightsError, match=r"'fc.weight' has the shape \(5, 64\), expected"):

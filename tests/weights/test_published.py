@@ -400,9 +400,9 @@ def test_without_a_home_nothing_is_here_and_the_variable_is_named(
         monkeypatch.delenv(unset, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
     assert module.published()[name].place is None
-    with pytest.raises(WeightsError, match=f"are not here: .* no home folder: set {variable} to"):
+    with pytest.raises(WeightsError, match=rf"are not here: .* no home folder\. Set {variable} to"):
         load_network(name)
-    with pytest.raises(StorageError, match=f"no home folder: set {variable} to"):
+    with pytest.raises(StorageError, match=rf"no home folder\. Set {variable} to"):
         fetch_weights(name)
     assert hub.asked == []
 

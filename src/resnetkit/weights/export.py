@@ -57,7 +57,7 @@ def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedN
             + did_you_mean(format, FORMATS)
         )
     if path.exists() or path.is_symlink():
-        raise StorageError(f"there is something at {path} already: choose another place.")
+        raise StorageError(f"{path} already exists: choose another path.")
     check_head(network)
     if format in CONVENTIONS:
         check_held(network, format)

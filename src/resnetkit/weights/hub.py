@@ -121,7 +121,7 @@ def pull(repository: str, out: Path) -> Path:
     """
     check_repository(repository)
     if out.exists() or out.is_symlink():
-        raise StorageError(f"there is something at {out} already: choose another place with --out.")
+        raise StorageError(f"{out} already exists: choose another path with --out.")
     cache = hub_cache()
     with hub(repository) as (library, api):
         about = api.model_info(repository, files_metadata=True)

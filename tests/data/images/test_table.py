@@ -125,7 +125,7 @@ def test_the_line_of_an_open_quote_is_that_where_it_opens(write: Callable[..., P
 REFUSED_LINES = {
     "a key twice": (
         '{"path": "photos/cat/1.jpg", "label": "cat", "label": "dog"}',
-        "line 1: it names the key 'label' twice",
+        "line 1: the key 'label' occurs twice",
     ),
     "a key twice but for case": (
         '{"path": "photos/cat/1.jpg", "label": "cat", "Label": "dog"}',

@@ -94,7 +94,7 @@ class ByteStream:
             if not self.rest:
                 self.rest = memoryview(next(self.pieces, b""))
             if not self.rest:
-                raise ValueError("its end is missing")
+                raise ValueError("it is truncated")
             part, self.rest = self.rest[:count], self.rest[count:]
             count -= len(part)
             yield part

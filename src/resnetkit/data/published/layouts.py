@@ -211,9 +211,7 @@ def read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Pixels:
     if not content.startswith(header):
         raise ValueError(f"{name} is not an IDX file of bytes of the shape {shape}")
     if len(content) < size:
-        raise ValueError(
-            f"{name} has {len(content):,} bytes, expected {size:,}: its end is missing"
-        )
+        raise ValueError(f"{name} has {len(content):,} bytes, expected {size:,}: it is truncated")
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
