@@ -35,7 +35,8 @@ def functions(tree: ast.Module) -> Iterator[Function]:
 def parameters(function: Function) -> list[ast.arg]:
     arguments = function.args
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    return [argument for argument in every if argument.arg not in ("self", "cls")]
+    # ctx is the self of the functions of autograd.
+    return [argument for argument in every if argument.arg not in ("self", "cls", "ctx")]
 
 
 def lines_of_code(function: Function) -> int:

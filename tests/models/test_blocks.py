@@ -13,6 +13,7 @@ from torch.nn.functional import conv2d, relu
 
 from resnetkit.models.blocks import (
     BasicBlock,
+    BlockOptions,
     Bottleneck,
     PadShortcut,
     PreactivationBasicBlock,
@@ -131,7 +132,7 @@ def every_shape(test: Callable[..., None]) -> Callable[..., None]:
 def test_basic_block_is_its_equation(
     inputs: int, outputs: int, stride: int, shortcut: Shortcut
 ) -> None:
-    block = randomized(BasicBlock(inputs, outputs, stride, shortcut=shortcut))
+    block = randomized(BasicBlock(inputs, outputs, stride, BlockOptions(shortcut=shortcut)))
     reference, x = Reference(block), random_tensor(2, inputs, 7, 7)
     expected = relu(
         reference.basic(x, stride) + reference.post_shortcut(x, outputs, stride, shortcut)
@@ -144,9 +145,8 @@ def test_basic_block_is_its_equation(
 def test_bottleneck_is_its_equation(
     inputs: int, outputs: int, stride: int, shortcut: Shortcut, stride_in: StrideIn
 ) -> None:
-    block = randomized(
-        Bottleneck(inputs, outputs // 4, stride, shortcut=shortcut, stride_in=stride_in)
-    )
+    options = BlockOptions(shortcut=shortcut, stride_in=stride_in)
+    block = randomized(Bottleneck(inputs, outputs // 4, stride, options))
     reference, x = Reference(block), random_tensor(2, inputs, 7, 7)
     residual = reference.bottleneck(x, stride, stride_in)
     expected = relu(residual + reference.post_shortcut(x, outputs, stride, shortcut))
@@ -157,7 +157,9 @@ def test_bottleneck_is_its_equation(
 def test_preactivated_basic_block_is_its_equation(
     inputs: int, outputs: int, stride: int, shortcut: Shortcut
 ) -> None:
-    block = randomized(PreactivationBasicBlock(inputs, outputs, stride, shortcut=shortcut))
+    block = randomized(
+        PreactivationBasicBlock(inputs, outputs, stride, BlockOptions(shortcut=shortcut))
+    )
     reference, x = Reference(block), random_tensor(2, inputs, 7, 7)
     activated = relu(reference.norm("bn1", x))
     residual = reference.preactivated_basic(activated, stride)
@@ -170,11 +172,8 @@ def test_preactivated_basic_block_is_its_equation(
 def test_preactivated_bottleneck_is_its_equation(
     inputs: int, outputs: int, stride: int, shortcut: Shortcut, stride_in: StrideIn
 ) -> None:
-    block = randomized(
-        PreactivationBottleneck(
-            inputs, outputs // 4, stride, shortcut=shortcut, stride_in=stride_in
-        )
-    )
+    options = BlockOptions(shortcut=shortcut, stride_in=stride_in)
+    block = randomized(PreactivationBottleneck(inputs, outputs // 4, stride, options))
     reference, x = Reference(block), random_tensor(2, inputs, 7, 7)
     activated = relu(reference.norm("bn1", x))
     residual = reference.preactivated_bottleneck(activated, stride, stride_in)
@@ -186,7 +185,7 @@ def test_preactivated_bottleneck_is_its_equation(
 def test_without_normalization_a_basic_block_is_two_convolutions_with_biases(
     block_type: type[BasicBlock] | type[PreactivationBasicBlock],
 ) -> None:
-    block = randomized(block_type(16, 16, norm="none"))
+    block = randomized(block_type(16, 16, options=BlockOptions(norm="none")))
     conv, x = Reference(block).conv, random_tensor(2, 16, 5, 5)
     before, after = (relu, nn.Identity()) if block_type in BLOCKS[2:] else (nn.Identity(), relu)
     residual = conv("conv2", relu(conv("conv1", before(x), padding=1)), padding=1)
@@ -195,7 +194,7 @@ def test_without_normalization_a_basic_block_is_two_convolutions_with_biases(
 
 def test_groups_and_base_width_split_the_3x3_convolution() -> None:
     """ResNeXt: each of 4 groups reads and writes only its own 8 = 16 * 32 / 64 channels."""
-    block = randomized(Bottleneck(64, 16, groups=4, base_width=32))
+    block = randomized(Bottleneck(64, 16, options=BlockOptions(groups=4, base_width=32)))
     reference, x = Reference(block), random_tensor(2, 64, 5, 5)
     inner = relu(reference.norm("bn1", reference.conv("conv1", x)))
     kernels = reference.weights["conv2.weight"].chunk(4)
@@ -209,7 +208,8 @@ def test_groups_and_base_width_split_the_3x3_convolution() -> None:
 
 @pytest.mark.parametrize("block_type", BLOCKS)
 def test_dilation_spreads_the_3x3_convolutions_and_keeps_the_size(block_type: Any) -> None:
-    block = randomized(block_type(64, 64 // block_type.expansion, dilation=2, norm="none"))
+    width, options = 64 // block_type.expansion, BlockOptions(norm="none")
+    block = randomized(block_type(64, width, options=options, dilation=2))
     x = random_tensor(1, 64, 9, 9).requires_grad_()
     (gradient,) = torch.autograd.grad(block(x)[0, :, 4, 4].sum(), x)
     rows = gradient.abs().sum((0, 1, 3)).nonzero().flatten().tolist()
@@ -249,8 +249,8 @@ def test_the_two_paddings_put_the_zeros_in_different_places() -> None:
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("block_type", BLOCKS)
 def test_option_a_adds_no_weights_to_the_plain_block(block_type: Any, padding: ZeroPadding) -> None:
-    plain = block_type(16, 32, 2, shortcut="none")
-    padded = block_type(16, 32, 2, shortcut="A", padding=padding)
+    plain = block_type(16, 32, 2, BlockOptions(shortcut="none"))
+    padded = block_type(16, 32, 2, BlockOptions(shortcut="A", padding=padding))
     assert isinstance(padded.downsample, PadShortcut)
     padded.load_state_dict(plain.state_dict(), strict=True)
     plain.load_state_dict(padded.state_dict(), strict=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from resnetkit.data.augment.crop_and_flip import (
     Augmentation,
@@ -185,8 +186,7 @@ class DeviceLoader:
             return images, labels
         return mixed(
             images,
-            labels,
-            self.num_classes,
+            functional.one_hot(labels, self.num_classes).to(images.dtype),
             mixup=shown.mixup,
             cutmix=shown.cutmix,
             seed=self.seed,

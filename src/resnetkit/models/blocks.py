@@ -1,4 +1,4 @@
-"""The parts a residual network is made of: shortcuts, and blocks in both orders of activation.
+"""The building blocks of residual networks: shortcuts, and blocks in both orders of activation.
 
 Attribute names (`conv1`, `bn1`, `downsample`, ...) are torchvision's, so that a state_dict of
 either library loads strictly into the other. Every activation is a module of its own and none
@@ -6,14 +6,18 @@ works in place, so that a hook sees exactly what each layer produced.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from resnetkit.errors import ArchitectureError
+
 __all__ = [
     "BasicBlock",
     "Block",
+    "BlockOptions",
     "Bottleneck",
     "Norm",
     "PadShortcut",
@@ -23,7 +27,8 @@ __all__ = [
     "Shortcut",
     "StrideIn",
     "ZeroPadding",
-    "convolution",
+    "conv1x1",
+    "conv3x3",
     "make_shortcut",
     "normalization",
 ]
@@ -33,34 +38,78 @@ Shortcut = Literal["none", "A", "B", "C"]
 shape changes; C projects everywhere."""
 
 ZeroPadding = Literal["append", "split"]
-"""Where option A puts its zero channels: all behind the input's, or half on either side."""
+"""Where option A puts its zero channels: all after those of the input, or half on either side."""
 
 StrideIn = Literal["1x1", "3x3"]
 """Which convolution of a bottleneck strides: the first 1x1 (the paper, "v1") or the 3x3
 (torchvision, "v1.5")."""
 
 Norm = Literal["batch", "none"]
-"""Batch normalization after each convolution, or none; without it the convolutions have biases."""
+"""Batch normalization after each convolution, or none; without it the convolutions have biases
+("Biases are in the BN layers that follow": KaimingHe/deep-residual-networks issue 10)."""
 
 
-def convolution(
+@dataclass(frozen=True, kw_only=True)
+class BlockOptions:
+    """Options that all blocks of a network share.
+
+    Attributes:
+        shortcut: see `Shortcut`.
+        padding: of option A; see `ZeroPadding`.
+        norm: see `Norm`.
+        stride_in: of bottlenecks; see `StrideIn`.
+        groups: of the 3x3 convolution of bottlenecks (ResNeXt: Xie et al. 2017).
+        base_width: of bottlenecks, channels of the 3x3 convolution for each 64 of the width and
+            each group (Wide ResNet: 128).
+    """
+
+    shortcut: Shortcut = "B"
+    padding: ZeroPadding = "append"
+    norm: Norm = "batch"
+    stride_in: StrideIn = "3x3"
+    groups: int = 1
+    base_width: int = 64
+
+    def check_basic(self) -> None:
+        """Raises ArchitectureError when options are set that basic blocks do not have."""
+        if (self.groups, self.base_width) != (1, 64):
+            raise ArchitectureError(
+                "groups and base_width belong to bottleneck blocks: this network has basic ones."
+            )
+
+    def inner_width(self, width: int) -> int:
+        """Returns the channels inside a bottleneck of a certain width."""
+        return width * self.base_width // 64 * self.groups
+
+    def strides(self, stride: int) -> tuple[int, int]:
+        """Returns the strides of the first 1x1 and of the 3x3 convolution of a bottleneck."""
+        return (stride, 1) if self.stride_in == "1x1" else (1, stride)
+
+
+DEFAULT_OPTIONS = BlockOptions()
+
+
+def conv1x1(inputs: int, outputs: int, *, stride: int = 1, norm: Norm = "batch") -> nn.Conv2d:
+    """Returns a 1x1 convolution."""
+    return nn.Conv2d(inputs, outputs, 1, stride=stride, bias=norm == "none")
+
+
+def conv3x3(
     inputs: int,
     outputs: int,
-    kernel: int,
     *,
     stride: int = 1,
     dilation: int = 1,
     groups: int = 1,
     norm: Norm = "batch",
 ) -> nn.Conv2d:
-    """Returns a convolution that keeps the image size at stride 1."""
-    # "Biases are in the BN layers that follow": He, KaimingHe/deep-residual-networks issue 10.
+    """Returns a 3x3 convolution that keeps the image size at stride 1."""
     return nn.Conv2d(
         inputs,
         outputs,
-        kernel,
+        3,
         stride=stride,
-        padding=dilation * (kernel - 1) // 2,
+        padding=dilation,
         dilation=dilation,
         groups=groups,
         bias=norm == "none",
@@ -96,26 +145,19 @@ class PadShortcut(nn.Module):
 
 
 def make_shortcut(
-    inputs: int,
-    outputs: int,
-    stride: int,
-    *,
-    shortcut: Shortcut,
-    padding: ZeroPadding,
-    norm: Norm,
-    preactivated: bool = False,
+    inputs: int, outputs: int, stride: int, options: BlockOptions, *, preactivated: bool = False
 ) -> nn.Module | None:
-    """Returns what a block's input passes through on its way around F; None for a plain block."""
-    if shortcut == "none":
+    """Returns the shortcut of a block as a module; None for a plain block."""
+    if options.shortcut == "none":
         return None
-    if inputs == outputs and stride == 1 and shortcut != "C":
+    if inputs == outputs and stride == 1 and options.shortcut != "C":
         return nn.Identity()
-    if shortcut == "A":
-        return PadShortcut(inputs, outputs, stride, padding=padding)
-    projection = convolution(inputs, outputs, 1, stride=stride, norm=norm)
+    if options.shortcut == "A":
+        return PadShortcut(inputs, outputs, stride, padding=options.padding)
+    projection = conv1x1(inputs, outputs, stride=stride, norm=options.norm)
     if preactivated:  # its input is normalized already
         return nn.Sequential(projection)
-    return nn.Sequential(projection, normalization(outputs, norm))
+    return nn.Sequential(projection, normalization(outputs, options.norm))
 
 
 class Block(nn.Module, ABC):
@@ -132,7 +174,7 @@ class Block(nn.Module, ABC):
 
     @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
-        """Returns F(x), what the block adds to its shortcut."""
+        """Returns F(x), the residual that is added to the shortcut."""
 
     @abstractmethod
     def layers(self) -> list[tuple[nn.Module, nn.Module]]:
@@ -158,21 +200,19 @@ class BasicBlock(Block):
         inputs: int,
         width: int,
         stride: int = 1,
+        options: BlockOptions = DEFAULT_OPTIONS,
         *,
-        shortcut: Shortcut = "B",
-        padding: ZeroPadding = "append",
-        norm: Norm = "batch",
         dilation: int = 1,
     ) -> None:
         super().__init__()
-        self.conv1 = convolution(inputs, width, 3, stride=stride, dilation=dilation, norm=norm)
+        options.check_basic()
+        norm = options.norm
+        self.conv1 = conv3x3(inputs, width, stride=stride, dilation=dilation, norm=norm)
         self.bn1 = normalization(width, norm)
         self.relu1 = nn.ReLU()
-        self.conv2 = convolution(width, width, 3, dilation=dilation, norm=norm)
+        self.conv2 = conv3x3(width, width, dilation=dilation, norm=norm)
         self.bn2 = normalization(width, norm)
-        self.downsample = make_shortcut(
-            inputs, width, stride, shortcut=shortcut, padding=padding, norm=norm
-        )
+        self.downsample = make_shortcut(inputs, width, stride, options)
         self.relu_out = nn.ReLU()
 
     def residual(self, x: Tensor) -> Tensor:
@@ -187,16 +227,11 @@ class Bottleneck(Block):
 
     Args:
         inputs: channels of the input.
-        width: channels of the 3x3 convolution of a plain ResNet; the output has four times as many.
+        width: channels of the 3x3 convolution of an ordinary ResNet; the output has four times as
+            many.
         stride: of the block.
-        shortcut: see `Shortcut`.
-        padding: see `ZeroPadding`.
-        norm: see `Norm`.
+        options: shared by all blocks.
         dilation: of the 3x3 convolution.
-        stride_in: see `StrideIn`.
-        groups: of the 3x3 convolution (ResNeXt: Xie et al. 2017).
-        base_width: channels of the 3x3 convolution for each 64 of `width` and each group (Wide
-            ResNet: 128).
     """
 
     expansion = 4
@@ -206,31 +241,25 @@ class Bottleneck(Block):
         inputs: int,
         width: int,
         stride: int = 1,
+        options: BlockOptions = DEFAULT_OPTIONS,
         *,
-        shortcut: Shortcut = "B",
-        padding: ZeroPadding = "append",
-        norm: Norm = "batch",
         dilation: int = 1,
-        stride_in: StrideIn = "3x3",
-        groups: int = 1,
-        base_width: int = 64,
     ) -> None:
         super().__init__()
-        inner, outputs = width * base_width // 64 * groups, width * self.expansion
-        first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
-        self.conv1 = convolution(inputs, inner, 1, stride=first, norm=norm)
+        inner, outputs = options.inner_width(width), width * self.expansion
+        first, second = options.strides(stride)
+        groups, norm = options.groups, options.norm
+        self.conv1 = conv1x1(inputs, inner, stride=first, norm=norm)
         self.bn1 = normalization(inner, norm)
         self.relu1 = nn.ReLU()
-        self.conv2 = convolution(
-            inner, inner, 3, stride=second, dilation=dilation, groups=groups, norm=norm
+        self.conv2 = conv3x3(
+            inner, inner, stride=second, dilation=dilation, groups=groups, norm=norm
         )
         self.bn2 = normalization(inner, norm)
         self.relu2 = nn.ReLU()
-        self.conv3 = convolution(inner, outputs, 1, norm=norm)
+        self.conv3 = conv1x1(inner, outputs, norm=norm)
         self.bn3 = normalization(outputs, norm)
-        self.downsample = make_shortcut(
-            inputs, outputs, stride, shortcut=shortcut, padding=padding, norm=norm
-        )
+        self.downsample = make_shortcut(inputs, outputs, stride, options)
         self.relu_out = nn.ReLU()
 
     def residual(self, x: Tensor) -> Tensor:
@@ -282,22 +311,20 @@ class PreactivationBasicBlock(PreactivationBlock):
         inputs: int,
         width: int,
         stride: int = 1,
+        options: BlockOptions = DEFAULT_OPTIONS,
         *,
-        shortcut: Shortcut = "B",
-        padding: ZeroPadding = "append",
-        norm: Norm = "batch",
         dilation: int = 1,
     ) -> None:
         super().__init__()
+        options.check_basic()
+        norm = options.norm
         self.bn1 = normalization(inputs, norm)
         self.relu1 = nn.ReLU()
-        self.conv1 = convolution(inputs, width, 3, stride=stride, dilation=dilation, norm=norm)
+        self.conv1 = conv3x3(inputs, width, stride=stride, dilation=dilation, norm=norm)
         self.bn2 = normalization(width, norm)
         self.relu2 = nn.ReLU()
-        self.conv2 = convolution(width, width, 3, dilation=dilation, norm=norm)
-        self.downsample = make_shortcut(
-            inputs, width, stride, shortcut=shortcut, padding=padding, norm=norm, preactivated=True
-        )
+        self.conv2 = conv3x3(width, width, dilation=dilation, norm=norm)
+        self.downsample = make_shortcut(inputs, width, stride, options, preactivated=True)
 
     def residual(self, activated: Tensor) -> Tensor:
         return self.conv2(self.relu2(self.bn2(self.conv1(activated))))
@@ -316,38 +343,26 @@ class PreactivationBottleneck(PreactivationBlock):
         inputs: int,
         width: int,
         stride: int = 1,
+        options: BlockOptions = DEFAULT_OPTIONS,
         *,
-        shortcut: Shortcut = "B",
-        padding: ZeroPadding = "append",
-        norm: Norm = "batch",
         dilation: int = 1,
-        stride_in: StrideIn = "3x3",
-        groups: int = 1,
-        base_width: int = 64,
     ) -> None:
         super().__init__()
-        inner, outputs = width * base_width // 64 * groups, width * self.expansion
-        first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
+        inner, outputs = options.inner_width(width), width * self.expansion
+        first, second = options.strides(stride)
+        groups, norm = options.groups, options.norm
         self.bn1 = normalization(inputs, norm)
         self.relu1 = nn.ReLU()
-        self.conv1 = convolution(inputs, inner, 1, stride=first, norm=norm)
+        self.conv1 = conv1x1(inputs, inner, stride=first, norm=norm)
         self.bn2 = normalization(inner, norm)
         self.relu2 = nn.ReLU()
-        self.conv2 = convolution(
-            inner, inner, 3, stride=second, dilation=dilation, groups=groups, norm=norm
+        self.conv2 = conv3x3(
+            inner, inner, stride=second, dilation=dilation, groups=groups, norm=norm
         )
         self.bn3 = normalization(inner, norm)
         self.relu3 = nn.ReLU()
-        self.conv3 = convolution(inner, outputs, 1, norm=norm)
-        self.downsample = make_shortcut(
-            inputs,
-            outputs,
-            stride,
-            shortcut=shortcut,
-            padding=padding,
-            norm=norm,
-            preactivated=True,
-        )
+        self.conv3 = conv1x1(inner, outputs, norm=norm)
+        self.downsample = make_shortcut(inputs, outputs, stride, options, preactivated=True)
 
     def residual(self, activated: Tensor) -> Tensor:
         inner = self.relu2(self.bn2(self.conv1(activated)))

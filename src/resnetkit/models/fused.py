@@ -11,7 +11,7 @@ import os
 import shutil
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -91,8 +91,14 @@ class NormalizeAddRelu(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the gradients of the arguments of `forward`."""
+        rows, output, weight, bias, mean, variance = ctx.saved_tensors
         by_rows, by_added, by_weight, by_bias = kernels().backward(
-            as_rows(gradients[0]), *ctx.saved_tensors, ctx.eps
+            as_rows(gradients[0]),
+            rows,
+            output,
+            Affine(weight, bias),
+            Statistics(mean, variance),
+            ctx.eps,
         )
         by_shortcut = None if by_added is None else as_images(by_added, ctx.shape)
         return as_images(by_rows, ctx.shape), by_shortcut, by_weight, by_bias, None, None
@@ -107,6 +113,20 @@ def as_images(rows: Tensor, shape: torch.Size) -> Tensor:
     """Returns (B * H * W, C) as (B, C, H, W) in channels-last memory."""
     batch, channels, height, width = shape
     return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+class Affine(NamedTuple):
+    """The learned weight and bias of a normalization, (C,) each."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Statistics(NamedTuple):
+    """The mean and variance of a batch, (C,) each."""
+
+    mean: Tensor
+    variance: Tensor
 
 
 def forward(
@@ -138,10 +158,8 @@ def backward(
     gradient: Tensor,
     rows: Tensor,
     output: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    variance: Tensor,
+    affine: Affine,
+    statistics: Statistics,
     eps: float,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Returns the gradients of the rows, of what was added, of the weight and of the bias.
@@ -150,16 +168,14 @@ def backward(
         gradient: of the output, (N, C).
         rows: as given to `forward`.
         output: as returned by `forward`; None where nothing was added, and it is computed again.
-        weight: as given to `forward`, as are bias and eps.
-        bias: of the normalization.
-        mean: as returned by `forward`, as is the variance.
-        variance: of each channel.
+        affine: weight and bias as given to `forward`.
+        statistics: as returned by `forward`.
         eps: of the normalization.
     """
-    inverse = torch.rsqrt(variance + eps)
-    factor = weight * inverse
-    centered = widened(rows) - mean
-    passed = output > 0 if output is not None else centered * factor + bias > 0
+    inverse = torch.rsqrt(statistics.variance + eps)
+    factor = affine.weight * inverse
+    centered = widened(rows) - statistics.mean
+    passed = output > 0 if output is not None else centered * factor + affine.bias > 0
     through = torch.where(passed, gradient, 0)
     wide = widened(through)
     by_bias = column_sums(wide)

@@ -14,12 +14,11 @@ from resnetkit.errors import ArchitectureError, did_you_mean
 from resnetkit.models.blocks import (
     BasicBlock,
     Block,
+    BlockOptions,
     Bottleneck,
-    Norm,
     PreactivationBasicBlock,
     PreactivationBlock,
     PreactivationBottleneck,
-    convolution,
     normalization,
 )
 from resnetkit.models.fused import fused_block, normalize_add_relu
@@ -74,7 +73,6 @@ class ResNet(nn.Module):
         stem: see `Stem`.
         num_classes: logits of the head.
         in_channels: channels of the images.
-        norm: see `blocks.Norm`.
         norm_eps: what batch normalization adds to the variance.
         pooling: see `Pooling`.
         initialization: see `Initialization`.
@@ -84,7 +82,7 @@ class ResNet(nn.Module):
         recompute: keep only the inputs of blocks for the backward pass and compute the rest again;
             less memory, one more forward pass, identical results.
         generator: where initial weights come from; torch's global generator when absent.
-        **block_options: passed to every block.
+        **block_options: fields of `BlockOptions`, such as shortcut and norm.
 
     Attributes:
         fused: whether training computes normalization, addition and relu as `fused.py` does: the
@@ -103,7 +101,6 @@ class ResNet(nn.Module):
         stem: Stem = "7x7",
         num_classes: int = 1000,
         in_channels: int = 3,
-        norm: Norm = "batch",
         norm_eps: float = 1e-5,
         pooling: Pooling = "padded",
         initialization: Initialization = "he",
@@ -117,42 +114,21 @@ class ResNet(nn.Module):
         self.recompute = recompute
         self.fused = False
         self.frozen: tuple[nn.Module, ...] = ()
-        small = stem == "3x3"
+        self.feature_maps: dict[str, FeatureMap] = {}
+        options = BlockOptions(**block_options)
         preactivated = issubclass(block, PreactivationBlock)
-        channels, stride, dilation = widths[0], 1 if small else 4, 1
 
-        self.conv1 = convolution(
-            in_channels, channels, 3 if small else 7, stride=1 if small else 2, norm=norm
-        )
-        self.bn1 = nn.Identity() if preactivated else normalization(channels, norm)
+        self.conv1 = stem_convolution(stem, in_channels, widths[0], options)
+        self.bn1 = nn.Identity() if preactivated else normalization(widths[0], options.norm)
         self.relu = nn.Identity() if preactivated else nn.ReLU()
-        self.maxpool = nn.Identity() if small else max_pooling(pooling)
-        self.feature_maps = {"stem": FeatureMap(channels, stride)}
+        self.maxpool = nn.Identity() if stem == "3x3" else max_pooling(pooling)
+        self.feature_maps["stem"] = FeatureMap(widths[0], 1 if stem == "3x3" else 4)
 
-        dilates = (False, *(replace_stride_with_dilation or (False,) * (len(depths) - 1)))
-        for number, (depth, width) in enumerate(zip(depths, widths, strict=True), start=1):
-            step = 1 if number == 1 else 2
-            outer_dilation = dilation
-            if dilates[number - 1]:
-                step, dilation = 1, dilation * step
-            blocks = []
-            for is_first in [True] + [False] * (depth - 1):
-                blocks.append(
-                    block(
-                        channels,
-                        width,
-                        step if is_first else 1,
-                        norm=norm,
-                        dilation=outer_dilation if is_first else dilation,
-                        **block_options,
-                    )
-                )
-                channels = width * block.expansion
-            stride *= step
-            self.add_module(f"layer{number}", nn.Sequential(*blocks))
-            self.feature_maps[f"stage{number + 1}"] = FeatureMap(channels, stride)
+        dilates = replace_stride_with_dilation or (False,) * (len(depths) - 1)
+        self.add_stages(block, depths, widths, options, dilates=(False, *dilates))
 
-        self.bn_out = normalization(channels, norm) if preactivated else nn.Identity()
+        channels = widths[-1] * block.expansion
+        self.bn_out = normalization(channels, options.norm) if preactivated else nn.Identity()
         self.relu_out = nn.ReLU() if preactivated else nn.Identity()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
@@ -160,6 +136,34 @@ class ResNet(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = norm_eps
         initialize(self, initialization, zero_init_residual=zero_init_residual, generator=generator)
+
+    def add_stages(
+        self,
+        block: BlockType,
+        depths: Sequence[int],
+        widths: Sequence[int],
+        options: BlockOptions,
+        *,
+        dilates: Sequence[bool],
+    ) -> None:
+        """Adds the stages `layer1`, `layer2`, ..., and their feature maps.
+
+        Every stage after the first one halves the size of the image, or doubles the dilation of its
+        convolutions instead; the first block of such a stage still has the dilation before it.
+        """
+        stem, dilation = self.feature_maps["stem"], 1
+        channels, stride = stem.channels, stem.stride
+        for number, (depth, width) in enumerate(zip(depths, widths, strict=True), start=1):
+            block_stride = 1 if number == 1 or dilates[number - 1] else 2
+            blocks = [block(channels, width, block_stride, options, dilation=dilation)]
+            if dilates[number - 1]:
+                dilation *= 2
+            channels, stride = width * block.expansion, stride * block_stride
+            blocks += [
+                block(channels, width, options=options, dilation=dilation) for _ in range(depth - 1)
+            ]
+            self.add_module(f"layer{number}", nn.Sequential(*blocks))
+            self.feature_maps[f"stage{number + 1}"] = FeatureMap(channels, stride)
 
     def forward(self, images: Tensor) -> Tensor:
         for _, feature in self.stages(images):  # noqa: B007  # only the last one is needed
@@ -247,6 +251,15 @@ class ResNet(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, Block | PreactivationBlock):
                 yield name, module
+
+
+def stem_convolution(
+    stem: Stem, in_channels: int, channels: int, options: BlockOptions
+) -> nn.Conv2d:
+    """Returns the first convolution of a network."""
+    kernel, stride = (3, 1) if stem == "3x3" else (7, 2)
+    bias = options.norm == "none"
+    return nn.Conv2d(in_channels, channels, kernel, stride=stride, padding=kernel // 2, bias=bias)
 
 
 def max_pooling(pooling: Pooling) -> nn.MaxPool2d:

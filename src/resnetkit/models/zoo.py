@@ -9,6 +9,7 @@ import torch
 from resnetkit.errors import ArchitectureError, did_you_mean
 from resnetkit.models.blocks import (
     BasicBlock,
+    BlockOptions,
     Bottleneck,
     Norm,
     PreactivationBasicBlock,
@@ -108,10 +109,8 @@ class Architecture:
                 f"replace_stride_with_dilation has {dilations} entries: this network has {strides}"
                 " stages that stride. Give one true or false for each."
             )
-        if self.block == "basic" and (self.groups, self.base_width) != (1, 64):
-            raise ArchitectureError(
-                "groups and base_width belong to bottleneck blocks: this network has basic ones."
-            )
+        if self.block == "basic":
+            self.block_options().check_basic()
         if self.widths[0] * self.base_width < 64:
             raise ArchitectureError(
                 f"base_width is {self.base_width}: the first stage, {self.widths[0]} wide, would"
@@ -127,14 +126,17 @@ class Architecture:
                 " shortcuts, would pass nothing on. Leave it out."
             )
 
+    def block_options(self) -> BlockOptions:
+        """Returns the options that all blocks share."""
+        return BlockOptions(
+            **{field.name: getattr(self, field.name) for field in fields(BlockOptions)}
+        )
+
     def build(self, generator: torch.Generator | None = None) -> ResNet:
         """Returns the network with freshly drawn weights."""
         values = asdict(self)
         for unused in ("input_size", "block", "preactivation"):
             values.pop(unused)
-        if self.block == "basic":
-            for unused in ("stride_in", "groups", "base_width"):
-                values.pop(unused)
         block = BLOCKS[self.block, self.preactivation]
         # The layers draw from torch's global generator before ours draws again: leave it as it was.
         with torch.random.fork_rng(devices=[], enabled=generator is not None):

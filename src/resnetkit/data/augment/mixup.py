@@ -3,20 +3,12 @@
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 __all__ = ["mixed"]
 
 
 def mixed(
-    images: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    *,
-    mixup: float,
-    cutmix: float,
-    seed: int,
-    step: int,
+    images: Tensor, targets: Tensor, *, mixup: float, cutmix: float, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:
     """Returns a batch in which each image is mixed with the one before it, and its targets.
 
@@ -26,8 +18,7 @@ def mixed(
 
     Args:
         images: float (B, C, H, W).
-        labels: int64 (B,).
-        num_classes: K.
+        targets: float (B, K), one-hot.
         mixup: both parameters of the beta distribution of the proportion; 0 is off.
         cutmix: likewise, of the share of the area that is kept.
         seed: of the run.
@@ -50,7 +41,6 @@ def mixed(
         share = 1 - (lower - upper) * (right - left) / (height * width)
     else:
         images = torch.lerp(others, images, share)
-    targets = functional.one_hot(labels, num_classes).to(images.dtype)
     return images, torch.lerp(targets.roll(1, 0), targets, share)
 
 
