@@ -114,7 +114,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "unknown format": (
         ["convert", "FILE", "--variant", "v1", "--to", "onnx", "--out", "x"],
         2,
-        "unknown format 'onnx': expected one of resnetkit, torchvision",
+        "unknown format 'onnx': expected one of resnetkit, keras, caffe, torchvision",
     ),
     "a format that cannot hold it": (
         ["convert", "FILE", "--variant", "v1", "--to", "torchvision", "--out", "x"],

@@ -156,7 +156,7 @@ def test_entries_that_refer_to_each_other_are_looked_at_once(tmp_path: Path) -> 
     content: dict[str, Any] = {}
     for _ in range(40):  # 10 ** 40 ways from the outermost to the innermost
         content = {str(number): content for number in range(10)}
-    with pytest.raises(WeightsError, match="of no format"):
+    with pytest.raises(WeightsError, match="in no format that resnetkit reads"):
         load_network(saved(tmp_path / "net.pth", content))
 
 

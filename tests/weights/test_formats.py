@@ -34,8 +34,9 @@ from resnetkit.inference.transform import EvalTransform
 from resnetkit.models.zoo import Architecture
 from resnetkit.resizing import Resize
 from resnetkit.weights import export, hdf5
-from resnetkit.weights.conventions import CONVENTIONS, FORMATS, fractions, pixels
+from resnetkit.weights.conventions import fractions, pixels
 from resnetkit.weights.export import export_weights
+from resnetkit.weights.formats import FORMATS
 from resnetkit.weights.load import load_network
 from resnetkit.weights.network import TrainedNetwork
 
@@ -1503,8 +1504,8 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         export_weights(narrow(), tmp_path / "net", "torchvison")
     assert str(caught.value) == (
-        "unknown format 'torchvison': expected one of resnetkit, torchvision, timm, transformers,"
-        " keras, caffe, akamaster. Did you mean 'torchvision'?"
+        "unknown format 'torchvison': expected one of resnetkit, keras, caffe, torchvision, timm,"
+        " transformers, akamaster. Did you mean 'torchvision'?"
     )
 
 
@@ -1571,7 +1572,11 @@ def test_the_shortest_fractions_give_the_same_constants() -> None:
 
 
 def test_conventions_hold_the_published_constants() -> None:
-    means = {name: convention.mean for name, convention in CONVENTIONS.items()}
+    means = {
+        name: entry.convention.mean
+        for name, entry in FORMATS.items()
+        if entry.convention is not None
+    }
     assert [name for name, mean in means.items() if mean is None] == ["timm", "transformers"]
     for name in ("keras", "caffe"):
         mean = means[name]

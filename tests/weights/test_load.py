@@ -201,7 +201,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     ),
     "another head": (
         renamed("module.linear.weight", "module.fc.weight"),
-        "holds weights of no format that resnetkit knows",
+        "is in no format that resnetkit reads",
     ),
 }
 
@@ -286,7 +286,7 @@ def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
 )
 def test_content_without_a_network_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "file.pt")
-    with pytest.raises(WeightsError, match="holds weights of no format that resnetkit knows"):
+    with pytest.raises(WeightsError, match="is in no format that resnetkit reads"):
         load_network(tmp_path / "file.pt")
 
 

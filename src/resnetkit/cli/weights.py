@@ -225,7 +225,7 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
     from dataclasses import asdict
 
     from resnetkit.models.zoo import known_as
-    from resnetkit.weights.conventions import variant_of
+    from resnetkit.weights.variants import variant_of
 
     return {
         "format": network.format,
@@ -251,7 +251,7 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
 def in_words(network: "TrainedNetwork") -> dict[str, str]:
     """Returns a network in words."""
     from resnetkit.models.zoo import known_as
-    from resnetkit.weights.conventions import variant_of
+    from resnetkit.weights.variants import variant_of
 
     architecture, counted = network.architecture, counts(network)
     blocks = ", ".join(map(str, architecture.depths))

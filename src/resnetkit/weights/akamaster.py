@@ -16,27 +16,50 @@ from resnetkit.models.blocks import Shortcut
 from resnetkit.models.zoo import Architecture, cifar
 from resnetkit.resizing import FULL
 from resnetkit.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, implied_classes, pixels
+from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.layout import add_batch_counts
-from resnetkit.weights.network import TrainedNetwork, built
+from resnetkit.weights.network import TrainedNetwork, built, with_remarks
 from resnetkit.weights.tensors import Tensors
 
-__all__ = ["akamaster_bytes", "is_akamaster", "load_akamaster"]
+__all__ = ["AKAMASTER"]
+
+CONVENTION = Convention(
+    {
+        "block": ("basic",),
+        "widths": ((16, 32, 64),),
+        "stem": ("3x3",),
+        "shortcut": ("A", "B"),
+        "padding": ("split",),
+        "preactivation": (False,),
+        "norm": ("batch",),
+        "norm_eps": (1e-5,),
+        "in_channels": (3,),
+    },
+    stages=3,
+    mean=pixels(IMAGENET_MEAN),
+    std=pixels(IMAGENET_STD),
+    view=((32, 32), 1.0),
+    data="CIFAR-10",
+)
 
 
-def is_akamaster(tensors: Tensors) -> bool:
-    """Returns whether the tensors of a file look like weights of this repository."""
-    names = set(tensors)
+def is_akamaster(source: WeightsSource) -> bool:
+    """Returns whether the tensors of a file are named as in that repository."""
+    if source.configuration is not None:
+        return False
+    names = set(source.state.tensors)
     return {"conv1.weight", "linear.weight", "layer3.0.conv1.weight"} <= names and (
         "layer4.0.conv1.weight" not in names
     )
 
 
-def load_akamaster(path: Path, state: Tensors) -> TrainedNetwork:
-    """Builds the network from the tensors of one of these files.
+def load_akamaster(source: WeightsSource) -> TrainedNetwork:
+    """Builds the network of one of these files.
 
     Raises:
-        WeightsError: when the tensors are not exactly those of one of the paper's networks.
+        WeightsError: if the tensors are not exactly those of one of the paper's networks.
     """
+    path, state = source.path, source.state.tensors
     tensors = {our_name(name): tensor for name, tensor in state.items()}
     if len(tensors) != len(state):
         raise WeightsError(f"{path} names a tensor twice, in its own way and in torchvision's.")
@@ -44,11 +67,12 @@ def load_akamaster(path: Path, state: Tensors) -> TrainedNetwork:
     add_batch_counts(tensors)
     sides = "zeros on both sides" if architecture.shortcut == "A" else "projections"
     depth = 2 + sum(2 * count for count in architecture.depths)
-    return TrainedNetwork(
+    mean, std = CONVENTION.constants()
+    network = TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
-        mean=pixels(IMAGENET_MEAN),
-        std=pixels(IMAGENET_STD),
+        mean=mean,
+        std=std,
         class_names=implied_classes("CIFAR-10", architecture.num_classes),
         image_size=(32, 32),
         crop_pct=1.0,
@@ -60,6 +84,7 @@ def load_akamaster(path: Path, state: Tensors) -> TrainedNetwork:
         format="akamaster",
         resize=FULL,
     )
+    return with_remarks(network, source.state)
 
 
 def our_name(name: str) -> str:
@@ -87,7 +112,7 @@ def architecture_of(path: Path, tensors: Tensors) -> Architecture:
         ) from error
 
 
-def akamaster_bytes(network: TrainedNetwork) -> bytes:
+def akamaster_bytes(network: TrainedNetwork, path: Path) -> bytes:
     """Returns a `.th` file as their training writes it.
 
     Raises:
@@ -104,3 +129,6 @@ def akamaster_bytes(network: TrainedNetwork) -> bytes:
         _use_new_zipfile_serialization=False,
     )
     return stream.getvalue()
+
+
+AKAMASTER = Format("akamaster", CONVENTION, is_akamaster, load_akamaster, akamaster_bytes)

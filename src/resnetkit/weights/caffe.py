@@ -19,7 +19,13 @@ from torch import Tensor
 from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import known_as
 from resnetkit.resizing import FULL
-from resnetkit.weights.conventions import CONVENTIONS, imagenet_classes
+from resnetkit.weights.conventions import (
+    CAFFE_BOTTLENECKS,
+    CAFFE_MEAN,
+    IMAGENET_VIEW,
+    imagenet_classes,
+)
+from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.layout import (
     STEM,
     Layer,
@@ -37,7 +43,15 @@ from resnetkit.weights.network import TrainedNetwork, built
 from resnetkit.weights.protobuf import Fields, Value, field, group_fields, packed, unpacked, varint
 from resnetkit.weights.tensors import Tensors, check_values, is_safetensors, read_content
 
-__all__ = ["caffe_bytes", "is_caffe", "load_caffe"]
+__all__ = ["CAFFE"]
+
+CONVENTION = Convention(
+    {**CAFFE_BOTTLENECKS, "pooling": ("ceil",)},
+    mean=torch.tensor(CAFFE_MEAN)[:, None, None],
+    std=torch.ones(3, 1, 1),
+    view=IMAGENET_VIEW,
+    counts_batches=False,
+)
 
 # Numbers of fields in caffe.proto.
 NET_NAME, NET_LAYERS_V1, NET_LAYER = 1, 2, 100
@@ -60,12 +74,13 @@ class Malformed(ValueError):
     """A file that is none of Caffe's."""
 
 
-def is_caffe(beginning: bytes) -> bool:
+def is_caffe(source: WeightsSource) -> bool:
     """Returns whether a file begins as a NetParameter does: with its name or a layer."""
-    if is_safetensors(beginning):  # the length of its header may look like anything
-        return False
-    begins = [varint(number << 3 | 2) for number in (NET_NAME, NET_LAYERS_V1, NET_LAYER)]
-    return any(beginning.startswith(each) for each in begins)
+    beginning = source.beginning
+    if source.configuration is not None or is_safetensors(beginning):
+        return False  # the length of a safetensors header may look like anything
+    keys = [varint(number << 3 | 2) for number in (NET_NAME, NET_LAYERS_V1, NET_LAYER)]
+    return any(beginning.startswith(key) for key in keys)
 
 
 def names(numbered: bool) -> Names:
@@ -93,12 +108,13 @@ def scale_name(norm: str) -> str:
     return norm.replace("bn", "scale", 1)
 
 
-def load_caffe(path: Path) -> TrainedNetwork:
+def load_caffe(source: WeightsSource) -> TrainedNetwork:
     """Builds the network of a `.caffemodel`.
 
     Raises:
-        WeightsError: when it is damaged, or its layers are not exactly those of such a network.
+        WeightsError: if it is corrupt, or its layers are not exactly those of such a network.
     """
+    path = source.path
     try:
         return understood(path, read_layers(path))
     except (ValueError, OSError) as error:
@@ -351,9 +367,9 @@ def mean_of(path: Path) -> tuple[Tensor, str]:
     """
     beside = path.with_name(MEAN_FILE)
     if not os.path.lexists(beside):  # a broken link is an error
-        mean = CONVENTIONS["caffe"].mean
-        assert mean is not None
-        return mean, f"the mean of each channel ({MEAN_FILE} does not lie beside it)"
+        return CONVENTION.constants()[
+            0
+        ], f"the mean of each channel ({MEAN_FILE} does not lie beside it)"
     try:
         image = without_ones(blob(memoryview(read_content(beside, LARGEST_MEAN))), 3)
     except ValueError as error:
@@ -422,3 +438,6 @@ def layer_bytes(
         parts.append(field(LAYER_BLOBS, shape + data))
     parts += [field(number, said) for number, said in parameters.items()]
     return field(NET_LAYER, b"".join(parts))
+
+
+CAFFE = Format("caffe", CONVENTION, is_caffe, load_caffe, caffe_bytes)

@@ -91,18 +91,18 @@ class Candidate:
         return f"{self.entry}.{self.prefix}" if self.prefix else self.entry or "."
 
 
-def split_entry(path: Path) -> tuple[Path, str]:
-    """Returns a path and the entry that was named after it: FILE#ENTRY.
+def split_entry(path: Path) -> tuple[Path, str | None]:
+    """Returns a path and the entry that was named after it: FILE#ENTRY, or None.
 
     A file whose own name holds the sign is a file.
     """
     name, sign, entry = str(path).rpartition("#")
     if sign and not path.exists() and Path(name).is_file():
-        return Path(name), entry
-    return path, ""
+        return Path(name), entry or None
+    return path, None
 
 
-def read_state(path: Path, entry: str = "") -> State:
+def read_state(path: Path, entry: str | None = None) -> State:
     """Returns the named tensors of a file.
 
     Args:
@@ -118,7 +118,7 @@ def read_state(path: Path, entry: str = "") -> State:
     network = chosen(path, list(candidates_in(content)) or remaining_tables(content), entry)
     if network is None:
         raise WeightsError(
-            f"{path} holds weights of no format that resnetkit knows: it has {in_words(content)},"
+            f"{path} is in no format that resnetkit reads: it holds {in_words(content)},"
             " expected a table of named tensors. Save model.state_dict() where it comes from."
         )
     prefix = network.prefix
@@ -131,7 +131,7 @@ def read_state(path: Path, entry: str = "") -> State:
         target[str(name)] = tensor
     own = {name.removeprefix(prefix): tensor for name, tensor in own.items()}
     twice = names_twice(own, others)
-    if twice and not entry:
+    if twice and entry is None:
         raise WeightsError(
             f"{path} names a tensor twice, with a prefix and without: {twice[0]}. Name the"
             f" network to read it without such others: '{path}#{network.name}'."
@@ -198,7 +198,7 @@ def remaining_tables(content: object) -> list[Candidate]:
     return []
 
 
-def chosen(path: Path, networks: list[Candidate], name: str) -> Candidate | None:
+def chosen(path: Path, networks: list[Candidate], name: str | None) -> Candidate | None:
     """Returns the network that was named, or the only one; None where there is none.
 
     Raises:

@@ -1,7 +1,6 @@
 """From a trained network to files that other libraries read; what was written is read again."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,29 +8,14 @@ from torch import Tensor
 
 from resnetkit.errors import StorageError, UsageError, WeightsError, did_you_mean
 from resnetkit.storage import new_folder, storage_errors, write_file, write_synced
-from resnetkit.weights.akamaster import akamaster_bytes
-from resnetkit.weights.caffe import caffe_bytes
-from resnetkit.weights.conventions import CONVENTIONS, FORMATS, check_held, variant_of, view_of
-from resnetkit.weights.keras import keras_bytes
+from resnetkit.weights.conventions import view_of
+from resnetkit.weights.format import Contents, check_held
+from resnetkit.weights.formats import FORMATS
 from resnetkit.weights.load import load_network
-from resnetkit.weights.native import model_folder_files
 from resnetkit.weights.network import TrainedNetwork, check_head
-from resnetkit.weights.state_dicts import timm_files, torchvision_bytes
-from resnetkit.weights.transformers import transformers_files
+from resnetkit.weights.variants import variant_of
 
 __all__ = ["export_weights"]
-
-FOLDERS: dict[str, Callable[[TrainedNetwork], dict[str, bytes]]] = {
-    "resnetkit": model_folder_files,
-    "timm": timm_files,
-    "transformers": transformers_files,
-}
-FILES: dict[str, Callable[[TrainedNetwork, Path], bytes]] = {
-    "torchvision": torchvision_bytes,
-    "keras": keras_bytes,
-    "caffe": caffe_bytes,
-    "akamaster": lambda network, path: akamaster_bytes(network),
-}
 
 
 def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedNetwork:  # noqa: A002
@@ -59,11 +43,10 @@ def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedN
     if path.exists() or path.is_symlink():
         raise StorageError(f"{path} already exists: choose another path.")
     check_head(network)
-    if format in CONVENTIONS:
-        check_held(network, format)
+    check_held(network, FORMATS[format])
     # Whoever evaluated it may have left it elsewhere, and in another order, which rounds otherwise.
     network.model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    write(network, path, format)
+    write(path, FORMATS[format].save(network, path))
     try:
         again = load_network(path, variant=variant_of(network.architecture))
         check_equal(path, network, again)
@@ -81,18 +64,16 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def write(network: TrainedNetwork, path: Path, format: str) -> None:  # noqa: A002
-    """Puts the files of a format in place at once."""
+def write(path: Path, contents: Contents) -> None:
+    """Puts a file, or the files of a folder, in place at once."""
     with storage_errors(path, "Choose another place."):
-        if format in FOLDERS:
-            contents = FOLDERS[format](network)
-            with new_folder(path) as folder:
-                for name, content in contents.items():
-                    write_synced(folder / name, content)
-        else:
-            content = FILES[format](network, path)
+        if isinstance(contents, bytes):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, content)
+            write_file(path, contents)
+            return
+        with new_folder(path) as folder:
+            for name, content in contents.items():
+                write_synced(folder / name, content)
 
 
 def check_equal(path: Path, network: TrainedNetwork, again: TrainedNetwork) -> None:
@@ -101,7 +82,8 @@ def check_equal(path: Path, network: TrainedNetwork, again: TrainedNetwork) -> N
     Raises:
         WeightsError: when it is not.
     """
-    counted = again.format not in CONVENTIONS or CONVENTIONS[again.format].counts_batches
+    convention = FORMATS[again.format].convention
+    counted = convention is None or convention.counts_batches
     written, read = network.model.state_dict(), again.model.state_dict()
     differing = [
         name

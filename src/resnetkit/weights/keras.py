@@ -18,7 +18,13 @@ from torch import Tensor
 from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import known_as
 from resnetkit.resizing import FULL
-from resnetkit.weights.conventions import CONVENTIONS, KERAS_NORM_EPS, imagenet_classes
+from resnetkit.weights.conventions import (
+    CAFFE_BOTTLENECKS,
+    CAFFE_MEAN,
+    IMAGENET_VIEW,
+    imagenet_classes,
+)
+from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.hdf5 import check_installed, read_layers
 from resnetkit.weights.layout import (
     STEM,
@@ -35,7 +41,16 @@ from resnetkit.weights.layout import (
 from resnetkit.weights.network import TrainedNetwork, built
 from resnetkit.weights.tensors import Tensors
 
-__all__ = ["is_keras", "keras_bytes", "load_keras"]
+__all__ = ["KERAS"]
+
+NORM_EPS = 1.001e-5
+CONVENTION = Convention(
+    {**CAFFE_BOTTLENECKS, "norm_eps": (NORM_EPS,)},
+    mean=torch.tensor(CAFFE_MEAN)[:, None, None],
+    std=torch.ones(3, 1, 1),
+    view=IMAGENET_VIEW,
+    counts_batches=False,
+)
 
 HEAD = "predictions"
 CONVOLUTION = ("kernel", "bias")
@@ -49,18 +64,19 @@ def names(layer: Layer) -> tuple[str, str]:
     return f"{place}_conv", f"{place}_bn"
 
 
-def is_keras(beginning: bytes) -> bool:
-    """Returns whether a file begins as HDF5 does."""
-    return beginning.startswith(b"\x89HDF\r\n\x1a\n")
+def is_keras(source: WeightsSource) -> bool:
+    """Returns whether a file begins as HDF5 files do."""
+    return source.configuration is None and source.beginning.startswith(b"\x89HDF\r\n\x1a\n")
 
 
-def load_keras(path: Path) -> TrainedNetwork:
+def load_keras(source: WeightsSource) -> TrainedNetwork:
     """Builds the network of a file of keras.applications.
 
     Raises:
-        WeightsError: when the layers are not exactly those of such a network.
-        UsageError: when h5py is missing.
+        WeightsError: if the layers are not exactly those of such a network.
+        UsageError: if h5py is not installed.
     """
+    path = source.path
     found = layers_of(path)
     tensors: Tensors = {}
     for layer in layers_in(list(found), names):
@@ -74,15 +90,13 @@ def load_keras(path: Path) -> TrainedNetwork:
     check_nothing_left(path, found)
     tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)  # BGR to RGB
     add_batch_counts(tensors)
-    architecture = recognized(path, tensors, stride_in="1x1", norm_eps=KERAS_NORM_EPS)
-    convention = CONVENTIONS["keras"]
-    assert convention.mean is not None
-    assert convention.std is not None
+    architecture = recognized(path, tensors, stride_in="1x1", norm_eps=NORM_EPS)
+    mean, std = CONVENTION.constants()
     return TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
-        mean=convention.mean,
-        std=convention.std,
+        mean=mean,
+        std=std,
         class_names=imagenet_classes(architecture.num_classes),
         image_size=(224, 224),
         data="",
@@ -178,3 +192,6 @@ def their_layers(network: TrainedNetwork) -> Parts:
 def rank(layer: Layer, is_norm: int) -> int:
     """Returns when Keras comes to a layer of a block."""
     return WRITTEN_IN.index((layer.number, is_norm))
+
+
+KERAS = Format("keras", CONVENTION, is_keras, load_keras, keras_bytes)

@@ -3,25 +3,19 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from resnetkit.data.splits import Split
 from resnetkit.errors import UsageError, WeightsError
 from resnetkit.strict_yaml import YAML_ERRORS, read_yaml
 from resnetkit.untrusted import printable
-from resnetkit.weights.akamaster import is_akamaster, load_akamaster
-from resnetkit.weights.caffe import is_caffe, load_caffe
-from resnetkit.weights.checkpoints import read_state, split_entry
+from resnetkit.weights.checkpoints import split_entry
 from resnetkit.weights.configuration import WEIGHT_FILES, read_configuration
-from resnetkit.weights.conventions import VARIANTS, check_variant
-from resnetkit.weights.heads import with_known_head
-from resnetkit.weights.keras import is_keras, load_keras
-from resnetkit.weights.native import load_model_folder
-from resnetkit.weights.network import RunImages, TrainedNetwork, with_remarks
+from resnetkit.weights.format import WeightsSource
+from resnetkit.weights.formats import FORMATS, recognized_format
+from resnetkit.weights.native import RESNETKIT
+from resnetkit.weights.network import RunImages, TrainedNetwork
 from resnetkit.weights.published import find_published, similar
-from resnetkit.weights.state_dicts import is_timm, is_torchvision, load_timm, load_torchvision
-from resnetkit.weights.tensors import read_beginning
-from resnetkit.weights.transformers import is_transformers, is_transformers_state, load_transformers
+from resnetkit.weights.variants import VARIANTS, check_variant
 
 __all__ = ["is_trained", "load_network"]
 
@@ -113,49 +107,32 @@ def images_of_run(folder: Path) -> RunImages | None:
 
 def load_configured(configuration: Path) -> TrainedNetwork:
     """Loads the network that a config.json describes."""
-    facts = read_configuration(configuration)
-    if is_timm(facts):
-        return load_timm(configuration, facts)
-    if is_transformers(facts):
-        return load_transformers(configuration, facts)
-    return load_model_folder(configuration.parent)
+    source = WeightsSource(configuration, read_configuration(configuration))
+    return (recognized_format(source) or RESNETKIT).load(source)
 
 
-def load_file(path: Path, variant: str | None, entry: str = "") -> TrainedNetwork:
+def load_file(path: Path, variant: str | None, entry: str | None) -> TrainedNetwork:
     """Loads a single file of weights."""
-    if is_configured(path) and not entry:
+    if entry is None and is_configured(path):
         return load_configured(path.with_name("config.json"))
-    beginning = read_beginning(path, 16)
-    if is_keras(beginning):
-        return load_keras(path)
-    if is_caffe(beginning):
-        return load_caffe(path)
-    state = read_state(path, entry)
-    if is_akamaster(state.tensors):
-        return with_remarks(load_akamaster(path, state.tensors), state)
-    if is_torchvision(state.tensors):
-        state = with_known_head(path, state)
-        return with_remarks(load_torchvision(path, state.tensors, variant), state)
-    if is_transformers_state(state.tensors):
-        raise WeightsError(
-            f"{path} has the names of Hugging Face transformers, but no config.json of theirs lies"
-            " beside it: put the whole folder together, and name the folder."
-        )
-    names = ", ".join(printable(name)[:60] for name in list(state.tensors)[:3])
+    source = WeightsSource(path, variant=variant, entry=entry)
+    format = recognized_format(source)  # noqa: A001
+    if format is not None:
+        return format.load(source)
+    names = ", ".join(printable(name)[:60] for name in list(source.state.tensors)[:3])
     raise WeightsError(
-        f"{path} holds weights of no format that resnetkit knows: its tensors are named {names},"
-        " ... resnetkit reads its own model folders, torchvision, timm, transformers,"
-        " keras.applications, the authors' Caffe files and the .th files of"
-        " akamaster/pytorch_resnet_cifar10. Name one of these, or rename the tensors as"
-        " torchvision names them: conv1.weight, layer1.0.conv1.weight, ..., fc.bias."
+        f"{path} is in no format that resnetkit reads: its tensors are named {names}, ..."
+        f" Expected a file of {', '.join(FORMATS)}. Convert it to one of these, or rename the"
+        " tensors as torchvision does: conv1.weight, layer1.0.conv1.weight, ..., fc.bias."
     )
 
 
 def is_configured(path: Path) -> bool:
-    """Returns whether a file belongs to a config.json beside it that describes a network."""
+    """Returns whether a file belongs to a config.json next to it that describes a network."""
     configuration = path.with_name("config.json")
-    if path.name not in WEIGHT_FILES or not os.path.lexists(configuration):  # a broken link is one
+    if path.name not in WEIGHT_FILES or not os.path.lexists(configuration):  # broken links exist
         return False
-    facts: dict[str, Any] = read_configuration(configuration)
-    own = {"layers", "class_names", "image_size"} <= set(facts)
-    return own or is_timm(facts) or is_transformers(facts)
+    return (
+        recognized_format(WeightsSource(configuration, read_configuration(configuration)))
+        is not None
+    )

@@ -20,9 +20,9 @@ from resnetkit.weights.configuration import (
     fraction,
     image_side,
     json_bytes,
-    read_configuration,
     texts,
 )
+from resnetkit.weights.format import Format, WeightsSource
 from resnetkit.weights.network import TrainedNetwork, built
 from resnetkit.weights.tensors import (
     Tensors,
@@ -32,16 +32,23 @@ from resnetkit.weights.tensors import (
     safetensors_bytes,
 )
 
-__all__ = ["load_model_folder", "model_folder_files"]
+__all__ = ["RESNETKIT", "model_folder_files"]
+
+OWN_KEYS = {"layers", "class_names", "image_size"}
 
 
-def load_model_folder(folder: Path) -> TrainedNetwork:
+def is_resnetkit(source: WeightsSource) -> bool:
+    """Returns whether a config.json is one that resnetkit has written."""
+    return source.configuration is not None and set(source.configuration) >= OWN_KEYS
+
+
+def load_resnetkit(source: WeightsSource) -> TrainedNetwork:
     """Loads a network that `resnet train` has finished.
 
     Raises:
-        WeightsError: when a file is missing, damaged or not of that network.
+        WeightsError: if a file is missing, corrupt or of another network.
     """
-    facts = read_configuration(folder / "config.json")
+    folder, facts = source.path.parent, source.facts
     check_digests(folder, facts)
     weights, preprocessing = folder / "model.safetensors", folder / "preprocessing.safetensors"
     tensors = read_tensors(weights)
@@ -195,3 +202,12 @@ def model_folder_files(network: TrainedNetwork, **more: Any) -> dict[str, bytes]
 def is_plain(name: str) -> bool:
     """Returns whether a name of data is one, not a path."""
     return name == Path(name).name and not name.startswith((".", "~"))
+
+
+RESNETKIT = Format(
+    "resnetkit",
+    None,
+    is_resnetkit,
+    load_resnetkit,
+    lambda network, path: model_folder_files(network),
+)

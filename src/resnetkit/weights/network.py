@@ -55,7 +55,7 @@ class TrainedNetwork:
         image_size: height and width in pixels that it was trained on.
         data: name of the data set it was trained on; empty where the file does not say.
         origin: what the file was recognized as and how it is read, in words.
-        format: of the file, one of `conventions.FORMATS`.
+        format: of the file, a name of `formats.FORMATS`.
         crop_pct: share of the shorter side that is shown of an image of any size: 1 shows all of
             it, 0.875 is 224 of 256 pixels (He et al. 2015, sec. 3.4).
         resize: how an image of any size is resized before its middle is shown.

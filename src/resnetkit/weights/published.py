@@ -15,7 +15,7 @@ from resnetkit.errors import StorageError, WeightsError, did_you_mean
 from resnetkit.models.zoo import ARCHITECTURES
 from resnetkit.storage import path_in_home
 from resnetkit.untrusted import read_bounded
-from resnetkit.weights.conventions import variant_of
+from resnetkit.weights.variants import variant_of
 
 __all__ = [
     "COMMIT",

@@ -11,7 +11,8 @@ from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import Architecture, known_as
 from resnetkit.weights.checkpoints import read_state
 from resnetkit.weights.configuration import IMPOSSIBLE, damaged, json_bytes, texts, weights_beside
-from resnetkit.weights.conventions import imagenet_classes, variant_of
+from resnetkit.weights.conventions import IMAGENET_OPTIONS, UNGROUPED, imagenet_classes
+from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.layout import (
     STEM,
     Layer,
@@ -24,8 +25,13 @@ from resnetkit.weights.layout import (
 from resnetkit.weights.network import TrainedNetwork, built, with_remarks
 from resnetkit.weights.processors import PREPROCESSOR, preprocessing, processor_facts
 from resnetkit.weights.tensors import Tensors, safetensors_bytes
+from resnetkit.weights.variants import variant_of
 
-__all__ = ["is_transformers", "is_transformers_state", "load_transformers", "transformers_files"]
+__all__ = ["TRANSFORMERS"]
+
+CONVENTION = Convention(
+    {**IMAGENET_OPTIONS, **UNGROUPED}, stages=0, offset="floor", names_classes=True
+)
 
 HEAD = "classifier.1"
 
@@ -40,23 +46,26 @@ def names(layer: Layer) -> tuple[str, str]:
     return f"{place}.convolution", f"{place}.normalization"
 
 
-def is_transformers(facts: dict[str, Any]) -> bool:
-    """Returns whether a config.json is of one of transformers' networks."""
-    return "model_type" in facts
-
-
-def is_transformers_state(tensors: Tensors) -> bool:
-    """Returns whether tensors have the names of transformers' ResNet, with head or without."""
+def is_transformers(source: WeightsSource) -> bool:
+    """Returns whether a config.json, or the names of tensors, are those of transformers."""
+    if source.configuration is not None:
+        return "model_type" in source.configuration
     stem = "embedder.embedder.convolution.weight"
-    return any(name.endswith(stem) for name in tensors)
+    return any(name.endswith(stem) for name in source.state.tensors)
 
 
-def load_transformers(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
-    """Builds the network from the weights that lie beside its config.json.
+def load_transformers(source: WeightsSource) -> TrainedNetwork:
+    """Builds the network of a config.json and the weights next to it.
 
     Raises:
-        WeightsError: when it is no ResNet, computes otherwise than ours, or something is missing.
+        WeightsError: if it is no ResNet, computes something else than ours, or a file is missing.
     """
+    if source.configuration is None:
+        raise WeightsError(
+            f"{source.path} has the names of Hugging Face transformers, but no config.json of"
+            " theirs lies beside it: put the whole folder together, and name the folder."
+        )
+    configuration, facts = source.path, source.configuration
     refuse_others(configuration, facts)
     path = weights_beside(configuration)
     state = read_state(path)
@@ -176,7 +185,7 @@ def check_numbers(facts: dict[str, Any], class_names: tuple[str, ...]) -> None:
             raise ValueError(f"id2label and label2id disagree on the class {str(number)[:50]}")
 
 
-def transformers_files(network: TrainedNetwork) -> dict[str, bytes]:
+def transformers_files(network: TrainedNetwork, path: Path) -> dict[str, bytes]:
     """Returns the files of a folder that transformers reads."""
     architecture = network.architecture
     labels = network.class_names or [
@@ -209,3 +218,8 @@ def their_state(network: TrainedNetwork) -> Tensors:
         f"{places[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": tensor
         for name, tensor in state.items()
     }
+
+
+TRANSFORMERS = Format(
+    "transformers", CONVENTION, is_transformers, load_transformers, transformers_files
+)

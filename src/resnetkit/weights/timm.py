@@ -1,20 +1,14 @@
-"""Weights of torchvision and timm: our own names, in a state_dict alone or beside timm's config.
-
-Both stride in the 3x3 convolution (v1.5); others publish the same layout with v1, and the tensors
-do not tell. What we write in safetensors says it in an entry of the header.
-"""
+"""Weights of timm: torchvision's state_dict in a folder, with a config.json that describes it."""
 
 import re
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from resnetkit.errors import WeightsError
-from resnetkit.models.zoo import Architecture, known_as
-from resnetkit.resizing import FULL, INTERPOLATIONS, Resize
+from resnetkit.models.zoo import known_as
+from resnetkit.resizing import INTERPOLATIONS, Resize
 from resnetkit.weights.checkpoints import read_state
 from resnetkit.weights.configuration import (
     IMPOSSIBLE,
@@ -28,29 +22,20 @@ from resnetkit.weights.configuration import (
     weights_beside,
 )
 from resnetkit.weights.conventions import (
-    CONVENTIONS,
-    VARIANTS,
+    IMAGENET_OPTIONS,
     crop_for_floor,
     fractions,
     imagenet_classes,
-    stride_named,
-    variant_of,
 )
+from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.heads import with_known_head
-from resnetkit.weights.layout import add_batch_counts, recognized, with_head
 from resnetkit.weights.network import TrainedNetwork, built, with_remarks
-from resnetkit.weights.tensors import Tensors, read_metadata, safetensors_bytes
+from resnetkit.weights.tensors import safetensors_bytes
+from resnetkit.weights.torchvision import network_of, stride_words, variant_metadata
 
-__all__ = [
-    "is_timm",
-    "is_torchvision",
-    "load_timm",
-    "load_torchvision",
-    "timm_files",
-    "torchvision_bytes",
-]
+__all__ = ["TIMM"]
 
-VARIANT_KEY = "resnetkit.variant"
+CONVENTION = Convention({**IMAGENET_OPTIONS, "stride_in": ("3x3",)}, names_classes=True)
 
 PLAIN_NAMES = re.compile(
     r"(?:tv_|gluon_|ssl_|swsl_|ig_)?((?:resnet|resnext|wide_resnet)\d+(?:_\d+x\d+d|_2)?)(?:_v1b)?"
@@ -59,117 +44,18 @@ PLAIN_NAMES = re.compile(
 resnetaa50) compute something else, some of them with the same tensors."""
 
 
-def is_torchvision(tensors: Tensors) -> bool:
-    """Returns whether the tensors of a file look like a state_dict of torchvision or timm."""
-    names = set(tensors)
-    stem = {"conv1.weight", "conv1.0.weight"} & names
-    return bool(stem) and {"layer1.0.conv1.weight", "layer4.0.conv1.weight"} <= names
-
-
-def load_torchvision(path: Path, tensors: Tensors, variant: str | None) -> TrainedNetwork:
-    """Builds the network from the tensors of a state_dict.
-
-    Args:
-        path: of the file.
-        tensors: of the file.
-        variant: v1 or v1.5 as it was named; empty where it was not.
-
-    Raises:
-        WeightsError: when the tensors are not exactly those of a network, or the variant is neither
-            named nor in the file.
-    """
-    stored = read_metadata(path).get(VARIANT_KEY, "")
-    if stored and stored not in VARIANTS:
-        raise WeightsError(f"{path} says that its variant is '{stored}': expected v1 or v1.5.")
-    architecture, tensors, has_head = understood(path, tensors, stored or variant)
-    convention = CONVENTIONS["torchvision"]
-    assert convention.mean is not None
-    assert convention.std is not None
-    source = " as the file says" if stored else " as named"
-    channels = architecture.in_channels
-    if channels != 3:
-        raise WeightsError(
-            f"{path} reads images of {channels} channel(s), for which the format has no constants:"
-            " expected 3."
-        )
-    return TrainedNetwork(
-        model=built(path, architecture, tensors),
-        architecture=architecture,
-        mean=convention.mean,
-        std=convention.std,
-        class_names=imagenet_classes(architecture.num_classes),
-        image_size=(224, 224),
-        data="",
-        origin=(
-            f"{known_as(architecture) or 'a residual network'} in the layout of torchvision"
-            f"{stride_words(architecture, source)}, images in RGB normalized with the constants"
-            " of ImageNet"
-        ),
-        format="torchvision",
-        resize=FULL,
-        has_head=has_head,
-    )
-
-
-def understood(
-    path: Path, tensors: Tensors, variant: str | None
-) -> tuple[Architecture, Tensors, bool]:
-    """Returns the network of a state_dict, all its tensors, and whether it has a head.
-
-    A network without a head is given one of a single class, whose weights are zero.
-    """
-    tensors = dict(tensors)
-    refuse_deep_stems(path, tensors)
-    add_batch_counts(tensors)
-    has_head = with_head(path, tensors)
-    architecture = recognized(path, tensors)
-    stride = stride_named(path, architecture.block, variant)
-    return architecture.with_options(stride_in=stride), tensors, has_head
-
-
-def refuse_deep_stems(path: Path, tensors: Tensors) -> None:
-    """Raises WeightsError for timm's variants whose stem or shortcuts are others."""
-    if "conv1.0.weight" in tensors or any(".downsample.2." in name for name in tensors):
-        raise WeightsError(
-            f"{path} is one of timm's networks with a deep stem or pooling shortcuts (its names end"
-            " in c, d, s or t): resnetkit has no such network. Expected a plain one, such as"
-            " resnet50."
-        )
-
-
-def stride_words(architecture: Architecture, source: str) -> str:
-    """Returns words on the variant; none for networks that know no difference."""
-    variant = variant_of(architecture)
-    return variant and f", {variant} (stride in the {architecture.stride_in}){source}"
-
-
-def torchvision_bytes(network: TrainedNetwork, path: Path) -> bytes:
-    """Returns a state_dict: as safetensors where the path ends so, else as `torch.save` does."""
-    state = {name: tensor.cpu() for name, tensor in network.model.state_dict().items()}
-    if path.suffix == ".safetensors":
-        return safetensors_bytes(state, variant_metadata(network))
-    stream = BytesIO()
-    torch.save(state, stream)
-    return stream.getvalue()
-
-
-def variant_metadata(network: TrainedNetwork) -> dict[str, str]:
-    """Returns what we write into safetensors so that v1 and v1.5 are told apart."""
-    variant = variant_of(network.architecture)
-    return {VARIANT_KEY: variant} if variant else {}
-
-
-def is_timm(facts: dict[str, Any]) -> bool:
+def is_timm(source: WeightsSource) -> bool:
     """Returns whether a config.json is one of timm's."""
-    return "pretrained_cfg" in facts
+    return source.configuration is not None and "pretrained_cfg" in source.configuration
 
 
-def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
-    """Builds the network from the weights that lie beside timm's config.json.
+def load_timm(source: WeightsSource) -> TrainedNetwork:
+    """Builds the network of a config.json and the weights next to it.
 
     Raises:
-        WeightsError: when it is not one of timm's plain networks, or something is missing.
+        WeightsError: if it is not one of timm's plain networks, or a file is missing.
     """
+    configuration, facts = source.path, source.facts
     name = facts.get("architecture")
     plain = PLAIN_NAMES.fullmatch(name) if isinstance(name, str) else None
     if plain is None:
@@ -181,7 +67,7 @@ def load_timm(configuration: Path, facts: dict[str, Any]) -> TrainedNetwork:
     refuse_changes(configuration, facts)
     path = weights_beside(configuration)
     state = with_known_head(path, read_state(path))
-    architecture, tensors, has_head = understood(path, state.tensors, "v1.5")
+    architecture, tensors, has_head = network_of(path, state.tensors, "v1.5")
     found = known_as(architecture)
     if found and found != plain[1]:
         raise WeightsError(f"{configuration} says '{name}', but {path} holds a {found}.")
@@ -269,7 +155,7 @@ def names_of_classes(facts: dict[str, Any], count: int) -> tuple[str, ...]:
     return texts(named)
 
 
-def timm_files(network: TrainedNetwork) -> dict[str, bytes]:
+def timm_files(network: TrainedNetwork, path: Path) -> dict[str, bytes]:
     """Returns the files of a folder that timm reads.
 
     Raises:
@@ -306,3 +192,6 @@ def timm_files(network: TrainedNetwork) -> dict[str, bytes]:
             network.model.state_dict(), variant_metadata(network)
         ),
     }
+
+
+TIMM = Format("timm", CONVENTION, is_timm, load_timm, timm_files)

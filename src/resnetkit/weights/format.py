@@ -1,0 +1,200 @@
+"""What a format of weights is: which networks it holds, how it is recognized, read and written."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from resnetkit.errors import WeightsError
+from resnetkit.models.zoo import Architecture
+from resnetkit.weights.checkpoints import State, read_state
+from resnetkit.weights.conventions import implied_classes, view_of
+from resnetkit.weights.network import TrainedNetwork
+from resnetkit.weights.tensors import read_beginning
+
+__all__ = ["Contents", "Convention", "Format", "WeightsSource", "check_held"]
+
+BEGINNING_BYTES = 16
+
+Contents = bytes | dict[str, bytes]
+"""What a format writes: the content of a file, or the files of a folder by name."""
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What a format does not write down, and so takes for granted.
+
+    Attributes:
+        options: values of an architecture's options that the format can hold.
+        stages: number of stages of its networks; 0 for any.
+        mean: mean that its images are normalized with, (C, 1, 1) for pixels of 0 to 255; None if
+            the format writes it down.
+        std: standard deviation, likewise.
+        view: size of the images and fraction of the shorter side that is shown; None if the format
+            writes them down.
+        offset: rounding of the center crop's offset in its readers; see `Resize`.
+        names_classes: whether it holds class names.
+        counts_batches: whether it holds the number of batches seen by the running statistics.
+        data: data set whose class names are assumed if the number of classes agrees.
+    """
+
+    options: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    stages: int = 4
+    mean: Tensor | None = None
+    std: Tensor | None = None
+    view: tuple[tuple[int, int], float] | None = None
+    offset: Literal["round", "floor"] = "round"
+    names_classes: bool = False
+    counts_batches: bool = True
+    data: Literal["ImageNet", "CIFAR-10"] = "ImageNet"
+
+    def constants(self) -> tuple[Tensor, Tensor]:
+        """Returns mean and standard deviation of a format that does not write them down."""
+        assert self.mean is not None
+        assert self.std is not None
+        return self.mean, self.std
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Weights to be loaded: a file, or a config.json with the files next to it.
+
+    Attributes:
+        path: path of the file, or of the config.json.
+        configuration: contents of the config.json; None for a file of weights on its own.
+        variant: v1 or v1.5, as named by the caller.
+        entry: entry of the file to read; see `read_state`.
+    """
+
+    path: Path
+    configuration: dict[str, Any] | None = None
+    variant: str | None = None
+    entry: str | None = None
+
+    @cached_property
+    def beginning(self) -> bytes:
+        """First bytes of the file."""
+        return read_beginning(self.path, BEGINNING_BYTES)
+
+    @cached_property
+    def state(self) -> State:
+        """Tensors of the file by name."""
+        return read_state(self.path, self.entry)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Contents of the config.json, of a source that has one."""
+        assert self.configuration is not None
+        return self.configuration
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of weights.
+
+    Attributes:
+        name: name by which it is asked for.
+        convention: what it takes for granted; None if it holds every network as it is.
+        recognizes: whether a source is in this format.
+        load: reads a source that was recognized; raises WeightsError if it cannot be trusted.
+        save: returns what is to be written at a path; raises WeightsError for a network or a path
+            that the readers of the format would not understand.
+    """
+
+    name: str
+    convention: Convention | None
+    recognizes: Callable[[WeightsSource], bool]
+    load: Callable[[WeightsSource], TrainedNetwork]
+    save: Callable[[TrainedNetwork, Path], Contents]
+
+
+def check_held(network: TrainedNetwork, format: Format) -> None:  # noqa: A002
+    """Checks that a format can hold a network, so that its readers compute what the network does.
+
+    Raises:
+        WeightsError: with everything that it cannot hold.
+    """
+    convention = format.convention
+    if convention is None:
+        return
+    problems = [
+        *unheld_options(network.architecture, convention),
+        *unheld_facts(network, convention),
+    ]
+    if problems:
+        raise WeightsError(
+            f"the format {format.name} cannot hold this network: {'; '.join(problems)}. 'resnetkit'"
+            " holds every network."
+        )
+
+
+def unheld_options(architecture: Architecture, convention: Convention) -> list[str]:
+    """Returns what of an architecture a format cannot hold, in words."""
+    meaningless = {"stride_in"} if architecture.block == "basic" else set()
+    if architecture.shortcut != "A":
+        meaningless.add("padding")
+    problems = [
+        f"{option} is {getattr(architecture, option)}, expected {' or '.join(map(str, allowed))}"
+        for option, allowed in convention.options.items()
+        if option not in meaningless and getattr(architecture, option) not in allowed
+    ]
+    stages = len(architecture.depths)
+    if convention.stages not in (0, stages):
+        problems.append(f"it has {stages} stages, expected {convention.stages}")
+    if any(architecture.replace_stride_with_dilation):
+        problems.append("it dilates instead of striding, which no file of weights says")
+    return problems
+
+
+def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
+    """Returns what a format says wrongly about the images and the classes of a network."""
+    problems = []
+    if network.mean.shape[1:] != (1, 1):
+        problems.append("its images are normalized with a mean of each pixel, expected of channels")
+    elif convention.mean is not None and convention.std is not None:
+        implied = (convention.mean, convention.std)
+        for word, own, expected in zip(
+            ("mean", "deviation"), (network.mean, network.std), implied, strict=True
+        ):
+            if own.shape != expected.shape or not torch.allclose(own, expected):
+                problems.append(
+                    f"its images are normalized with the {word} {constants_as_text(own)}, expected"
+                    f" {constants_as_text(expected)}, which the format does not write down"
+                )
+    if convention.view is not None:
+        expected_size, expected_share = convention.view
+        expected_side = round(max(expected_size) / expected_share)
+        if view_of(network) != (expected_size, expected_side, "bilinear", "center"):
+            height, width = network.image_size
+            problems.append(
+                f"its images are of {height}x{width} pixels, {network.crop_pct:g} of the shorter"
+                " side,"
+                f" {network.resize.interpolation} and {network.resize.mode}; the format does not"
+                f" write that down, and its readers expect {expected_size[0]} pixels,"
+                f" {expected_share:g}, bilinear and center"
+            )
+    size = max(network.image_size)
+    side = network.resize.side(size, network.crop_pct)
+    middle = network.resize.margin(side, size)
+    theirs = replace(network.resize, offset=convention.offset).margin(side, size)
+    if middle != theirs:
+        problems.append(
+            f"the middle of {side} pixels begins at {middle}, for readers of the format at {theirs}"
+        )
+    if not convention.names_classes:
+        meant = implied_classes(convention.data, network.architecture.num_classes)
+        if meant and network.class_names != meant:
+            problems.append(
+                f"its {len(meant)} classes are not those of {convention.data}, which they would"
+                " be taken for"
+            )
+    return problems
+
+
+def constants_as_text(constants: Tensor) -> str:
+    """Returns constants for pixels of 0 to 255 as text."""
+    return ", ".join(f"{float(value):.6g}" for value in constants.flatten())
