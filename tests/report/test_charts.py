@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,37 +23,49 @@ from resnetkit.report import charts
 from resnetkit.report.confusion import confusion_chart
 from resnetkit.report.drawing import COLORS, spread_out, standalone_svg
 from resnetkit.report.series import (
-    Band,
-    Curve,
-    Ending,
-    band,
-    curve,
+    FinalErrors,
+    display_name,
+    error_lines,
+    event_line,
     families,
+    family_name,
     final_values,
-    heading,
-    label,
 )
+from resnetkit.studies.chart import Chart, Line
 from resnetkit.training.run_folder import Run
 
-EMPTY = Band((), (), (), ())
-WAVE = Band((1, 2, 3), (50.0, 20.0, 10.0), (40.0, 15.0, 9.0), (60.0, 25.0, 11.0))
-CURVES = [Curve("plain-20", WAVE, WAVE), Curve("plain-56", WAVE, EMPTY)]
+WAVE = Line(
+    "plain-20",
+    (1, 2, 3),
+    (50.0, 20.0, 10.0),
+    (40.0, 15.0, 9.0),
+    (60.0, 25.0, 11.0),
+    end_label="plain-20",
+    style="solid",
+    color=0,
+)
+DASHED = replace(WAVE, label="training error of plain-20", end_label=None, style="dashed")
+EMPTY = Line("plain-56", (), (), (), ())
+ERRORS = Chart(
+    "Plain networks", "epoch", "error", (DASHED, WAVE, EMPTY), top=80.0, unit="%", end_values=True
+)
+LOSS = Chart("Loss", "step", "Loss", (replace(WAVE, label="loss", end_label=None),), top=64.0)
+NETWORKS = [FinalErrors("plain-20", 20, (1.0, 2.0)), FinalErrors("plain-56", 56, (40.0, 50.0))]
 NewRun = Callable[..., Run]
 
 
 def draw_everything(name: str = "chart") -> list[str]:
     """Returns one drawing of each kind."""
-    endings = [Ending("plain-20", 20, (1.0, 2.0)), Ending("plain-56", 56, (40.0, 50.0))]
     return [
-        charts.error_curves(CURVES, title="Plain", top=80, part="test", name=f"{name}-a"),
-        charts.errors_by_depth({"plain": endings}, title="Final", top=60, name=f"{name}-b"),
-        charts.errors_by_network(endings, title="Final", top=60, name=f"{name}-c"),
-        charts.lines({"loss": WAVE}, title="Loss", x_label="step", name=f"{name}-d"),
+        charts.line_chart(ERRORS, name=f"{name}-a"),
+        charts.errors_by_depth({"plain": NETWORKS}, title="Final", top=60, name=f"{name}-b"),
+        charts.errors_by_network(NETWORKS, title="Final", top=60, name=f"{name}-c"),
+        charts.line_chart(LOSS, name=f"{name}-d"),
         confusion_chart([[5, 1], [0, 6]], ["cat", "dog"], name=f"{name}-e"),
     ]
 
 
-def test_a_band_is_mean_and_range_over_the_runs(new_run: NewRun) -> None:
+def test_a_line_is_mean_and_range_over_the_runs(new_run: NewRun) -> None:
     runs = [new_run("plain56", seed) for seed in range(3)]
     rows = [
         [
@@ -63,7 +76,7 @@ def test_a_band_is_mean_and_range_over_the_runs(new_run: NewRun) -> None:
         for run in runs
     ]
     table = np.array(rows)
-    measured = band(runs, "epoch", "epoch", "test_error")
+    measured = event_line(runs, "epoch", "test_error", label="test")
     assert measured.x == tuple(range(1, 13))
     np.testing.assert_allclose(measured.mean, table.mean(axis=0))
     np.testing.assert_array_equal(measured.low, table.min(axis=0))
@@ -102,9 +115,10 @@ def test_epochs_without_a_measurement_are_left_out(new_run: NewRun) -> None:
         },
     ]
     run.metrics_path.write_text("".join(json.dumps(event) + "\n" for event in events))
-    found = curve("resnet-20", [run])
-    assert found.held_out == Band((2,), (7.0,), (7.0,), (7.0,))
-    assert found.train.x == (1, 2, 3)
+    train, held_out = error_lines("resnet20", [run], 0)
+    assert (held_out.x, held_out.mean, held_out.low, held_out.high) == ((2,), *[(7.0,)] * 3)
+    assert train.x == (1, 2, 3)
+    assert (train.end_label, held_out.end_label) == (None, "resnet-20")
 
 
 def test_final_values_leave_out_unfinished_runs(new_run: NewRun) -> None:
@@ -120,20 +134,19 @@ def test_groups_are_families_of_depths() -> None:
         "plain": {"plain20": 20, "plain56": 56},
         "resnet": {"resnet20": 20, "resnet56": 56},
     }
-    assert families(["resnet20-A", "resnet20-B", "custom"]) == {
-        "": {"resnet20-A": 1, "resnet20-B": 2, "custom": 3}
-    }
-    assert families([]) == {"": {}}
+    assert families(["resnet20-A", "resnet20-B", "custom"]) == {}
+    assert families(["plain20", "resnet20"]) == {}
+    assert families([]) == {}
 
 
 def test_names_for_people() -> None:
-    assert [label(group) for group in ("plain56", "resnet110", "odd one")] == [
+    assert [display_name(group) for group in ("plain56", "resnet110", "odd one")] == [
         "plain-56",
         "resnet-110",
         "odd one",
     ]
-    assert heading("plain") == "Plain networks"
-    assert heading("preresnet") == "preresnet networks"
+    assert family_name("plain") == "Plain networks"
+    assert family_name("preresnet") == "preresnet networks"
 
 
 @given(
@@ -161,19 +174,28 @@ def bold_lines(drawing: str) -> list[list[tuple[float, float]]]:
 
 
 def test_the_curve_is_drawn_where_the_numbers_are() -> None:
-    top = 80.0
-    drawing = charts.error_curves(CURVES[:1], title="Plain", top=top, part="test", name="c")
+    drawing = charts.line_chart(ERRORS, name="c")
     (points,) = bold_lines(drawing)
-    left, bottom, width, height = charts.AREA
+    left, bottom, width, height = charts.chart_area(ERRORS)
     across, down = charts.PANEL
     for (x, y), epoch, error in zip(points, WAVE.x, WAVE.mean, strict=True):
         assert x == pytest.approx(across * (left + width * (epoch - 1) / 2), abs=0.01)
-        assert y == pytest.approx(down * (1 - bottom - height * error / top), abs=0.01)
+        assert y == pytest.approx(down * (1 - bottom - height * error / 80), abs=0.01)
+
+
+def test_a_logarithmic_axis_puts_powers_of_ten_at_equal_distances() -> None:
+    decades = Line("norm", (1, 2, 3), *[(1e-4, 1e-2, 1.0)] * 3, end_label="norm", style="solid")
+    chart = Chart("Gradient", "layer", "norm", (decades,), logarithmic=True)
+    drawing = charts.line_chart(chart, name="c")
+    ((_, first), (_, second), (_, third)) = bold_lines(drawing)[0]
+    assert first - second == pytest.approx(second - third, abs=0.01)
+    assert "10\u207b\u2074" in drawing
 
 
 @pytest.mark.parametrize("name", ["x", "validation", "resnext-50_32x4d"])
 def test_labels_end_inside_the_drawing(name: str) -> None:
-    drawing = charts.lines({"training": WAVE, name: WAVE}, title="E", x_label="epoch", name="c")
+    lines = tuple(replace(WAVE, end_label=label) for label in ("training", name))
+    drawing = charts.line_chart(replace(ERRORS, lines=lines), name="c")
     bold = FontProperties(family="DejaVu Sans", weight="bold")
     labels = re.findall(
         r'font-weight: 700; font-size: 12px[^>]* x="([\d.]+)"[^>]*>([^<]+)<', drawing
@@ -186,8 +208,10 @@ def test_labels_end_inside_the_drawing(name: str) -> None:
 
 def test_descriptions_say_what_is_seen() -> None:
     curves, by_depth, by_network, line, confusion = draw_everything()
-    assert "plain-20 at 10.0 % training error after epoch 3, 10.0 % test error" in curves
-    assert "plain-56 at 10.0 % training error after epoch 3" in curves
+    assert "Plain networks: error against epoch:" in curves
+    assert "training error of plain-20 from 50.0 % to 10.0 %, at most 60.0 %" in curves
+    assert "; plain-20 from 50.0 % to 10.0 %" in curves
+    assert "plain-56" not in curves  # nothing of it is measured yet
     assert "plain-20 1.5 % (n = 2); plain-56 45.0 % (n = 2)" in by_depth
     assert "plain-20 1.5 % (n = 2); plain-56 45.0 % (n = 2)" in by_network
     assert "loss from 50 to 10, at most 60" in line
@@ -225,8 +249,9 @@ def test_a_drawing_leaves_no_trace() -> None:
 
 
 def test_the_sheet_is_a_file_of_its_own(tmp_path: Path) -> None:
-    panels = {"Plain networks": CURVES, "Residual networks": CURVES[:1]}
-    sheet = charts.error_curves_sheet(panels, top=80, part="test", name="degradation")
+    sheet = charts.line_sheet(
+        [ERRORS, replace(ERRORS, title="Residual networks")], held_out="test", name="degradation"
+    )
     root = ElementTree.fromstring(sheet)
     assert root.get("width") == f"{2 * charts.PANEL[0]:g}"
     assert "Plain networks" in str(root.get("aria-label"))
@@ -236,11 +261,9 @@ def test_the_sheet_is_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 def test_nothing_measured_yet_is_drawn_as_that() -> None:
-    curves = charts.error_curves(
-        [Curve("x", EMPTY, EMPTY)], title="Plain", top=1, part="test", name="c"
-    )
-    assert "No epoch is finished yet." in curves
-    endings = {"plain": [Ending("x", 20, ())]}
+    lines = charts.line_chart(replace(ERRORS, lines=(EMPTY,)), name="c")
+    assert "nothing measured yet." in lines
+    endings = {"plain": [FinalErrors("x", 20, ())]}
     by_depth = charts.errors_by_depth(endings, title="Final", top=1, name="c")
     assert "no training is finished yet" in by_depth
     by_network = charts.errors_by_network([], title="Final", top=1, name="c")
@@ -320,5 +343,6 @@ def test_a_name_with_control_characters_leaves_the_drawing_readable() -> None:
 
 
 def test_a_label_that_is_not_text_is_escaped() -> None:
-    drawing = charts.lines({"\ud800": WAVE, "b": WAVE}, title="E", x_label="epoch", name="c")
+    line = replace(WAVE, end_label="\ud800")
+    drawing = charts.line_chart(replace(ERRORS, lines=(line,)), name="c")
     assert "\\ud800" in drawing

@@ -244,7 +244,7 @@ def test_the_main_chart_is_also_a_file(new_outcome: NewOutcome) -> None:
     root = ElementTree.parse(outcome.folder / "degradation.svg").getroot()
     last = [final for final in root.iter() if (final.text or "").startswith("plain-56")]
     assert len(last) == 1
-    assert "Residual networks: error against epoch." in str(root.get("aria-label"))
+    assert "Residual networks: error against epoch:" in str(root.get("aria-label"))
 
 
 def test_networks_of_one_depth_are_drawn_by_name(

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from resnetkit.errors import UsageError
+from resnetkit.studies.chart import line
 from resnetkit.studies.questions.gradients import GRADIENTS
 from resnetkit.studies.statistics import by_depth, error_sample, limit, measured_sample
-from resnetkit.studies.study import UNSURE, Sample, Study, line
+from resnetkit.studies.study import UNSURE, Sample, Study
 from resnetkit.studies.table import STUDIES
 from resnetkit.training.run_folder import Run
 

@@ -48,7 +48,7 @@ def network_sheet(networks: Mapping[str, Sequence[StageOutline]]) -> str:
     extent = f'xmlns="http://www.w3.org/2000/svg" width="{size[0]:g}" height="{size[1]:g}"'
     description = " ".join(describe(stages, title) for title, stages in networks.items())
     bodies = "".join(body for body, _ in panels)
-    return opening(size, description, extent) + ground + bodies + "</svg>\n"
+    return opening(size, description, attributes=extent) + ground + bodies + "</svg>\n"
 
 
 def describe(stages: Sequence[StageOutline], title: str) -> str:

@@ -8,7 +8,8 @@ own they stay as they are.
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -24,6 +25,7 @@ from resnetkit.untrusted import markup_text
 __all__ = [
     "COLORS",
     "FONT",
+    "LineEnd",
     "color",
     "inline_svg",
     "label_ends",
@@ -119,14 +121,15 @@ def standalone_svg(paint: Paint, *, size: tuple[float, float], name: str, descri
 
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     extent = f'{names} width="{size[0]:g}" height="{size[1]:g}"'
-    return opening(size, description, extent) + tidy(raw_svg(on_solid, size, name), name)
+    return opening(size, description, attributes=extent) + tidy(raw_svg(on_solid, size, name), name)
 
 
-def opening(size: tuple[float, float], description: str, more: str = "") -> str:
+def opening(size: tuple[float, float], description: str, *, attributes: str | None = None) -> str:
     """Returns the start tag of a drawing that is read out as its description."""
     box = f'viewBox="0 0 {size[0]:g} {size[1]:g}"'
     label = markup_text(escape(description))
-    return f'<svg class="chart" role="img" aria-label="{label}" {box} {more}>'
+    start = f'<svg class="chart" role="img" aria-label="{label}" {box}'
+    return f"{start}>" if attributes is None else f"{start} {attributes}>"
 
 
 def raw_svg(paint: Paint, size: tuple[float, float], name: str) -> str:
@@ -179,40 +182,57 @@ def spread_out(places: list[float], *, gap: float, low: float, high: float) -> l
     return moved
 
 
-def label_ends(
-    axes: Axes,
-    labels: list[str],
-    values: list[float],
-    roles: list[str],
-    *,
-    right: float = 1.0,
-    span: tuple[float, float] | None = None,
-) -> None:
-    """Writes each label right of the axes, beside the end of its line, none over another.
+@dataclass(frozen=True)
+class LineEnd:
+    """The end of a line and what is written next to it.
 
-    The axes become narrower where the labels would not end before `right`, a share of the figure.
-    `span` is what the values lie between, where it is not the axis.
+    Attributes:
+        label: name of the line.
+        x: in units of the data.
+        y: likewise.
+        role: of the color.
     """
-    bottom, top = span or axes.get_ylim()
-    ends = [(value - bottom) / (top - bottom) for value in values]
-    places = spread_out(ends, gap=0.075, low=0.0, high=1.0)
-    make_room(axes, labels, right)
-    for text, end, place, role in zip(labels, ends, places, roles, strict=True):
-        look: dict[str, Any] = {"color": color(role), "transform": axes.transAxes}
-        axes.plot([1.015, 1.05], [end, place], linewidth=1, clip_on=False, **look)
-        axes.text(LABEL_START, place, text, fontweight="bold", va="center", **look)
+
+    label: str
+    x: float
+    y: float
+    role: str
+
+
+def label_ends(axes: Axes, ends: Sequence[LineEnd], *, right: float = 1.0) -> None:
+    """Writes labels to the right of the axes, next to the ends of their lines, without overlap.
+
+    The axes, whose limits must be final, become narrower where the labels would not end before
+    `right`, a fraction of the figure's width.
+    """
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = [float(to_axes.transform((end.x, end.y))[1]) for end in ends]
+    places = spread_out(heights, gap=0.075, low=0.0, high=1.0)
+    make_room(axes, [end.label for end in ends], right)
+    for end, height, place in zip(ends, heights, places, strict=True):
+        ink, frame = color(end.role), axes.transAxes
+        wire = [1.015, 1.05], [height, place]
+        axes.plot(*wire, linewidth=1, color=ink, clip_on=False, transform=frame)
+        axes.text(
+            LABEL_START,
+            place,
+            end.label,
+            fontweight="bold",
+            va="center",
+            color=ink,
+            transform=frame,
+        )
 
 
 LABEL_START = 1.06  # in widths of the axes
 
 
-def make_room(axes: Axes, labels: list[str], right: float) -> None:
-    """Makes the axes so narrow that the labels end before `right`, a share of the figure."""
+def make_room(axes: Axes, labels: Sequence[str], right: float) -> None:
+    """Makes the axes so narrow that the labels end before `right`, a fraction of the figure."""
     bold = FontProperties(family="DejaVu Sans", weight="bold")
     widths = [
         TextPath((0, 0), markup_text(text), size=12, prop=bold).get_extents().width
         for text in labels
-        if text
     ]
     figure = axes.get_figure(root=True)
     assert figure is not None

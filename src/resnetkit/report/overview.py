@@ -7,7 +7,7 @@ from pathlib import Path
 
 from resnetkit.report.language import ENGLISH, Language
 from resnetkit.report.page import render
-from resnetkit.report.study_report import error_panels, study_values
+from resnetkit.report.study_report import study_values
 from resnetkit.report.verdicts import findings_for_machines, verdict_counts
 from resnetkit.storage import storage_errors, write_file
 from resnetkit.studies.runner import ALL
@@ -54,5 +54,5 @@ def overview_page(outcomes: Sequence[Outcome], t: Language) -> str:
         changes=outcomes[0].changes,
         verdicts=verdict_counts(chain.from_iterable(each.findings for each in outcomes)),
         trainings=len({run.folder for each in outcomes for run in chain(*each.runs.values())}),
-        sections=[study_values(outcome, error_panels(outcome), t) for outcome in outcomes],
+        sections=[study_values(outcome, t) for outcome in outcomes],
     )

@@ -1,8 +1,10 @@
 """The report of one run: how it learned, how well it ended, and what it mistakes for what."""
 
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -11,8 +13,9 @@ from resnetkit.report import charts
 from resnetkit.report.confusion import MOST_CLASSES, confusion_chart
 from resnetkit.report.language import ENGLISH, Language
 from resnetkit.report.page import link, model_facts, render, surroundings
-from resnetkit.report.series import Band, band, label
+from resnetkit.report.series import axis_top, display_name, event_line
 from resnetkit.storage import storage_errors, write_file
+from resnetkit.studies.chart import Chart, LineStyle
 from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.training.events import FinalEvent
 from resnetkit.training.run_folder import Run
@@ -45,7 +48,7 @@ def run_page(run: Run, t: Language) -> str:
         "run.html.j2",
         t,
         run=run,
-        network=label(run.recipe.model.name),
+        network=display_name(run.recipe.model.name),
         final=final,
         scores=scores(final) if final else [],
         progress=progress(run),
@@ -114,28 +117,38 @@ def images_per_second(run: Run) -> float | None:
 
 def curve_charts(run: Run, t: Language) -> list[Markup]:
     """Returns the charts along training; none before anything was measured."""
-    watched = run.recipe.evaluation.split
-
-    def by_epoch(quantity: str) -> dict[str, Band]:
-        return {
-            "training": band([run], "epoch", "epoch", f"train_{quantity}"),
-            watched: band([run], "epoch", "epoch", f"{watched}_{quantity}"),
-        }
-
-    def by_step(quantity: str) -> dict[str, Band]:
-        return {quantity.replace("_", " "): band([run], "interval", "step", quantity)}
-
-    wanted = [
-        (by_epoch("error"), "Error", "epoch", " %"),
-        (by_epoch("loss"), "Loss (nats)", "epoch", ""),
-        (by_step("lr"), "Learning rate", "step", ""),
-        (by_step("gradient_norm"), "Gradient norm", "step", ""),
+    shown = [
+        epoch_chart(run, "error", "Error", unit="%"),
+        epoch_chart(run, "loss", "Loss (nats)"),
+        step_chart(run, "lr", "Learning rate"),
+        step_chart(run, "gradient_norm", "Gradient norm"),
     ]
     return [
-        Markup(charts.lines(series, title=title, x_label=x, unit=unit, name=f"curve{n}", t=t))
-        for n, (series, title, x, unit) in enumerate(wanted)
-        if any(measured.x for measured in series.values())
+        Markup(charts.line_chart(chart, name=f"curve{number}", t=t))
+        for number, chart in enumerate(shown)
+        if any(line.x for line in chart.lines)
     ]
+
+
+def epoch_chart(run: Run, quantity: str, title: str, *, unit: Literal["%"] | None = None) -> Chart:
+    """Returns a quantity against the epoch: in training thin and dashed, held out bold."""
+    held_out = run.recipe.evaluation.split
+    styles: dict[str, tuple[str, LineStyle]] = {
+        "train": ("training", "dashed"),
+        held_out: (held_out, "solid"),
+    }
+    lines = tuple(
+        event_line([run], "epoch", f"{split}_{quantity}", label=words, end_label=words, style=style)
+        for split, (words, style) in styles.items()
+    )
+    top = axis_top((line.highest for line in lines), limit=100.0 if unit == "%" else math.inf)
+    return Chart(title, "epoch", title, lines, top=top, unit=unit, end_values=True)
+
+
+def step_chart(run: Run, quantity: str, title: str) -> Chart:
+    """Returns a quantity of the logged intervals against the step."""
+    line = event_line([run], "interval", quantity, label=title)
+    return Chart(title, "step", title, (line,), top=axis_top([line.highest]))
 
 
 @dataclass(frozen=True)

@@ -4,87 +4,38 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from resnetkit.data.splits import Split
+from resnetkit.studies.chart import Line, LineStyle, over_runs
+from resnetkit.studies.phrase import phrase
 from resnetkit.training.run_folder import Run
 
 __all__ = [
-    "Band",
-    "Curve",
-    "Ending",
-    "band",
-    "curve",
+    "FinalErrors",
+    "axis_top",
+    "display_name",
+    "error_lines",
+    "event_line",
     "families",
+    "family_name",
     "final_values",
-    "heading",
-    "label",
 ]
 
 
 @dataclass(frozen=True)
-class Band:
-    """A quantity against x: its mean over runs, and the range from the lowest to the highest run.
-
-    Attributes:
-        x: such as epochs, ascending.
-        mean: one value an x, over the runs that have one there.
-        low: of the lowest run.
-        high: of the highest run.
-    """
-
-    x: tuple[float, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    @property
-    def last(self) -> float:
-        """Returns the mean at the last x; nan when there is none."""
-        return self.mean[-1] if self.mean else math.nan
-
-    @property
-    def highest(self) -> float:
-        """Returns the highest value; 0 when there is none."""
-        return max(self.high, default=0.0)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The error of one network along training, in percent.
-
-    Attributes:
-        label: name of the network, for people.
-        train: on the images that are learned from, as trained.
-        held_out: on the part that the recipe watches; empty when it watches none.
-    """
-
-    label: str
-    train: Band
-    held_out: Band
-
-    @property
-    def last(self) -> float:
-        """Returns the last error on the held-out part, or in training where none is watched."""
-        return self.held_out.last if self.held_out.x else self.train.last
-
-    @property
-    def highest(self) -> float:
-        return max(self.train.highest, self.held_out.highest)
-
-
-@dataclass(frozen=True)
-class Ending:
+class FinalErrors:
     """The final errors of one network, in percent.
 
     Attributes:
         label: name of the network, for people.
-        x: its depth, or its place where depth is not what is compared.
-        values: one a seed.
+        depth: in layers.
+        values: one per seed.
     """
 
     label: str
-    x: float
+    depth: int
     values: tuple[float, ...]
 
     @property
@@ -92,30 +43,64 @@ class Ending:
         return statistics.fmean(self.values)
 
 
-def band(runs: Iterable[Run], kind: str, x: str, y: str) -> Band:
-    """Returns the field `y` of the events of a kind that have it against their field `x`."""
+def event_line(
+    runs: Iterable[Run],
+    kind: Literal["epoch", "interval"],
+    field: str,
+    *,
+    label: str,
+    end_label: str | None = None,
+    style: LineStyle = "solid",
+) -> Line:
+    """Returns a field of the events of a kind: against the epoch, or of intervals the step.
+
+    Args:
+        runs: that differ in their seed alone.
+        kind: of the events.
+        field: of the events, such as train_error; events without it are left out.
+        label: see `Line`.
+        end_label: see `Line`.
+        style: see `Line`.
+    """
     values: dict[float, list[float]] = {}
     for run in runs:
-        for event in run.epochs if kind == "epoch" else run.intervals:
-            value = getattr(event, y)
-            if value is not None and math.isfinite(value):
-                values.setdefault(getattr(event, x), []).append(value)
-    rows = [(at, statistics.fmean(v), min(v), max(v)) for at, v in sorted(values.items())]
-    return Band(*zip(*rows, strict=True)) if rows else Band((), (), (), ())
+        points = (
+            [(event.epoch, getattr(event, field)) for event in run.epochs]
+            if kind == "epoch"
+            else [(event.step, getattr(event, field)) for event in run.intervals]
+        )
+        for x, value in points:
+            values.setdefault(x, []).append(math.nan if value is None else value)
+    return over_runs(label, values, end_label=end_label, style=style, color=0)
 
 
-def curve(label: str, runs: Sequence[Run]) -> Curve:
-    """Returns the errors of runs that differ in their seed alone against the epoch."""
+def error_lines(group: str, runs: Sequence[Run], color: int) -> tuple[Line, Line]:
+    """Returns the errors of a network along training: on training images, and held out.
+
+    The second line is empty when the recipe measures no held-out split along training; then the
+    first one has the name of the network at its end.
+    """
+    name = display_name(group)
     held_out = runs[0].recipe.evaluation.split if runs else "test"
-    return Curve(
-        label,
-        band(runs, "epoch", "epoch", "train_error"),
-        band(runs, "epoch", "epoch", f"{held_out}_error"),
-    )
+
+    def errors(split: str, words: str, style: LineStyle, end_label: str | None) -> Line:
+        label = phrase("{split} error of {group}", split=words, group=name)
+        line = event_line(
+            runs, "epoch", f"{split}_error", label=label, end_label=end_label, style=style
+        )
+        return replace(line, color=color)
+
+    watched = errors(held_out, held_out, "solid", name)
+    return errors("train", "training", "dashed", None if watched.x else name), watched
+
+
+def axis_top(values: Iterable[float], *, limit: float = math.inf) -> float:
+    """Returns the end of an axis that starts at 0: a little above the highest value."""
+    return min(limit, 1.06 * max(values, default=0.0)) or 1.0
 
 
 def final_values(runs: Iterable[Run], split: Split) -> tuple[float, ...]:
-    """Returns the final errors on a part of the data in percent, one a finished run."""
+    """Returns the final errors on a split in percent, one per finished run."""
     finals = [run.final for run in runs]
     return tuple(final.scores[split].error for final in finals if final and split in final.scores)
 
@@ -127,30 +112,30 @@ def families(groups: Iterable[str]) -> dict[str, dict[str, int]]:
     """Sorts groups into families of networks that differ in depth.
 
     Returns:
-        For each family its groups with their depths, the shallowest first. When some family would
-        have only one member, depth is not what is compared: then all groups are one family, named
-        "", and the number of each is its place.
+        The groups of each family with their depths in layers, the shallowest first. Empty when
+        depth is not what is compared: some group has no depth, or some family only one member.
     """
-    names = list(groups)
-    found: dict[str, dict[str, int]] = {}
-    for name in names:
-        if match := GROUP.fullmatch(name):
-            found.setdefault(match[1] + match[3], {})[name] = int(match[2])
-    complete = sum(map(len, found.values())) == len(names)
-    if not found or not complete or any(len(members) < 2 for members in found.values()):
-        return {"": {name: place for place, name in enumerate(names, start=1)}}
+    members: dict[str, dict[str, int]] = {}
+    for group in groups:
+        match = GROUP.fullmatch(group)
+        if match is None:
+            return {}
+        members.setdefault(match[1] + match[3], {})[group] = int(match[2])
+    if any(len(depths) < 2 for depths in members.values()):
+        return {}
     return {
-        family: dict(sorted(m.items(), key=lambda item: item[1])) for family, m in found.items()
+        family: dict(sorted(depths.items(), key=lambda item: item[1]))
+        for family, depths in members.items()
     }
 
 
-def label(group: str) -> str:
+def display_name(group: str) -> str:
     """Returns the name of a group as the paper writes it: plain-56 for plain56."""
     match = GROUP.fullmatch(group)
     return f"{match[1]}-{match[2]}{match[3]}" if match else group
 
 
-def heading(family: str) -> str:
+def family_name(family: str) -> str:
     """Returns what to call a family of networks."""
-    known = {"": "All networks", "plain": "Plain networks", "resnet": "Residual networks"}
-    return known.get(family, f"{family} networks")
+    names = {"plain": "Plain networks", "resnet": "Residual networks"}
+    return names.get(family, f"{family} networks")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,21 @@ from resnetkit.report.results import (
     seeds_in_words,
     trained_network,
 )
-from resnetkit.report.series import Curve, Ending, curve, families, final_values, heading, label
+from resnetkit.report.series import (
+    FinalErrors,
+    axis_top,
+    display_name,
+    error_lines,
+    families,
+    family_name,
+    final_values,
+)
 from resnetkit.report.verdicts import cards, findings_for_machines, verdict_counts
 from resnetkit.storage import storage_errors, write_file
+from resnetkit.studies.chart import Chart
 from resnetkit.studies.study import CONFIDENCE, Outcome
 
 __all__ = [
-    "error_panels",
     "study_values",
     "write_study_report",
 ]
@@ -48,14 +55,14 @@ def write_study_report(outcome: Outcome, t: Language = ENGLISH) -> Path:
     Raises:
         StorageError: when the folder cannot be written; the runs are untouched.
     """
-    panels = error_panels(outcome)
+    errors = error_charts(outcome)
     machines = json.dumps(findings_for_machines(outcome), indent=1, allow_nan=False)
     contents = {
-        f"{outcome.study.name}.svg": charts.error_curves_sheet(
-            panels.curves, top=panels.top, part=panels.part, name=outcome.study.name
+        f"{outcome.study.name}.svg": charts.line_sheet(
+            errors, held_out=held_out_split(outcome), name=outcome.study.name
         ),
         "findings.json": machines + "\n",
-        "report.html": render("study.html.j2", t, prefix="", **study_values(outcome, panels, t)),
+        "report.html": render("study.html.j2", t, prefix="", **study_values(outcome, t)),
     }
     advice = "The runs are untouched: make room or permit writing, then write the report again."
     with storage_errors(outcome.folder, advice):
@@ -65,59 +72,54 @@ def write_study_report(outcome: Outcome, t: Language = ENGLISH) -> Path:
     return outcome.folder / "report.html"
 
 
-@dataclass(frozen=True)
-class Panels:
-    """The errors along training, ready to draw.
-
-    Attributes:
-        curves: of each family of networks, by its heading.
-        top: end of the common axis in percent.
-        part: name of the part of the data that is watched along training.
-    """
-
-    curves: dict[str, list[Curve]]
-    top: float
-    part: str
-
-
-def error_panels(outcome: Outcome) -> Panels:
-    """Returns the errors along training of each family."""
-    curves = {
-        heading(family): [curve(label(group), outcome.runs[group]) for group in members]
-        for family, members in families(outcome.runs).items()
+def error_charts(outcome: Outcome) -> list[Chart]:
+    """Returns the charts of errors along training, one per family, on equal axes."""
+    titles: dict[str, Iterable[str]] = {
+        family_name(family): members for family, members in families(outcome.runs).items()
     }
-    top = axis_top(curve.highest for found in curves.values() for curve in found)
-    watched = (run.recipe.evaluation.split for run in chain.from_iterable(outcome.runs.values()))
-    return Panels(curves, top, next(watched, "test"))
+    lines = {
+        title: [
+            line
+            for color, group in enumerate(groups)
+            for line in error_lines(group, outcome.runs[group], color)
+        ]
+        for title, groups in (titles or {"All networks": outcome.runs}).items()
+    }
+    top = axis_top((line.highest for line in chain(*lines.values())), limit=100.0)
+    return [
+        Chart(title, "epoch", "error", tuple(shown), top=top, unit="%", end_values=True)
+        for title, shown in lines.items()
+    ]
 
 
-def axis_top(values: Iterable[float]) -> float:
-    """Returns the end of an axis in percent, a little above the highest value."""
-    return min(100.0, 1.06 * max(values, default=0.0)) or 1.0
+def held_out_split(outcome: Outcome) -> str:
+    """Returns the name of the split that is evaluated along training."""
+    splits = (run.recipe.evaluation.split for run in chain.from_iterable(outcome.runs.values()))
+    return next(splits, "test")
 
 
-def study_values(outcome: Outcome, panels: Panels, t: Language) -> dict[str, Any]:
+def study_values(outcome: Outcome, t: Language) -> dict[str, Any]:
     """Returns what the template shows of a study."""
     runs = list(chain.from_iterable(outcome.runs.values()))
     return {
         "study": outcome.study,
-        "measured_charts": measured_charts(outcome, t),
+        "measured_charts": line_charts(outcome.charts, f"{outcome.study.name}-measured", t),
         "block_drawings": block_drawings(outcome, t),
         "beside_paper": beside_paper(outcome),
         "scale": outcome.scale,
         "changes": outcome.changes,
         "data": runs[0].recipe.data.name if runs else "no data",
         "seeds": seeds_in_words(outcome),
-        "part": panels.part,
+        "part": held_out_split(outcome),
         "diverged": diverged(outcome),
         "verdicts": verdict_counts(outcome.findings),
         "cards": cards(outcome.findings),
         "confidence": f"{CONFIDENCE:.0%}",
-        "curve_charts": curve_charts(panels, outcome.study.name, t),
+        "curve_charts": line_charts(error_charts(outcome), f"{outcome.study.name}-curves", t),
         "final_charts": final_charts(outcome, t),
         "rows": rows(outcome),
         "published": published(outcome.study),
-        "names": {group: label(group) for group in named_groups(outcome)},
+        "names": {group: display_name(group) for group in named_groups(outcome)},
         "next_steps": next_steps(outcome),
         "recipe": runs[0].recipe.to_yaml() if runs else "",
         "differing": differing_keys(runs),
@@ -139,11 +141,11 @@ def diverged(outcome: Outcome) -> int:
     return sum(run.diverged for run in chain.from_iterable(outcome.runs.values()))
 
 
-def measured_charts(outcome: Outcome, t: Language) -> list[Markup]:
-    """Returns the charts of what the study measured inside the networks."""
+def line_charts(shown: Iterable[Chart], name: str, t: Language) -> list[Markup]:
+    """Returns charts for a page; their names are `name` and a number."""
     return [
-        Markup(charts.measured_lines(chart, name=f"{outcome.study.name}-measured{place}", t=t))
-        for place, chart in enumerate(outcome.charts)
+        Markup(charts.line_chart(chart, name=f"{name}{number}", t=t))
+        for number, chart in enumerate(shown)
     ]
 
 
@@ -157,7 +159,7 @@ def block_drawings(outcome: Outcome, t: Language) -> list[Markup]:
         for run in [run for run in runs if model_facts(run)][:1]:
             block = outline(*trained_network(run))[2].blocks[0]
             if (block.layers, block.shortcut) not in kinds:
-                drawing = block_drawing(block, title=label(group), t=t)
+                drawing = block_drawing(block, title=display_name(group), t=t)
                 kinds[block.layers, block.shortcut] = Markup(drawing)
     return list(kinds.values())[:MOST_BLOCKS]
 
@@ -167,50 +169,38 @@ def named_groups(outcome: Outcome) -> Iterable[str]:
     return chain(outcome.runs, (figure.group for figure in outcome.study.paper_figures))
 
 
-def curve_charts(panels: Panels, name: str, t: Language) -> list[Markup]:
-    """Returns the charts of error against epoch, one a family; `name` is the study's."""
-    return [
-        Markup(
-            charts.error_curves(
-                curves,
-                title=title,
-                top=panels.top,
-                part=panels.part,
-                name=f"{name}-curves{place}",
-                t=t,
-            )
-        )
-        for place, (title, curves) in enumerate(panels.curves.items())
-    ]
-
-
 def final_charts(outcome: Outcome, t: Language) -> list[Markup]:
-    """Returns the charts of final training and test error, on one scale."""
-    parts: dict[Split, str] = {"train": "Final training error", "test": "Final test error"}
-    name = outcome.study.name
-    found = {part: endings(outcome, part) for part in parts}
-    networks = [each for members in found.values() for each in chain(*members.values())]
-    top = axis_top(value for each in networks for value in each.values)
+    """Returns the charts of final training and test error, on equal axes."""
     return [
-        Markup(
-            charts.errors_by_network(
-                found[part][""], title=title, top=top, name=f"{name}-final-{part}", t=t
-            )
-            if "" in found[part]
-            else charts.errors_by_depth(
-                found[part], title=title, top=top, name=f"{name}-final-{part}", t=t
-            )
+        Markup(chart)
+        for chart in (
+            final_chart(outcome, "train", "Final training error", t),
+            final_chart(outcome, "test", "Final test error", t),
         )
-        for part, title in parts.items()
     ]
 
 
-def endings(outcome: Outcome, part: Split) -> dict[str, list[Ending]]:
-    """Returns the final errors on a part of the data, by family."""
-    return {
-        family: [
-            Ending(label(group), x, final_values(outcome.runs[group], part))
-            for group, x in members.items()
-        ]
-        for family, members in families(outcome.runs).items()
-    }
+def final_chart(outcome: Outcome, split: Split, title: str, t: Language) -> str:
+    """Returns the chart of final errors on a split: by depth where depth is what is compared."""
+    name = f"{outcome.study.name}-final-{split}"
+    top = axis_top(
+        (
+            value
+            for runs in outcome.runs.values()
+            for on in ("train", "test")
+            for value in final_values(runs, on)
+        ),
+        limit=100.0,
+    )
+
+    def final(group: str, depth: int) -> FinalErrors:
+        return FinalErrors(display_name(group), depth, final_values(outcome.runs[group], split))
+
+    if grouped := families(outcome.runs):
+        by_family = {
+            family: [final(group, depth) for group, depth in members.items()]
+            for family, members in grouped.items()
+        }
+        return charts.errors_by_depth(by_family, title=title, top=top, name=name, t=t)
+    networks = [final(group, 0) for group in outcome.runs]
+    return charts.errors_by_network(networks, title=title, top=top, name=name, t=t)

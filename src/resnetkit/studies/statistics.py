@@ -4,9 +4,10 @@ import math
 import statistics
 
 from resnetkit.data.splits import Split
+from resnetkit.studies.chart import Line, line
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
-from resnetkit.studies.study import Line, Sample, line
+from resnetkit.studies.study import Sample
 from resnetkit.training.run_folder import Run
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
 Runs = dict[str, list[Run]]
 
 PARTS: dict[Split, str] = {"train": "training", "test": "test"}
-ERRORS = {"train": "training error of {group}", "test": "test error of {group}"}
 CHANCE = 90.0  # percent of wrong guesses among ten classes
 
 
@@ -31,7 +31,7 @@ def error_sample(runs: Runs, group: str, split: Split) -> Sample:
     """Returns the final errors of a group on a part of the data; chance where training diverged."""
     values = [final_error(run, split) for run in runs[group]]
     known = tuple(value for value in values if math.isfinite(value))
-    return Sample(phrase(ERRORS[split], group=group), known)
+    return Sample(phrase("{split} error of {group}", split=PARTS[split], group=group), known)
 
 
 def final_error(run: Run, split: Split) -> float:

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resnetkit.errors import UsageError
+from resnetkit.studies.chart import Chart
 from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.training.run_folder import Run
 
 __all__ = [
     "CONFIDENCE",
-    "Chart",
     "Finding",
-    "Line",
     "Outcome",
     "PaperFigure",
     "Sample",
@@ -28,7 +27,6 @@ __all__ = [
     "Verdict",
     "judge_higher",
     "judge_not_higher",
-    "line",
     "networks",
 ]
 
@@ -238,65 +236,6 @@ def overlap(key: str, other: str) -> bool:
 def networks(*names: str) -> dict[str, dict[str, Any]]:
     """Returns groups that differ in their network alone."""
     return {name: {"model.name": name} for name in names}
-
-
-@dataclass(frozen=True)
-class Line:
-    """A quantity against another, over seeds.
-
-    Attributes:
-        label: what the line stands for.
-        x: ascending.
-        mean: one value an x.
-        low: of the lowest seed.
-        high: of the highest seed.
-    """
-
-    label: str
-    x: tuple[float, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Lines on common axes.
-
-    Attributes:
-        title: what is shown.
-        x: words at the axis.
-        y: likewise, with the unit.
-        lines: in the order of their colors.
-        logarithmic: whether y is.
-    """
-
-    title: str
-    x: str
-    y: str
-    lines: tuple[Line, ...]
-    logarithmic: bool = False
-
-
-def line(label: str, seeds: Sequence[Sequence[float]], x: Sequence[float] = ()) -> Line:
-    """Returns the line of a quantity that each seed measured at the same places.
-
-    Args:
-        label: what the line stands for.
-        seeds: for each seed its values; those that are not finite are left out.
-        x: of the places; 1, 2, ... by default.
-    """
-    columns = list(zip(*seeds, strict=True)) if seeds else []
-    finite = [[value for value in column if math.isfinite(value)] for column in columns]
-    places = x or range(1, len(columns) + 1)
-    found = [(at, each) for at, each in zip(places, finite, strict=True) if each]
-    return Line(
-        label,
-        tuple(float(at) for at, _ in found),
-        tuple(statistics.fmean(each) for _, each in found),
-        tuple(min(each) for _, each in found),
-        tuple(max(each) for _, each in found),
-    )
 
 
 @dataclass(frozen=True)

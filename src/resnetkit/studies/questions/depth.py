@@ -1,17 +1,16 @@
 """Does depth keep helping residual networks, beyond a hundred layers (table 6)?"""
 
+from resnetkit.studies.chart import Chart, line
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.presets import cifar10, digits, paper
 from resnetkit.studies.statistics import Runs, by_depth, error_sample
 from resnetkit.studies.study import (
-    Chart,
     Finding,
     PaperFigure,
     Study,
     judge_higher,
     judge_not_higher,
-    line,
     networks,
 )
 

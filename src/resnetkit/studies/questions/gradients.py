@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from resnetkit.studies.chart import Chart
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.presets import cifar10, digits, paper
 from resnetkit.studies.statistics import (
@@ -12,7 +13,7 @@ from resnetkit.studies.statistics import (
     measured_line,
     measured_sample,
 )
-from resnetkit.studies.study import Chart, Finding, Sample, Study, judge_higher, judge_not_higher
+from resnetkit.studies.study import Finding, Sample, Study, judge_higher, judge_not_higher
 
 __all__ = ["GRADIENTS"]
 

@@ -2,20 +2,12 @@
 
 import statistics
 
+from resnetkit.studies.chart import Chart, Line, line
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.presets import cifar10, digits, paper
 from resnetkit.studies.statistics import Runs
-from resnetkit.studies.study import (
-    Chart,
-    Finding,
-    Line,
-    Sample,
-    Study,
-    judge_higher,
-    line,
-    networks,
-)
+from resnetkit.studies.study import Finding, Sample, Study, judge_higher, networks
 from resnetkit.training.run_folder import Run
 
 __all__ = ["LESION"]

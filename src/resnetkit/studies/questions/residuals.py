@@ -2,6 +2,7 @@
 
 import statistics
 
+from resnetkit.studies.chart import Chart, line
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.presets import cifar10, digits, paper
@@ -13,16 +14,7 @@ from resnetkit.studies.statistics import (
     measured_line,
     measured_sample,
 )
-from resnetkit.studies.study import (
-    Chart,
-    Finding,
-    Sample,
-    Study,
-    judge_higher,
-    judge_not_higher,
-    line,
-    networks,
-)
+from resnetkit.studies.study import Finding, Sample, Study, judge_higher, judge_not_higher, networks
 
 __all__ = ["RESIDUALS"]
 

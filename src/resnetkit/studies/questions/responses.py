@@ -1,10 +1,11 @@
 """Are the outputs of residual layers smaller than those of plain ones (figure 7)?"""
 
+from resnetkit.studies.chart import Chart, line
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.presets import cifar10, digits, paper
 from resnetkit.studies.statistics import Runs, by_depth, measured_line, measured_sample
-from resnetkit.studies.study import Chart, Finding, Sample, Study, judge_higher, line, networks
+from resnetkit.studies.study import Finding, Sample, Study, judge_higher, networks
 
 __all__ = ["RESPONSES"]
 
