@@ -14,7 +14,7 @@ import pytest
 
 from resnetkit import download as module
 from resnetkit.data.published.fetch import fetch as fetch_dataset
-from resnetkit.download import Digest, Redirects, download, headers_of, shown
+from resnetkit.download import Digest, Redirects, download, shown
 from resnetkit.errors import StorageError, TransferError
 
 CONTENT = bytes(range(256)) * 4000
@@ -35,8 +35,6 @@ class Server(BaseHTTPRequestHandler):
         self.sent.append(dict(self.headers))
         getattr(self, f"page_{self.path.strip('/').partition('?')[0]}")()
         self.close_connection = True
-
-    do_HEAD = do_GET  # noqa: N815  # the name that http.server calls
 
     @property
     def start(self) -> int:
@@ -141,12 +139,6 @@ class Server(BaseHTTPRequestHandler):
 
     def page_local(self) -> None:
         self.leads_to("file:///etc/passwd")
-
-    def page_linked(self) -> None:
-        self.leads_to("/near")
-
-    def page_near(self) -> None:
-        self.leads_to("/broken", X_Linked_ETag='"abc"')
 
     def log_message(self, *_: object) -> None:
         pass
@@ -412,14 +404,6 @@ def test_what_may_be_secret_in_an_address_is_not_shown() -> None:
     assert shown("https://me:pass@host:1/a?Signature=x#y") == "https://host:1/a"
     assert shown("https://host/a@b") == "https://host/a@b"
     assert shown("none") == "none"
-
-
-def test_headers_are_those_of_the_first_answer_that_has_the_one_wanted(address: str) -> None:
-    assert headers_of(f"{address}/linked", "X-Linked-ETag")["X-Linked-ETag"] == '"abc"'
-    assert [page for page, _ in Server.asked] == ["/linked", "/near"]
-    assert headers_of(f"{address}/moved", "X-Linked-ETag")["Content-Length"] == str(len(CONTENT))
-    with pytest.raises(TransferError, match="404"):
-        headers_of(f"{address}/missing", "X-Linked-ETag")
 
 
 @pytest.mark.parametrize("name", module.OFFLINE)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPMessage
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar, cast
+from typing import IO, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from resnetkit.errors import TransferError
@@ -24,7 +24,6 @@ __all__ = [
     "Observer",
     "check_online",
     "download",
-    "headers_of",
 ]
 
 Observer = Callable[[int, int], None]
@@ -178,32 +177,6 @@ def other_file(url: str, part: Path, digest: Digest) -> str:
     return f"{shown(url)} holds another file: its {digest} is {actual}, expected {expected}."
 
 
-def headers_of(url: str, wanted: str) -> HTTPMessage:
-    """Asks for what is known of a file before it is downloaded.
-
-    Args:
-        url: of the file.
-        wanted: a header; a redirect is followed until an answer has it.
-
-    Raises:
-        TransferError: when there is no answer.
-    """
-    check_online()
-
-    def ask() -> HTTPMessage:
-        try:
-            with opened(url, Redirects(wanted), method="HEAD") as answer:
-                found: HTTPMessage = answer.headers
-                return found
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code < 400 and wanted in error.headers:
-                    return cast(HTTPMessage, error.headers)
-                raise
-
-    return persistently(url, ask)
-
-
 def persistently(url: str, action: Callable[[], Result]) -> Result:
     """Does something at an address, again after a pause when that may help, a few times.
 
@@ -234,7 +207,7 @@ def receive(url: str, part: Path, observe: Observer) -> None:
     """
     have = part.stat().st_size if part.exists() else 0
     try:
-        answer = opened(url, Redirects(), start=have)
+        answer = opened(url, start=have)
     except urllib.error.HTTPError as error:
         if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
@@ -278,16 +251,9 @@ def write_all(
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https, but never from https to http.
-
-    Args:
-        wanted: a header; an answer that has it is not followed further.
-    """
+    """Follows redirects to http and https, but never from https to http."""
 
     max_redirections = 8
-
-    def __init__(self, wanted: str = "") -> None:
-        self.wanted = wanted
 
     def redirect_request(
         self,
@@ -298,33 +264,26 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         headers: HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        if self.wanted and self.wanted in headers:
-            return None
         check_address(newurl)
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             raise TransferError(
                 f"{shown(req.full_url)} leads from https to {shown(newurl)}, where anybody could"
                 " change the file on its way: that is not followed."
             )
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None:
-            request.method = req.get_method()
-        return request
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def opened(url: str, redirects: Redirects, *, method: str = "GET", start: int = 0) -> Any:
-    """Returns the answer of an address, asked without a name, a password or a token.
+def opened(url: str, *, start: int = 0) -> Any:
+    """Returns the response to a request without a user name, a password or a token.
 
     Args:
         url: the address.
-        redirects: which are followed.
-        method: GET, or HEAD for the headers alone.
-        start: the first byte that is wanted.
+        start: first byte to send.
     """
     check_address(url)
     headers = {"User-Agent": "resnetkit", **({"Range": f"bytes={start}-"} if start else {})}
-    request = urllib.request.Request(url, headers=headers, method=method)
-    return urllib.request.build_opener(redirects).open(request, timeout=SECONDS_TO_ANSWER)
+    request = urllib.request.Request(url, headers=headers)
+    return urllib.request.build_opener(Redirects()).open(request, timeout=SECONDS_TO_ANSWER)
 
 
 def check_address(url: str) -> None:

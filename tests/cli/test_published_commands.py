@@ -1,6 +1,5 @@
 """resnet weights list, fetch, push and pull, and names of published weights in other commands."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,10 +140,3 @@ def test_push_and_pull_say_where_it_is(
     run = Path("runs/a")
     assert asked[:2] == [(run, "me/few", False), (run, "me/few", True)]
     assert asked[2:] == [("me/few", Path("few")), ("me/few", Path("x"))]
-
-
-def test_without_the_extra_push_names_it(resnet: Resnet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    answer = resnet("weights", "pull", "me/few")
-    assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert "pip install 'resnetkit[hub]'" in answer.err

@@ -6,23 +6,25 @@ import io
 import json
 import os
 import pickle
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import safetensors.torch
 import torch
 import yaml
+from PIL import Image
 
 from resnetkit.errors import StorageError, TransferError, UsageError, WeightsError
 from resnetkit.models.zoo import ARCHITECTURES
 from resnetkit.weights.export import export_weights
 from resnetkit.weights.hub import pull, push
+from resnetkit.weights.hub_client import HubClient
 from resnetkit.weights.load import load_network
 from resnetkit.weights.network import TrainedNetwork
 
@@ -42,6 +44,7 @@ class Hub(BaseHTTPRequestHandler):
     large: ClassVar[dict[str, bytes]] = {}
     spoiled: ClassVar[set[str]] = set()
     refusal: ClassVar[int] = 0
+    listed_size: ClassVar[int | None] = None
     asked: ClassVar[list[tuple[str, str | None]]] = []
 
     def body(self) -> bytes:
@@ -138,7 +141,11 @@ class Hub(BaseHTTPRequestHandler):
         siblings = []
         for path, content in self.repositories[name].items():
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            sibling: dict[str, Any] = {"rfilename": path, "size": len(content), "blobId": blob}
+            sibling: dict[str, Any] = {
+                "rfilename": path,
+                "size": self.listed_size or len(content),
+                "blobId": blob,
+            }
             if path.endswith(".safetensors"):
                 digest = hashlib.sha256(content).hexdigest()
                 sibling["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 130}
@@ -378,7 +385,58 @@ def test_nothing_is_replaced(hub: type[Hub], tmp_path: Path) -> None:
     assert hub.asked == []
 
 
-def test_without_the_extra_it_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UsageError, match=r"pip install 'resnetkit\[hub\]'"):
-        push(run, "me/few")
+def test_a_size_that_no_network_has_is_refused_before_the_download(
+    hub: type[Hub], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(run, "me/few")
+    hub.asked.clear()
+    monkeypatch.setattr(Hub, "listed_size", 2**40)
+    with pytest.raises(TransferError, match=r"lists 1,099,511,627,776 bytes of config\.json: exp"):
+        pull("me/few", tmp_path / "pulled")
+    assert [words.split("?")[0] for words, _ in hub.asked] == ["GET /api/models/me/few"]
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("http://elsewhere/blob", "redirects from https to http, where anybody could change"),
+        ("https://elsewhere/blob", "was asked"),
+    ],
+)
+def test_https_never_becomes_http(location: str, message: str) -> None:
+    """The library is told about the addresses, so that no server with a certificate is needed."""
+
+    def asked(*_: object, **__: object) -> None:
+        raise RuntimeError("was asked")
+
+    facts = SimpleNamespace(etag="0" * 64, commit_hash=COMMIT, size=5, location=location)
+    library = SimpleNamespace(
+        hf_hub_url=lambda *_, **__: "https://hub/me/few/resolve/main/x",
+        get_hf_file_metadata=lambda *_, **__: facts,
+        hf_hub_download=asked,
+    )
+    with pytest.raises((TransferError, RuntimeError), match=message):
+        HubClient("me/few", library, None).download("x")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["weights", "--help"], ["predict"], ["train"]])
+def test_the_library_of_the_hub_is_imported_when_it_is_needed(
+    words: list[str], network: TrainedNetwork, tmp_path: Path, start: Callable[..., Any]
+) -> None:
+    export_weights(network, tmp_path / "model", "resnetkit")
+    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
+    more = {
+        "predict": [str(tmp_path / "model"), str(tmp_path / "photo.png")],
+        "train": ["digits", "--out", str(tmp_path / "run"), "--set", "length=2 epochs"],
+    }
+    process = start("-c", IMPORTED, *words, *more.get(words[0], []))
+    output = process.communicate(timeout=100)[0]
+    assert output.splitlines()[-1] == "[]", output
+
+
+IMPORTED = """
+import sys
+from resnetkit.cli.app import run
+assert run(sys.argv[1:]) in (None, 0)
+print([name for name in sys.modules if name.startswith("huggingface_hub")])
+"""

@@ -101,7 +101,7 @@ def push(
 ) -> None:
     """Upload a finished run to the Hugging Face Hub: weights, configuration, preprocessing, card.
 
-    Requires pip install 'resnetkit[hub]', and 'hf auth login' or HF_TOKEN.
+    Log in with 'hf auth login' or set HF_TOKEN before.
 
     Args:
         run: A run folder, or a folder of 'resnet weights convert --to resnetkit'.
@@ -129,7 +129,7 @@ def pull(
 ) -> None:
     """Download a run from the Hugging Face Hub and verify it; nothing in it is executed.
 
-    Requires pip install 'resnetkit[hub]'; for private ones 'hf auth login' or HF_TOKEN.
+    For a private repository, log in with 'hf auth login' or set HF_TOKEN before.
 
     Args:
         repository: OWNER/NAME.

@@ -1,19 +1,16 @@
-"""Networks of resnetkit to the Hugging Face Hub and from it; needs the extra `hub`."""
+"""Networks of resnetkit to the Hugging Face Hub and from it."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from resnetkit.download import MOST_BYTES, check_online
-from resnetkit.errors import ResnetkitError, StorageError, TransferError, UsageError, WeightsError
+from resnetkit.download import MOST_BYTES
+from resnetkit.errors import StorageError, TransferError, UsageError, WeightsError
 from resnetkit.storage import new_folder, storage_errors, write_synced
-from resnetkit.untrusted import printable, read_bounded
-from resnetkit.weights.fetch import digest_named
+from resnetkit.untrusted import read_bounded
+from resnetkit.weights.hub_client import check_size, digest_named, hub_client
 from resnetkit.weights.load import load_network
 from resnetkit.weights.network import TrainedNetwork
-from resnetkit.weights.published import hub_address, hub_cache
 
 __all__ = ["pull", "push"]
 
@@ -40,19 +37,19 @@ def push(folder: Path, repository: str, *, public: bool = False) -> str:
         public: whether everybody may see a repository that is made.
 
     Raises:
-        UsageError: when the repository's name is impossible, or the extra is missing.
+        UsageError: if the name of the repository is impossible.
         WeightsError: when the folder holds no network of resnetkit that can be read again.
         TransferError: when the Hub refuses.
     """
     check_repository(repository)
     contents = folder_contents(folder)
-    with hub(repository) as (library, api):
-        api.create_repo(repository, private=not public, exist_ok=True)
+    with hub_client(repository) as client:
+        client.api.create_repo(repository, private=not public, exist_ok=True)
         operations = [
-            library.CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
+            client.library.CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
             for name, content in contents.items()
         ]
-        commit = api.create_commit(
+        commit = client.api.create_commit(
             repository, operations, commit_message="A network trained by resnetkit"
         )
         return str(commit.commit_url)
@@ -114,7 +111,7 @@ def pull(repository: str, out: Path) -> Path:
         out: where nothing lies yet.
 
     Raises:
-        UsageError: when the repository's name is impossible, or the extra is missing.
+        UsageError: if the name of the repository is impossible.
         TransferError: when the Hub refuses, or has no such network.
         WeightsError: when the files cannot be trusted.
         StorageError: when the folder cannot be written, or something is there already.
@@ -122,26 +119,17 @@ def pull(repository: str, out: Path) -> Path:
     check_repository(repository)
     if out.exists() or out.is_symlink():
         raise StorageError(f"{out} already exists: choose another path with --out.")
-    cache = hub_cache()
-    with hub(repository) as (library, api):
-        about = api.model_info(repository, files_metadata=True)
+    with hub_client(repository) as client:
+        about = client.api.model_info(repository, files_metadata=True)
         listed = {sibling.rfilename: sibling for sibling in about.siblings or []}
         check_listed(repository, listed)
         paths = {
-            name: Path(
-                library.hf_hub_download(
-                    repository,
-                    name,
-                    revision=about.sha,
-                    cache_dir=cache,
-                    endpoint=hub_address(),
-                )
+            name: client.download(
+                name, revision=about.sha, digest=digest_named(listed_digest(listed[name]))
             )
             for name in (*NEEDED, CARD)
             if name in listed
         }
-    for name, path in paths.items():
-        check_digest(repository, path, listed[name])
     check_ours(paths["config.json"].parent)
     with storage_errors(out, "Choose another place with --out."), new_folder(out) as temporary:
         for name, path in paths.items():
@@ -174,59 +162,16 @@ def check_listed(repository: str, listed: dict[str, Any]) -> None:
             " of timm come with 'resnet weights fetch'."
         )
     for name in NEEDED:
-        if (listed[name].size or 0) > MOST_BYTES:
-            raise TransferError(
-                f"{repository} lists {listed[name].size:,} bytes of {name}, which no network has."
-            )
+        check_size(repository, name, listed[name].size)
 
 
-def check_digest(repository: str, path: Path, listed: Any) -> None:
-    """Checks that a file is the one that the Hub lists.
+def listed_digest(listed: Any) -> str:
+    """Returns the digest that the Hub lists for a file: of the content, or of Git for small ones.
 
     Raises:
-        TransferError: when it is not; it is removed then.
+        TransferError: if it lists none.
     """
-    name = listed.lfs.sha256 if listed.lfs else listed.blob_id
-    digest = digest_named(name or "nothing")
-    if not digest.matches(path):
-        found = digest.of(path)
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
-        raise TransferError(
-            f"{repository} sent another file as {listed.rfilename}: its {digest} is {found},"
-            f" expected {name}. It was removed."
-        )
-
-
-@contextmanager
-def hub(repository: str) -> Iterator[tuple[Any, Any]]:
-    """Yields the library huggingface_hub and its client; what they raise becomes sentences.
-
-    Raises:
-        UsageError: when the library is not installed.
-        TransferError: when it fails.
-    """
-    try:
-        import huggingface_hub as library
-    except ImportError as error:
-        raise UsageError(
-            "the Hugging Face Hub needs an extra: pip install 'resnetkit[hub]'."
-        ) from error
-    check_online()
-    try:
-        yield library, library.HfApi(endpoint=hub_address(), library_name="resnetkit")
-    except ResnetkitError:
-        raise
-    except Exception as error:  # its HTTP client and its uploader raise what has no common root
-        raise TransferError(
-            f"{repository} at {hub_address()}: {said(error)}. For a private repository, and to"
-            " push, log in with 'hf auth login' or set HF_TOKEN."
-        ) from error
-
-
-def said(error: Exception) -> str:
-    """Returns what the Hub or the network said, in one line."""
-    response = getattr(error, "response", None)
-    status = f"the Hub answers {response.status_code}: " if response is not None else ""
-    words = getattr(error, "server_message", None) or " ".join(str(error).split())
-    return printable(status + (words or type(error).__name__)[:300]).rstrip(". ")
+    digest = listed.lfs.sha256 if listed.lfs else listed.blob_id
+    if not digest:
+        raise TransferError(f"the Hub lists no digest of {listed.rfilename}.")
+    return str(digest)

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,9 @@ import torch
 from resnetkit.errors import StorageError, WeightsError, did_you_mean
 from resnetkit.models.zoo import ARCHITECTURES
 from resnetkit.storage import path_in_home
-from resnetkit.untrusted import read_bounded
 from resnetkit.weights.variants import variant_of
 
 __all__ = [
-    "COMMIT",
     "PublishedWeights",
     "find_published",
     "hub_address",
@@ -38,8 +35,6 @@ TIMM_TAGS = {
     "resnext50_32x4d": "a1_in1k a1h_in1k a2_in1k a3_in1k gluon_in1k ra_in1k tv2_in1k tv_in1k",
     "wide_resnet50_2": "racm_in1k tv2_in1k tv_in1k",
 }
-MAX_REFERENCE_BYTES = 1000  # of a file with the name of a commit
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -74,37 +69,34 @@ class PublishedWeights:
         return variant_of(ARCHITECTURES[self.name.partition(".")[0]])
 
     @property
-    def folder(self) -> Path:
-        """Returns the folder of the cache: of torch.hub's files, or of one repository's.
+    def cache(self) -> Path:
+        """Returns the folder in which the library of the weights keeps them.
 
         Raises:
-            StorageError: when that is in the home of a user who has none.
+            StorageError: if it is in the home folder of a user who has none.
         """
         if self.library == "torchvision":
             return path_in_home(torch.hub.get_dir(), "TORCH_HOME") / "checkpoints"
-        return hub_cache() / f"models--{self.source.replace('/', '--')}"
+        return hub_cache()
 
     @property
     def place(self) -> Path | None:
-        """Returns the file or folder that `load_network` reads; None: not on this machine."""
+        """Returns the file or folder that `load_network` reads; None if it is not here."""
         try:
-            return self.place_in(self.folder)
+            return self.place_in(self.cache)
         except StorageError:
             return None
 
-    def place_in(self, folder: Path) -> Path | None:
-        """Returns what of the cache's folder `load_network` reads; None: it is not there."""
+    def place_in(self, cache: Path) -> Path | None:
+        """Returns the file or folder in a cache that `load_network` reads; None if not there."""
         if self.library == "torchvision":
-            path = folder / self.files[0]
+            path = cache / self.files[0]
             return path if path.is_file() else None
-        try:
-            content = read_bounded(folder / "refs" / "main", MAX_REFERENCE_BYTES)
-            commit = content.decode("ascii").strip()
-        except (OSError, ValueError):
-            return None
-        snapshot = folder / "snapshots" / commit
-        whole = COMMIT.fullmatch(commit) and all((snapshot / file).is_file() for file in self.files)
-        return snapshot if whole else None
+        from huggingface_hub import try_to_load_from_cache  # here: most commands need no Hub
+
+        paths = [try_to_load_from_cache(self.source, file, cache_dir=cache) for file in self.files]
+        folders = {Path(path).parent if isinstance(path, str) else None for path in paths}
+        return folders.pop() if len(folders) == 1 else None
 
     def located(self) -> Path:
         """Returns the file or folder that `load_network` reads.
@@ -113,13 +105,13 @@ class PublishedWeights:
             WeightsError: when it is not on this machine.
         """
         try:
-            folder = self.folder
+            cache = self.cache
         except StorageError as error:
             raise WeightsError(f"the weights '{self.name}' are not here: {error}") from error
-        place = self.place_in(folder)
+        place = self.place_in(cache)
         if place is None:
             raise WeightsError(
-                f"the weights '{self.name}' are not on this machine (looked in {folder}):"
+                f"the weights '{self.name}' are not on this machine (looked in {cache}):"
                 f" 'resnet weights fetch {self.name}' brings their {self.megabytes:,.0f} MB."
             )
         return place
