@@ -3,7 +3,7 @@
 Writes some images of CIFAR-10 as JPEGs, one folder a class, and then runs the commands that a
 person would type, with what they print. Nothing but these commands is used.
 
-    python benchmarks/own_images_walk.py --folder /tmp/walk
+    python benchmarks/custom_images_walk.py --folder /tmp/walk
 """
 
 import argparse

@@ -29,9 +29,10 @@ from resnetkit.data.datasets import open_dataset
 from resnetkit.data.images.photos import Photos
 from resnetkit.runtime.process_group import World, open_world
 from resnetkit.runtime.resources import usable_processors
-from resnetkit.training.loop import apply_gradient, take_gradient
 from resnetkit.training.recipe import load_recipe
 from resnetkit.training.setup import TrainingSetup, prepare
+from resnetkit.training.state import TrainingState
+from resnetkit.training.step import train_step
 
 CLASSES = 10
 BATCH = 64
@@ -71,34 +72,35 @@ def theirs_alone(photos: Photos, rounds: int) -> Iterator[float]:
         yield BATCH / (time.perf_counter() - began)
 
 
-def bench_of(folder: Path, world: World, *, in_memory: bool) -> TrainingSetup:
+def prepared(folder: Path, world: World, *, in_memory: bool) -> tuple[TrainingSetup, TrainingState]:
     """Returns a training of ResNet-50 on the folder, or on some of its images in memory."""
     changes = {"model.name": "resnet50", "data.name": str(folder), "data.image_size": 224}
     changes |= {"batch_size": 16, "data.flip": "random", "length": "1000 steps"}
     changes |= {"precision": "auto", "data.crop_padding": 0}
     if not in_memory:
         changes |= {"data.crop": "area"}
-    bench = prepare(load_recipe("digits", changes), world)
+    setup, state = prepare(load_recipe("digits", changes), world)
     if in_memory:
         ids = torch.arange(512)
-        feed = replace(
-            bench.loader, images=bench.dataset.images[ids], labels=bench.loader.labels[ids]
+        loader = replace(
+            setup.loader, images=setup.dataset.images[ids], labels=setup.loader.labels[ids]
         )
-        batches = replace(bench.batches, sample_ids=ids)
-        bench = replace(bench, feed=feed, batches=batches)
-    return bench
+        batches = replace(setup.batches, sample_ids=ids)
+        setup = replace(setup, loader=loader, batches=batches)
+    return setup, state
 
 
-def train(bench: TrainingSetup, steps: int, warm_up: int = 4) -> tuple[float, float]:
+def train(
+    setup: TrainingSetup, state: TrainingState, steps: int, warm_up: int = 4
+) -> tuple[float, float]:
     """Returns seconds a step, and seconds a step that it waited for its batch."""
     took, waited = [], []
-    batches = bench.batches.between(0, steps + warm_up)
-    for batch, images_and_labels in bench.loader.stream(batches, bench.crop_size):
+    batches = setup.batches.between(0, steps + warm_up)
+    for batch, images_and_labels in setup.loader.stream(batches, setup.crop_size):
         began = time.perf_counter()
         shown = images_and_labels()
         ready = time.perf_counter()
-        _, norm = take_gradient(bench, *shown)
-        apply_gradient(bench, bench.lr_at(batch.step, below=True), norm)
+        state, _ = train_step(setup, state, *shown)
         if batch.step >= warm_up:
             took.append(time.perf_counter() - began)
             waited.append(ready - began)
@@ -128,8 +130,8 @@ def main() -> None:
         low, high = min(rates), max(rates)
         print(f"{name}: {statistics.median(rates):.0f} images/s ({low:.0f} to {high:.0f}) a core")
     with open_world("cpu") as world:
-        from_files, waited = train(bench_of(small, world, in_memory=False), chosen.steps)
-        from_memory, _ = train(bench_of(small, world, in_memory=True), chosen.steps)
+        from_files, waited = train(*prepared(small, world, in_memory=False), chosen.steps)
+        from_memory, _ = train(*prepared(small, world, in_memory=True), chosen.steps)
     files, memory, share = 1e3 * from_files, 1e3 * from_memory, 100 * (from_files / from_memory - 1)
     print(f"\nResNet-50 at 224, batch 16, n = {chosen.steps} steps: {files:.0f} ms a step from")
     print(f"20,000 files, of which {1e3 * waited:.1f} ms waiting; {memory:.0f} ms from memory;")

@@ -56,9 +56,9 @@ def measure_ours(network: str, steps: int) -> dict[str, float]:
     """Returns the throughput of our training step, pipeline included."""
     from resnetkit.data.datasets import DATASETS
     from resnetkit.runtime.process_group import open_world
-    from resnetkit.training.loop import apply_gradient, take_gradient
     from resnetkit.training.recipe import load_recipe
     from resnetkit.training.setup import prepare
+    from resnetkit.training.step import train_step
 
     case = CASES[network]
     DATASETS["random"] = lambda: random_dataset(case)
@@ -66,13 +66,12 @@ def measure_ours(network: str, steps: int) -> dict[str, float]:
     changes |= {"data.flip": "random", "batch_size": case.batch_size, "precision": "auto"}
     changes |= {"length": "64000 steps"}
     with open_world("cpu") as world:
-        bench = prepare(load_recipe("digits", changes), world)
-        batches = bench.batches.between(0, WARM_UP_STEPS + steps)
+        setup, state = prepare(load_recipe("digits", changes), world)
+        batches = setup.batches.between(0, WARM_UP_STEPS + steps)
 
         def step() -> None:
-            batch = next(batches)
-            _, norm = take_gradient(bench, *bench.loader.training(batch))
-            apply_gradient(bench, bench.lr_at(batch.step, below=True), norm)
+            nonlocal state
+            state, _ = train_step(setup, state, *setup.loader.training(next(batches)))
 
         return timed(step, steps, case)
 

@@ -107,7 +107,7 @@ def test_an_interrupted_training_goes_on_and_ends_alike(
     *_, last = answer.err.splitlines()
     assert last == (
         "resnet: stopped after step 4 of 6; everything is saved in stopped."
-        " The same command goes on from there."
+        " The same command resumes from there."
     )
     assert read_run(tmp_path / "stopped").final is None
     again = resnet("train", *few_steps, "--out", "stopped")

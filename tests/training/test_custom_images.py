@@ -149,7 +149,7 @@ def test_a_run_does_not_go_on_with_other_images(
     if change == "removed":
         path.unlink()
         picture(0, 999).save(photos / "cat" / "later.png")
-    with pytest.raises(WeightsError, match="images, their classes or parts are others than when"):
+    with pytest.raises(WeightsError, match="images, their classes or splits are others than when"):
         train(own(), tmp_path / "run")
 
 

@@ -41,7 +41,7 @@ import json, os, sys, time
 from pathlib import Path
 from resnetkit.cli.app import run
 from resnetkit.data.loader import DeviceLoader
-from resnetkit.training import loop, state
+from resnetkit.training import finish, resume
 
 notes, seconds, *words = sys.argv[1:]
 shown, real = [], DeviceLoader.training
@@ -57,8 +57,8 @@ def slow(write):
     return slowly
 
 DeviceLoader.training = training
-loop.export_model = slow(loop.export_model)
-state.save_checkpoint = slow(state.save_checkpoint)
+finish.export_model = slow(finish.export_model)
+resume.save_checkpoint = slow(resume.save_checkpoint)
 code = run(words)
 folder = Path(notes, "run")
 note = {

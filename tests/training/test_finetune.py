@@ -17,11 +17,13 @@ from resnetkit.errors import ArchitectureError, RecipeError, UsageError, Weights
 from resnetkit.models.zoo import ARCHITECTURES, create_model, find_architecture
 from resnetkit.runtime.process_group import World
 from resnetkit.training.finetune import spelled
-from resnetkit.training.loop import apply_gradient, take_gradient, train
+from resnetkit.training.loop import train
 from resnetkit.training.lr_find import find_lr
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run_folder import Run
 from resnetkit.training.setup import TrainingSetup, prepare
+from resnetkit.training.state import TrainingState
+from resnetkit.training.step import apply_gradient, take_gradient
 from resnetkit.weights.load import load_network
 
 Recipes = Callable[..., Recipe]
@@ -37,23 +39,23 @@ def tensors(run: Run) -> dict[str, Tensor]:
     return load_network(run.folder).model.state_dict()
 
 
-def bench_of(recipe: Recipe) -> TrainingSetup:
+def prepared(recipe: Recipe) -> tuple[TrainingSetup, TrainingState]:
     return prepare(recipe, World(0, 1, CPU))
 
 
-def step(setup: TrainingSetup, lr: float) -> None:
+def step(setup: TrainingSetup, state: TrainingState, lr: float) -> None:
     """Takes the first step of a training."""
     (batch,) = setup.batches.between(0, 1)
-    _, norm = take_gradient(setup, *setup.loader.training(batch))
-    apply_gradient(setup, lr, norm)
+    _, norm = take_gradient(setup, state, *setup.loader.training(batch))
+    apply_gradient(setup, state, lr, norm)
 
 
 # What is taken over
 
 
 def test_everything_but_the_head_is_taken_over(tiny: Recipes, learned: Run) -> None:
-    fresh = bench_of(tiny({"seed": 5})).model.state_dict()
-    model = bench_of(tiny({"seed": 5, "model.weights": str(learned.folder)})).model
+    fresh = prepared(tiny({"seed": 5}))[1].model.state_dict()
+    model = prepared(tiny({"seed": 5, "model.weights": str(learned.folder)}))[1].model
     before = tensors(learned)
     for name, tensor in model.state_dict().items():
         expected = fresh if name.startswith("fc.") else before
@@ -62,7 +64,8 @@ def test_everything_but_the_head_is_taken_over(tiny: Recipes, learned: Run) -> N
 
 
 def test_their_normalization_is_used_on_request(tiny: Recipes, learned: Run) -> None:
-    setup = bench_of(tiny({"model.weights": str(learned.folder), "data.normalize": "weights"}))
+    changes = {"model.weights": str(learned.folder), "data.normalize": "weights"}
+    setup, _ = prepared(tiny(changes))
     assert torch.equal(setup.loader.normalization.mean, load_network(learned.folder).mean)
     with pytest.raises(RecipeError, match=r"constants of model\.weights, which names no file"):
         tiny({"data.normalize": "weights"})
@@ -71,15 +74,15 @@ def test_their_normalization_is_used_on_request(tiny: Recipes, learned: Run) -> 
 def test_other_layers_are_refused_with_what_to_set(tiny: Recipes, learned: Run) -> None:
     changes = {"model.weights": str(learned.folder), "model.name": "resnet32"}
     with pytest.raises(RecipeError) as caught:
-        bench_of(tiny(changes))
+        prepared(tiny(changes))
     assert str(caught.value).endswith(
         "are of another network than the recipe's. For theirs set model.name=resnet20."
     )
     changes = {"model.weights": str(learned.folder), "model.options": {"shortcut": "B"}}
     with pytest.raises(RecipeError, match=r"set model\.name=resnet20\."):
-        bench_of(tiny(changes))
+        prepared(tiny(changes))
     with pytest.raises(WeightsError, match="there is no"):
-        bench_of(tiny({"model.weights": "/none"}))
+        prepared(tiny({"model.weights": "/none"}))
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -150,10 +153,10 @@ def test_the_backbone_learns_at_its_own_rate(tiny: Recipes) -> None:
     plain = {"optimizer.momentum": 0, "optimizer.weight_decay": 0}
     moved = []
     for backbone_lr in (1.0, 0.25):
-        setup = bench_of(tiny({**plain, "finetune.backbone_lr": backbone_lr}))
-        before = {name: p.detach().clone() for name, p in setup.model.named_parameters()}
-        step(setup, 0.5)
-        moved.append({name: before[name] - p for name, p in setup.model.named_parameters()})
+        setup, state = prepared(tiny({**plain, "finetune.backbone_lr": backbone_lr}))
+        before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+        step(setup, state, 0.5)
+        moved.append({name: before[name] - p for name, p in state.model.named_parameters()})
     for name in moved[0]:
         factor = 1.0 if name.startswith("fc.") else 0.25
         torch.testing.assert_close(moved[1][name], factor * moved[0][name], rtol=1e-3, atol=1e-6)
@@ -161,15 +164,15 @@ def test_the_backbone_learns_at_its_own_rate(tiny: Recipes) -> None:
 
 def test_muon_follows_the_rate_of_the_backbone(tiny: Recipes) -> None:
     muon = {"optimizer.muon_lr": 0.05, "optimizer.lr": 0.2}
-    _, whole = bench_of(tiny(muon)).optimizers
-    _, tenth = bench_of(tiny({**muon, "finetune.backbone_lr": 0.1})).optimizers
+    _, whole = prepared(tiny(muon))[1].optimizers
+    _, tenth = prepared(tiny({**muon, "finetune.backbone_lr": 0.1}))[1].optimizers
     assert tenth.param_groups[0]["lr_scale"] == pytest.approx(
         0.1 * whole.param_groups[0]["lr_scale"]
     )
 
 
 def test_class_weights_are_scikit_learns(few: Recipes) -> None:
-    setup = bench_of(few({"class_weights": "balanced"}))
+    setup, _ = prepared(few({"class_weights": "balanced"}))
     labels = setup.dataset.labels[setup.batches.sample_ids].numpy()
     expected = compute_class_weight("balanced", classes=np.arange(10), y=labels)
     assert setup.class_weights is not None
@@ -183,22 +186,22 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(tiny: Recipes, weight
     changes |= {"label_smoothing": 0.1}
     found = []
     for micro_batch in (0, 7):
-        setup = bench_of(tiny({**changes, "micro_batch": micro_batch}))
+        setup, state = prepared(tiny({**changes, "micro_batch": micro_batch}))
         (batch,) = setup.batches.between(0, 1)
-        loss, norm = take_gradient(setup, *setup.loader.training(batch))
-        gradients = {name: p.grad for name, p in setup.model.named_parameters()}
-        found.append((loss, norm, gradients, setup.epoch.sums))
+        loss, norm = take_gradient(setup, state, *setup.loader.training(batch))
+        gradients = {name: p.grad for name, p in state.model.named_parameters()}
+        found.append((loss, norm, gradients, state.epoch.sums))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
 def test_a_weighted_loss_is_torchs(tiny: Recipes) -> None:
-    setup = bench_of(tiny({"class_weights": "balanced", "label_smoothing": 0.1}))
+    setup, state = prepared(tiny({"class_weights": "balanced", "label_smoothing": 0.1}))
     (batch,) = setup.batches.between(0, 1)
     images, labels = setup.loader.training(batch)
     expected = functional.cross_entropy(
-        setup.model(images), labels, setup.class_weights, label_smoothing=0.1
+        state.model(images), labels, setup.class_weights, label_smoothing=0.1
     )
-    loss, _ = take_gradient(setup, images, labels)
+    loss, _ = take_gradient(setup, state, images, labels)
     torch.testing.assert_close(loss, expected.detach())
 
 
@@ -212,10 +215,10 @@ def test_patience_ends_training_and_keeps_the_best_epoch(
     real = TrainingSetup.score
     states: list[dict[str, Tensor]] = []
 
-    def score(setup: TrainingSetup, split: Any) -> Any:
-        measured, cells = real(setup, split)
+    def score(setup: TrainingSetup, network: nn.Module, split: Any) -> Any:
+        measured, cells = real(setup, network, split)
         if split == "validation" and len(states) < 5:
-            states.append({k: t.clone() for k, t in setup.model.state_dict().items()})
+            states.append({k: t.clone() for k, t in network.state_dict().items()})
             measured = replace(measured, error=next(errors))
         return measured, cells
 
@@ -268,8 +271,8 @@ def test_the_rate_drops_when_the_error_stops_falling(
     left = iter(errors)
     real = TrainingSetup.score
 
-    def score(setup: TrainingSetup, split: Any) -> Any:
-        measured, cells = real(setup, split)
+    def score(setup: TrainingSetup, network: nn.Module, split: Any) -> Any:
+        measured, cells = real(setup, network, split)
         return replace(measured, error=next(left, 0.0)), cells
 
     monkeypatch.setattr(TrainingSetup, "score", score)
@@ -290,10 +293,10 @@ def test_exact_statistics_are_those_of_the_training_images(few: Recipes, tmp_pat
     for name in exact:
         is_statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         assert torch.equal(exact[name], moving[name]) != is_statistic, name
-    setup = bench_of(recipe)
-    setup.model.load_state_dict(exact)
+    setup, state = prepared(recipe)
+    state.model.load_state_dict(exact)
     outputs = [
-        setup.model.conv1(setup.loader.training(batch)[0])
+        state.model.conv1(setup.loader.training(batch)[0])
         for batch in setup.batches.between(0, setup.batches.steps_per_epoch)
     ]
     mean = torch.stack([each.mean((0, 2, 3)) for each in outputs]).mean(0)

@@ -95,22 +95,22 @@ def test_a_weight_without_gradient_stays() -> None:
 
 
 def test_it_learns_the_convolutions_inside_blocks(tiny: Recipes) -> None:
-    setup = prepare(tiny({"optimizer.muon_lr": 0.05, "model.options.shortcut": "B"}), WORLD)
-    descent, muon = setup.optimizers
-    names = {parameter: name for name, parameter in setup.parameters.items()}
+    _, start = prepare(tiny({"optimizer.muon_lr": 0.05, "model.options.shortcut": "B"}), WORLD)
+    descent, muon = start.optimizers
+    names = {parameter: name for name, parameter in start.parameters.items()}
     inner = {names[p] for p in muon.param_groups[0]["params"]}
     rest = {names[p] for group in descent.param_groups for p in group["params"]}
-    assert inner | rest == set(setup.parameters)
+    assert inner | rest == set(start.parameters)
     assert not inner & rest
-    assert {name for name in rest if setup.parameters[name].dim() == 4} == {"conv1.weight"}
+    assert {name for name in rest if start.parameters[name].dim() == 4} == {"conv1.weight"}
     assert "layer2.0.downsample.0.weight" in inner
-    assert len(prepare(tiny(), WORLD).optimizers) == 1
+    assert len(prepare(tiny(), WORLD)[1].optimizers) == 1
 
 
 def test_its_rate_follows_the_schedule(tiny: Recipes, tmp_path: Path) -> None:
     recipe = tiny({"optimizer.muon_lr": 0.05, "optimizer.lr": 0.2})
-    setup = prepare(recipe, WORLD)
-    shares = [group["lr_scale"] for o in setup.optimizers for group in o.param_groups]
+    _, start = prepare(recipe, WORLD)
+    shares = [group["lr_scale"] for o in start.optimizers for group in o.param_groups]
     assert shares == [1.0, 1.0, 0.25]
 
 

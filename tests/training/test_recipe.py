@@ -21,6 +21,7 @@ from resnetkit.runtime.process_group import World
 from resnetkit.strict_yaml import parse_yaml
 from resnetkit.training.recipe import Recipe, load_recipe, named_recipes, recipe_text
 from resnetkit.training.recipe_schema import Duration
+from resnetkit.training.schedules import ScheduleState
 from resnetkit.training.setup import prepare
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -77,7 +78,7 @@ def test_a_named_recipe_fits_its_data(
                 noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
                 Image.fromarray(noise).save(tmp_path / label / f"{number}.png")
         recipe = load_recipe(name, {"data.name": str(tmp_path)})
-    assert prepare(recipe, ALONE).total_steps > 0
+    assert prepare(recipe, ALONE)[0].total_steps > 0
 
 
 def photographs() -> Dataset:
@@ -104,8 +105,8 @@ def test_the_recipe_of_the_paper_is_the_papers() -> None:
     assert recipe.warmup.kind == "none"
     deep = {"model.name": "resnet110", "warmup.kind": "until-error", "warmup.lr": 0.01}
     warmed = load_recipe("paper-cifar10", {**deep, "warmup.below": 80}).warmup
-    assert warmed.lr_at(500, 0.1, 351, below=False) == 0.01
-    assert warmed.lr_at(500, 0.1, 351, below=True) == 0.1
+    assert warmed.lr_at(500, 0.1, 351) == 0.01
+    assert warmed.lr_at(500, 0.1, 351, ScheduleState(below=True)) == 0.1
 
 
 @pytest.mark.parametrize("name", sorted(named_recipes()))

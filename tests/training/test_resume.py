@@ -16,7 +16,7 @@ import torch
 
 from resnetkit.cli.app import run
 from resnetkit.errors import Interrupted
-from resnetkit.training import state
+from resnetkit.training import resume
 from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.events import EpochEvent, Event, FinalEvent, IntervalEvent, Session
 from resnetkit.training.loop import train
@@ -129,7 +129,7 @@ def test_a_signal_in_every_single_step_changes_no_byte_of_the_result(
         assert caught.value.exit_code == 128 + number
         assert str(caught.value) == (
             f"stopped after step {step} of 6; everything is saved in {tmp_path}/run."
-            " The same command goes on from there."
+            " The same command resumes from there."
         )
         assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [step]
     assert results(train(recipe, tmp_path / "run").folder) == expected
@@ -247,7 +247,7 @@ def test_a_kill_after_the_last_save_leaves_no_checkpoint_too_many(
             raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "remove_old_checkpoints", killed)
+        patch.setattr(resume, "remove_old_checkpoints", killed)
         with pytest.raises(Crash):
             train(recipe, tmp_path)
     train(recipe, tmp_path)

@@ -12,14 +12,14 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR
 
 from resnetkit.models.zoo import create_model
+from resnetkit.training.optimizers import parameter_groups
 from resnetkit.training.recipe import load_recipe
+from resnetkit.training.recipe_schema import Decay
 from resnetkit.training.schedules import (
-    Decay,
     cosine,
     linear,
     linear_warmup,
     one_cycle,
-    parameter_groups,
     stepwise,
 )
 

@@ -15,17 +15,24 @@ from resnetkit.errors import RecipeError
 from resnetkit.models.fused import build_error
 from resnetkit.models.zoo import ARCHITECTURES, create_model, find_architecture
 from resnetkit.runtime.process_group import World
-from resnetkit.training import setup as bench_module
+from resnetkit.training import kernels as kernels_module
+from resnetkit.training.kernels import ChosenKernels, choose_kernels
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.setup import ChosenKernels, TrainingSetup, choose_kernels, prepare
+from resnetkit.training.schedules import ScheduleState
+from resnetkit.training.setup import TrainingSetup, prepare
+from resnetkit.training.state import TrainingState
 
 Recipes = Callable[..., Recipe]
 CPU = torch.device("cpu")
 
 
 def built(recipe: Recipe) -> TrainingSetup:
-    return prepare(recipe, World(0, 1, CPU))
+    return prepare(recipe, World(0, 1, CPU))[0]
+
+
+def started(recipe: Recipe) -> TrainingState:
+    return prepare(recipe, World(0, 1, CPU))[1]
 
 
 # What does not fit
@@ -125,27 +132,27 @@ def test_the_smallest_batch_and_the_largest_padding_that_fit_do_train(
 
 
 def test_the_network_is_the_one_that_is_named(on_digits: Recipes) -> None:
-    setup = built(on_digits({"seed": 5, "model.options.shortcut": "B"}))
+    start = started(on_digits({"seed": 5, "model.options.shortcut": "B"}))
     generator = torch.Generator().manual_seed(5)
     twin = create_model(
         "resnet20", generator=generator, shortcut="B", num_classes=10, in_channels=1
     ).state_dict()
-    state = setup.model.state_dict()
+    state = start.model.state_dict()
     assert state.keys() == twin.keys()
     assert all(torch.equal(state[name], twin[name]) for name in twin)
 
 
 def test_building_uses_no_hidden_randomness(on_digits: Recipes) -> None:
     before = torch.random.get_rng_state()
-    first, again = (built(on_digits()).model.state_dict() for _ in range(2))
+    first, again = (started(on_digits()).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    other = built(on_digits({"seed": 1})).model.state_dict()
+    other = started(on_digits({"seed": 1})).model.state_dict()
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_kernels_have_their_channels_last_in_memory(on_digits: Recipes) -> None:
-    weight = built(on_digits()).model.get_parameter("layer2.0.conv2.weight")
+    weight = started(on_digits()).model.get_parameter("layer2.0.conv2.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
 
@@ -169,8 +176,8 @@ def test_it_trains_on_the_parts_that_are_named(
 
 def test_the_optimizer_has_the_values_of_the_recipe(on_digits: Recipes) -> None:
     optimizer = {"momentum": 0.8, "nesterov": True, "weight_decay": 0.01, "decay": "weights"}
-    setup = built(on_digits({f"optimizer.{key}": value for key, value in optimizer.items()}))
-    decayed, free = setup.optimizers[0].param_groups
+    start = started(on_digits({f"optimizer.{key}": value for key, value in optimizer.items()}))
+    decayed, free = start.optimizers[0].param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
     assert all((group["momentum"], group["nesterov"]) == (0.8, True) for group in (decayed, free))
     assert sorted(parameter.dim() for parameter in decayed["params"])[0] == 2
@@ -182,14 +189,14 @@ def test_the_learning_rate_is_schedule_times_warmup(on_digits: Recipes) -> None:
     assert setup.total_steps == 38
     for step, warm in ((0, 1 / 19), (9, 10 / 19), (18, 1), (19, 1), (37, 1)):
         expected = 0.02 * (1 - step / 38) * warm
-        assert setup.lr_at(step, below=False) == pytest.approx(expected)
+        assert setup.learning_rate.lr(step) == pytest.approx(expected)
 
 
 def test_an_until_error_warmup_waits_for_the_error(on_digits: Recipes) -> None:
     warmup = {"kind": "until-error", "lr": 0.01, "below": 80}
     setup = built(on_digits({"warmup": warmup, "optimizer.lr": 0.1, "length": "100 steps"}))
-    assert [setup.lr_at(step, below=False) for step in (0, 50, 99)] == [0.01] * 3
-    assert setup.lr_at(50, below=True) == pytest.approx(0.05)
+    assert [setup.learning_rate.lr(step) for step in (0, 50, 99)] == [0.01] * 3
+    assert setup.learning_rate.lr(50, ScheduleState(below=True)) == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +232,7 @@ def chosen(requested: str, name: str, multiply_adds: int = LONG, **options: Any)
 @pytest.fixture
 def compiles(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets compiling succeed (an empty text) or fail with a reason."""
-    return lambda reason: monkeypatch.setattr(bench_module, "build_error", lambda: reason)
+    return lambda reason: monkeypatch.setattr(kernels_module, "build_error", lambda: reason)
 
 
 def test_fused_kernels_are_taken_where_they_gain(compiles: Callable[[str], None]) -> None:

@@ -24,6 +24,7 @@ from resnetkit.evaluation.metric_sums import MetricSums, Score
 from resnetkit.models.zoo import create_model
 from resnetkit.runtime.process_group import World
 from resnetkit.training import loop
+from resnetkit.training import step as step_module
 from resnetkit.training.checkpoint import checkpoint_steps, load_checkpoint
 from resnetkit.training.events import Event, IntervalEvent, Session, event_to_json
 from resnetkit.training.loop import train
@@ -441,13 +442,13 @@ def test_the_papers_warmup_looks_at_whole_intervals(
     warmup = {"kind": "until-error", "lr": 0.01, "below": 99.9}
     changes = {"warmup": warmup, "optimizer.lr": 0.1, "log_every": 2}
     rates: list[float] = []
-    real = loop.apply_gradient
+    real = step_module.apply_gradient
 
-    def apply(setup: Any, lr: float, norm: Tensor) -> None:
+    def apply(setup: Any, state: Any, lr: float, norm: Tensor) -> None:
         rates.append(lr)
-        real(setup, lr, norm)
+        real(setup, state, lr, norm)
 
-    monkeypatch.setattr(loop, "apply_gradient", apply)
+    monkeypatch.setattr(step_module, "apply_gradient", apply)
     train(few(changes), tmp_path)
     assert rates == pytest.approx([0.01, 0.01, *(0.1 * (1 - step / 6) for step in range(2, 6))])
 
@@ -520,7 +521,7 @@ def test_a_loss_that_is_not_a_number_ends_the_training_before_the_step(
 def test_a_gradient_that_is_not_finite_ends_the_training(
     tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "get_total_norm", lambda gradients: torch.tensor(float("inf")))
+    monkeypatch.setattr(step_module, "get_total_norm", lambda gradients: torch.tensor(float("inf")))
     with pytest.raises(TrainingDiverged, match=r"at step 0 the loss is 2.* norm inf; that step"):
         train(few(), tmp_path)
     assert checkpoint_steps(tmp_path / "checkpoints") == []

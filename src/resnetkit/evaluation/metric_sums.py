@@ -1,6 +1,6 @@
 """Exact sums of loss and errors, kept on the device until someone reads them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +67,10 @@ class MetricSums:
         return Score(
             loss / samples, 100 * wrong / samples, 100 * wrong_of_five / samples, int(samples)
         )
+
+    def load(self, sums: Sequence[float]) -> None:
+        """Replaces the sums, as they were saved."""
+        self.sums.copy_(torch.tensor(sums, dtype=torch.float64))
 
     def clear(self) -> None:
         """Forgets everything counted."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from resnetkit.runtime.process_group import open_world
-from resnetkit.training.loop import apply_gradient, take_gradient
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.setup import TrainingSetup, prepare
+from resnetkit.training.state import TrainingState
+from resnetkit.training.step import apply_gradient, take_gradient
 
 __all__ = ["Rehearsal", "rehearse"]
 
@@ -43,15 +44,15 @@ def rehearse(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> Rehea
         ResnetkitError: whatever building the training raises.
     """
     with open_world(device) as world:
-        setup = prepare(recipe, world, cache=False)
+        setup, state = prepare(recipe, world, cache=False)
         torch.set_num_threads(threads or setup.sensible_threads)
-        seconds = seconds_per_step(setup)
+        seconds = seconds_per_step(setup, state)
         began = time.perf_counter()
-        setup.score(recipe.evaluation.split)
+        setup.score(state.result, recipe.evaluation.split)
         evaluation = time.perf_counter() - began
         epochs = setup.total_steps / setup.batches.steps_per_epoch
         return Rehearsal(
-            parameters=sum(p.numel() for p in setup.model.parameters()),
+            parameters=sum(p.numel() for p in state.model.parameters()),
             total_steps=setup.total_steps,
             seconds_per_step=seconds,
             seconds=seconds * setup.total_steps
@@ -60,19 +61,19 @@ def rehearse(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> Rehea
         )
 
 
-def seconds_per_step(setup: TrainingSetup) -> float:
+def seconds_per_step(setup: TrainingSetup, state: TrainingState) -> float:
     """Takes two steps with each size of images and returns the mean over the training."""
     steps = Counter(setup.crop_size(step) for step in range(setup.total_steps))
-    seconds = {size: [timed_step(setup, size) for _ in range(2)][1] for size in steps}
+    seconds = {size: [timed_step(setup, state, size) for _ in range(2)][1] for size in steps}
     return sum(seconds[size] * count for size, count in steps.items()) / steps.total()
 
 
-def timed_step(setup: TrainingSetup, size: int) -> float:
+def timed_step(setup: TrainingSetup, state: TrainingState, size: int) -> float:
     """Takes a step, with crops of a size, and returns its seconds."""
     (batch,) = setup.batches.between(0, 1)
     began = time.perf_counter()
-    _, norm = take_gradient(setup, *setup.loader.training(batch, size=size))
-    apply_gradient(setup, setup.lr_at(0, below=False), norm)
+    _, norm = take_gradient(setup, state, *setup.loader.training(batch, size=size))
+    apply_gradient(setup, state, setup.learning_rate.lr(0), norm)
     norm.item()  # waits for the device
     return time.perf_counter() - began
 

@@ -95,6 +95,11 @@ class EpochEvent:
     test_loss: float | None = None
     test_error: float | None = None
 
+    @property
+    def watched_error(self) -> float | None:
+        """Returns the error on the split evaluated during training; None in other epochs."""
+        return self.test_error if self.validation_error is None else self.validation_error
+
     def error(self, split: Split) -> float | None:
         """Returns the error on a split in percent; None where it was not measured."""
         errors = {

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from torch import nn
+
 from resnetkit.data.splits import Split
 from resnetkit.evaluation.metric_sums import Score
 from resnetkit.models.resnet import ResNet
@@ -14,7 +16,9 @@ from resnetkit.weights.network import TrainedNetwork
 __all__ = ["export_model"]
 
 
-def export_model(setup: TrainingSetup, folder: Path, scores: dict[Split, Score]) -> None:
+def export_model(
+    setup: TrainingSetup, network: nn.Module, folder: Path, scores: dict[Split, Score]
+) -> None:
     """Writes weights, preprocessing, configuration and card; the folder is there whole or not."""
     data = setup.dataset
     facts = {
@@ -22,21 +26,20 @@ def export_model(setup: TrainingSetup, folder: Path, scores: dict[Split, Score])
         "recipe_sha256": setup.recipe.digest,
         "data": {"name": "" if data.custom else data.name, "sha256": data.sha256},
     }
-    contents = model_folder_files(finished_network(setup), **facts)
+    contents = model_folder_files(finished_network(setup, network), **facts)
     contents["README.md"] = card(setup, scores).encode(errors="backslashreplace")
     with replaced_folder(folder) as temporary:
         for name, content in contents.items():
             write_synced(temporary / name, content)
 
 
-def finished_network(setup: TrainingSetup) -> TrainedNetwork:
+def finished_network(setup: TrainingSetup, network: nn.Module) -> TrainedNetwork:
     """Returns the network of a training with all that is needed to use it."""
     data, normalization = setup.dataset, setup.loader.normalization
-    result = setup.result
-    assert isinstance(result, ResNet)
+    assert isinstance(network, ResNet)
     title = data.title.encode(errors="backslashreplace").decode()  # it may be no text
     return TrainedNetwork(
-        model=result,
+        model=network,
         architecture=setup.architecture,
         mean=normalization.mean.cpu(),
         std=normalization.std.cpu(),
@@ -66,7 +69,7 @@ def card(setup: TrainingSetup, scores: dict[Split, Score]) -> str:
 {setup.dataset.channels} channel(s). Trained by resnetkit from seed {setup.recipe.seed}; the
 recipe's SHA-256 is {setup.recipe.digest}.
 
-| part | top-1 error (%) | loss (nats) | images |
+| split | top-1 error (%) | loss (nats) | images |
 |---|---|---|---|
 {rows}
 

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,22 @@ from resnetkit.training.events import (
 from resnetkit.training.run_folder import LARGEST_RECORD, Run
 from resnetkit.untrusted import read_bounded
 
-__all__ = ["EventLog", "Journal"]
+__all__ = ["EventLog", "Journal", "MetricsEnd"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MetricsEnd:
+    """How much of metrics.jsonl belongs to a checkpoint.
+
+    Attributes:
+        size: in bytes.
+        sha256: digest of that much of the file.
+    """
+
+    size: int = 0
+    sha256: str = hashlib.sha256().hexdigest()
 
 
 class EventLog:
@@ -53,22 +66,18 @@ class EventLog:
             line = line[self.file.write(line) :]
 
     @property
-    def sha256(self) -> str:
-        """Returns the digest of the content since `resume`, which is all of it."""
-        return self.digest.hexdigest()
+    def end(self) -> MetricsEnd:
+        """Returns where the file ends now."""
+        return MetricsEnd(self.size, self.digest.hexdigest())
 
-    def resume(self, size: int, sha256: str) -> None:
-        """Removes what lies beyond a length, which a resumed run writes again.
-
-        Args:
-            size: of the content that is kept, bytes.
-            sha256: of that content.
+    def resume(self, end: MetricsEnd) -> None:
+        """Removes what lies beyond an end, which a resumed run writes again.
 
         Raises:
             WeightsError: when the file is shorter than that, or holds something else.
         """
-        digest = prefix_digest(self.path, size)
-        if self.size < size or digest.hexdigest() != sha256:
+        digest, size = prefix_digest(self.path, end.size), end.size
+        if self.size < size or digest.hexdigest() != end.sha256:
             problem = (
                 f"is shorter than when the checkpoint was saved: {self.size} bytes, expected {size}"
                 if self.size < size
@@ -119,7 +128,7 @@ class Journal:
                 self.timing.cut_unfinished_line()
                 opened.pop_all()  # they stay open
 
-    def open_session(self, session: Session, metrics_bytes: int, metrics_sha256: str) -> None:
+    def open_session(self, session: Session, end: MetricsEnd) -> None:
         """Notes what this start runs on, and cuts the metrics back to where it resumes.
 
         Raises:
@@ -127,7 +136,7 @@ class Journal:
         """
         if self.writes:
             with self.run.writing():
-                self.metrics.resume(metrics_bytes, metrics_sha256)
+                self.metrics.resume(end)
                 sessions = [asdict(start) for start in [*self.earlier_sessions(), session]]
                 write_file(self.run.environment_path, json.dumps(sessions, indent=1))
             self.observe(session)
@@ -155,13 +164,13 @@ class Journal:
                     self.timing.write(asdict(event.timing))
             self.observe(event)
 
-    def sync(self) -> tuple[int, str]:
-        """Waits until the metrics are on the disk; returns their length in bytes and SHA-256."""
+    def sync(self) -> MetricsEnd:
+        """Waits until the metrics are on the disk; returns where they end."""
         if not self.writes:
-            return 0, ""
+            return MetricsEnd()
         with self.run.writing():
             self.metrics.sync()
-        return self.metrics.size, self.metrics.sha256
+        return self.metrics.end
 
     def close(self) -> None:
         if self.writes:

@@ -8,21 +8,22 @@ import torch
 
 from resnetkit.errors import TrainingDiverged, UsageError
 from resnetkit.runtime.process_group import open_world
-from resnetkit.training.loop import apply_gradient, take_gradient
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.setup import TrainingSetup, prepare
+from resnetkit.training.state import TrainingState
+from resnetkit.training.step import apply_gradient, take_gradient
 
 __all__ = ["RateSearch", "find_lr"]
 
 LOWEST, HIGHEST = 1e-5, 10.0
-SMOOTHING = 0.9  # share of the running mean of the loss that each step keeps
+SMOOTHING = 0.9  # weight of the running mean of the loss in each step
 TOO_HIGH = 4.0  # times the lowest smoothed loss: further steps would say nothing
 FEWEST_STEPS = 20
 
 
 @dataclass(frozen=True)
 class RateSearch:
-    """What was met on the way.
+    """The rates that were tried, and the losses.
 
     Attributes:
         rates: learning rate of each step, growing by the same factor.
@@ -66,20 +67,20 @@ def find_lr(
     with open_world(device) as world:
         if world.size > 1:
             raise UsageError("lr-find looks for a rate in one process: start it without torchrun.")
-        setup = prepare(recipe, world, cache=False)
+        setup, state = prepare(recipe, world, cache=False)
         torch.set_num_threads(threads or setup.sensible_threads)
-        rates, losses = climb(setup, steps, observe)
+        rates, losses = climb(setup, state, steps, observe)
     if not losses:
         raise TrainingDiverged(
             f"the loss is no number at a learning rate of {LOWEST:g}: the images or the weights"
-            " that training starts from are damaged."
+            " that training starts from are corrupt."
         )
     lowest = min(range(len(losses)), key=losses.__getitem__)
     return RateSearch(tuple(rates), tuple(losses), rates[lowest] / 10)
 
 
 def climb(
-    setup: TrainingSetup, steps: int, observe: Callable[[float], None]
+    setup: TrainingSetup, state: TrainingState, steps: int, observe: Callable[[float], None]
 ) -> tuple[list[float], list[float]]:
     """Takes steps with growing rates until the loss has grown too; returns rates and losses."""
     growth = (HIGHEST / LOWEST) ** (1 / (steps - 1))
@@ -89,7 +90,7 @@ def climb(
     for batch, images_and_labels in setup.loader.stream(
         setup.batches.between(0, steps), setup.crop_size
     ):
-        loss, norm = take_gradient(setup, *images_and_labels())
+        loss, norm = take_gradient(setup, state, *images_and_labels())
         if not math.isfinite(loss.item() + norm.item()):
             break
         running = SMOOTHING * running + (1 - SMOOTHING) * loss.item()
@@ -98,6 +99,6 @@ def climb(
             break
         rates.append(LOWEST * growth**batch.step)
         losses.append(smoothed)
-        apply_gradient(setup, rates[-1], norm)
+        apply_gradient(setup, state, rates[-1], norm)
         observe((batch.step + 1) / steps)
     return rates, losses

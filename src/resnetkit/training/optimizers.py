@@ -1,5 +1,6 @@
 """The optimizers that a recipe asks for: SGD, or SGD and Muon, with a rate for each parameter."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -8,9 +9,9 @@ from torch import Tensor, nn
 from resnetkit.models.resnet import ResNet
 from resnetkit.training.muon import Muon
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.schedules import parameter_groups
+from resnetkit.training.recipe_schema import Decay
 
-__all__ = ["make_optimizers"]
+__all__ = ["make_optimizers", "parameter_groups"]
 
 
 def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
@@ -60,3 +61,43 @@ def inner_convolutions(model: ResNet) -> list[Tensor]:
         for module in block.modules()
         if isinstance(module, nn.Conv2d) and module.weight.requires_grad
     ]
+
+
+def parameter_groups(
+    model: nn.Module,
+    weight_decay: float,
+    decay: Decay,
+    *,
+    leave_out: Collection[Tensor] = (),
+) -> list[dict[str, Any]]:
+    """Returns the parameters in two groups, decayed and not, in the order of the model.
+
+    Args:
+        model: whose parameters are learned; those that want no gradient are left out.
+        weight_decay: of the first group.
+        decay: see `Decay`.
+        leave_out: parameters that another optimizer learns.
+
+    Source: the README of fb.resnet.torch names decay of every parameter as its deviation from the
+    paper.
+    """
+    decayed_types: tuple[type[nn.Module], ...] = {
+        "convolutions": (nn.Conv2d,),
+        "weights": (nn.Conv2d, nn.Linear),
+        "all": (nn.Module,),
+    }[decay]
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    others = set(leave_out)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter in others or not parameter.requires_grad:
+                continue
+            is_weight = name == "weight" or decay == "all"
+            chosen = decayed if is_weight and isinstance(module, decayed_types) else free
+            chosen.append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -21,15 +21,13 @@ from resnetkit.training.recipe_schema import (
     Kernels,
     Length,
     ModelSection,
-    NoWarmup,
     OptimizerSection,
     Precision,
     Real,
-    Schedule,
     Section,
-    Warmup,
     Whole,
 )
+from resnetkit.training.schedules import NoWarmup, Schedule, Warmup
 
 __all__ = [
     "Recipe",

@@ -19,28 +19,23 @@ from resnetkit.data.augment.crop_and_flip import Augmentation, Color, Crop, Flip
 from resnetkit.data.datasets import CROP_PCT, check_name, custom_path, is_custom
 from resnetkit.data.loader import NormalizationKind
 from resnetkit.errors import UsageError
-from resnetkit.training import schedules
 from resnetkit.weights.configuration import LARGEST_SIDE, SMALLEST_CROP
 from resnetkit.weights.published import find_published
 
 __all__ = [
     "CheckpointSection",
     "DataSection",
+    "Decay",
     "Duration",
     "EvaluationSection",
     "FinetuneSection",
     "Kernels",
     "Length",
     "ModelSection",
-    "NoWarmup",
     "OptimizerSection",
-    "PlateauSchedule",
     "Precision",
     "Real",
-    "Schedule",
     "Section",
-    "UntilErrorWarmup",
-    "Warmup",
     "Whole",
 ]
 
@@ -49,6 +44,11 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Kernels = Literal["auto", "modules", "fused"]
 """Who computes normalization, addition and relu in training: torch's modules one by one, or
 `models.fused`."""
+
+
+Decay = Literal["convolutions", "weights", "all"]
+"""The parameters that weight decay applies to: the weights of convolutions (the paper), those and
+the head's weights, or every parameter (fb.resnet.torch, torchvision)."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class OptimizerSection(Section):
     momentum: Real = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: Real = Field(default=1e-4, ge=0, lt=1)
-    decay: schedules.Decay = "convolutions"
+    decay: Decay = "convolutions"
     muon_lr: Real = Field(default=0.0, ge=0, le=10)
     muon_momentum: Real = Field(default=0.6, ge=0, lt=1)
 
@@ -241,110 +241,6 @@ class OptimizerSection(Section):
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         return self
-
-
-class StepSchedule(Section):
-    """The learning rate is multiplied by `factor` at each milestone."""
-
-    kind: Literal["step"]
-    milestones: tuple[Length, ...]
-    factor: Real = Field(default=0.1, gt=0, lt=1)
-
-    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
-        milestones = [milestone.steps(steps_per_epoch) for milestone in self.milestones]
-        return schedules.stepwise(step, milestones=milestones, factor=self.factor)
-
-
-class LinearSchedule(Section):
-    """A straight line from the learning rate to `final` times it."""
-
-    kind: Literal["linear"]
-    final: Real = Field(default=0.0, ge=0, le=1)
-
-    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
-        return schedules.linear(step, total, final=self.final)
-
-
-class PlateauSchedule(Section):
-    """The learning rate is multiplied by `factor` when the watched error stops falling.
-
-    That is, after `patience` epochs in which it did not fall by `least` points below its lowest;
-    `drops` times at most (He et al. 2015, sec. 3.4: divided by 10 when the error plateaus).
-    """
-
-    kind: Literal["plateau"]
-    factor: Real = Field(default=0.1, gt=0, lt=1)
-    patience: Whole = Field(default=5, ge=1)
-    least: Real = Field(default=0.1, ge=0, lt=100)
-    drops: Whole = Field(default=3, ge=1, le=100)
-
-    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
-        return 1.0  # what follows from the errors is in the progress of the training
-
-
-class CosineSchedule(Section):
-    """Half a cosine wave from the learning rate to `final` times it."""
-
-    kind: Literal["cosine"]
-    final: Real = Field(default=0.0, ge=0, le=1)
-
-    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
-        return schedules.cosine(step, total, final=self.final)
-
-
-class OneCycleSchedule(Section):
-    """Up from `start` times the learning rate to its peak at a share of the run, then down."""
-
-    kind: Literal["one-cycle"]
-    start: Real = Field(default=0.04, ge=0, le=1)
-    peak: Real = Field(default=0.3, gt=0, lt=1)
-    final: Real = Field(default=0.0, ge=0, le=1)
-
-    def factor_at(self, step: int, total: int, steps_per_epoch: int) -> float:
-        return schedules.one_cycle(step, total, start=self.start, peak=self.peak, final=self.final)
-
-
-Schedule = Annotated[
-    StepSchedule | LinearSchedule | CosineSchedule | OneCycleSchedule | PlateauSchedule,
-    Field(discriminator="kind"),
-]
-
-
-class NoWarmup(Section):
-    """The schedule applies from the first step."""
-
-    kind: Literal["none"] = "none"
-
-    def lr_at(self, step: int, scheduled: float, steps_per_epoch: int, *, below: bool) -> float:
-        return scheduled
-
-
-class LinearWarmup(Section):
-    """The learning rate rises in equal increments over `length`, on top of the schedule."""
-
-    kind: Literal["linear"]
-    length: Length
-
-    def lr_at(self, step: int, scheduled: float, steps_per_epoch: int, *, below: bool) -> float:
-        return scheduled * schedules.linear_warmup(step, self.length.steps(steps_per_epoch))
-
-
-class UntilErrorWarmup(Section):
-    """The learning rate stays at `lr` until the training error is below `below` percent.
-
-    Source: He et al. 2015, sec. 4.2, for the network of 110 layers. The error is that of the
-    batches since the last logged interval.
-    """
-
-    kind: Literal["until-error"]
-    lr: Real = Field(default=0.01, gt=0, le=100)
-    below: Real = Field(default=80.0, gt=0, lt=100)
-
-    def lr_at(self, step: int, scheduled: float, steps_per_epoch: int, *, below: bool) -> float:
-        return scheduled if below else self.lr
-
-
-Warmup = Annotated[NoWarmup | LinearWarmup | UntilErrorWarmup, Field(discriminator="kind")]
 
 
 class EvaluationSection(Section):

@@ -147,7 +147,7 @@ class Run:
         steps = checkpoint_steps(self.checkpoints)
         kept = f"The checkpoint of step {steps[-1]} is kept." if steps else "Nothing was saved yet."
         return (
-            f"{kept} Make room or choose another folder with --out; the same command then goes on."
+            f"{kept} Make room or choose another folder with --out; the same command then resumes."
         )
 
     @property

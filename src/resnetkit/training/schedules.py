@@ -1,67 +1,220 @@
-"""Parameter groups, learning-rate schedules and warm-up, as plain functions of the step."""
+"""Learning-rate schedules and warm-up: what a recipe may ask for, and the rate of every step."""
 
 import math
-from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
-from torch import Tensor, nn
+from pydantic import Field
+
+from resnetkit.training.events import EpochEvent, IntervalEvent
+from resnetkit.training.recipe_schema import Length, Real, Section, Whole
 
 __all__ = [
-    "Decay",
+    "LearningRate",
+    "NoWarmup",
+    "Schedule",
+    "ScheduleState",
+    "Warmup",
     "cosine",
     "linear",
     "linear_warmup",
     "one_cycle",
-    "parameter_groups",
     "stepwise",
 ]
 
-Decay = Literal["convolutions", "weights", "all"]
-"""What weight decay pulls on: convolution weights (the paper), those and the head's weights, or
-every parameter (fb.resnet.torch, torchvision)."""
 
+@dataclass(frozen=True)
+class ScheduleState:
+    """What the learning rate depends on besides the step: the errors measured so far.
 
-def parameter_groups(
-    model: nn.Module,
-    weight_decay: float,
-    decay: Decay,
-    *,
-    leave_out: Collection[Tensor] = (),
-) -> list[dict[str, Any]]:
-    """Returns the parameters in two groups, decayed and not, in the order of the model.
-
-    Args:
-        model: whose parameters are learned; those that want no gradient are left out.
-        weight_decay: of the first group.
-        decay: see `Decay`.
-        leave_out: parameters that another optimizer learns.
-
-    Source: the README of fb.resnet.torch names decay of every parameter as its deviation from the
-    paper.
+    Attributes:
+        below: whether the training error has been below the threshold of the warm-up.
+        drops: how often the learning rate has been lowered because the error stopped falling.
+        waiting_since: the epoch of the lowest error, or of the last drop.
+        lowest_error: in percent, on the split that is evaluated during training.
     """
-    decayed_types: tuple[type[nn.Module], ...] = {
-        "convolutions": (nn.Conv2d,),
-        "weights": (nn.Conv2d, nn.Linear),
-        "all": (nn.Module,),
-    }[decay]
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    others = set(leave_out)
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter in others or not parameter.requires_grad:
-                continue
-            is_weight = name == "weight" or decay == "all"
-            chosen = decayed if is_weight and isinstance(module, decayed_types) else free
-            chosen.append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+
+    below: bool = False
+    drops: int = 0
+    waiting_since: int = 0
+    lowest_error: float = 100.0
 
 
-# A schedule maps a step to a factor of the peak learning rate.
+START = ScheduleState()
+
+
+class RateSection(Section):
+    """A schedule or a warm-up that depends on the step alone."""
+
+    def observe(self, event: IntervalEvent | EpochEvent, state: ScheduleState) -> ScheduleState:
+        """Returns the state after an event of the training."""
+        return state
+
+
+class StepSchedule(RateSection):
+    """The learning rate is multiplied by `factor` at each milestone."""
+
+    kind: Literal["step"]
+    milestones: tuple[Length, ...]
+    factor: Real = Field(default=0.1, gt=0, lt=1)
+
+    def factor_at(
+        self, step: int, total: int, steps_per_epoch: int, state: ScheduleState = START
+    ) -> float:
+        milestones = [milestone.steps(steps_per_epoch) for milestone in self.milestones]
+        return stepwise(step, milestones=milestones, factor=self.factor)
+
+
+class LinearSchedule(RateSection):
+    """A straight line from the learning rate to `final` times it."""
+
+    kind: Literal["linear"]
+    final: Real = Field(default=0.0, ge=0, le=1)
+
+    def factor_at(
+        self, step: int, total: int, steps_per_epoch: int, state: ScheduleState = START
+    ) -> float:
+        return linear(step, total, final=self.final)
+
+
+class PlateauSchedule(RateSection):
+    """The learning rate is multiplied by `factor` when the watched error stops falling.
+
+    That is, after `patience` epochs in which it did not fall by `least` points below its lowest;
+    `drops` times at most (He et al. 2015, sec. 3.4: divided by 10 when the error plateaus).
+    """
+
+    kind: Literal["plateau"]
+    factor: Real = Field(default=0.1, gt=0, lt=1)
+    patience: Whole = Field(default=5, ge=1)
+    least: Real = Field(default=0.1, ge=0, lt=100)
+    drops: Whole = Field(default=3, ge=1, le=100)
+
+    def factor_at(
+        self, step: int, total: int, steps_per_epoch: int, state: ScheduleState = START
+    ) -> float:
+        return float(self.factor**state.drops)
+
+    def observe(self, event: IntervalEvent | EpochEvent, state: ScheduleState) -> ScheduleState:
+        if not isinstance(event, EpochEvent) or event.watched_error is None:
+            return state
+        if event.watched_error < state.lowest_error - self.least:
+            return replace(state, lowest_error=event.watched_error, waiting_since=event.epoch)
+        if event.epoch - state.waiting_since >= self.patience and state.drops < self.drops:
+            return replace(state, drops=state.drops + 1, waiting_since=event.epoch)
+        return state
+
+
+class CosineSchedule(RateSection):
+    """Half a cosine wave from the learning rate to `final` times it."""
+
+    kind: Literal["cosine"]
+    final: Real = Field(default=0.0, ge=0, le=1)
+
+    def factor_at(
+        self, step: int, total: int, steps_per_epoch: int, state: ScheduleState = START
+    ) -> float:
+        return cosine(step, total, final=self.final)
+
+
+class OneCycleSchedule(RateSection):
+    """Up from `start` times the learning rate to the learning rate, then down to `final` times it.
+
+    `peak` is the fraction of the training after which it turns.
+    """
+
+    kind: Literal["one-cycle"]
+    start: Real = Field(default=0.04, ge=0, le=1)
+    peak: Real = Field(default=0.3, gt=0, lt=1)
+    final: Real = Field(default=0.0, ge=0, le=1)
+
+    def factor_at(
+        self, step: int, total: int, steps_per_epoch: int, state: ScheduleState = START
+    ) -> float:
+        return one_cycle(step, total, start=self.start, peak=self.peak, final=self.final)
+
+
+Schedule = Annotated[
+    StepSchedule | LinearSchedule | CosineSchedule | OneCycleSchedule | PlateauSchedule,
+    Field(discriminator="kind"),
+]
+
+
+class NoWarmup(RateSection):
+    """The schedule applies from the first step."""
+
+    kind: Literal["none"] = "none"
+
+    def lr_at(
+        self, step: int, scheduled: float, steps_per_epoch: int, state: ScheduleState = START
+    ) -> float:
+        return scheduled
+
+
+class LinearWarmup(RateSection):
+    """The learning rate rises in equal increments over `length`, on top of the schedule."""
+
+    kind: Literal["linear"]
+    length: Length
+
+    def lr_at(
+        self, step: int, scheduled: float, steps_per_epoch: int, state: ScheduleState = START
+    ) -> float:
+        return scheduled * linear_warmup(step, self.length.steps(steps_per_epoch))
+
+
+class UntilErrorWarmup(RateSection):
+    """The learning rate stays at `lr` until the training error is below `below` percent.
+
+    Source: He et al. 2015, sec. 4.2, for the network of 110 layers. The error is the average over
+    the batches since the last logged interval.
+    """
+
+    kind: Literal["until-error"]
+    lr: Real = Field(default=0.01, gt=0, le=100)
+    below: Real = Field(default=80.0, gt=0, lt=100)
+
+    def lr_at(
+        self, step: int, scheduled: float, steps_per_epoch: int, state: ScheduleState = START
+    ) -> float:
+        return scheduled if state.below else self.lr
+
+    def observe(self, event: IntervalEvent | EpochEvent, state: ScheduleState) -> ScheduleState:
+        if isinstance(event, IntervalEvent) and event.error < self.below:
+            return replace(state, below=True)
+        return state
+
+
+Warmup = Annotated[NoWarmup | LinearWarmup | UntilErrorWarmup, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """The learning rate of a training: a schedule, with a warm-up on top of it.
+
+    Attributes:
+        peak: `optimizer.lr` of the recipe.
+        schedule: factors of the peak.
+        warmup: what replaces or scales the scheduled rate in the beginning.
+        total_steps: of the whole training.
+        steps_per_epoch: of one epoch.
+    """
+
+    peak: float
+    schedule: Schedule
+    warmup: Warmup
+    total_steps: int
+    steps_per_epoch: int
+
+    def lr(self, step: int, state: ScheduleState = START) -> float:
+        """Returns the learning rate of a step, counted from 0."""
+        factor = self.schedule.factor_at(step, self.total_steps, self.steps_per_epoch, state)
+        return self.warmup.lr_at(step, self.peak * factor, self.steps_per_epoch, state)
+
+    def observe(self, event: IntervalEvent | EpochEvent, state: ScheduleState) -> ScheduleState:
+        """Returns the state after an event of the training."""
+        return self.warmup.observe(event, self.schedule.observe(event, state))
 
 
 def stepwise(step: int, *, milestones: Sequence[int], factor: float) -> float:
@@ -86,7 +239,7 @@ def one_cycle(step: int, total: int, *, start: float, peak: float, final: float)
         step: from 0.
         total: steps of the run.
         start: factor at step 0.
-        peak: where the line reaches 1, as a share of the run.
+        peak: fraction of the run after which the line reaches 1.
         final: factor at the end.
     """
     top = peak * total

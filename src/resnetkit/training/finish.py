@@ -1,0 +1,72 @@
+"""The end of a training: the network is measured on every split and exported."""
+
+from typing import get_args
+
+import torch
+from torch import nn
+
+from resnetkit.data.splits import Split
+from resnetkit.training.events import FinalEvent
+from resnetkit.training.export import export_model
+from resnetkit.training.journal import Journal
+from resnetkit.training.run_folder import Run
+from resnetkit.training.setup import TrainingSetup
+from resnetkit.training.state import TrainingState
+
+__all__ = ["finish"]
+
+
+def finish(setup: TrainingSetup, run: Run, state: TrainingState, journal: Journal) -> None:
+    """Measures the finished network on every split, exports it and writes the last event."""
+    if state.best:
+        state.result.load_state_dict(state.best)
+    if setup.recipe.precise_bn:
+        average_statistics(setup, state.result, setup.recipe.precise_bn)
+    held_out = setup.recipe.data.train_on == "train"
+    splits: list[Split] = [s for s in get_args(Split) if held_out or s != "validation"]
+    results = {split: setup.score(state.result, split) for split in splits}
+    scores = {split: score for split, (score, _) in results.items()}
+    if setup.world.is_main:
+        with run.writing():
+            export_model(setup, state.result, run.model, scores)
+    event = FinalEvent(
+        step=state.step,
+        reached=state.reached,
+        best_epoch=state.best_epoch or None,
+        train=scores["train"],
+        validation=scores.get("validation"),
+        test=scores["test"],
+        confusion=results["test"][1].tolist(),
+    )
+    journal.write(event)
+    journal.sync()
+
+
+@torch.no_grad()
+def average_statistics(setup: TrainingSetup, network: nn.Module, images: int) -> None:
+    """Replaces the running statistics of batch normalization by averages over training images.
+
+    Source: README of KaimingHe/deep-residual-networks; frozen layers keep theirs.
+
+    Args:
+        setup: of the training.
+        network: whose statistics are replaced, in place.
+        images: how many training images are averaged over, of all ranks together.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    network.train()
+    averaged = {norm: norm.momentum for norm in norms if norm.training}
+    for norm in averaged:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch then averages over all batches alike
+    steps = max(1, min(images // setup.batches.size, setup.batches.steps_per_epoch))
+    for _, images_and_labels in setup.loader.stream(
+        setup.batches.between(0, steps), lambda step: 0
+    ):
+        with setup.precision.autocast():
+            network(images_and_labels()[0])
+    for norm, momentum in averaged.items():
+        norm.momentum = momentum
+        for name in ("running_mean", "running_var"):
+            statistic = norm.get_buffer(name)
+            statistic.copy_(setup.world.sum(statistic) / setup.world.size)
