@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from resnetkit.cli.app import app, run
+from resnetkit.data.normalization import Normalization
 from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.studies.runner import trial_folder
 from resnetkit.training.recipe import Recipe, load_recipe
@@ -82,8 +83,7 @@ def untrained_network(recipe: Recipe) -> dict[str, bytes]:
         TrainedNetwork(
             model=architecture.build().eval(),
             architecture=architecture,
-            mean=torch.zeros(1, 1, 1),
-            std=torch.ones(1, 1, 1),
+            normalization=Normalization(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)),
             class_names=tuple("0123456789"),
             image_size=(8, 8),
             data="digits",

@@ -48,7 +48,7 @@ def by_hand(folder: Path) -> np.ndarray:
     for number in range(COUNT):
         pixels = torch.from_numpy(np.array(Image.open(f"photos/{number:02}.png"))).float()
         with torch.no_grad():
-            network.model(((pixels - network.mean) / network.std)[None])
+            network.model(((pixels - network.normalization.mean) / network.normalization.std)[None])
     return np.stack(seen)
 
 

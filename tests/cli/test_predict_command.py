@@ -54,7 +54,9 @@ def expected(folder: Path, path: str) -> dict[int, float]:
     network = load_network(folder)
     pixels = torch.from_numpy(np.array(Image.open(path))).float()
     with torch.no_grad():
-        logits = network.model(((pixels - network.mean) / network.std)[None])
+        logits = network.model(
+            ((pixels - network.normalization.mean) / network.normalization.std)[None]
+        )
     return dict(enumerate(logits[0].double().softmax(0).tolist()))
 
 

@@ -10,10 +10,8 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.loader import (
     DeviceLoader,
-    Normalization,
-    NormalizationKind,
-    measure_normalization,
 )
+from resnetkit.data.normalization import Normalization, NormalizationKind, measure_normalization
 
 CPU = torch.device("cpu")
 

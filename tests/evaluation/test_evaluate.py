@@ -50,7 +50,9 @@ def test_flips_average_probabilities(network: TrainedNetwork) -> None:
     found = evaluate(network, digits, flip=True, device="cpu")
     wrong = 0
     for sample in digits.splits["test"].tolist():  # one image at a time
-        image = (digits.images[sample].float() - network.mean) / network.std
+        image = (
+            digits.images[sample].float() - network.normalization.mean
+        ) / network.normalization.std
         with torch.inference_mode():
             views = network.model(torch.stack([image, image.flip(2)])).softmax(1)
         wrong += int(views.mean(0).argmax()) != int(digits.labels[sample])

@@ -92,7 +92,8 @@ def test_probabilities_are_the_mean_over_torchvisions_views(
     for row, sample_id in zip(found, ids.tolist(), strict=True):
         image = Image.open(dataset.custom.files[sample_id].path)
         views = [
-            (view.float() - network.mean) / network.std for view in views_by_hand(image, protocol)
+            (view.float() - network.normalization.mean) / network.normalization.std
+            for view in views_by_hand(image, protocol)
         ]
         with torch.inference_mode():
             each = [network.model(view[None]).double().softmax(1)[0] for view in views]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from resnetkit.data.normalization import Normalization
 from resnetkit.models.zoo import find_architecture
 from resnetkit.weights.network import TrainedNetwork
 
@@ -38,8 +39,10 @@ def random_network(
         crop_pct=crop_pct,
         model=model,
         architecture=architecture,
-        mean=torch.tensor([120.0, 110.0, 100.0])[:channels, None, None],
-        std=torch.tensor([60.0, 61.0, 62.0])[:channels, None, None],
+        normalization=Normalization(
+            torch.tensor([120.0, 110.0, 100.0])[:channels, None, None],
+            torch.tensor([60.0, 61.0, 62.0])[:channels, None, None],
+        ),
         class_names=tuple(f"kind {label}" for label in range(classes)) if names else (),
         image_size=size,
         data=data,

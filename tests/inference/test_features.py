@@ -52,7 +52,7 @@ def test_features_are_what_hooks_see(make_network: MakeNetwork, draw: Draw, laye
     for image in images:
         pixels = predictor.transform.pixels(image).float()
         with torch.no_grad():
-            network.model(((pixels - network.mean) / network.std)[None])
+            network.model(((pixels - network.normalization.mean) / network.normalization.std)[None])
     handle.remove()
     maps = torch.cat(seen)
     expected = maps.mean((2, 3)) if maps.dim() == 4 else maps
@@ -168,8 +168,13 @@ def test_the_digest_knows_everything_that_decides_an_answer(make_network: MakeNe
     known = network_sha256(network)
     assert network_sha256(make_network()) == known
     others = [
-        replace(network, mean=network.mean + 1),
-        replace(network, std=network.std + 1),
+        replace(
+            network,
+            normalization=replace(network.normalization, mean=network.normalization.mean + 1),
+        ),
+        replace(
+            network, normalization=replace(network.normalization, std=network.normalization.std + 1)
+        ),
         replace(network, image_size=(32, 32)),
         replace(network, crop_pct=1.0),
         make_network(shortcut="B"),

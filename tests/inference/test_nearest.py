@@ -58,4 +58,10 @@ def test_features_of_another_network_are_refused(make_network: MakeNetwork) -> N
     features = Features(torch.ones(1, 2), ["a"], "pool", "a drawn one", network_sha256(network))
     check_made_by(features, network)
     with pytest.raises(DataError, match=r"made by another network \(a drawn one\) than this one"):
-        check_made_by(features, replace(network, mean=network.mean + 1))
+        check_made_by(
+            features,
+            replace(
+                network,
+                normalization=replace(network.normalization, mean=network.normalization.mean + 1),
+            ),
+        )

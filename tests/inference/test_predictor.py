@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 def by_hand(network: TrainedNetwork, image: Image.Image) -> Tensor:
     """Returns the probabilities of an image, worked out with PIL and torch: float64 (K,)."""
     size = network.image_size[0]
-    image = image.convert("L" if len(network.mean) == 1 else "RGB")
+    image = image.convert("L" if len(network.normalization.mean) == 1 else "RGB")
     side = round(size / 0.875)
     width, height = image.size
     scale = side / min(width, height)
@@ -41,7 +41,9 @@ def by_hand(network: TrainedNetwork, image: Image.Image) -> Tensor:
     left, upper = round((image.width - size) / 2), round((image.height - size) / 2)
     pixels = np.asarray(image.crop((left, upper, left + size, upper + size)), dtype=np.float32)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    images = (torch.from_numpy(pixels).permute(2, 0, 1)[None] - network.mean) / network.std
+    images = (
+        torch.from_numpy(pixels).permute(2, 0, 1)[None] - network.normalization.mean
+    ) / network.normalization.std
     with torch.no_grad():
         return network.model(images)[0].double().softmax(0)
 

@@ -15,7 +15,7 @@ from resnetkit.errors import DataError
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, pixels
+from resnetkit.weights.conventions import IMAGENET_NORMALIZATION
 from resnetkit.weights.export import export_weights
 from resnetkit.weights.load import load_network
 from resnetkit.weights.network import TrainedNetwork
@@ -74,7 +74,7 @@ def test_what_is_shown_follows_what_the_network_was_shown(
         ("timm", "resnet18", 32, 0.8),
         ("resnetkit", "resnet18", 32, 0.95),
     ):
-        constants = {"mean": pixels(IMAGENET_MEAN), "std": pixels(IMAGENET_STD)}
+        constants = {"normalization": IMAGENET_NORMALIZATION}
         options = {"padding": "split"} if form == "akamaster" else {}
         network = make_network(name=name, crop_pct=crop_pct, size=(size, size), data="", **options)
         export_weights(replace(network, **constants), tmp_path / form, form)

@@ -76,8 +76,8 @@ def test_learned_weights_are_used_with_their_constants(tiny: Recipes, tmp_path: 
     with torch.inference_mode():
         ours, theirs = body(images), trained.model.features(images)
     assert torch.equal(ours["stage4"], theirs["stage4"])
-    assert body.mean == pytest.approx((trained.mean.item() / 255,))
-    assert body.std == pytest.approx((trained.std.item() / 255,))
+    assert body.mean == pytest.approx((trained.normalization.mean.item() / 255,))
+    assert body.std == pytest.approx((trained.normalization.std.item() / 255,))
     with pytest.raises(ArchitectureError, match="is not a resnet32: it is resnet20 trained by"):
         backbone("resnet32", weights=run.folder)
     with pytest.raises(ArchitectureError, match="is not a preresnet20"):

@@ -66,7 +66,8 @@ def test_everything_but_the_head_is_taken_over(tiny: Recipes, learned: Run) -> N
 def test_their_normalization_is_used_on_request(tiny: Recipes, learned: Run) -> None:
     changes = {"model.weights": str(learned.folder), "data.normalize": "weights"}
     setup, _ = prepared(tiny(changes))
-    assert torch.equal(setup.loader.normalization.mean, load_network(learned.folder).mean)
+    theirs = load_network(learned.folder).normalization
+    assert torch.equal(setup.loader.normalization.mean, theirs.mean)
     with pytest.raises(RecipeError, match=r"constants of model\.weights, which names no file"):
         tiny({"data.normalize": "weights"})
 

@@ -28,6 +28,7 @@ from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.transforms import v2
 
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import StorageError, UsageError, WeightsError
 from resnetkit.inference.predictor import Predictor
 from resnetkit.inference.transform import EvalTransform
@@ -115,9 +116,9 @@ def assert_answers(network: TrainedNetwork, model: Callable[[Tensor], Tensor]) -
 
 
 def assert_constants(network: TrainedNetwork, mean: Any, std: Any) -> None:
-    assert network.mean.shape == network.std.shape == (3, 1, 1)
-    assert network.mean.flatten().tolist() == pytest.approx(mean)
-    assert network.std.flatten().tolist() == pytest.approx(std)
+    assert network.normalization.mean.shape == network.normalization.std.shape == (3, 1, 1)
+    assert network.normalization.mean.flatten().tolist() == pytest.approx(mean)
+    assert network.normalization.std.flatten().tolist() == pytest.approx(std)
 
 
 # torchvision
@@ -666,7 +667,7 @@ def assert_answers_to_photos(
         rgb = photos(size)
         expected = forward(rgb)
         assert expected.std() > 1e-3
-        ours = network.model((rgb - network.mean) / network.std)
+        ours = network.model((rgb - network.normalization.mean) / network.normalization.std)
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4 * float(expected.std()))
 
 
@@ -1058,7 +1059,7 @@ def test_the_mean_image_beside_a_caffe_file_is_subtracted(tmp_path: Path) -> Non
     mean = uniform(90, 130, 3, 224, 224, draw=generator(5))
     (tmp_path / "ResNet_mean.binaryproto").write_bytes(caffe_blob(mean, "four"))
     network = load_network(path)
-    assert network.mean.shape == (3, 224, 224)
+    assert network.normalization.mean.shape == (3, 224, 224)
     assert "the mean image of ResNet_mean.binaryproto beside it" in network.origin
     assert_answers_to_photos(network, lambda rgb: caffe_forward(layers, rgb, mean=mean), (224,))
     (tmp_path / "ResNet_mean.binaryproto").write_bytes(caffe_blob(mean[:, 1:], "four"))
@@ -1210,8 +1211,10 @@ def narrow(
     return TrainedNetwork(
         model=model.eval(),
         architecture=architecture,
-        mean=torch.tensor(mean, dtype=torch.float32)[:, None, None],
-        std=torch.tensor(std, dtype=torch.float32)[:, None, None],
+        normalization=Normalization(
+            torch.tensor(mean, dtype=torch.float32)[:, None, None],
+            torch.tensor(std, dtype=torch.float32)[:, None, None],
+        ),
         class_names=(),
         image_size=(32, 32) if fixed["stem"] == "3x3" else (224, 224),
         crop_pct=1.0 if fixed["stem"] == "3x3" else 0.875,
@@ -1289,8 +1292,8 @@ def test_there_and_back_is_equal_to_the_bit(case: str, tmp_path: Path) -> None:
             assert found.numpy().tobytes() == tensor.numpy().tobytes()
     sizes = images(70)[:, : network.architecture.in_channels]
     assert torch.equal(answers(again.model, sizes), answers(network.model, sizes))
-    torch.testing.assert_close(again.mean, network.mean)
-    torch.testing.assert_close(again.std, network.std)
+    torch.testing.assert_close(again.normalization.mean, network.normalization.mean)
+    torch.testing.assert_close(again.normalization.std, network.normalization.std)
     for option in ("stride_in", "norm_eps", "pooling", "padding", "groups", "base_width"):
         if option != "stride_in" or network.architecture.block == "bottleneck":
             ours, theirs = network.architecture, again.architecture
@@ -1452,7 +1455,9 @@ def test_what_a_format_cannot_hold_is_not_written(case: str, tmp_path: Path) -> 
 
 
 def test_a_mean_of_each_pixel_is_not_written(tmp_path: Path) -> None:
-    network = replace(narrow(), mean=torch.zeros(3, 224, 224))
+    network = replace(
+        narrow(), normalization=Normalization(torch.zeros(3, 224, 224), torch.ones(3, 1, 1))
+    )
     with pytest.raises(WeightsError, match="with a mean of each pixel, expected of channels"):
         export_weights(network, tmp_path / "net", "transformers")
 
@@ -1530,7 +1535,10 @@ def test_what_reads_differently_does_not_stay(
             bits = again.model.state_dict()["layer2.0.bn2.bias"].view(torch.int32)
             bits[3] ^= 1
         if changed == "the constants":
-            return replace(again, std=again.std * 1.01)
+            return replace(
+                again,
+                normalization=replace(again.normalization, std=again.normalization.std * 1.01),
+            )
         if changed == "the network":
             other = again.architecture.with_options(stride_in="3x3").build()
             other.load_state_dict(again.model.state_dict())
@@ -1557,7 +1565,7 @@ def test_foreign_weights_become_our_own_with_all_that_is_known(tmp_path: Path) -
     again = export_weights(network, tmp_path / "model", "resnetkit")
     assert again.origin == network.origin
     assert again.architecture == network.architecture
-    assert torch.equal(again.mean, network.mean)
+    assert torch.equal(again.normalization.mean, network.normalization.mean)
     with pytest.raises(WeightsError, match="its format says so"):
         load_network(tmp_path / "model", variant="v1.5")
 
@@ -1572,16 +1580,16 @@ def test_the_shortest_fractions_give_the_same_constants() -> None:
 
 
 def test_conventions_hold_the_published_constants() -> None:
-    means = {
-        name: entry.convention.mean
+    constants = {
+        name: entry.convention.normalization
         for name, entry in FORMATS.items()
         if entry.convention is not None
     }
-    assert [name for name, mean in means.items() if mean is None] == ["timm", "transformers"]
+    assert [name for name in constants if constants[name] is None] == ["timm", "transformers"]
     for name in ("keras", "caffe"):
-        mean = means[name]
-        assert mean is not None
-        assert mean.flatten().tolist() == pytest.approx([123.68, 116.779, 103.939])
+        normalization = constants[name]
+        assert normalization is not None
+        assert normalization.mean.flatten().tolist() == pytest.approx([123.68, 116.779, 103.939])
 
 
 # Files that are none
@@ -1860,8 +1868,8 @@ def test_values_are_scaled_as_their_processor_scales_them(
     facts: dict[str, Any], mean: float, std: float, folder_of_transformers: Path, tmp_path: Path
 ) -> None:
     network = processed(folder_of_transformers, tmp_path / "net", **facts)
-    assert network.mean[0].item() == pytest.approx(mean)
-    assert network.std[0].item() == pytest.approx(std)
+    assert network.normalization.mean[0].item() == pytest.approx(mean)
+    assert network.normalization.std[0].item() == pytest.approx(std)
 
 
 UNDONE: dict[str, tuple[dict[str, Any], str]] = {

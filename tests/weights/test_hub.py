@@ -20,6 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import StorageError, TransferError, UsageError, WeightsError
 from resnetkit.models.zoo import ARCHITECTURES
 from resnetkit.weights.export import export_weights
@@ -184,8 +185,7 @@ def network() -> TrainedNetwork:
     return TrainedNetwork(
         model=architecture.build(torch.Generator().manual_seed(0)).eval(),
         architecture=architecture,
-        mean=torch.full((3, 1, 1), 100.0),
-        std=torch.full((3, 1, 1), 50.0),
+        normalization=Normalization(torch.full((3, 1, 1), 100.0), torch.full((3, 1, 1), 50.0)),
         class_names=("a", "b", "c"),
         image_size=(32, 32),
         data="few",

@@ -111,9 +111,9 @@ def test_it_says_what_was_recognized_and_chosen(tmp_path: Path) -> None:
         " module.)"
     )
     assert network.architecture.padding == "split"
-    assert network.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
-    assert network.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
-    assert network.mean.shape == network.std.shape == (3, 1, 1)
+    assert network.normalization.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
+    assert network.normalization.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
+    assert network.normalization.mean.shape == network.normalization.std.shape == (3, 1, 1)
     assert (network.class_names, network.data, network.image_size) == (*(CIFAR10, "", (32, 32)),)
 
 
@@ -321,7 +321,7 @@ def test_a_run_is_loaded_with_all_it_knows(run: Path) -> None:
     torch.testing.assert_close(network.model.state_dict(), state)
     assert network.class_names == tuple("0123456789")
     assert (network.data, network.image_size) == ("digits", (8, 8))
-    assert network.mean.shape == (1, 8, 8)
+    assert network.normalization.mean.shape == (1, 8, 8)
     assert network.origin == "resnet20 trained by resnetkit on digits"
     assert load_network(run / "model").origin == network.origin
 
@@ -465,7 +465,7 @@ def test_preprocessing_in_double_is_read_as_float32(
     values = {name: t.double() for name, t in safetensors.torch.load_file(path).items()}
     safetensors.torch.save_file(values, path)
     forge(run / "model")
-    assert load_network(run).mean.dtype == torch.float32
+    assert load_network(run).normalization.mean.dtype == torch.float32
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

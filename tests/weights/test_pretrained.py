@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import resnetkit
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import StorageError, UsageError, WeightsError
 from resnetkit.models.zoo import ARCHITECTURES
 from resnetkit.weights.export import export_weights
@@ -24,8 +25,7 @@ def folder(tmp_path: Path) -> Path:
     network = TrainedNetwork(
         model=architecture.build(torch.Generator().manual_seed(0)).eval(),
         architecture=architecture,
-        mean=torch.full((3, 1, 1), 100.0),
-        std=torch.full((3, 1, 1), 50.0),
+        normalization=Normalization(torch.full((3, 1, 1), 100.0), torch.full((3, 1, 1), 50.0)),
         class_names=("a", "b", "c"),
         image_size=(32, 32),
         data="few",
@@ -75,7 +75,7 @@ def test_what_was_learned_since_is_saved(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(again.state_dict()[name], tensor), name
     assert not torch.equal(again.fc.weight, resnetkit.from_pretrained(folder).fc.weight)
     assert again.trained.class_names == ("a", "b", "c")
-    assert torch.equal(again.trained.mean, model.trained.mean)
+    assert torch.equal(again.trained.normalization.mean, model.trained.normalization.mean)
 
 
 def test_what_cannot_be_saved_is_said(folder: Path, tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_timms_images_are_those_of_its_configuration(hub: type[Hub]) -> None:
     fetch_weights(TIMM)
     network = load_network(TIMM)
     assert network.image_size == (160, 160)
-    assert network.mean.flatten().tolist() == pytest.approx([127.5, 102, 76.5])
+    assert network.normalization.mean.flatten().tolist() == pytest.approx([127.5, 102, 76.5])
     assert f"HEAD /timm/{TIMM}/resolve/{COMMIT}/config.json" in hub.asked  # of the same commit
 
 

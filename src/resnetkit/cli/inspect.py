@@ -205,7 +205,6 @@ def probe_untrained(architecture: "Architecture", size: int) -> dict[str, Any]:
 
 def probe(network: "TrainedNetwork", *, thorough: bool) -> dict[str, Any]:
     """Returns what the probes measure in a trained network, on images of its test split."""
-    from resnetkit.data.augment.crop_and_flip import normalize
     from resnetkit.errors import ArchitectureError, UsageError
     from resnetkit.evaluation.evaluate import data_of
     from resnetkit.probes.gradients import gradient_flow
@@ -220,7 +219,7 @@ def probe(network: "TrainedNetwork", *, thorough: bool) -> dict[str, Any]:
         remark(f"no probe was run: {error}")
         return {}
     sample_ids = dataset.splits["test"][:IMAGES]
-    images = normalize(dataset.images[sample_ids], network.mean, network.std)
+    images = network.normalization(dataset.images[sample_ids])
     labels = dataset.labels[sample_ids]
     measured: dict[str, Any] = {
         "gradients": gradient_flow(network.model, images, labels),
@@ -272,7 +271,6 @@ def show_saliency(name: str, which: str, out: Path, variant: str | None, *, json
     """Draws saliency maps of the prediction for one image, and prints the prediction."""
     import torch
 
-    from resnetkit.data.augment.crop_and_flip import normalize
     from resnetkit.errors import UsageError
     from resnetkit.models.zoo import ARCHITECTURES
     from resnetkit.probes.saliency import grad_cam, integrated_gradients
@@ -284,7 +282,7 @@ def show_saliency(name: str, which: str, out: Path, variant: str | None, *, json
         raise UsageError(f"{name} is an architecture without trained weights: name a run.")
     loaded = load_network(Path(name), variant=variant)
     image = chosen_image(loaded, which)
-    normalized = normalize(image[None], loaded.mean, loaded.std)[0]
+    normalized = loaded.normalization(image[None])[0]
     with torch.inference_mode():
         probabilities = loaded.model(normalized[None]).double().softmax(1)[0]
     label = int(probabilities.argmax())

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,69 +14,22 @@ from resnetkit.data.augment.crop_and_flip import (
     color_shifts,
     erased,
     flipped,
-    normalize,
 )
 from resnetkit.data.augment.mixup import mixed
 from resnetkit.data.batches import Batch, evaluation_batches
 from resnetkit.data.dataset import Dataset, Images
 from resnetkit.data.draws import Draws
 from resnetkit.data.images.photos import Photos
+from resnetkit.data.normalization import Normalization
 from resnetkit.data.prefetch import prefetch
 
 __all__ = [
     "NO_AXES",
     "DeviceLoader",
-    "Normalization",
-    "NormalizationKind",
-    "measure_normalization",
 ]
-
-NormalizationKind = Literal["channel", "pixel-mean", "weights"]
-"""channel: subtract each channel's mean and divide by its standard deviation; pixel-mean: subtract
-the mean of each pixel and divide by 255 (He et al. 2015, sec. 4.2 subtract that mean); weights: as
-the weights that training starts from want it, which is not measured."""
 
 NO_AXES = torch.zeros(3, 3, dtype=torch.float64)
 PREFETCHED = 2  # batches of photos that are decoded before they are needed
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """What turns stored pixels into network inputs: (pixels - mean) / std, in units of 0 to 255.
-
-    Attributes:
-        mean: float32 (C, 1, 1) or (C, H, W).
-        std: float32 (C, 1, 1).
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def to(self, device: torch.device) -> "Normalization":
-        return Normalization(self.mean.to(device), self.std.to(device))
-
-
-def measure_normalization(images: Tensor, kind: NormalizationKind) -> Normalization:
-    """Measures the normalization exactly, in whole numbers, on the images that are trained on.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        kind: see `NormalizationKind`.
-    """
-    channels = images.shape[1]
-    if kind == "pixel-mean":
-        mean = images.sum(0, dtype=torch.int64).to(torch.float64) / len(images)
-        return Normalization(mean.to(torch.float32), torch.full((channels, 1, 1), 255.0))
-    levels = torch.arange(256, dtype=torch.float64)
-    means, stds = [], []
-    for channel in images.unbind(1):
-        shares = (
-            torch.bincount(channel.flatten(), minlength=256).to(torch.float64) / channel.numel()
-        )
-        mean = (shares * levels).sum()
-        means.append(mean)
-        stds.append((shares * (levels - mean) ** 2).sum().sqrt().clamp(min=1.0))
-    return Normalization(*(torch.stack(v).to(torch.float32)[:, None, None] for v in (means, stds)))
 
 
 @dataclass(frozen=True)
@@ -175,7 +127,7 @@ class DeviceLoader:
             assert isinstance(self.images, Photos)  # the recipe was checked
             of_files = Draws(batch.local_ids, self.seed, batch.epoch)  # on the CPU
             pixels = self.images.random_views(of_files, shown, size=size or self.images.size)
-            images = flipped(self.normalize(pixels), draws, shown.flip)
+            images = flipped(self.normalization(pixels), draws, shown.flip)
         if shown.color == "pca":
             shifts = color_shifts(draws, self.color_axes)
             images = images + shifts / self.normalization.std
@@ -204,9 +156,4 @@ class DeviceLoader:
         """Returns the images in channels-last memory, normalized."""
         if isinstance(self.images, Tensor):
             sample_ids = sample_ids.to(self.images.device)
-        return self.normalize(self.images[sample_ids])
-
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """Returns pixels, uint8 (B, C, H, W), as the network sees them, on the device."""
-        mean, std = self.normalization.mean, self.normalization.std
-        return normalize(pixels.to(self.labels.device), mean, std)
+        return self.normalization(self.images[sample_ids])

@@ -6,10 +6,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from resnetkit.data.augment.crop_and_flip import normalize
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.images.photos import Photos
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import DataError
 from resnetkit.weights.network import TrainedNetwork
 
@@ -63,25 +63,27 @@ def views_of(
             f"the protocol '{protocol}' keeps the shape of images, but this network is shown"
             " squashed ones. Use the protocol center."
         )
-    mean, std = network.mean.to(device), network.std.to(device)
+    normalization = network.normalization.to(device)
     for ids in evaluation_batches(sample_ids, BATCH_SIZE[protocol]):
         if not isinstance(photos, Photos) or protocol == "center":
-            middle = normalize(photos[ids].to(device), mean, std)
+            middle = normalization(photos[ids])
             yield ids, [middle, middle.flip(3)] if flip else [middle]
         elif protocol == "ten-crop":
-            yield ids, [normalize(view.to(device), mean, std) for view in photos.ten_crops(ids)]
+            yield ids, [normalization(view) for view in photos.ten_crops(ids)]
         else:
-            yield ids, whole_views(network, photos, ids, mean.mean((1, 2), keepdim=True), std)
+            yield (
+                ids,
+                whole_views(photos, ids, min(network.image_size), normalization.per_channel()),
+            )
 
 
 def whole_views(
-    network: TrainedNetwork, photos: Photos, ids: Tensor, mean: Tensor, std: Tensor
+    photos: Photos, ids: Tensor, size: int, normalization: Normalization
 ) -> list[Tensor]:
-    """Returns an image and its flip at every scale; a mean of each pixel becomes one value."""
-    size = min(network.image_size)
+    """Returns an image and its flip at every scale, where `size` stands for the smallest."""
     views = []
     for scale in SCALES:
         pixels = photos.whole(int(ids), round(scale * size / SCALES[0]))
-        view = normalize(pixels[None].to(mean.device), mean, std)
+        view = normalization(pixels[None])
         views += [view, view.flip(3)]
     return views

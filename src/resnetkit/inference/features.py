@@ -65,7 +65,9 @@ def network_sha256(network: TrainedNetwork) -> str:
     }
     facts = [options, transform.size, transform.crop_pct, asdict(transform.resize)]
     digest = hashlib.sha256(json.dumps(facts).encode())
-    state = {**network.model.state_dict(), "mean": network.mean, "std": network.std}
+    normalization = network.normalization
+    constants = {"mean": normalization.mean, "std": normalization.std}
+    state = {**network.model.state_dict(), **constants}
     for name, tensor in sorted(state.items()):
         if not name.endswith("num_batches_tracked"):
             digest.update(f"{name} {list(tensor.shape)}\n".encode())

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from resnetkit.data.augment.crop_and_flip import normalize
 from resnetkit.errors import OutOfMemory, is_out_of_memory
 from resnetkit.evaluation.evaluate import class_probabilities
 from resnetkit.runtime.device import choose_device
@@ -42,7 +41,7 @@ class TorchEngine:
         self.precision = choose_precision(precision, self.device)
         keep_freed_memory()
         self._model = network.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._mean, self._std = network.mean.to(self.device), network.std.to(self.device)
+        self._normalization = network.normalization.to(self.device)
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Returns softmax(logits): float64 (B, K), on the CPU.
@@ -55,7 +54,7 @@ class TorchEngine:
         """
         with self._computing():
             return class_probabilities(
-                self._model, [self._normalized(pixels)], precision=self.precision
+                self._model, [self._normalization(pixels)], precision=self.precision
             )
 
     def features(self, pixels: Tensor, layer: str) -> Tensor:
@@ -71,14 +70,11 @@ class TorchEngine:
         """
         name = list(self._model.feature_maps)[-1] if layer == "pool" else layer
         with self._computing(), self.precision.autocast():
-            images = self._normalized(pixels)
+            images = self._normalization(pixels)
             if layer == "fc":
                 return self._model(images).float().cpu()
             maps = self._model.features(images, name)
             return self._model.avgpool(maps[name]).flatten(1).float().cpu()
-
-    def _normalized(self, pixels: Tensor) -> Tensor:
-        return normalize(pixels.to(self.device), self._mean, self._std)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

@@ -12,10 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from resnetkit.data.augment.crop_and_flip import normalize
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
-from resnetkit.data.loader import Normalization, measure_normalization
+from resnetkit.data.normalization import Normalization, measure_normalization
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
 from resnetkit.evaluation.evaluate import predict_probabilities
@@ -116,7 +115,7 @@ def some_images(
 ) -> tuple[Tensor, Tensor]:
     """Returns the first images of a part as a network sees them (B, C, H, W), and their labels."""
     sample_ids = dataset.splits[split][:IMAGES]
-    images = normalize(dataset.images[sample_ids], normalization.mean, normalization.std)
+    images = normalization(dataset.images[sample_ids])
     return images, dataset.labels[sample_ids]
 
 
@@ -150,8 +149,7 @@ def trained(run: Run) -> tuple[TrainedNetwork, Dataset, Tensor, Tensor]:
     """Returns the finished network of a run, its data, and some test images with their labels."""
     network = load_network(run.folder)
     dataset = open_dataset(run.recipe.data.name)
-    preprocessing = Normalization(network.mean, network.std)
-    return network, dataset, *some_images(dataset, "test", preprocessing)
+    return network, dataset, *some_images(dataset, "test", network.normalization)
 
 
 def responses(run: Run) -> Measured:

@@ -128,7 +128,7 @@ def from_weights(weights: str, variant: str | None) -> dict[str, Any]:
         **({"model.variant": variant} if variant else {}),
         "data.image_size": min(network.image_size),
         "data.crop_pct": network.crop_pct,
-        "data.normalize": "weights" if network.mean.shape[1:] == (1, 1) else "channel",
+        "data.normalize": "channel" if network.normalization.is_per_pixel else "weights",
         "optimizer.lr": 0.02,
         "finetune.backbone_lr": 0.1,
     }

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from resnetkit.data.splits import Split
@@ -35,14 +36,13 @@ def export_model(
 
 def finished_network(setup: TrainingSetup, network: nn.Module) -> TrainedNetwork:
     """Returns the network of a training with all that is needed to use it."""
-    data, normalization = setup.dataset, setup.loader.normalization
+    data = setup.dataset
     assert isinstance(network, ResNet)
     title = data.title.encode(errors="backslashreplace").decode()  # it may be no text
     return TrainedNetwork(
         model=network,
         architecture=setup.architecture,
-        mean=normalization.mean.cpu(),
-        std=normalization.std.cpu(),
+        normalization=setup.loader.normalization.to(torch.device("cpu")),
         class_names=data.class_names,
         image_size=data.image_size,
         data="" if data.custom else data.name,

@@ -7,7 +7,8 @@ from resnetkit.data.augment.crop_and_flip import measure_color_axes
 from resnetkit.data.batches import epoch_order
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.draws import Draws
-from resnetkit.data.loader import NO_AXES, Normalization, measure_normalization
+from resnetkit.data.loader import NO_AXES
+from resnetkit.data.normalization import Normalization, measure_normalization
 from resnetkit.errors import RecipeError
 from resnetkit.training.recipe import Recipe
 from resnetkit.weights.network import TrainedNetwork
@@ -32,17 +33,19 @@ def find_normalization(
         some = dataset.images[looked_at(dataset, trained_on)]
         return measure_normalization(some, recipe.data.normalize)
     assert learned is not None  # the recipe was checked
-    if learned.mean.shape[1:] not in ((1, 1), dataset.image_size):
+    normalization = learned.normalization
+    size = normalization.mean.shape[1:]
+    if normalization.is_per_pixel and size != dataset.image_size:
         raise RecipeError(
             "data.normalize is 'weights', but theirs is a mean of each pixel of"
-            f" {'x'.join(map(str, learned.mean.shape[1:]))}: set data.normalize=channel."
+            f" {'x'.join(map(str, size))}: set data.normalize=channel."
         )
-    if recipe.data.early_size and learned.mean.shape[1:] != (1, 1):
+    if recipe.data.early_size and normalization.is_per_pixel:
         raise RecipeError(
             "data.normalize is 'weights', but theirs is a mean of each pixel, which does not fit"
             " smaller crops: set data.early_size=0."
         )
-    return Normalization(learned.mean, learned.std)
+    return normalization
 
 
 def find_color_axes(recipe: Recipe, dataset: Dataset, trained_on: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from resnetkit.data.augment.crop_and_flip import Augmentation, Color, Crop, Flip, Padding, Policy
 from resnetkit.data.datasets import CROP_PCT, check_name, custom_path, is_custom
-from resnetkit.data.loader import NormalizationKind
+from resnetkit.data.normalization import NormalizationKind
 from resnetkit.errors import UsageError
 from resnetkit.weights.configuration import LARGEST_SIDE, SMALLEST_CROP
 from resnetkit.weights.published import find_published

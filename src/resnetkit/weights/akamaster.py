@@ -15,7 +15,7 @@ from resnetkit.errors import ArchitectureError, WeightsError
 from resnetkit.models.blocks import Shortcut
 from resnetkit.models.zoo import Architecture, cifar
 from resnetkit.resizing import FULL
-from resnetkit.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, implied_classes, pixels
+from resnetkit.weights.conventions import IMAGENET_NORMALIZATION, implied_classes
 from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.layout import add_batch_counts
 from resnetkit.weights.network import TrainedNetwork, built, with_remarks
@@ -36,8 +36,7 @@ CONVENTION = Convention(
         "in_channels": (3,),
     },
     stages=3,
-    mean=pixels(IMAGENET_MEAN),
-    std=pixels(IMAGENET_STD),
+    normalization=IMAGENET_NORMALIZATION,
     view=((32, 32), 1.0),
     data="CIFAR-10",
 )
@@ -67,12 +66,10 @@ def load_akamaster(source: WeightsSource) -> TrainedNetwork:
     add_batch_counts(tensors)
     sides = "zeros on both sides" if architecture.shortcut == "A" else "projections"
     depth = 2 + sum(2 * count for count in architecture.depths)
-    mean, std = CONVENTION.constants()
     network = TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
-        mean=mean,
-        std=std,
+        normalization=IMAGENET_NORMALIZATION,
         class_names=implied_classes("CIFAR-10", architecture.num_classes),
         image_size=(32, 32),
         crop_pct=1.0,

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import known_as
 from resnetkit.resizing import FULL
 from resnetkit.weights.conventions import (
     CAFFE_BOTTLENECKS,
-    CAFFE_MEAN,
+    CAFFE_NORMALIZATION,
     IMAGENET_VIEW,
     imagenet_classes,
 )
@@ -47,8 +48,7 @@ __all__ = ["CAFFE"]
 
 CONVENTION = Convention(
     {**CAFFE_BOTTLENECKS, "pooling": ("ceil",)},
-    mean=torch.tensor(CAFFE_MEAN)[:, None, None],
-    std=torch.ones(3, 1, 1),
+    normalization=CAFFE_NORMALIZATION,
     view=IMAGENET_VIEW,
     counts_batches=False,
 )
@@ -146,8 +146,7 @@ def understood(path: Path, layers: dict[str, Fields]) -> TrainedNetwork:
     return TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
-        mean=mean,
-        std=torch.ones(3, 1, 1),
+        normalization=Normalization(mean, torch.ones(3, 1, 1)),
         class_names=imagenet_classes(architecture.num_classes),
         image_size=(224, 224),
         data="",
@@ -367,9 +366,8 @@ def mean_of(path: Path) -> tuple[Tensor, str]:
     """
     beside = path.with_name(MEAN_FILE)
     if not os.path.lexists(beside):  # a broken link is an error
-        return CONVENTION.constants()[
-            0
-        ], f"the mean of each channel ({MEAN_FILE} does not lie beside it)"
+        words = f"the mean of each channel ({MEAN_FILE} does not lie beside it)"
+        return CAFFE_NORMALIZATION.mean, words
     try:
         image = without_ones(blob(memoryview(read_content(beside, LARGEST_MEAN))), 3)
     except ValueError as error:

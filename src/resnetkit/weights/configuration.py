@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
 from resnetkit.untrusted import parse_json, read_bounded, recognized_mistake
 from resnetkit.weights.conventions import pixels
@@ -127,8 +126,8 @@ def texts(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-def constants(mean: Sequence[float], std: Sequence[float], channels: int) -> tuple[Tensor, Tensor]:
-    """Returns mean and deviation for pixels of 0 to 1 as tensors (C, 1, 1) for pixels of 0 to 255.
+def constants(mean: Sequence[float], std: Sequence[float], channels: int) -> Normalization:
+    """Returns the normalization by a mean and a standard deviation of pixels of 0 to 1.
 
     Raises:
         ValueError: when they are not one a channel, or not such as pixels can have.
@@ -140,7 +139,7 @@ def constants(mean: Sequence[float], std: Sequence[float], channels: int) -> tup
         raise ValueError(f"{mean} and {std} are not a mean and a deviation")
     if not all(SMALLEST_DEVIATION <= each <= LARGEST_CONSTANT for each in std):
         raise ValueError(f"{mean} and {std} are not a mean and a deviation")
-    return pixels(tuple(mean)), pixels(tuple(std))
+    return Normalization(pixels(tuple(mean)), pixels(tuple(std)))
 
 
 def json_bytes(facts: dict[str, Any]) -> bytes:

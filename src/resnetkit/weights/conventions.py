@@ -5,12 +5,14 @@ import math
 import torch
 from torch import Tensor
 
+from resnetkit.data.normalization import Normalization
 from resnetkit.weights.network import TrainedNetwork
 
 __all__ = [
     "CAFFE_BOTTLENECKS",
-    "CAFFE_MEAN",
+    "CAFFE_NORMALIZATION",
     "IMAGENET_MEAN",
+    "IMAGENET_NORMALIZATION",
     "IMAGENET_OPTIONS",
     "IMAGENET_STD",
     "IMAGENET_VIEW",
@@ -25,7 +27,6 @@ __all__ = [
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET_VIEW = ((224, 224), 0.875)  # 224 of 256 pixels
-CAFFE_MEAN = (123.68, 116.779, 103.939)  # of pixels from 0 to 255, red first
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 )
@@ -67,6 +68,12 @@ def shortest_fraction(value: float) -> float:
         if pixels((fraction,)).item() == value:
             return fraction
     return value / 255
+
+
+IMAGENET_NORMALIZATION = Normalization(pixels(IMAGENET_MEAN), pixels(IMAGENET_STD))
+CAFFE_NORMALIZATION = Normalization(
+    torch.tensor((123.68, 116.779, 103.939))[:, None, None], torch.ones(3, 1, 1)
+)  # red first
 
 
 def view_of(network: TrainedNetwork) -> tuple[tuple[int, int], int, str, str]:

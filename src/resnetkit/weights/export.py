@@ -91,8 +91,8 @@ def check_equal(path: Path, network: TrainedNetwork, again: TrainedNetwork) -> N
         if (counted or not name.endswith("num_batches_tracked"))
         and not same_bits(written.get(name), read.get(name))
     ]
-    constants = ((network.mean, again.mean), (network.std, again.std))
-    if not all(torch.allclose(one, other) for one, other in constants):
+    ours, theirs = network.normalization, again.normalization
+    if not torch.allclose(ours.mean, theirs.mean) or not torch.allclose(ours.std, theirs.std):
         differing.append("the mean or deviation of images")
     if view_of(network) != view_of(again):
         differing.append("how images are shown")

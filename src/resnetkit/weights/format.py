@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import Architecture
 from resnetkit.weights.checkpoints import State, read_state
@@ -31,9 +32,7 @@ class Convention:
     Attributes:
         options: values of an architecture's options that the format can hold.
         stages: number of stages of its networks; 0 for any.
-        mean: mean that its images are normalized with, (C, 1, 1) for pixels of 0 to 255; None if
-            the format writes it down.
-        std: standard deviation, likewise.
+        normalization: normalization of its images; None if the format writes it down.
         view: size of the images and fraction of the shorter side that is shown; None if the format
             writes them down.
         offset: rounding of the center crop's offset in its readers; see `Resize`.
@@ -44,19 +43,12 @@ class Convention:
 
     options: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     stages: int = 4
-    mean: Tensor | None = None
-    std: Tensor | None = None
+    normalization: Normalization | None = None
     view: tuple[tuple[int, int], float] | None = None
     offset: Literal["round", "floor"] = "round"
     names_classes: bool = False
     counts_batches: bool = True
     data: Literal["ImageNet", "CIFAR-10"] = "ImageNet"
-
-    def constants(self) -> tuple[Tensor, Tensor]:
-        """Returns mean and standard deviation of a format that does not write them down."""
-        assert self.mean is not None
-        assert self.std is not None
-        return self.mean, self.std
 
 
 @dataclass(frozen=True)
@@ -153,17 +145,18 @@ def unheld_options(architecture: Architecture, convention: Convention) -> list[s
 def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
     """Returns what a format says wrongly about the images and the classes of a network."""
     problems = []
-    if network.mean.shape[1:] != (1, 1):
+    normalization, expected = network.normalization, convention.normalization
+    if normalization.is_per_pixel:
         problems.append("its images are normalized with a mean of each pixel, expected of channels")
-    elif convention.mean is not None and convention.std is not None:
-        implied = (convention.mean, convention.std)
-        for word, own, expected in zip(
-            ("mean", "deviation"), (network.mean, network.std), implied, strict=True
+    elif expected is not None:
+        for word, ours, theirs in (
+            ("mean", normalization.mean, expected.mean),
+            ("deviation", normalization.std, expected.std),
         ):
-            if own.shape != expected.shape or not torch.allclose(own, expected):
+            if ours.shape != theirs.shape or not torch.allclose(ours, theirs):
                 problems.append(
-                    f"its images are normalized with the {word} {constants_as_text(own)}, expected"
-                    f" {constants_as_text(expected)}, which the format does not write down"
+                    f"its images are normalized with the {word} {constants_as_text(ours)}, expected"
+                    f" {constants_as_text(theirs)}, which the format does not write down"
                 )
     if convention.view is not None:
         expected_size, expected_share = convention.view
@@ -180,10 +173,11 @@ def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
     size = max(network.image_size)
     side = network.resize.side(size, network.crop_pct)
     middle = network.resize.margin(side, size)
-    theirs = replace(network.resize, offset=convention.offset).margin(side, size)
-    if middle != theirs:
+    their_middle = replace(network.resize, offset=convention.offset).margin(side, size)
+    if middle != their_middle:
         problems.append(
-            f"the middle of {side} pixels begins at {middle}, for readers of the format at {theirs}"
+            f"the middle of {side} pixels begins at {middle}, for readers of the format at"
+            f" {their_middle}"
         )
     if not convention.names_classes:
         meant = implied_classes(convention.data, network.architecture.num_classes)

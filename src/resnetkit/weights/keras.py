@@ -20,7 +20,7 @@ from resnetkit.models.zoo import known_as
 from resnetkit.resizing import FULL
 from resnetkit.weights.conventions import (
     CAFFE_BOTTLENECKS,
-    CAFFE_MEAN,
+    CAFFE_NORMALIZATION,
     IMAGENET_VIEW,
     imagenet_classes,
 )
@@ -46,8 +46,7 @@ __all__ = ["KERAS"]
 NORM_EPS = 1.001e-5
 CONVENTION = Convention(
     {**CAFFE_BOTTLENECKS, "norm_eps": (NORM_EPS,)},
-    mean=torch.tensor(CAFFE_MEAN)[:, None, None],
-    std=torch.ones(3, 1, 1),
+    normalization=CAFFE_NORMALIZATION,
     view=IMAGENET_VIEW,
     counts_batches=False,
 )
@@ -91,12 +90,10 @@ def load_keras(source: WeightsSource) -> TrainedNetwork:
     tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)  # BGR to RGB
     add_batch_counts(tensors)
     architecture = recognized(path, tensors, stride_in="1x1", norm_eps=NORM_EPS)
-    mean, std = CONVENTION.constants()
     return TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
-        mean=mean,
-        std=std,
+        normalization=CAFFE_NORMALIZATION,
         class_names=imagenet_classes(architecture.num_classes),
         image_size=(224, 224),
         data="",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from torch import Tensor
 
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import ArchitectureError, WeightsError
 from resnetkit.models.zoo import Architecture, known_as
 from resnetkit.resizing import Resize
@@ -52,7 +52,7 @@ def load_resnetkit(source: WeightsSource) -> TrainedNetwork:
     check_digests(folder, facts)
     weights, preprocessing = folder / "model.safetensors", folder / "preprocessing.safetensors"
     tensors = read_tensors(weights)
-    mean, std = mean_and_std(preprocessing, read_tensors(preprocessing))
+    normalization = normalization_of(preprocessing, read_tensors(preprocessing))
     try:
         architecture = checked_architecture(tuples(dict(facts["layers"])), len(tensors))
         height, width = image_side(facts["image_size"])
@@ -64,8 +64,7 @@ def load_resnetkit(source: WeightsSource) -> TrainedNetwork:
         return TrainedNetwork(
             model=built(weights, architecture, tensors),
             architecture=architecture,
-            mean=fitting(mean, architecture.in_channels, (height, width)),
-            std=std,
+            normalization=fitting(normalization, architecture.in_channels, (height, width)),
             class_names=class_names,
             image_size=(height, width),
             data=name,
@@ -135,15 +134,16 @@ def checked_architecture(layers: dict[str, Any], tensors: int) -> Architecture:
     return architecture.with_options(**{name: layers[name] for name in options & set(layers)})
 
 
-def fitting(mean: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
-    """Returns a mean of each channel or each pixel.
+def fitting(normalization: Normalization, channels: int, size: tuple[int, int]) -> Normalization:
+    """Returns a normalization with a mean of each channel or each pixel.
 
     Raises:
         ValueError: when it is of another shape.
     """
-    if mean.shape not in ((channels, 1, 1), (channels, *size)):
-        raise ValueError(f"the mean has the shape {tuple(mean.shape)}")
-    return mean
+    shape = tuple(normalization.mean.shape)
+    if shape not in ((channels, 1, 1), (channels, *size)):
+        raise ValueError(f"the mean has the shape {shape}")
+    return normalization
 
 
 def tuples(layers: dict[str, Any]) -> dict[str, Any]:
@@ -153,8 +153,8 @@ def tuples(layers: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def mean_and_std(path: Path, tensors: Tensors) -> tuple[Tensor, Tensor]:
-    """Returns the two tensors of the preprocessing."""
+def normalization_of(path: Path, tensors: Tensors) -> Normalization:
+    """Returns the normalization that the tensors of the preprocessing are."""
     if set(tensors) != {"mean", "std"}:
         raise WeightsError(f"{path} holds {', '.join(sorted(tensors))}, expected mean and std.")
     check_values(path, tensors)
@@ -164,7 +164,7 @@ def mean_and_std(path: Path, tensors: Tensors) -> tuple[Tensor, Tensor]:
             f"{path} does not fit: expected a mean (C, 1, 1) or (C, H, W) and deviations (C, 1, 1)"
             " above 0."
         )
-    return mean, std
+    return Normalization(mean, std)
 
 
 def model_folder_files(network: TrainedNetwork, **more: Any) -> dict[str, bytes]:
@@ -191,7 +191,7 @@ def model_folder_files(network: TrainedNetwork, **more: Any) -> dict[str, bytes]
     files = {
         "model.safetensors": safetensors_bytes(network.model.state_dict(), {}),
         "preprocessing.safetensors": safetensors_bytes(
-            {"mean": network.mean, "std": network.std}, {}
+            {"mean": network.normalization.mean, "std": network.normalization.std}, {}
         ),
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from resnetkit.data.images.listing import ImageList
 from resnetkit.data.images.table import read_list
+from resnetkit.data.normalization import Normalization
 from resnetkit.data.splits import Split
 from resnetkit.errors import WeightsError
 from resnetkit.models.resnet import ResNet
@@ -49,8 +49,7 @@ class TrainedNetwork:
     Attributes:
         model: images (B, C, H, W) -> logits (B, K), in evaluation mode, on the CPU.
         architecture: of the model.
-        mean: what is subtracted from pixels of 0 to 255: float32 (C, 1, 1) or (C, H, W).
-        std: what they are divided by then: float32 (C, 1, 1).
+        normalization: of pixels of 0 to 255.
         class_names: in the order of the logits; empty where the file does not say.
         image_size: height and width in pixels that it was trained on.
         data: name of the data set it was trained on; empty where the file does not say.
@@ -66,8 +65,7 @@ class TrainedNetwork:
 
     model: ResNet
     architecture: Architecture
-    mean: Tensor
-    std: Tensor
+    normalization: Normalization
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     data: str

@@ -120,8 +120,9 @@ def learned(
     architecture: Architecture = loaded.architecture.with_options(**options)
     network = architecture.build()
     network.load_state_dict(loaded.model.state_dict(), strict=True)
+    normalization = loaded.normalization
     constants = {
         key: tuple((pixels.flatten(1).mean(1) / 255).tolist())
-        for key, pixels in {"mean": loaded.mean, "std": loaded.std}.items()
+        for key, pixels in {"mean": normalization.mean, "std": normalization.std}.items()
     }
     return network, constants

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
-
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
 from resnetkit.resizing import FULL, INTERPOLATIONS, Resize
 from resnetkit.weights.configuration import (
@@ -37,15 +36,13 @@ class Preprocessing:
     """What is done to an image before a network sees it.
 
     Attributes:
-        mean: float32 (C, 1, 1), for pixels of 0 to 255.
-        std: likewise.
+        normalization: of pixels of 0 to 255.
         size: height and width in pixels.
         crop_pct: part of the resized shorter side that is shown.
         resize: how it is resized.
     """
 
-    mean: Tensor
-    std: Tensor
+    normalization: Normalization
     size: tuple[int, int] = (224, 224)
     crop_pct: float = 0.875
     resize: Resize = FULL
@@ -106,13 +103,12 @@ def preprocessing(path: Path, channels: int) -> Preprocessing:
         WeightsError: when it does what resnetkit does not, with the reason, or a value cannot be.
     """
     if not os.path.lexists(path):  # a broken link is an error
-        return Preprocessing(*constants(IMAGENET_MEAN, IMAGENET_STD, channels))
+        return Preprocessing(constants(IMAGENET_MEAN, IMAGENET_STD, channels))
     said = read_configuration(path)
     try:
         kind, facts = completed(said)
         check_steps(facts)
-        mean, std = constants_of(facts, channels)
-        return Preprocessing(mean, std, *geometry(kind, facts))
+        return Preprocessing(constants_of(facts, channels), *geometry(kind, facts))
     except Unsupported as error:
         raise WeightsError(f"{path} {error}.") from error
     except IMPOSSIBLE as error:
@@ -165,8 +161,8 @@ def check_steps(facts: dict[str, Any]) -> None:
         )
 
 
-def constants_of(facts: dict[str, Any], channels: int) -> tuple[Tensor, Tensor]:
-    """Returns mean and deviation for pixels of 0 to 255.
+def constants_of(facts: dict[str, Any], channels: int) -> Normalization:
+    """Returns the normalization of pixels of 0 to 255.
 
     (factor * x - mean) / std is (x - mean / factor) / (std / factor).
     """
@@ -294,8 +290,8 @@ def processor_facts(network: TrainedNetwork) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": fractions(network.mean),
-        "image_std": fractions(network.std),
+        "image_mean": fractions(network.normalization.mean),
+        "image_std": fractions(network.normalization.std),
     }
 
 

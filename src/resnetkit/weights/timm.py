@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import known_as
 from resnetkit.resizing import INTERPOLATIONS, Resize
@@ -72,7 +71,7 @@ def load_timm(source: WeightsSource) -> TrainedNetwork:
     if found and found != plain[1]:
         raise WeightsError(f"{configuration} says '{name}', but {path} holds a {found}.")
     try:
-        mean, std, size = preprocessing(facts["pretrained_cfg"], architecture.in_channels)
+        normalization, size = preprocessing(facts["pretrained_cfg"], architecture.in_channels)
         crop = facts["pretrained_cfg"].get("crop_pct")
         crop_pct = fraction(0.875 if crop is None else crop)
         resize = timm_resize(configuration, facts["pretrained_cfg"])
@@ -82,8 +81,7 @@ def load_timm(source: WeightsSource) -> TrainedNetwork:
     network = TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
-        mean=mean,
-        std=std,
+        normalization=normalization,
         class_names=class_names,
         image_size=size,
         data="",
@@ -134,12 +132,12 @@ def refuse_changes(configuration: Path, facts: dict[str, Any]) -> None:
         )
 
 
-def preprocessing(facts: dict[str, Any], channels: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Returns mean, deviation and image size of a pretrained_cfg."""
+def preprocessing(facts: dict[str, Any], channels: int) -> tuple[Normalization, tuple[int, int]]:
+    """Returns normalization and image size of a pretrained_cfg."""
     inputs, *size = counts(facts.get("input_size", (channels, 224, 224)))
     if inputs != channels:
         raise ValueError(f"input_size has {inputs} channel(s), the weights have {channels}")
-    return *constants(facts["mean"], facts["std"], channels), image_side(size)
+    return constants(facts["mean"], facts["std"], channels), image_side(size)
 
 
 def names_of_classes(facts: dict[str, Any], count: int) -> tuple[str, ...]:
@@ -174,8 +172,8 @@ def timm_files(network: TrainedNetwork, path: Path) -> dict[str, bytes]:
         "num_features": network.model.fc.in_features,
         "pretrained_cfg": {
             "input_size": [architecture.in_channels, *network.image_size],
-            "mean": fractions(network.mean),
-            "std": fractions(network.std),
+            "mean": fractions(network.normalization.mean),
+            "std": fractions(network.normalization.std),
             "crop_pct": crop_for_floor(network),
             "interpolation": network.resize.interpolation,
             "crop_mode": network.resize.mode,

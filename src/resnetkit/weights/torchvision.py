@@ -13,12 +13,10 @@ from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import Architecture, known_as
 from resnetkit.resizing import FULL
 from resnetkit.weights.conventions import (
-    IMAGENET_MEAN,
+    IMAGENET_NORMALIZATION,
     IMAGENET_OPTIONS,
-    IMAGENET_STD,
     IMAGENET_VIEW,
     imagenet_classes,
-    pixels,
 )
 from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.heads import with_known_head
@@ -31,8 +29,7 @@ __all__ = ["TORCHVISION", "network_of", "stride_words", "variant_metadata"]
 
 CONVENTION = Convention(
     {**IMAGENET_OPTIONS, "stride_in": ("3x3",), "in_channels": (3,)},
-    mean=pixels(IMAGENET_MEAN),
-    std=pixels(IMAGENET_STD),
+    normalization=IMAGENET_NORMALIZATION,
     view=IMAGENET_VIEW,
 )
 VARIANT_KEY = "resnetkit.variant"
@@ -59,7 +56,6 @@ def load_torchvision(source: WeightsSource) -> TrainedNetwork:
     if stored and stored not in VARIANTS:
         raise WeightsError(f"{path} says that its variant is '{stored}': expected v1 or v1.5.")
     architecture, tensors, has_head = network_of(path, state.tensors, stored or source.variant)
-    mean, std = CONVENTION.constants()
     reason = " as the file says" if stored else " as named"
     channels = architecture.in_channels
     if channels != 3:
@@ -70,8 +66,7 @@ def load_torchvision(source: WeightsSource) -> TrainedNetwork:
     network = TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
-        mean=mean,
-        std=std,
+        normalization=IMAGENET_NORMALIZATION,
         class_names=imagenet_classes(architecture.num_classes),
         image_size=(224, 224),
         data="",

@@ -85,8 +85,7 @@ def load_transformers(source: WeightsSource) -> TrainedNetwork:
     network = TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
-        mean=view.mean,
-        std=view.std,
+        normalization=view.normalization,
         class_names=class_names,
         image_size=view.size,
         data="",

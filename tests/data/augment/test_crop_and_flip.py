@@ -19,9 +19,9 @@ from resnetkit.data.augment.crop_and_flip import (
     crop_and_flip,
     flips,
     measure_color_axes,
-    normalize,
 )
 from resnetkit.data.draws import Draws
+from resnetkit.data.normalization import Normalization
 
 PADDING, SIZE = 4, 32
 OFFSETS = 2 * PADDING + 1
@@ -226,7 +226,7 @@ def test_normalize_equals_numpy_in_float64() -> None:
     expected = (images.numpy().astype(np.float64) - mean.numpy()[:, None, None]) / std.numpy()[
         :, None, None
     ]
-    normalized = normalize(images, mean[:, None, None], std[:, None, None])
+    normalized = Normalization(mean[:, None, None], std[:, None, None])(images)
     assert normalized.dtype == torch.float32
     np.testing.assert_allclose(normalized.numpy(), expected, rtol=1e-5, atol=1e-5)
 

@@ -11,14 +11,15 @@ from scipy import stats
 from torch import Tensor
 from torchvision.transforms import v2
 
-from resnetkit.data.augment.crop_and_flip import Augmentation, normalize
+from resnetkit.data.augment.crop_and_flip import Augmentation
 from resnetkit.data.batches import Batch, TrainingBatches
 from resnetkit.data.dataset import Dataset, Images
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.draws import Draws
 from resnetkit.data.images.labels import imagenet_wnids
 from resnetkit.data.images.photos import Photos, center_view, least_side, random_boxes
-from resnetkit.data.loader import DeviceLoader, Normalization
+from resnetkit.data.loader import DeviceLoader
+from resnetkit.data.normalization import Normalization
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.resizing import BILINEAR
@@ -243,7 +244,7 @@ def test_padded_crops_are_those_of_images_in_memory(photos: Photos) -> None:
 def test_evaluation_shows_the_middle(photos: Photos) -> None:
     loader = feed_of(photos, Augmentation(crop="area"))
     ((images, labels),) = loader.evaluation(torch.arange(6), 10, rank=0, ranks=1)
-    assert torch.equal(images, normalize(photos[torch.arange(6)], HALF.mean, HALF.std))
+    assert torch.equal(images, HALF(photos[torch.arange(6)]))
     assert labels.tolist() == [0, 1] * 3
 
 

@@ -23,7 +23,6 @@ __all__ = [
     "erased",
     "flipped",
     "measure_color_axes",
-    "normalize",
 ]
 
 Flip = Literal["none", "random", "alternating"]
@@ -109,19 +108,6 @@ def color_shifts(draws: Draws, axes: Tensor) -> Tensor:
     normals = [draws.normals(Stream.COLOR, 2 * axis) for axis in range(3)]
     shifts = COLOR_DEVIATION * torch.stack(normals, 1) @ axes.T * 255
     return shifts.to(torch.float32)[:, :, None, None]
-
-
-def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Returns (images - mean) / std as float32, in channels-last memory.
-
-    Args:
-        images: uint8 (B, C, H, W).
-        mean: float32 (C, 1, 1) for a mean of each channel, (C, H, W) for one of each pixel; in
-            units of 0 to 255.
-        std: likewise.
-    """
-    normalized = (images.to(torch.float32) - mean) / std
-    return normalized.contiguous(memory_format=torch.channels_last)
 
 
 def augment(
