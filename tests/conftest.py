@@ -1,4 +1,4 @@
-"""What all tests share: one thread, recipes of a few steps, and what a run folder holds."""
+"""What all tests share: one thread, small data, small recipes, and what a run folder holds."""
 
 import os
 
@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ import torch
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import DATASETS, open_digits
 from resnetkit.data.splits import stratified_split
+from resnetkit.models.zoo import ARCHITECTURES, cifar
+from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe, load_recipe
+from resnetkit.training.run_folder import Run
 
 torch.set_num_threads(1)
 
@@ -30,6 +34,7 @@ TINY = {
     "log_every": 2,
     "checkpoint.every": "2 steps",
 }
+SMALL = {**TINY, "data.name": "few", "model.name": "resnet8"}
 DIFFERS_BY_NATURE = {"environment.json", "timing.jsonl", ".lock"}
 
 
@@ -37,9 +42,20 @@ def small_recipe(changes: dict[str, Any] | None = None) -> Recipe:
     return load_recipe("digits", {**TINY, **(changes or {})})
 
 
+def smallest_recipe(changes: dict[str, Any] | None = None) -> Recipe:
+    return load_recipe("digits", {**SMALL, **(changes or {})})
+
+
+@cache
+def digits_once() -> Dataset:
+    """Opens the digits, which takes 0.02 s, once for all tests of this process."""
+    return open_digits()
+
+
+@cache
 def few_digits() -> Dataset:
     """Returns 150 digits: 100 to train on, which are 3 batches of 32 an epoch."""
-    digits = open_digits()
+    digits = digits_once()
     labels = digits.labels[:150]
     splits = stratified_split(labels, test_share=0.2, validation_share=0.1)
     return Dataset(
@@ -65,8 +81,11 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Recipe]:
-    """Makes recipes of six steps on 150 digits; values by dotted key replace its own."""
-    return lambda changes=None: small_recipe({"data.name": "few", **(changes or {})})
+    """Makes recipes of six steps of ResNet-8 on 150 digits; this process alone knows both.
+
+    Values by dotted key replace those of the recipe.
+    """
+    return smallest_recipe
 
 
 @pytest.fixture(scope="session")
@@ -76,10 +95,12 @@ def on_digits() -> Callable[..., Recipe]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _few_digits() -> Iterator[None]:
-    """Lets this process, and no other one, know 150 digits as a data set."""
+def _small_things() -> Iterator[None]:
+    """Lets this process, and no other one, know 150 digits and a network of 8 layers by name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS, "few", few_digits)
+        patch.setitem(DATASETS, "digits", digits_once)
+        patch.setitem(ARCHITECTURES, "resnet8", cifar(8))
         yield
 
 
@@ -100,10 +121,16 @@ def forge() -> Callable[[Path], None]:
     return redigest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def few() -> Callable[..., Recipe]:
-    """Makes recipes of six steps on 150 digits, in two epochs; this process alone knows them."""
-    return lambda changes=None: small_recipe({"data.name": "few", **(changes or {})})
+    """Makes the recipes of `tiny`, which are of two epochs."""
+    return smallest_recipe
+
+
+@pytest.fixture(scope="session")
+def whole(few: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of `few()` from beginning to end, to be read or copied and never changed."""
+    return train(few(), tmp_path_factory.mktemp("whole") / "run")
 
 
 @pytest.fixture(scope="session")

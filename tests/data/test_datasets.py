@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import DATASETS, custom_path, open_dataset, other_meaning
+from resnetkit.data.datasets import (
+    DATASETS,
+    custom_path,
+    open_dataset,
+    open_digits,
+    other_meaning,
+)
 from resnetkit.data.splits import stratified_split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.training.recipe import load_recipe
@@ -121,6 +127,7 @@ def test_other_content_is_refused(
     theirs = sklearn.datasets.load_digits()
     spoil(theirs)
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda: theirs)
+    monkeypatch.setitem(DATASETS, "digits", open_digits)  # which tests else read once
     with pytest.raises(
         DataError, match=r"'digits' is not what it should be: .* expected 0b7e9c3202"
     ):

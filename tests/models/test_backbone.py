@@ -69,7 +69,7 @@ def test_dilation_keeps_the_resolution() -> None:
 
 
 def test_learned_weights_are_used_with_their_constants(tiny: Recipes, tmp_path: Path) -> None:
-    run = train(tiny(), tmp_path / "run")
+    run = train(tiny({"model.name": "resnet20"}), tmp_path / "run")
     body = backbone("resnet20", weights=run.folder, out=["stage2", "stage4"]).eval()
     trained = load_network(run.folder)
     images = torch.randn(2, 1, 16, 16)

@@ -16,10 +16,12 @@ from resnetkit.training.run_folder import Run
 
 Recipes = Callable[..., Recipe]
 
+NETWORK = {"model.name": "resnet20"}
+
 
 @pytest.fixture(scope="module")
 def run(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    recipe = tiny({"length": "2 epochs", "checkpoint.snapshots": 2})
+    recipe = tiny({**NETWORK, "length": "2 epochs", "checkpoint.snapshots": 2})
     return train(recipe, tmp_path_factory.mktemp("measured") / "run")
 
 
@@ -70,7 +72,9 @@ def test_a_damaged_measurement_is_refused_with_advice(
 def test_gradients_are_those_before_training(
     run: Run, everything: dict[str, dict[str, list[float]]], tiny: Recipes, tmp_path: Path
 ) -> None:
-    other = train(tiny({"length": "1 steps"}), tmp_path / "other")  # the same seed, hardly trained
+    other = train(
+        tiny({**NETWORK, "length": "1 steps"}), tmp_path / "other"
+    )  # the same seed, hardly trained
     measure(other, "gradients")
     for key in ("input", "weight", "slope"):
         assert measured(other, "gradients")[key] == everything["gradients"][key]

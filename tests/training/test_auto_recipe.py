@@ -69,7 +69,7 @@ def test_weights_decide_network_size_and_rates(tiny: Recipes, tmp_path: Path) ->
     learned = train(tiny({"model.options": {"shortcut": "B"}}), tmp_path / "run")
     photos = folder(tmp_path / "photos", {"a": 9, "b": 9}, (20, 20))
     choice = choose(photos, weights=str(learned.folder))
-    assert choice.changes["model.name"] == "resnet20"
+    assert choice.changes["model.name"] == "resnet8"
     assert choice.changes["model.options"] == {"shortcut": "B", "in_channels": 1}
     assert choice.changes["data.image_size"] == 8
     assert choice.changes["finetune.backbone_lr"] == 0.1

@@ -26,6 +26,7 @@ from resnetkit.training.checkpoint import (
 )
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
+from resnetkit.training.run_folder import Run
 
 TENSORS = {
     "model": {
@@ -192,11 +193,12 @@ class Touch:
         return Path.touch, (self.path,)
 
 
-def unfinished(folder: Path, recipe: Recipe) -> Path:
-    """Trains, makes the run look unfinished, and returns its last checkpoint."""
-    run = train(recipe, folder)
-    shutil.rmtree(run.model)
-    return run.checkpoints / "step-6"
+@pytest.fixture
+def unfinished(whole: Run, tmp_path: Path) -> Path:
+    """Copies a run, makes it look unfinished, and returns its last checkpoint."""
+    folder = shutil.copytree(whole.folder, tmp_path / "run")
+    shutil.rmtree(folder / "model")
+    return folder / "checkpoints" / "step-6"
 
 
 def put(saved: Path, name: str, content: bytes) -> None:
@@ -208,22 +210,20 @@ def put(saved: Path, name: str, content: bytes) -> None:
 
 
 def test_a_pickle_in_place_of_weights_is_refused_and_not_run(
-    tmp_path: Path, few: Callable[..., Recipe]
+    tmp_path: Path, few: Callable[..., Recipe], unfinished: Path
 ) -> None:
-    saved = unfinished(tmp_path / "run", few())
     trap = tmp_path / "trap"
-    (saved / "model.safetensors").write_bytes(pickle.dumps(Touch(trap)))
+    (unfinished / "model.safetensors").write_bytes(pickle.dumps(Touch(trap)))
     with pytest.raises(WeightsError, match=r"model\.safetensors is not what was written"):
         train(few(), tmp_path / "run")
     assert not trap.exists()
 
 
 def test_a_pickle_whose_digest_was_forged_is_refused_and_not_run(
-    tmp_path: Path, few: Callable[..., Recipe]
+    tmp_path: Path, few: Callable[..., Recipe], unfinished: Path
 ) -> None:
-    saved = unfinished(tmp_path / "run", few())
     trap = tmp_path / "trap"
-    put(saved, "model.safetensors", pickle.dumps(Touch(trap)))
+    put(unfinished, "model.safetensors", pickle.dumps(Touch(trap)))
     try:
         with pytest.raises(WeightsError, match=r"model\.safetensors"):
             train(few(), tmp_path / "run")
@@ -241,42 +241,50 @@ def test_a_pickle_whose_digest_was_forged_is_refused_and_not_run(
     ],
 )
 def test_a_state_of_something_else_is_refused(
-    tmp_path: Path, few: Callable[..., Recipe], changes: dict[str, Any], words: str
+    tmp_path: Path,
+    few: Callable[..., Recipe],
+    unfinished: Path,
+    changes: dict[str, Any],
+    words: str,
 ) -> None:
-    saved = unfinished(tmp_path / "run", few())
-    state = json.loads((saved / "state.json").read_text())
-    put(saved, "state.json", json.dumps({**state, **changes}).encode())
+    state = json.loads((unfinished / "state.json").read_text())
+    put(unfinished, "state.json", json.dumps({**state, **changes}).encode())
     with pytest.raises(WeightsError, match="was not made for this training: ") as caught:
         train(few(), tmp_path / "run")
     assert words in str(caught.value)
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path, few: Callable[..., Recipe]) -> None:
-    saved = unfinished(tmp_path / "run", few())
-    other = unfinished(tmp_path / "other", few({"model.options.shortcut": "B"}))
-    put(saved, "model.safetensors", (other / "model.safetensors").read_bytes())
+def test_weights_of_another_network_are_refused(
+    tmp_path: Path, few: Callable[..., Recipe], unfinished: Path
+) -> None:
+    other = train(few({"model.options.shortcut": "B"}), tmp_path / "other").checkpoints / "step-6"
+    put(unfinished, "model.safetensors", (other / "model.safetensors").read_bytes())
     with pytest.raises(WeightsError, match="was not made for this training: "):
         train(few(), tmp_path / "run")
 
 
-def test_a_group_of_tensors_too_few_is_refused(tmp_path: Path, few: Callable[..., Recipe]) -> None:
-    saved = unfinished(tmp_path / "run", few())
-    manifest = json.loads((saved / "manifest.json").read_text())
+def test_a_group_of_tensors_too_few_is_refused(
+    tmp_path: Path, few: Callable[..., Recipe], unfinished: Path
+) -> None:
+    manifest = json.loads((unfinished / "manifest.json").read_text())
     del manifest["momentum.safetensors"]
-    (saved / "manifest.json").write_text(json.dumps(manifest))
+    (unfinished / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(WeightsError, match=r"it holds \['model'\], expected \['model', 'momentum"):
         train(few(), tmp_path / "run")
 
 
 def test_a_damaged_checkpoint_moved_away_gives_the_same_result_from_the_start(
-    tmp_path: Path, few: Callable[..., Recipe], results: Callable[[Path], dict[str, bytes]]
+    tmp_path: Path,
+    few: Callable[..., Recipe],
+    whole: Run,
+    unfinished: Path,
+    results: Callable[[Path], dict[str, bytes]],
 ) -> None:
-    saved = unfinished(tmp_path / "run", few())
-    expected = results(train(few(), tmp_path / "whole").folder)
-    (saved / "state.json").write_text("{")
+    expected = results(whole.folder)
+    (unfinished / "state.json").write_text("{")
     with pytest.raises(WeightsError, match=r"state\.json"):
         train(few(), tmp_path / "run")
-    shutil.rmtree(saved)
+    shutil.rmtree(unfinished)
     assert results(train(few(), tmp_path / "run").folder) == expected
 
 
@@ -304,11 +312,10 @@ def test_a_full_disk_names_the_checkpoint_that_is_kept(
     ids=str,
 )
 def test_a_state_that_cannot_be_is_refused(
-    tmp_path: Path, few: Callable[..., Recipe], changes: dict[str, Any]
+    tmp_path: Path, few: Callable[..., Recipe], unfinished: Path, changes: dict[str, Any]
 ) -> None:
-    saved = unfinished(tmp_path / "run", few())
-    state = json.loads((saved / "state.json").read_text())
-    put(saved, "state.json", json.dumps({**state, **changes}).encode())
+    state = json.loads((unfinished / "state.json").read_text())
+    put(unfinished, "state.json", json.dumps({**state, **changes}).encode())
     with pytest.raises(WeightsError, match="was not made for this training: ") as caught:
         train(few(), tmp_path / "run")
     assert next(iter(changes)) in str(caught.value)
@@ -316,41 +323,39 @@ def test_a_state_that_cannot_be_is_refused(
 
 @pytest.mark.parametrize("file", ["model", "momentum"])
 def test_tensors_that_are_no_numbers_are_refused(
-    tmp_path: Path, few: Callable[..., Recipe], file: str
+    tmp_path: Path, few: Callable[..., Recipe], unfinished: Path, file: str
 ) -> None:
-    saved = unfinished(tmp_path / "run", few())
-    tensors = safetensors.torch.load((saved / f"{file}.safetensors").read_bytes())
+    tensors = safetensors.torch.load((unfinished / f"{file}.safetensors").read_bytes())
     tensors["conv1.weight"].view(-1)[3] = float("nan")
-    put(saved, f"{file}.safetensors", safetensors.torch.save(tensors))
+    put(unfinished, f"{file}.safetensors", safetensors.torch.save(tensors))
     with pytest.raises(WeightsError, match=r"'conv1\.weight' of .* no finite numbers"):
         train(few(), tmp_path / "run")
 
 
-def test_a_momentum_too_few_is_refused(tmp_path: Path, few: Callable[..., Recipe]) -> None:
-    saved = unfinished(tmp_path / "run", few())
-    tensors = safetensors.torch.load((saved / "momentum.safetensors").read_bytes())
+def test_a_momentum_too_few_is_refused(
+    tmp_path: Path, few: Callable[..., Recipe], unfinished: Path
+) -> None:
+    tensors = safetensors.torch.load((unfinished / "momentum.safetensors").read_bytes())
     del tensors["conv1.weight"]
-    put(saved, "momentum.safetensors", safetensors.torch.save(tensors))
+    put(unfinished, "momentum.safetensors", safetensors.torch.save(tensors))
     with pytest.raises(WeightsError, match=r"momentum does not fit the parameters: conv1\.weight"):
         train(few(), tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "state.json", "model.safetensors"])
 def test_a_pipe_in_place_of_a_file_is_refused_at_once(
-    tmp_path: Path, few: Callable[..., Recipe], name: str
+    tmp_path: Path, few: Callable[..., Recipe], unfinished: Path, name: str
 ) -> None:
-    saved = unfinished(tmp_path / "run", few())
-    (saved / name).unlink()
-    os.mkfifo(saved / name)
+    (unfinished / name).unlink()
+    os.mkfifo(unfinished / name)
     with pytest.raises(WeightsError, match="not a regular file"):
         train(few(), tmp_path / "run")
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"../x": "0"}', '{"a": "0", "a": "1"}', "[]"])
 def test_a_manifest_of_something_else_is_refused(
-    tmp_path: Path, few: Callable[..., Recipe], content: str
+    tmp_path: Path, few: Callable[..., Recipe], unfinished: Path, content: str
 ) -> None:
-    saved = unfinished(tmp_path / "run", few())
-    (saved / "manifest.json").write_text(content)
+    (unfinished / "manifest.json").write_text(content)
     with pytest.raises(WeightsError, match=r"manifest\.json cannot be read"):
         train(few(), tmp_path / "run")

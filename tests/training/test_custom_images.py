@@ -101,7 +101,7 @@ def test_the_network_does_not_say_where_the_images_lie(
     assert (images.path, images.read()) == (run.images_path, run.images)
     copy = shutil.copytree(run.model, tmp_path / "given away")
     assert load_network(copy).images is None
-    assert load_network(copy).origin == "resnet20 trained by resnetkit on photos"
+    assert load_network(copy).origin == "resnet8 trained by resnetkit on photos"
 
 
 @pytest.mark.parametrize("crop", ["area", "scale", "padded"])
@@ -218,7 +218,7 @@ def test_a_relative_path_means_the_same_from_everywhere(
     monkeypatch.chdir(photos.parent)
     assert own({"data.name": "photos"}).data.name == str(photos)
     assert own({"data.name": "photos"}).digest == own().digest
-    assert own().name.startswith("resnet20-photos-seed")
+    assert own().name.startswith("resnet8-photos-seed")
 
 
 # Images that were moved

@@ -77,10 +77,10 @@ def test_other_layers_are_refused_with_what_to_set(tiny: Recipes, learned: Run) 
     with pytest.raises(RecipeError) as caught:
         prepared(tiny(changes))
     assert str(caught.value).endswith(
-        "are of another network than the recipe's. For theirs set model.name=resnet20."
+        "are of another network than the recipe's. For theirs set model.name=resnet8."
     )
     changes = {"model.weights": str(learned.folder), "model.options": {"shortcut": "B"}}
-    with pytest.raises(RecipeError, match=r"set model\.name=resnet20\."):
+    with pytest.raises(RecipeError, match=r"set model\.name=resnet8\."):
         prepared(tiny(changes))
     with pytest.raises(WeightsError, match="there is no"):
         prepared(tiny({"model.weights": "/none"}))

@@ -21,7 +21,7 @@ from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.events import EpochEvent, Event, FinalEvent, IntervalEvent, Session
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe, load_recipe
-from resnetkit.training.run_folder import read_run
+from resnetkit.training.run_folder import Run, read_run
 
 Recipes = Callable[..., Recipe]
 Results = Callable[[Path], dict[str, bytes]]
@@ -138,17 +138,17 @@ def test_a_signal_in_every_single_step_changes_no_byte_of_the_result(
 
 
 def test_a_signal_while_the_last_step_is_closed_lets_the_training_end(
-    tmp_path: Path, few: Recipes, results: Results
+    tmp_path: Path, few: Recipes, whole: Run, results: Results
 ) -> None:
-    expected = results(train(few(), tmp_path / "whole").folder)
+    expected = results(whole.folder)
     ended = train(few(), tmp_path / "run", observe=ask_to_stop("final", signal.SIGTERM))
     assert results(ended.folder) == expected
 
 
 def test_half_written_lines_and_folders_are_forgotten(
-    tmp_path: Path, few: Recipes, results: Results
+    tmp_path: Path, few: Recipes, whole: Run, results: Results
 ) -> None:
-    expected = results(train(few(), tmp_path / "whole").folder)
+    expected = results(whole.folder)
     with pytest.raises(Crash):
         train(few(), tmp_path / "run", observe=events_until_crash(4))
     for name in ("metrics.jsonl", "timing.jsonl"):
@@ -163,10 +163,10 @@ def test_half_written_lines_and_folders_are_forgotten(
 
 
 def test_zeros_that_a_power_failure_left_after_the_checkpoint_are_forgotten(
-    tmp_path: Path, few: Recipes, results: Results
+    tmp_path: Path, few: Recipes, whole: Run, results: Results
 ) -> None:
     """File systems fill the end of a file that was not synced with zeros."""
-    expected = results(train(few(), tmp_path / "whole").folder)
+    expected = results(whole.folder)
     with pytest.raises(Crash):
         train(few(), tmp_path / "run", observe=events_until_crash(4))
     with (tmp_path / "run" / "metrics.jsonl").open("ab") as file:

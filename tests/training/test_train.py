@@ -41,7 +41,7 @@ def trained(
 ) -> tuple[Run, list[Event]]:
     """Trains two epochs on the digits; returns the run and what the observer saw."""
     seen: list[Event] = []
-    changes = {"length": "2 epochs", "batch_size": 64, "log_every": 5}
+    changes = {"length": "2 epochs", "batch_size": 64, "log_every": 5, "model.name": "resnet8"}
     run = train(on_digits(changes), tmp_path_factory.mktemp("trained"), observe=seen.append)
     return run, seen
 
@@ -235,14 +235,14 @@ def logits_of(model_folder: Path, images: np.ndarray) -> Tensor:
     ids=str,
 )
 def test_final_numbers_are_those_of_the_exported_network(
-    tmp_path: Path, on_digits: Recipes, changes: dict[str, Any]
+    tmp_path: Path, few: Recipes, changes: dict[str, Any]
 ) -> None:
-    run = train(on_digits({"optimizer.lr": 0.5, **changes}), tmp_path)
+    run = train(few({"optimizer.lr": 0.5, **changes}), tmp_path)
     final = run.final
     assert final is not None
     digits = load_digits()
     images = np.rint(digits.images * 255 / 16)
-    for split, ids in open_dataset("digits").splits.items():
+    for split, ids in open_dataset("few").splits.items():
         logits = logits_of(run.model, images[ids.numpy()])
         guessed, known = logits.argmax(1).numpy(), digits.target[ids.numpy()]
         shares = logits.double().softmax(1).numpy()
@@ -259,20 +259,20 @@ def test_final_numbers_are_those_of_the_exported_network(
 def twin_of_three_steps(
     recipe: Recipe, *, smoothing: float, clip: float, nesterov: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Trains resnet20 for three steps with every formula written out; returns its last state.
+    """Trains resnet8 for three steps with every formula written out; returns its last state.
 
     The first state is returned, too.
 
     One float32 tensor a parameter, no channels-last memory, no fused optimizer, no autograd beyond
     the loss.
     """
-    data = open_dataset("digits")
+    data = open_dataset("few")
     train_ids = data.splits["train"]
     pixels = data.images.double()
     mean, std = pixels[train_ids].mean(), pixels[train_ids].std(correction=0)
     images = ((pixels - mean) / std).float()
     generator = torch.Generator().manual_seed(recipe.seed)
-    model = create_model("resnet20", generator=generator, num_classes=10, in_channels=1).train()
+    model = create_model("resnet8", generator=generator, num_classes=10, in_channels=1).train()
     initial = {name: value.double().clone() for name, value in model.state_dict().items()}
     velocities: dict[str, Tensor] = {}
     order = epoch_order(Draws(train_ids, recipe.seed))
@@ -284,7 +284,7 @@ def twin_of_three_steps(
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         norm = torch.stack([(g.double() ** 2).sum() for g in gradients]).sum().sqrt().item()
         factor = min(1.0, clip / norm) if clip else 1.0
-        lr = 0.002 * (1 - step / 3) * (step + 1) / 39  # 39 batches of 32 are an epoch of warm-up
+        lr = 0.002 * (1 - step / 3) * (step + 1) / 3  # 3 batches of 32 are an epoch of warm-up
         with torch.no_grad():
             for (name, weight), gradient in zip(model.named_parameters(), gradients, strict=True):
                 pull = gradient * factor + (0.1 * weight if weight.dim() == 4 else 0)
@@ -297,9 +297,9 @@ def twin_of_three_steps(
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_three_steps_equal_those_of_formulas_written_out(
-    tmp_path: Path, on_digits: Recipes, smoothing: float, clip: float, nesterov: bool
+    tmp_path: Path, few: Recipes, smoothing: float, clip: float, nesterov: bool
 ) -> None:
-    recipe = on_digits(
+    recipe = few(
         {
             "length": "3 steps",
             "data.crop_padding": 0,
@@ -352,10 +352,11 @@ def test_averaged_weights_are_the_average_of_the_weights_of_every_step(
     assert not torch.equal(exported["fc.weight"], last["fc.weight"])
 
 
-def test_bfloat16_trains_and_keeps_float32_weights(tmp_path: Path, few: Recipes) -> None:
+def test_bfloat16_trains_and_keeps_float32_weights(
+    tmp_path: Path, few: Recipes, whole: Run
+) -> None:
     sessions: list[Event] = []
     run = train(few({"precision": "bfloat16"}), tmp_path / "half", observe=sessions.append)
-    whole = train(few(), tmp_path / "whole")
     assert sessions[0].precision["name"] == "bfloat16"
     weights, exact = weights_of(run.model), weights_of(whole.model)
     assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
@@ -493,10 +494,11 @@ def spoil(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
 def test_a_loss_that_is_not_a_number_ends_the_training_before_the_step(
     tmp_path: Path,
     few: Recipes,
+    whole: Run,
     monkeypatch: pytest.MonkeyPatch,
     results: Callable[[Path], dict[str, bytes]],
 ) -> None:
-    expected = results(train(few(), tmp_path / "whole").folder)
+    expected = results(whole.folder)
     with monkeypatch.context() as patch:
         samples = spoil(patch, 3)
         with pytest.raises(TrainingDiverged) as caught:
