@@ -75,10 +75,10 @@ def theirs_alone(photos: Photos, rounds: int) -> Iterator[float]:
 def prepared(folder: Path, world: World, *, in_memory: bool) -> tuple[TrainingSetup, TrainingState]:
     """Returns a training of ResNet-50 on the folder, or on some of its images in memory."""
     changes = {"model.name": "resnet50", "data.name": str(folder), "data.image_size": 224}
-    changes |= {"batch_size": 16, "data.flip": "random", "length": "1000 steps"}
-    changes |= {"precision": "auto", "data.crop_padding": 0}
+    changes |= {"batch_size": 16, "data.augment.flip": "random", "length": "1000 steps"}
+    changes |= {"precision": "auto", "data.augment.crop_padding": 0}
     if not in_memory:
-        changes |= {"data.crop": "area"}
+        changes |= {"data.augment.crop": "area"}
     setup, state = prepare(load_recipe("digits", changes), world)
     if in_memory:
         ids = torch.arange(512)

@@ -62,8 +62,8 @@ def measure_ours(network: str, steps: int) -> dict[str, float]:
 
     case = CASES[network]
     DATASETS["random"] = lambda: random_dataset(case)
-    changes = {"model.name": network, "data.name": "random", "data.crop_padding": 4}
-    changes |= {"data.flip": "random", "batch_size": case.batch_size, "precision": "auto"}
+    changes = {"model.name": network, "data.name": "random", "data.augment.crop_padding": 4}
+    changes |= {"data.augment.flip": "random", "batch_size": case.batch_size, "precision": "auto"}
     changes |= {"length": "64000 steps"}
     with open_world("cpu") as world:
         setup, state = prepare(load_recipe("digits", changes), world)

@@ -13,6 +13,7 @@ FLOORS = {
     "storage": 1,
     "untrusted": 1,
     "resizing": 1,
+    "schema": 1,
     "runtime": 1,
     "strict_yaml": 2,
     "download": 2,

@@ -183,7 +183,14 @@ def test_impossible_requests_are_refused_in_a_sentence(
 def test_the_classes_that_are_learned_are_said(
     resnet: Resnet, photos: Path, tmp_path: Path, words: list[str], recipe: list[str]
 ) -> None:
-    more = ["--set", "warmup.kind=none", "--set", "data.flip=none", "--set", "data.crop_padding=0"]
+    more = [
+        "--set",
+        "warmup.kind=none",
+        "--set",
+        "data.augment.flip=none",
+        "--set",
+        "data.augment.crop_padding=0",
+    ]
     answer = resnet(
         "train", *recipe, "--data", str(photos), *words, *more, "--out", str(tmp_path / "run")
     )

@@ -51,8 +51,12 @@ def runs(tiny: Recipes, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
             pixels = rng.integers(0, 256, (size[0] // 4, size[1] // 4, 3), dtype=np.uint8)
             image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
             image.save(root / "photos" / label / f"{number}.png")
-    changes = {"data.name": str(root / "photos"), "data.image_size": SIZE, "data.crop": "area"}
-    changes |= {"data.crop_padding": 0, "length": "2 epochs", "batch_size": 16}
+    changes = {
+        "data.name": str(root / "photos"),
+        "data.image_size": SIZE,
+        "data.augment.crop": "area",
+    }
+    changes |= {"data.augment.crop_padding": 0, "length": "2 epochs", "batch_size": 16}
     return [train(tiny({**changes, "optimizer.lr": lr}), root / f"run{lr}") for lr in (0.05, 0.01)]
 
 

@@ -48,8 +48,8 @@ def own(tiny: Recipes, photos: Path) -> Callable[..., Recipe]:
     basic = {
         "data.name": str(photos),
         "data.image_size": 16,
-        "data.crop": "area",
-        "data.crop_padding": 0,
+        "data.augment.crop": "area",
+        "data.augment.crop_padding": 0,
         "batch_size": 16,
         "log_every": 1,
         "length": "6 steps",
@@ -108,7 +108,9 @@ def test_the_network_does_not_say_where_the_images_lie(
 def test_a_crash_changes_no_byte_of_the_result(
     own: Recipes, photos: Path, tmp_path: Path, results: Results, crop: str
 ) -> None:
-    recipe = own({"data.crop": crop, "data.side": [16, 24], "data.flip": "random"})
+    recipe = own(
+        {"data.augment.crop": crop, "data.augment.side": [16, 24], "data.augment.flip": "random"}
+    )
     whole = train(recipe, tmp_path / "whole")
     crash_in(tmp_path / "crashed", recipe)
     picture(0, 999).save(photos / "cat" / "later.png")  # what came later is not learned from
@@ -157,7 +159,7 @@ def test_training_from_the_cache_is_repeated_to_the_bit(
     own: Recipes, tmp_path: Path, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RESNETKIT_CACHE", str(tmp_path / "cache"))
-    recipe = own({"data.cache": "disk", "data.area": [0.5, 1.0]})
+    recipe = own({"data.cache": "disk", "data.augment.area": [0.5, 1.0]})
     first, second = (train(recipe, tmp_path / name) for name in ("first", "second"))
     assert results(first.folder) == results(second.folder)
     assert len(list((tmp_path / "cache" / "photos").glob("*/pixels"))) == 1
@@ -190,8 +192,14 @@ def test_ranks_that_see_other_images_are_refused(own: Recipes, photos: Path) -> 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no size": ({"data.image_size": 0}, "set it for a folder of images"),
-    "crops below the size": ({"data.crop": "scale", "data.side": [8, 20]}, "side begins at 8"),
-    "sides the wrong way round": ({"data.side": [30, 20]}, "expected the smaller one first"),
+    "crops below the size": (
+        {"data.augment.crop": "scale", "data.augment.side": [8, 20]},
+        "side begins at 8",
+    ),
+    "sides the wrong way round": (
+        {"data.augment.side": [30, 20]},
+        "expected the smaller one first",
+    ),
     "small crops of pixel means": (
         {"data.normalize": "pixel-mean", "data.early_size": 8},
         "does not fit smaller crops",

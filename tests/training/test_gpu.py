@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here"),
 ]
 Recipes = Callable[..., Recipe]
-EPOCH = {"length": "1 epochs", "batch_size": 64, "log_every": 1, "data.crop_padding": 1}
+EPOCH = {"length": "1 epochs", "batch_size": 64, "log_every": 1, "data.augment.crop_padding": 1}
 
 
 def test_random_numbers_are_those_of_the_cpu() -> None:

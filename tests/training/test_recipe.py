@@ -94,8 +94,8 @@ def test_the_recipe_of_the_paper_is_the_papers() -> None:
     """He et al. 2015, sec. 4.2, value by value."""
     recipe = load_recipe("paper-cifar10")
     assert (recipe.batch_size, str(recipe.length)) == (128, "64000 steps")
-    assert (recipe.data.crop_padding, recipe.data.flip) == (4, "random")
-    assert (recipe.data.normalize, recipe.data.padding) == ("pixel-mean", "zeros")
+    assert (recipe.data.augment.crop_padding, recipe.data.augment.flip) == (4, "random")
+    assert (recipe.data.normalize, recipe.data.augment.padding) == ("pixel-mean", "zeros")
     assert (recipe.optimizer.momentum, recipe.optimizer.nesterov) == (0.9, False)
     assert (recipe.optimizer.weight_decay, recipe.optimizer.decay) == (1e-4, "convolutions")
     rates = [
@@ -148,23 +148,23 @@ ANOTHER = {
     "data.name": "digits-again",
     "data.train_on": "train+validation",
     "data.normalize": "pixel-mean",
-    "data.crop_padding": 2,
-    "data.padding": "reflect",
+    "data.augment.crop_padding": 2,
+    "data.augment.padding": "reflect",
     "data.image_size": 72,
     "data.crop_pct": 1.0,
-    "data.crop": "scale",
-    "data.area": [0.2, 1],
-    "data.side": [256, 400],
+    "data.augment.crop": "scale",
+    "data.augment.area": [0.2, 1],
+    "data.augment.side": [256, 400],
     "data.on_bad_image": "skip",
     "data.cache": "disk",
-    "data.color": "pca",
-    "data.policy": "trivial",
-    "data.erasing": 0.1,
-    "data.mixup": 0.2,
-    "data.cutmix": 1.0,
+    "data.augment.color": "pca",
+    "data.augment.policy": "trivial",
+    "data.augment.erasing": 0.1,
+    "data.augment.mixup": 0.2,
+    "data.augment.cutmix": 1.0,
     "data.early_size": 4,
     "data.early_fraction": 0.25,
-    "data.flip": "random",
+    "data.augment.flip": "random",
     "optimizer.lr": 0.05,
     "optimizer.momentum": 0.8,
     "optimizer.nesterov": True,
@@ -213,9 +213,9 @@ def test_the_digest_changes_with_every_value(key: str, monkeypatch: pytest.Monke
         "finetune.freeze": {"model.weights": "/other"},
         "model.variant": {"model.weights": "/other"},
         "data.image_size": own,
-        "data.crop": own,
-        "data.policy": {**own, "data.crop": "area"},
-        "data.cache": {**own, "data.crop": "area"},
+        "data.augment.crop": own,
+        "data.augment.policy": {**own, "data.augment.crop": "area"},
+        "data.cache": {**own, "data.augment.crop": "area"},
     }.get(key, {})
     together: dict[str, dict[str, Any]] = {  # what one value needs of another
         "warmup.kind": {"warmup": {"kind": "none"}},
@@ -330,9 +330,9 @@ IMPOSSIBLE: dict[str, list[object]] = {
     "optimizer.nesterov": ["perhaps", 2, None],
     "optimizer.weight_decay": [-1e-4, 1, NAN],
     "optimizer.decay": ["biases", 1, None],
-    "data.crop_padding": [-1, 1.5, NAN, "much"],
-    "data.padding": ["ones", 0],
-    "data.flip": ["both", True, 1],
+    "data.augment.crop_padding": [-1, 1.5, NAN, "much"],
+    "data.augment.padding": ["ones", 0],
+    "data.augment.flip": ["both", True, 1],
     "data.normalize": ["imagenet", None],
     "data.train_on": ["test", "all"],
     "evaluation.every_epochs": [0, -1, 0.5],
@@ -443,7 +443,8 @@ def test_a_value_for_a_group_that_the_file_leaves_out_is_refused(value: object) 
         ("optimizer.learning_rate", "optimizer.lr"),
         ("optimizer.weightdecay", "optimizer.weight_decay"),
         ("model.nam", "model.name"),
-        ("data.crop_pading", "data.crop_padding"),
+        ("data.augment.crop_pading", "data.augment.crop_padding"),
+        ("data.flip", "data.augment.flip"),
         ("schedule.finl", "schedule.final"),
         ("warmup.lenght", "warmup.length"),
         ("evaluation.every_epoch", "evaluation.every_epochs"),

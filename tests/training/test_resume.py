@@ -40,11 +40,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "schedule": {"kind": "plateau", "patience": 1, "least": 50},
         "precise_bn": 64,
     },
-    "mixed": {"data.mixup": 0.3, "data.cutmix": 1.0, "data.erasing": 0.5, "label_smoothing": 0.1},
+    "mixed": {
+        "data.augment.mixup": 0.3,
+        "data.augment.cutmix": 1.0,
+        "data.augment.erasing": 0.5,
+        "label_smoothing": 0.1,
+    },
     "in micro-batches": {"micro_batch": 7, "class_weights": "balanced"},
     "augmented": {
-        "data.crop_padding": 2,
-        "data.padding": "reflect",
+        "data.augment.crop_padding": 2,
+        "data.augment.padding": "reflect",
         "checkpoint.snapshots": 3,
         "data.early_size": 6,
     },
@@ -260,7 +265,7 @@ DIGITS = {
     "length": "2 epochs",
     "batch_size": 64,
     "log_every": 1,
-    "data.crop_padding": 1,
+    "data.augment.crop_padding": 1,
     "ema_decay": 0.9,
 }
 

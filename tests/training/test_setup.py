@@ -46,23 +46,24 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
         " Use a network with the 3x3 stem, such as resnet20 or resnet18_3x3.",
     ),
     "random flips": (
-        {"data.flip": "random"},
-        "data.flip is 'random', but a mirrored image of 'digits' is not an image of its class."
-        " Set data.flip=none.",
+        {"data.augment.flip": "random"},
+        "data.augment.flip is 'random', but a mirrored image of 'digits' is not an image of its"
+        " class. Set data.augment.flip=none.",
     ),
     "alternating flips": (
-        {"data.flip": "alternating"},
-        "data.flip is 'alternating', but a mirrored image of 'digits' is not an image of its"
-        " class. Set data.flip=none.",
+        {"data.augment.flip": "alternating"},
+        "data.augment.flip is 'alternating', but a mirrored image of 'digits' is not an image of"
+        " its class. Set data.augment.flip=none.",
     ),
     "padding as large as the image": (
-        {"data.crop_padding": 8},
-        "data.crop_padding is 8, but the images are 8 pixels wide: a crop could miss them."
+        {"data.augment.crop_padding": 8},
+        "data.augment.crop_padding is 8, but the images are 8 pixels wide: a crop could miss them."
         " Use at most 4.",
     ),
     "colors of gray images": (
-        {"data.color": "pca"},
-        "data.color is 'pca', but the images of 'digits' have 1 channel(s). Set data.color=none.",
+        {"data.augment.color": "pca"},
+        "data.augment.color is 'pca', but the images of 'digits' have 1 channel(s)."
+        " Set data.augment.color=none.",
     ),
     "early crops as large as the image": (
         {"data.early_size": 8},
@@ -126,7 +127,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(
 def test_the_smallest_batch_and_the_largest_padding_that_fit_do_train(
     tmp_path: Path, few: Recipes
 ) -> None:
-    changes = {"batch_size": 2, "data.crop_padding": 7, "data.padding": "reflect"}
+    changes = {"batch_size": 2, "data.augment.crop_padding": 7, "data.augment.padding": "reflect"}
     assert train(few({**changes, "length": "2 steps"}), tmp_path).final is not None
 
 

@@ -302,7 +302,7 @@ def test_three_steps_equal_those_of_formulas_written_out(
     recipe = few(
         {
             "length": "3 steps",
-            "data.crop_padding": 0,
+            "data.augment.crop_padding": 0,
             "optimizer.lr": 0.002,
             "optimizer.weight_decay": 0.1,
             "optimizer.nesterov": nesterov,

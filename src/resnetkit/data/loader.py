@@ -134,7 +134,7 @@ class DeviceLoader:
         if shown.erasing:
             images = erased(images, draws, shown.erasing)
         labels = self.labels[sample_ids]
-        if not (shown.mixup or shown.cutmix):
+        if not shown.mixes:
             return images, labels
         return mixed(
             images,

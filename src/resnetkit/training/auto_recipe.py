@@ -66,9 +66,9 @@ class Choice:
         return (
             f"{self.count:,} training images, about {self.side} pixels on the shorter side:"
             f" {recipe.model.name}{start} at {size}x{size} pixels, {recipe.length} in batches of"
-            f" {recipe.batch_size}, crops by area and horizontal flips (data.flip=none where left"
-            " and"
-            f" right matter).{kept}{balance} --set changes any of it.{advice}"
+            f" {recipe.batch_size}, crops by area and horizontal flips"
+            f" (data.augment.flip=none where left and right matter).{kept}{balance} --set changes"
+            f" any of it.{advice}"
         )
 
 
@@ -95,9 +95,9 @@ def choose(
     epochs = min(max(round(shown / count), FEWEST_EPOCHS), MOST_EPOCHS)
     changes: dict[str, Any] = {
         "data.name": str(data),
-        "data.crop": "area",
-        "data.area": [0.35, 1.0],
-        "data.flip": "random",
+        "data.augment.crop": "area",
+        "data.augment.area": [0.35, 1.0],
+        "data.augment.flip": "random",
         "length": f"{epochs} epochs",
         "batch_size": 32 if count < 2_000 else 128,
         "finetune.patience": max(10, epochs // 2),  # less would end before the rate has fallen

@@ -30,10 +30,11 @@ MOST_CHECKED = 20_000  # custom images that are all decoded before the first ste
 
 def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
     """Raises RecipeError when the images cannot be augmented as asked."""
-    if recipe.data.flip != "none" and not dataset.mirrored:
+    augment = recipe.data.augment
+    if augment.flip != "none" and not dataset.mirrored:
         raise RecipeError(
-            f"data.flip is '{recipe.data.flip}', but a mirrored image of '{dataset.name}' is not an"
-            " image of its class. Set data.flip=none."
+            f"data.augment.flip is '{augment.flip}', but a mirrored image of '{dataset.name}' is"
+            " not an image of its class. Set data.augment.flip=none."
         )
     one = torch.equal(dataset.splits["test"], dataset.splits["validation"])
     if one and recipe.data.train_on == "train+validation":
@@ -42,9 +43,9 @@ def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
             " validation serves as one, and would be learned from. Set data.train_on=train."
         )
     side = min(dataset.image_size)
-    if recipe.data.crop_padding >= side:
+    if augment.crop_padding >= side:
         raise RecipeError(
-            f"data.crop_padding is {recipe.data.crop_padding}, but the images are {side} pixels"
+            f"data.augment.crop_padding is {augment.crop_padding}, but the images are {side} pixels"
             f" wide: a crop could miss them. Use at most {side // 2}."
         )
     if recipe.data.early_size >= side:

@@ -50,12 +50,12 @@ def find_normalization(
 
 def find_color_axes(recipe: Recipe, dataset: Dataset, trained_on: Tensor) -> Tensor:
     """Returns along which axes the colors vary, where the recipe shifts them; else zeros."""
-    if recipe.data.color == "none":
+    if recipe.data.augment.color == "none":
         return NO_AXES
     if dataset.channels != 3:
         raise RecipeError(
-            f"data.color is 'pca', but the images of '{dataset.name}' have {dataset.channels}"
-            " channel(s). Set data.color=none."
+            f"data.augment.color is 'pca', but the images of '{dataset.name}' have"
+            f" {dataset.channels} channel(s). Set data.augment.color=none."
         )
     return measure_color_axes(dataset.images[looked_at(dataset, trained_on)])
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from resnetkit.data.datasets import DATASETS, is_custom
 from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
 from resnetkit.models.zoo import Architecture, find_architecture
+from resnetkit.schema import Real, Section, Whole
 from resnetkit.strict_yaml import YAML_ERRORS, read_yaml
 from resnetkit.training.recipe_schema import (
     CheckpointSection,
@@ -23,9 +24,6 @@ from resnetkit.training.recipe_schema import (
     ModelSection,
     OptimizerSection,
     Precision,
-    Real,
-    Section,
-    Whole,
 )
 from resnetkit.training.schedules import NoWarmup, Schedule, Warmup
 
@@ -86,8 +84,11 @@ class Recipe(Section):
                     f"{key} would choose the course of training on the test part: set"
                     " evaluation.split=validation, or do without it"
                 )
-        if self.class_weights != "none" and (self.data.mixup or self.data.cutmix):
-            raise ValueError("class_weights needs images of one class: set mixup and cutmix to 0")
+        if self.class_weights != "none" and self.data.augment.mixes:
+            raise ValueError(
+                "class_weights needs images of one class: set data.augment.mixup and"
+                " data.augment.cutmix to 0"
+            )
         if not self.model.weights and (self.finetune.freeze or self.model.variant):
             raise ValueError(
                 "finetune.freeze and model.variant belong to weights that were learned before: name"
@@ -281,9 +282,10 @@ def problem_sentence(problem: dict[str, Any]) -> str:
 
 
 def known_keys(place: list[str]) -> list[str]:
-    """Returns the dotted keys that a section of the recipe may have."""
+    """Returns the dotted keys that a section of the recipe and the sections in it may have."""
     names = {name for section in section_types(place) for name in section.model_fields}
-    return sorted(".".join([*place, name]) for name in names)
+    keys = {".".join([*place, name]) for name in names}
+    return sorted(keys.union(*(known_keys([*place, name]) for name in names)))
 
 
 def section_types(place: list[str]) -> list[type[BaseModel]]:

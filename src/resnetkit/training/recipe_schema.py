@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     field_validator,
@@ -15,10 +13,11 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from resnetkit.data.augment.crop_and_flip import Augmentation, Color, Crop, Flip, Padding, Policy
+from resnetkit.data.augment.crop_and_flip import Augmentation
 from resnetkit.data.datasets import CROP_PCT, check_name, custom_path, is_custom
 from resnetkit.data.normalization import NormalizationKind
 from resnetkit.errors import UsageError
+from resnetkit.schema import Fraction, Real, Section, Whole
 from resnetkit.weights.configuration import LARGEST_SIDE, SMALLEST_CROP
 from resnetkit.weights.published import find_published
 
@@ -34,9 +33,6 @@ __all__ = [
     "ModelSection",
     "OptimizerSection",
     "Precision",
-    "Real",
-    "Section",
-    "Whole",
 ]
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -79,25 +75,6 @@ def parse_duration(value: object) -> object:
 Length = Annotated[Duration, BeforeValidator(parse_duration), PlainSerializer(str)]
 
 
-def plain_number(value: object) -> object:
-    """Refuses true and false for a number, and writes zero without a sign."""
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
-    return value + 0.0 if isinstance(value, float) else value
-
-
-Whole = Annotated[int, BeforeValidator(plain_number)]
-Real = Annotated[float, BeforeValidator(plain_number)]
-Fraction = Annotated[float, BeforeValidator(plain_number), Field(gt=0, le=1)]
-Pixels = Annotated[int, BeforeValidator(plain_number), Field(ge=1, le=2**14)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values are finite, nothing changes later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 class ModelSection(Section):
     """Which network; options as in `create_model`; classes and channels follow the data.
 
@@ -106,7 +83,7 @@ class ModelSection(Section):
     """
 
     name: str = "resnet20"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     weights: str = ""
     variant: Literal["", "v1", "v1.5"] = ""
 
@@ -135,7 +112,7 @@ class FinetuneSection(Section):
 
 
 class DataSection(Section):
-    """Which images, and how they are shown; see `data.augment` and `data.loader`.
+    """Which images, and how they are shown; see `Augmentation` and `data.loader`.
 
     Small crops save time while little is known yet: in the first `early_fraction` of steps, crops
     of `early_size` pixels are shown. A share of 1 trains on them throughout, and measures in full
@@ -150,17 +127,7 @@ class DataSection(Section):
     image_size: Whole = Field(default=0, ge=0, le=LARGEST_SIDE)
     crop_pct: Annotated[Fraction, Field(ge=SMALLEST_CROP)] = CROP_PCT
     normalize: NormalizationKind = "channel"
-    crop: Crop = "padded"
-    crop_padding: Whole = Field(default=0, ge=0)
-    padding: Padding = "zeros"
-    area: tuple[Fraction, Fraction] = (0.08, 1.0)
-    side: tuple[Pixels, Pixels] = (256, 480)
-    flip: Flip = "none"
-    color: Color = "none"
-    policy: Policy = "none"
-    erasing: Real = Field(default=0.0, ge=0, le=1)
-    mixup: Real = Field(default=0.0, ge=0, le=10)
-    cutmix: Real = Field(default=0.0, ge=0, le=10)
+    augment: Augmentation = Augmentation()
     on_bad_image: Literal["error", "skip"] = "error"
     cache: Literal["none", "disk"] = "none"
     early_size: Whole = Field(default=0, ge=0)
@@ -177,23 +144,6 @@ class DataSection(Section):
         path = custom_path(name)
         return name if path is None else str(path.resolve())
 
-    @property
-    def augmentation(self) -> Augmentation:
-        """Returns how images are shown in training."""
-        return Augmentation(
-            crop=self.crop,
-            crop_padding=self.crop_padding,
-            padding=self.padding,
-            area=self.area,
-            side=self.side,
-            flip=self.flip,
-            color=self.color,
-            policy=self.policy,
-            erasing=self.erasing,
-            mixup=self.mixup,
-            cutmix=self.cutmix,
-        )
-
     @model_validator(mode="after")
     def parts_fit(self) -> Self:
         if is_custom(self.name) != (self.image_size > 0):
@@ -201,20 +151,17 @@ class DataSection(Section):
                 "image_size is the side that custom images are shown at: set it for a folder of"
                 " images, and leave it out for a data set of the table"
             )
-        if self.crop != "padded" and not is_custom(self.name):
-            raise ValueError(f"crop '{self.crop}' is for custom images, decoded from their files")
-        if self.cache != "none" and self.crop == "padded":
-            raise ValueError("cache 'disk' keeps custom images for crops by area and scale")
-        if self.policy != "none" and self.crop == "padded":
+        augment = self.augment
+        if augment.crop != "padded" and not is_custom(self.name):
             raise ValueError(
-                f"policy '{self.policy}' goes with the crops of custom images, area or scale"
+                f"augment.crop '{augment.crop}' is for custom images, decoded from their files"
             )
-        for name, (low, high) in {"area": self.area, "side": self.side}.items():
-            if low > high:
-                raise ValueError(f"{name} is ({low}, {high}): expected the smaller one first")
-        if self.crop == "scale" and self.side[0] < self.image_size:
+        if self.cache != "none" and augment.crop == "padded":
+            raise ValueError("cache 'disk' keeps custom images for crops by area and scale")
+        if augment.crop == "scale" and augment.side[0] < self.image_size:
             raise ValueError(
-                f"side begins at {self.side[0]}, below the {self.image_size} pixels that are shown"
+                f"augment.side begins at {augment.side[0]}, below the {self.image_size} pixels that"
+                " are shown"
             )
         if self.normalize == "pixel-mean" and self.early_size:
             raise ValueError("a mean of each pixel does not fit smaller crops: set early_size=0")

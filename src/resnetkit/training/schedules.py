@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from resnetkit.schema import Real, Section, Whole
 from resnetkit.training.events import EpochEvent, IntervalEvent
-from resnetkit.training.recipe_schema import Length, Real, Section, Whole
+from resnetkit.training.recipe_schema import Length
 
 __all__ = [
     "LearningRate",

@@ -216,7 +216,7 @@ def with_cache(dataset: Dataset, recipe: Recipe) -> Dataset:
         cache_folder() / "photos",
         photos.paths,
         channels=photos.channels,
-        side=least_side(recipe.data.augmentation, photos.size),
+        side=least_side(recipe.data.augment, photos.size),
     )
     return replace(dataset, images=replace(photos, cache=cache))
 
@@ -262,6 +262,6 @@ def training_loader(
         find_normalization(recipe, dataset, trained_on, learned),
         device,
         seed=recipe.seed,
-        augmentation=recipe.data.augmentation,
+        augmentation=recipe.data.augment,
         color_axes=find_color_axes(recipe, dataset, trained_on),
     )

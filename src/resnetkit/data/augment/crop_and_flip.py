@@ -1,14 +1,15 @@
 """Batched augmentation on every device alike, drawn from (seed, epoch, sample id)."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from resnetkit.data.draws import Draws, Stream
+from resnetkit.schema import Fraction, Pixels, Real, Section, Whole
 
 __all__ = [
     "Augmentation",
@@ -44,35 +45,50 @@ Policy = Literal["none", "trivial"]
 """trivial: a random operation of random strength on each custom image; see `trivial_augment`."""
 
 
-@dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Section):
     """How images are shown in training.
 
     Attributes:
         crop: see `Crop`.
         crop_padding: for `padded`, pixels on each side.
-        padding: for `padded`, what is there.
-        area: for `area`, least and largest share of the image.
-        side: for `scale`, least and largest length of the shorter side, pixels.
+        padding: for `padded`, what the image is padded with.
+        area: for `area`, smallest and largest fraction of the image.
+        side: for `scale`, smallest and largest length of the shorter side, pixels.
         flip: see `Flip`.
         color: see `Color`.
         policy: see `Policy`.
-        erasing: share of the images of which a box is erased (Zhong et al. 2017).
-        mixup: see `mixing.mixed`.
+        erasing: fraction of the images in which a box is erased (Zhong et al. 2017).
+        mixup: see `mixup.mixed`.
         cutmix: likewise.
     """
 
     crop: Crop = "padded"
-    crop_padding: int = 0
+    crop_padding: Whole = Field(default=0, ge=0)
     padding: Padding = "zeros"
-    area: tuple[float, float] = (0.08, 1.0)
-    side: tuple[int, int] = (256, 480)
+    area: tuple[Fraction, Fraction] = (0.08, 1.0)
+    side: tuple[Pixels, Pixels] = (256, 480)
     flip: Flip = "none"
     color: Color = "none"
     policy: Policy = "none"
-    erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    erasing: Real = Field(default=0.0, ge=0, le=1)
+    mixup: Real = Field(default=0.0, ge=0, le=10)
+    cutmix: Real = Field(default=0.0, ge=0, le=10)
+
+    @property
+    def mixes(self) -> bool:
+        """Returns whether two images are mixed into one, with their labels."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @model_validator(mode="after")
+    def settings_fit(self) -> Self:
+        if self.policy != "none" and self.crop == "padded":
+            raise ValueError(
+                f"policy '{self.policy}' goes with the crops of custom images, area or scale"
+            )
+        for name, (low, high) in {"area": self.area, "side": self.side}.items():
+            if low > high:
+                raise ValueError(f"{name} is ({low}, {high}): expected the smaller one first")
+        return self
 
 
 ERASED_AREA = (0.02, 1 / 3)  # least and largest share of the image: Zhong et al. 2017
