@@ -1,9 +1,8 @@
 """resnet inspect: the structure of a network, and what happens inside a trained one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -11,17 +10,10 @@ from resnetkit.cli.options import Changes, Json, Variant, parse_changes
 from resnetkit.cli.output import print_json, print_table, remark, say
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from resnetkit.data.dataset import Dataset
-    from resnetkit.models.outline import BlockOutline, StageOutline
-    from resnetkit.models.zoo import Architecture
-    from resnetkit.weights.network import TrainedNetwork
+    from resnetkit.models.outline import BlockOutline, ShortcutKind, StageOutline
+    from resnetkit.probes.inspection import Inspection
 
 __all__ = ["inspect"]
-
-IMAGES = 64  # of the test split, for probes
-NOISE_IMAGES = 4  # for a network that was not trained
 
 
 def inspect(
@@ -55,9 +47,7 @@ def inspect(
         network: An architecture of 'resnet models', a run folder or a file of weights.
     """
     from resnetkit.errors import UsageError
-    from resnetkit.models.outline import outline
-    from resnetkit.report.diagram import network_sheet
-    from resnetkit.storage import storage_errors, write_file
+    from resnetkit.probes.inspection import find_subject, inspect_network
 
     if saliency is not None:
         if compare or changes:
@@ -68,39 +58,35 @@ def inspect(
     if compare and Path(compare) == Path(network):
         raise UsageError(f"--compare {compare}: it is the same network; name another.")
     names = [network, compare] if compare else [network]
-    subjects = {name: subject(name, options, variant) for name in names}
-    stages = {name: outline(*parts[:2]) for name, parts in subjects.items()}
+    subjects = {name: find_subject(name, options, variant=variant) for name in names}
+    stages = {name: subject.stages for name, subject in subjects.items()}
     if out is not None:
-        with storage_errors(out, "Choose another place with --out."):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_file(out, network_sheet(stages))
-        remark(f"drawn in {out}")
-    probed = {name: probes_of(*parts, thorough=thorough) for name, parts in subjects.items()}
+        draw(stages, out)
+    inspections = {
+        name: inspect_network(subject, thorough=thorough) for name, subject in subjects.items()
+    }
+    for inspection in inspections.values():
+        for words in inspection.remarks:
+            remark(words)
     if json:
-        print_json({name: facts(stages[name], probed[name]) for name in subjects})
+        print_json({name: facts(stages[name], inspections[name]) for name in names})
         return
-    for name in subjects:
+    for name in names:
         show_outline(name, stages[name])
-        show_probes(probed[name])
+        show_probes(inspections[name])
     if compare:
         show_comparison(stages)
 
 
-def subject(
-    name: str, options: dict[str, Any], variant: str | None
-) -> "tuple[Architecture, int, TrainedNetwork | None]":
-    """Returns the architecture of a name or path, its image size, and the trained network."""
-    from resnetkit.errors import UsageError
-    from resnetkit.models.zoo import ARCHITECTURES, find_architecture
-    from resnetkit.weights.load import is_trained, load_network
+def draw(stages: "Mapping[str, Sequence[StageOutline]]", out: Path) -> None:
+    """Draws networks side by side to an SVG file."""
+    from resnetkit.report.diagram import network_sheet
+    from resnetkit.storage import storage_errors, write_file
 
-    if name in ARCHITECTURES or not is_trained(name):
-        architecture = find_architecture(name).with_options(**options)
-        return architecture, architecture.input_size, None
-    if options:
-        raise UsageError(f"--set changes an architecture: {name} is a trained network.")
-    loaded = load_network(Path(name), variant=variant)
-    return loaded.architecture, min(loaded.image_size), loaded
+    with storage_errors(out, "Choose another place with --out."):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_file(out, network_sheet(stages))
+    remark(f"drawn in {out}")
 
 
 def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
@@ -132,7 +118,7 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
     )
 
 
-def look(block: "BlockOutline") -> tuple[tuple[str, ...], Any]:
+def look(block: "BlockOutline") -> "tuple[tuple[str, ...], ShortcutKind]":
     """Returns the convolutions and the shortcut of a block, by which neighbors are grouped."""
     return tuple(layer for layer in block.layers if layer not in ("BN", "ReLU")), block.shortcut
 
@@ -146,25 +132,15 @@ def summary(name: str, stages: "Sequence[StageOutline]") -> str:
 
 def show_comparison(stages: "Mapping[str, Sequence[StageOutline]]") -> None:
     """Prints the counts of two networks and which of them are equal."""
-    counted = [counts(network) for network in stages.values()]
+    from resnetkit.probes.inspection import network_counts
+
+    counts = [network_counts(network) for network in stages.values()]
     rows = [
-        [what, *(f"{row[what]:,}" for row in counted), same([row[what] for row in counted])]
-        for what in counted[0]
+        [what, *(f"{row[what]:,}" for row in counts), same([row[what] for row in counts])]
+        for what in counts[0]
     ]
     say()
     print_table(["", *stages, ""], rows, numbers="l" + "r" * len(stages) + "l")
-
-
-def counts(stages: "Sequence[StageOutline]") -> dict[str, int]:
-    """Returns the counts of a network that are compared."""
-    blocks = [block for stage in stages[1:-1] for block in stage.blocks]
-    return {
-        "parameters": sum(stage.parameters for stage in stages),
-        "multiply-adds": sum(stage.multiply_adds for stage in stages),
-        "blocks": len(blocks),
-        "shortcuts": sum(block.shortcut != "none" for block in blocks),
-        "projections": sum(block.shortcut == "projection" for block in blocks),
-    }
 
 
 def same(values: list[int]) -> str:
@@ -172,155 +148,29 @@ def same(values: list[int]) -> str:
     return "equal" if len(set(values)) == 1 else ""
 
 
-def probes_of(
-    architecture: "Architecture", size: int, network: "TrainedNetwork | None", *, thorough: bool
-) -> dict[str, Any]:
-    """Returns what the probes measure in a trained network, or in one before training."""
-    from dataclasses import asdict
-
-    if network is not None:
-        measured = probe(network, thorough=thorough)
-    else:
-        measured = probe_untrained(architecture, size) if thorough else {}
-    return {name: [asdict(row) for row in rows] for name, rows in measured.items()}
-
-
-def probe_untrained(architecture: "Architecture", size: int) -> dict[str, Any]:
-    """Returns the gradient at each layer of a network with fresh weights, on images of noise."""
-    import torch
-
-    from resnetkit.probes.gradients import gradient_flow
-    from resnetkit.probes.receptive import receptive_fields
-
-    generator = torch.Generator().manual_seed(0)
-    model = architecture.build(generator).double()  # the smallest gradients have 300 zeros
-    shape = (NOISE_IMAGES, architecture.in_channels, size, size)
-    images = torch.randn(shape, generator=generator, dtype=torch.float64)
-    labels = torch.arange(NOISE_IMAGES) % architecture.num_classes
-    return {
-        "gradients": gradient_flow(model, images, labels),
-        "receptive_fields": receptive_fields(model),
-    }
-
-
-def probe(network: "TrainedNetwork", *, thorough: bool) -> dict[str, Any]:
-    """Returns what the probes measure in a trained network, on images of its test split."""
-    from resnetkit.errors import ArchitectureError, UsageError
-    from resnetkit.evaluation.evaluate import data_of
-    from resnetkit.probes.gradients import gradient_flow
-    from resnetkit.probes.paths import path_gradients
-    from resnetkit.probes.receptive import receptive_fields
-    from resnetkit.probes.residuals import residual_magnitudes
-    from resnetkit.probes.responses import layer_responses
-
-    try:
-        dataset = data_of(network)
-    except UsageError as error:
-        remark(f"no probe was run: {error}")
-        return {}
-    sample_ids = dataset.splits["test"][:IMAGES]
-    images = network.normalization(dataset.images[sample_ids])
-    labels = dataset.labels[sample_ids]
-    measured: dict[str, Any] = {
-        "gradients": gradient_flow(network.model, images, labels),
-        "receptive_fields": receptive_fields(network.model),
-    }
-    try:
-        measured["responses"] = layer_responses(network.model, images)
-        if thorough:
-            measured["lesions"] = lesions(network, dataset)
-        measured["residuals"] = residual_magnitudes(network.model, images)
-        if thorough:
-            measured["paths"] = path_gradients(network.model, images, labels)
-    except ArchitectureError as error:
-        remark(str(error))
-    return measured
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """The error of a network without a block, or with two blocks exchanged.
-
-    Attributes:
-        blocks: which blocks, in words.
-        error: on the test split, in percent.
-        points: by how many percentage points it is higher than that of the whole network.
-    """
-
-    blocks: str
-    error: float
-    points: float
-
-
-def lesions(network: "TrainedNetwork", dataset: "Dataset") -> list[Lesion]:
-    """Measures the error without each block, and with each pair of neighbors exchanged."""
-    from resnetkit.probes.lesions import removable_blocks
-    from resnetkit.studies.measurements import lesion_errors, neighbors
-
-    errors, blocks = lesion_errors(network, dataset), removable_blocks(network.model)
-    (whole,) = errors["whole"]
-    named = [(f"without {name}", error) for name, error in zip(blocks, errors["one"], strict=True)]
-    named += [
-        (f"{first} and {second} exchanged", error)
-        for (first, second), error in zip(neighbors(blocks), errors["swapped"], strict=True)
-    ]
-    return [Lesion(words, error, error - whole) for words, error in named]
-
-
 def show_saliency(name: str, which: str, out: Path, variant: str | None, *, json: bool) -> None:
     """Draws saliency maps of the prediction for one image, and prints the prediction."""
-    import torch
-
-    from resnetkit.errors import UsageError
-    from resnetkit.models.zoo import ARCHITECTURES
-    from resnetkit.probes.saliency import grad_cam, integrated_gradients
+    from resnetkit.probes.inspection import load_trained, saliency
     from resnetkit.report.saliency_sheet import write_saliency_sheet
     from resnetkit.storage import storage_errors
-    from resnetkit.weights.load import load_network
 
-    if not Path(name).exists() and name in ARCHITECTURES:
-        raise UsageError(f"{name} is an architecture without trained weights: name a run.")
-    loaded = load_network(Path(name), variant=variant)
-    image = chosen_image(loaded, which)
-    normalized = loaded.normalization(image[None])[0]
-    with torch.inference_mode():
-        probabilities = loaded.model(normalized[None]).double().softmax(1)[0]
-    label = int(probabilities.argmax())
-    answer = loaded.class_names[label] if loaded.class_names else f"class {label}"
-    probability = float(probabilities[label])
-    maps = {
-        "Grad-CAM": grad_cam(loaded.model, normalized, label),
-        "integrated gradients": integrated_gradients(loaded.model, normalized, label),
-    }
+    result = saliency(load_trained(name, variant=variant), which)
     with storage_errors(out, "Choose another place with --out."):
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_saliency_sheet(out, image, maps, answer=f"{answer}, {probability:.0%}")
+        caption = f"{result.answer}, {result.probability:.0%}"
+        write_saliency_sheet(out, result.image, result.maps, answer=caption)
     if json:
-        print_json({"answer": answer, "probability": probability, "drawing": str(out)})
+        facts = {"answer": result.answer, "probability": result.probability, "drawing": str(out)}
+        print_json(facts)
     else:
-        say(f"{answer}, probability {probability:.4f}")
+        say(f"{result.answer}, probability {result.probability:.4f}")
     remark(f"drawn in {out}")
 
 
-def chosen_image(network: "TrainedNetwork", which: str) -> "Tensor":
-    """Returns a test image by its number, or the pixels of a file as the network sees them."""
-    from resnetkit.errors import UsageError
-    from resnetkit.evaluation.evaluate import data_of
-    from resnetkit.inference.transform import EvalTransform
+def show_probes(inspection: "Inspection") -> None:
+    """Prints a table for each probe that was run."""
+    from dataclasses import astuple
 
-    if which.isascii() and which.isdecimal() and len(which) < 10:
-        dataset = data_of(network)
-        tests = dataset.splits["test"]
-        if int(which) >= len(tests):
-            raise UsageError(
-                f"--saliency {which}: '{dataset.name}' has {len(tests):,} test images, from 0."
-            )
-        return dataset.images[tests[int(which)]]
-    return EvalTransform.of(network).pixels(Path(which))
-
-
-def show_probes(probed: dict[str, Any]) -> None:
-    """Prints a table for each probe."""
     headings = {
         "gradients": ["layer", "gradient of weight", "gradient of input"],
         "responses": ["response of", "deviation"],
@@ -329,10 +179,11 @@ def show_probes(probed: dict[str, Any]) -> None:
         "lesions": ["blocks", "test error, %", "points more"],
         "paths": ["through blocks", "paths", "gradient of one"],
     }
-    for name, columns in headings.items():
-        if name in probed:
+    for probe, columns in headings.items():
+        measured = getattr(inspection, probe)
+        if measured is not None:
             say()
-            rows = [[figure(value) for value in row.values()] for row in probed[name]]
+            rows = [[figure(value) for value in astuple(row)] for row in measured]
             print_table(columns, rows, numbers="l" + "r" * (len(columns) - 1))
 
 
@@ -343,14 +194,16 @@ def figure(value: object) -> str:
     return str(value)
 
 
-def facts(stages: "Sequence[StageOutline]", probed: dict[str, Any]) -> dict[str, Any]:
-    """Returns a network as JSON values."""
+def facts(stages: "Sequence[StageOutline]", inspection: "Inspection") -> dict[str, object]:
+    """Returns a network as JSON values, without the probes that were not run."""
     from dataclasses import asdict
 
     from resnetkit.training.events import finite
 
-    drawn = [{**asdict(stage), "output_shape": stage.output_shape} for stage in stages]
-    return {
-        "stages": drawn,
-        **{name: [finite(row) for row in rows] for name, rows in probed.items()},
+    outlined = [{**asdict(stage), "output_shape": stage.output_shape} for stage in stages]
+    probed = {
+        name: [finite(row) for row in rows]
+        for name, rows in asdict(inspection).items()
+        if name != "remarks" and rows is not None
     }
+    return {"stages": outlined, **probed}

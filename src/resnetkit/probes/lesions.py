@@ -1,15 +1,22 @@
-"""Lesions: what is left of a trained network when blocks are taken out or change places."""
+"""Lesions: how a trained network does when blocks are removed or exchanged."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
+from resnetkit.data.dataset import Dataset
 from resnetkit.errors import ArchitectureError, UsageError
+from resnetkit.evaluation.evaluate import predict_probabilities
+from resnetkit.evaluation.metrics import top_k_wrong
 from resnetkit.models.blocks import Block
 from resnetkit.probes.hooks import blocks_of, put_in_place
+from resnetkit.runtime.precision import choose_precision
+from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["removable_blocks", "swapped", "without_blocks"]
+__all__ = ["neighbors", "removable_blocks", "swapped", "top1_test_error", "without_blocks"]
 
 
 class Bypass(nn.Module):
@@ -33,6 +40,20 @@ def removable_blocks(model: nn.Module) -> list[str]:
         ArchitectureError: when the network is pre-activated or not a `ResNet`.
     """
     return [name for name, block in blocks_of(model).items() if keeps_shape(block)]
+
+
+def neighbors(blocks: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the pairs of blocks that follow each other in one stage."""
+    return [pair for pair in pairwise(blocks) if len({name.split(".")[0] for name in pair}) == 1]
+
+
+def top1_test_error(network: TrainedNetwork, dataset: Dataset) -> float:
+    """Returns the top-1 error on the test split, in percent; it costs an evaluation."""
+    sample_ids = dataset.splits["test"]
+    precision = choose_precision("float32", torch.device("cpu"))
+    probabilities = predict_probabilities(network, dataset, sample_ids, precision=precision)
+    labels = dataset.labels[sample_ids].numpy()
+    return 100 * top_k_wrong(probabilities, labels, 1) / len(labels)
 
 
 def keeps_shape(block: Block) -> bool:

@@ -6,8 +6,7 @@ A measurement is a function from a run to named lists of numbers. It is taken on
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,17 +16,20 @@ from resnetkit.data.datasets import open_dataset
 from resnetkit.data.normalization import Normalization, measure_normalization
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
-from resnetkit.evaluation.evaluate import predict_probabilities
-from resnetkit.evaluation.metrics import top_k_wrong
 from resnetkit.models.resnet import ResNet
 from resnetkit.probes.gradients import LayerGradient, gradient_flow, slope_per_layer
-from resnetkit.probes.lesions import removable_blocks, swapped, without_blocks
+from resnetkit.probes.lesions import (
+    neighbors,
+    removable_blocks,
+    swapped,
+    top1_test_error,
+    without_blocks,
+)
 from resnetkit.probes.memory import bytes_kept
 from resnetkit.probes.paths import path_gradients
 from resnetkit.probes.residuals import residual_magnitudes
 from resnetkit.probes.responses import layer_responses
 from resnetkit.probes.snapshots import snapshots
-from resnetkit.runtime.precision import choose_precision
 from resnetkit.storage import write_file
 from resnetkit.training.run_folder import Run
 from resnetkit.untrusted import parse_json, read_bounded
@@ -41,7 +43,6 @@ __all__ = [
     "lesion_errors",
     "measure",
     "measured",
-    "neighbors",
 ]
 
 Measured = dict[str, list[float]]
@@ -219,7 +220,7 @@ def lesion_errors(network: TrainedNetwork, dataset: Dataset) -> Measured:
         return [blocks[place] for place in order[:count].tolist()]
 
     def error() -> float:
-        return test_error(network, dataset)
+        return top1_test_error(network, dataset)
 
     found: Measured = {"whole": [error()], "one": [], "swapped": []}
     for name in blocks:
@@ -234,20 +235,6 @@ def lesion_errors(network: TrainedNetwork, dataset: Dataset) -> Measured:
         with swapped(network.model, first, second):
             found["swapped"].append(error())
     return found
-
-
-def neighbors(blocks: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the pairs of blocks that follow each other in one stage."""
-    return [pair for pair in pairwise(blocks) if len({name.split(".")[0] for name in pair}) == 1]
-
-
-def test_error(network: TrainedNetwork, dataset: Dataset) -> float:
-    """Returns the top-1 error on the test part, in percent."""
-    sample_ids = dataset.splits["test"]
-    precision = choose_precision("float32", torch.device("cpu"))
-    probabilities = predict_probabilities(network, dataset, sample_ids, precision=precision)
-    labels = dataset.labels[sample_ids].numpy()
-    return 100 * top_k_wrong(probabilities, labels, 1) / len(labels)
 
 
 def paths(run: Run) -> Measured:
