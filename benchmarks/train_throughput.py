@@ -87,7 +87,7 @@ def random_dataset(case: Case):
     labels = torch.randint(0, 10, (case.samples,), generator=generator)
     shape = (case.samples, 3, case.size, case.size)
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    split = stratified_split(labels, test_share=0.1, validation_share=0.1)
+    split = stratified_split(labels, test_fraction=0.1, validation_fraction=0.1)
     return Dataset("random", images, labels, tuple("0123456789"), split, True, "")
 
 

@@ -57,7 +57,7 @@ def few_digits() -> Dataset:
     """Returns 150 digits: 100 to train on, which are 3 batches of 32 an epoch."""
     digits = digits_once()
     labels = digits.labels[:150]
-    splits = stratified_split(labels, test_share=0.2, validation_share=0.1)
+    splits = stratified_split(labels, test_fraction=0.2, validation_fraction=0.1)
     return Dataset(
         "few", digits.images[:150], labels, digits.class_names, splits, mirrored=False, sha256=""
     )

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["BILINEAR", "FULL", "INTERPOLATIONS", "Interpolation", "Resize"]
+__all__ = ["BILINEAR", "FULL", "INTERPOLATIONS", "ImageFormat", "Interpolation", "Resize"]
 
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 """Pillow's filters, in the order of their numbers."""
@@ -61,4 +61,21 @@ BILINEAR = Resize()
 """The resizing used by networks trained with this package."""
 
 FULL = Resize(draft=False)
-"""The resizing used by torchvision's pretrained weights."""
+"""Resizing that always decodes the whole image, as the libraries of pretrained weights do."""
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """The square images that image files of any size are converted to.
+
+    Attributes:
+        size: side in pixels.
+        crop_pct: fraction of the shorter side that the center crop keeps; 0.875 is 224 of 256.
+        channels: 3 for color, 1 for gray.
+        resize: how an image is resized before the center crop.
+    """
+
+    size: int
+    crop_pct: float
+    channels: int = 3
+    resize: Resize = BILINEAR

@@ -48,7 +48,7 @@ def test_every_fault_is_named_and_the_exit_code_says_so(resnet: Resnet, photos: 
     answer = resnet("data", "check", str(photos))
     assert answer.code == 3
     assert f"bad: {photos}/dog/03.png: the file is empty." in answer.out
-    assert "harmless in 1: the name ends in .jpg, but it is PNG, such as" in answer.out
+    assert "harmless in 1: the name ends in .jpg, but the format is PNG, such as" in answer.out
     assert "identical: 2 images, 1 in" in answer.out
     assert f"{photos}/cat/copy.png" in answer.out
     assert "not an image by its name, such as" in answer.out
@@ -68,7 +68,7 @@ def test_a_folder_named_like_a_data_set_is_meant_by_its_path(
     for words in (("data", "check"), ("data", "show"), ("train", "--dry-run", "--data")):
         answer = resnet(*words, f"./{name}")
         assert answer.code == 0, answer.err
-        assert "is taken as" not in answer.err
+        assert "means the data set" not in answer.err
     assert Path(f"{name}.png").is_file()
     assert "48 training images" in answer.err
 
@@ -79,7 +79,7 @@ def test_which_one_is_meant_is_said_when_both_are_there(resnet: Resnet, photos: 
         answer = resnet(*words)
         assert answer.code == 0
         assert (
-            "'digits' is taken as the data set of that name: for what lies here write './dig"
+            "'digits' means the data set of that name: write './digits' for the file or fold"
             in (answer.err)
         )
     assert resnet("study", "degradation", "--data", "./digits").code == 2
@@ -207,8 +207,8 @@ def test_what_is_passed_over_is_counted_by_its_reason(resnet: Resnet, photos: Pa
     (photos / "cat" / "gone.png").symlink_to("/nowhere")
     answer = resnet("data", "check", str(photos))
     assert answer.code == 0, answer.err
-    assert "ignored 1: a link that leads nowhere, such as" in answer.out
-    assert "ignored 1: HEIC, which is not read here" in answer.out
+    assert "ignored 1: a broken link, such as" in answer.out
+    assert "ignored 1: HEIC, which is not supported" in answer.out
     facts = json.loads(resnet("data", "check", str(photos), "--json").out)
-    gone = {"a link that leads nowhere": [str(photos / "cat" / "gone.png")]}
-    assert gone.items() <= facts["passed_over"].items()
+    gone = {"a broken link": [str(photos / "cat" / "gone.png")]}
+    assert gone.items() <= facts["skipped"].items()

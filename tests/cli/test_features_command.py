@@ -149,7 +149,7 @@ def test_features_of_other_weights_are_refused(
     monkeypatch.setattr(predictor_module, "load_network", lambda path, *, variant: other)
     answer = resnet("nearest", features, "photos/03.png", "--model", "other")
     assert (answer.code, answer.out) == (3, "")
-    assert "the features were made by another network (resnet20 trained by resn" in answer.err
+    assert "the features were computed by another network (resnet20 trained by resn" in answer.err
     assert "than this one (another one)" in answer.err
 
 
@@ -169,7 +169,11 @@ REFUSED = {
     ),
     "a folder": (["features", "RUN", "photos", "--out", "d.safetensors"], 2, "it is a folder, exp"),
     "no model": (["nearest", "photos/00.png", "photos/00.png"], 2, "--model"),
-    "no features": (["nearest", "photos/00.png", "photos", "--model", "RUN"], 3, "no file of fea"),
+    "no features": (
+        ["nearest", "photos/00.png", "photos", "--model", "RUN"],
+        3,
+        "not a file of fea",
+    ),
     "no file": (["nearest", "none", "photos", "--model", "RUN"], 3, "none cannot be read"),
     "no queries": (["nearest", "f.safetensors", "--model", "RUN"], 2, "no images: name files"),
     "none wanted": (["nearest", "f", "photos", "--model", "RUN", "--top", "0"], 2, "--top 0"),

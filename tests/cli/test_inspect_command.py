@@ -156,7 +156,7 @@ def test_saliency_is_drawn_of_a_test_image_and_of_a_file(
 SALIENCY_REFUSED = {
     "no such image": ("99999", 2, "has 359 test images, from 0"),
     "no such file": ("none.png", 3, "none.png: it cannot be read: No such file"),
-    "not an image": (__file__, 3, "it is a text"),
+    "not an image": (__file__, 3, "it is text"),
 }
 
 

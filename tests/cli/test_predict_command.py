@@ -141,7 +141,7 @@ def test_csv_survives_odd_names(resnet: Resnet, folder: Path, tmp_path: Path) ->
         assert float(row["probability"]) == pytest.approx(truth[int(row["label"])], rel=1e-4)
         assert (row["class"], row["error"]) == (row["label"], "")
     assert [row["rank"] for row in rows] == ["1", "2"] * len(names) + [""]
-    assert rows[-1]["error"].startswith("bad,\n.png: it is a text")
+    assert rows[-1]["error"].startswith("bad,\n.png: it is text")
     assert rows[-1]["probability"] == rows[-1]["label"] == ""
 
 
@@ -266,7 +266,7 @@ def test_a_folder_without_images_is_bad(resnet: Resnet, folder: Path, tmp_path: 
     (tmp_path / "void").mkdir()
     answer = resnet("predict", str(folder), "void", "--json")
     assert answer.code == 3
-    assert answer.values[0]["error"].startswith("void: the folder holds no images")
+    assert answer.values[0]["error"].startswith("void: the folder contains no images")
 
 
 def test_answers_that_are_no_numbers_are_errors(

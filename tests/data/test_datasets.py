@@ -65,9 +65,9 @@ def test_every_digit_is_in_exactly_one_part(digits: Dataset) -> None:
 
 def test_every_class_has_its_share_of_every_part_within_one_sample(digits: Dataset) -> None:
     members = digits.labels.bincount()
-    for part, share in {"test": 0.2, "validation": 0.1, "train": 0.7}.items():
-        counts = digits.labels[digits.splits[part]].bincount(minlength=10)
-        assert (counts - share * members).abs().max() < 1
+    for split, fraction in {"test": 0.2, "validation": 0.1, "train": 0.7}.items():
+        counts = digits.labels[digits.splits[split]].bincount(minlength=10)
+        assert (counts - fraction * members).abs().max() < 1
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
@@ -84,25 +84,29 @@ def test_the_split_of_digits_never_changes(digits: Dataset, part: Any) -> None:
 def test_a_split_takes_the_asked_share_of_each_class_once(
     labels: list[int], tenths: tuple[int, int], seed: int
 ) -> None:
-    test_share, validation_share = tenths[0] / 10, tenths[1] / 10
+    test_fraction, validation_fraction = tenths[0] / 10, tenths[1] / 10
     if sum(tenths) == 10:  # two roundings up would ask for more than there is
-        validation_share -= 0.1
+        validation_fraction -= 0.1
     parts = stratified_split(
-        torch.tensor(labels), test_share=test_share, validation_share=validation_share, seed=seed
+        torch.tensor(labels),
+        test_fraction=test_fraction,
+        validation_fraction=validation_fraction,
+        seed=seed,
     )
     assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(len(labels)))
     for label in set(labels):
         count = labels.count(label)
-        for part, share in (("test", test_share), ("validation", validation_share)):
-            taken = sum(labels[index] == label for index in parts[part].tolist())
-            assert abs(taken - share * count) <= 0.5 + 1e-9
+        for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
+            taken = sum(labels[index] == label for index in parts[split].tolist())
+            assert abs(taken - fraction * count) <= 0.5 + 1e-9
     assert all(ids.tolist() == sorted(ids.tolist()) for ids in parts.values())
 
 
 def test_another_seed_gives_another_split(digits: Dataset) -> None:
-    shares = {"test_share": 0.2, "validation_share": 0.1}
+    fractions = {"test_fraction": 0.2, "validation_fraction": 0.1}
     once, again, other = (
-        stratified_split(digits.labels, **shares, seed=seed)["test"].tolist() for seed in (1, 1, 2)
+        stratified_split(digits.labels, **fractions, seed=seed)["test"].tolist()
+        for seed in (1, 1, 2)
     )
     assert once == again
     assert len(set(once) & set(other)) < 0.35 * len(once)  # a fifth by chance
@@ -127,10 +131,8 @@ def test_other_content_is_refused(
     theirs = sklearn.datasets.load_digits()
     spoil(theirs)
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda: theirs)
-    monkeypatch.setitem(DATASETS, "digits", open_digits)  # which tests else read once
-    with pytest.raises(
-        DataError, match=r"'digits' is not what it should be: .* expected 0b7e9c3202"
-    ):
+    monkeypatch.setitem(DATASETS, "digits", open_digits)  # other tests read them only once
+    with pytest.raises(DataError, match=r"'digits' is corrupt: .* expected 0b7e9c3202"):
         open_dataset("digits")
 
 

@@ -270,7 +270,7 @@ def test_a_test_set_may_hold_some_of_the_classes(
     assert some.class_names == ("a", "b", "c")
     assert some.labels.tolist() == [2] * 20
     (tmp_path / "some" / "d").symlink_to(photos / "a")
-    with pytest.raises(DataError, match=r"not trained on: d \(1 in all\)\. It knows a, b, c"):
+    with pytest.raises(DataError, match=r"not trained on: d \(1 in all\)\. Its classes are a, b"):
         data_of(network, str(tmp_path / "some"))
 
 

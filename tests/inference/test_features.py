@@ -114,7 +114,7 @@ def test_other_names_are_refused(name: str) -> None:
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="Choose another place with --out"):
+    with pytest.raises(StorageError, match="Choose another path with --out"):
         write_features(tmp_path / "file" / "features.safetensors", some_features())
 
 
@@ -131,7 +131,7 @@ DAMAGED: dict[str, tuple[dict[str, Tensor], dict[str, str], str]] = {
     "half": ({**GOOD, "features": torch.ones(2, 3).half()}, FACTS, "torch.float16 (2, 3)"),
     "flat": ({**GOOD, "features": torch.ones(2)}, FACTS, "torch.float32 (2,)"),
     "none": ({**GOOD, "features": torch.ones(0, 3)}, FACTS, "torch.float32 (0, 3)"),
-    "not finite": ({**GOOD, "features": torch.full((2, 3), torch.inf)}, FACTS, "no finite numbers"),
+    "not finite": ({**GOOD, "features": torch.full((2, 3), torch.inf)}, FACTS, "not finite"),
 }
 
 
@@ -142,7 +142,7 @@ def test_a_file_of_something_else_is_refused(case: str, tmp_path: Path) -> None:
     safetensors.torch.save_file(tensors, path, facts)
     with pytest.raises(DataError) as caught:
         read_features(path)
-    assert f"{path} is no file of features, or damaged" in str(caught.value)
+    assert f"{path} is not a file of features, or it is corrupt" in str(caught.value)
     assert message in str(caught.value)
 
 
@@ -151,7 +151,7 @@ def test_a_damaged_file_is_refused(content: bytes | None, tmp_path: Path) -> Non
     path = tmp_path / "features.safetensors"
     write_features(path, some_features())
     path.write_bytes(path.read_bytes()[:-1] if content is None else content)
-    with pytest.raises(DataError, match="is no file of features, or damaged"):
+    with pytest.raises(DataError, match="is not a file of features, or it is corrupt"):
         read_features(path)
 
 

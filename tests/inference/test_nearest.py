@@ -57,7 +57,7 @@ def test_features_of_another_network_are_refused(make_network: MakeNetwork) -> N
     network = make_network()
     features = Features(torch.ones(1, 2), ["a"], "pool", "a drawn one", network_sha256(network))
     check_made_by(features, network)
-    with pytest.raises(DataError, match=r"made by another network \(a drawn one\) than this one"):
+    with pytest.raises(DataError, match=r"computed by another network \(a drawn one\)"):
         check_made_by(
             features,
             replace(

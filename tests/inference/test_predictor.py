@@ -233,12 +233,12 @@ def test_what_cannot_be_is_refused_at_once(
 
 def test_questions_that_cannot_be_are_refused_at_once(make_network: MakeNetwork) -> None:
     predictor = Predictor(make_network())
-    with pytest.raises(UsageError, match="the 0 most probable classes: expected 1 or more"):
+    with pytest.raises(UsageError, match="the 0 most probable classes: expected at least 1"):
         predictor.predict([], top=0)
     with pytest.raises(UsageError, match=r"unknown layer 'stage5': .* fc. Did you mean 'stage4'"):
         predictor.features([], layer="stage5")
     channels = replace(make_network().architecture, in_channels=2)
-    with pytest.raises(DataError, match="takes images of 2 channels"):
+    with pytest.raises(DataError, match="takes images with 2 channels"):
         Predictor(replace(make_network(), architecture=channels))
 
 

@@ -60,7 +60,7 @@ def test_a_folder_without_images_is_named() -> None:
     (empty,) = found("empty")
     assert isinstance(empty, BadImage)
     assert empty.path == Path("empty")
-    assert empty.reason.startswith("empty: the folder holds no images: expected files whose names")
+    assert empty.reason.startswith("empty: the folder contains no images: expected files")
 
 
 def test_a_folder_that_may_not_be_read_is_named_and_the_rest_go_on(
@@ -117,7 +117,7 @@ def test_a_zero_byte_in_a_later_line_is_no_path() -> None:
     first, bad = found("-", stream=b"x" * 100 + b"\nno\0path\n")
     assert first == "x" * 100
     assert isinstance(bad, BadImage)
-    assert bad.reason == "standard input: a line holds a zero byte, which no path has."
+    assert bad.reason == "standard input: a line contains a zero byte, and so is not a path."
 
 
 def test_a_list_without_end_is_read_as_it_is_needed() -> None:
@@ -167,5 +167,5 @@ def test_what_cannot_be_read_in_a_folder_is_named_and_not_waited_for() -> None:
     os.mkfifo("c/4.jpg")
     bad, *files = found("c")
     assert isinstance(bad, BadImage)
-    assert "c/1.heic: HEIC, which is not read here" in bad.reason
+    assert "c/1.heic: HEIC, which is not supported" in bad.reason
     assert files == ["c/2.jpg", "c/3.jpg", "c/4.jpg"]  # reading them says what is wrong

@@ -137,11 +137,11 @@ def test_networks_of_oblong_images_see_the_middle(make_network: MakeNetwork, dra
     ("picture", "message"),
     [
         (b"", "the image: the file is empty"),
-        (b"no image", "the image: it is a text"),
+        (b"no image", "the image: it is text"),
         (Path("none.jpg"), "none.jpg: it cannot be read: No such file"),
         ("none.jpg", "none.jpg: it cannot be read: No such file"),
-        (Image.new("F", (9, 9)), "the image: it is damaged: its values have 32 bits"),
-        (Image.new("RGB", (0, 0)), "the image: it is damaged"),
+        (Image.new("F", (9, 9)), "the image: it cannot be decoded: its values have 32 bits"),
+        (Image.new("RGB", (0, 0)), "the image: it cannot be decoded"),
     ],
 )
 def test_a_bad_image_is_refused(
@@ -156,5 +156,5 @@ def test_images_of_four_channels_are_in_no_file(make_network: MakeNetwork) -> No
     architecture = make_network(channels=3).architecture.with_options(in_channels=4)
     network = make_network()
     four = type(network)(**{**network.__dict__, "architecture": architecture})
-    with pytest.raises(DataError, match="takes images of 4 channels: image files have 3"):
+    with pytest.raises(DataError, match="takes images with 4 channels, but image files have 3"):
         EvalTransform.of(four)

@@ -86,7 +86,7 @@ def photographs() -> Dataset:
     """Returns 300 random images of the size and classes of CIFAR-10, which may not be here."""
     labels = torch.arange(300) % 10
     images = torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8)
-    splits = stratified_split(labels, test_share=0.1, validation_share=0.1)
+    splits = stratified_split(labels, test_fraction=0.1, validation_fraction=0.1)
     return Dataset("cifar10", images, labels, tuple("0123456789"), splits, True, "")
 
 

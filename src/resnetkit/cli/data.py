@@ -138,7 +138,8 @@ def check_folder(root: Path, *, json: bool) -> None:
         DataError: when some images cannot be used.
     """
     from resnetkit.data.images.check import check_images
-    from resnetkit.data.images.folder import read_images, split_images
+    from resnetkit.data.images.folder import read_images
+    from resnetkit.data.images.split import split_images
     from resnetkit.errors import DataError
 
     images = read_images(root, fewest_classes=1)
@@ -178,8 +179,8 @@ def folder_facts(report: "FolderReport") -> dict[str, Any]:
             }
             for group in report.duplicates
         ],
-        "passed_over": {
-            reason: list(map(str, paths)) for reason, paths in by_reason(report.passed_over).items()
+        "skipped": {
+            reason: list(map(str, paths)) for reason, paths in by_reason(report.skipped).items()
         },
     }
 
@@ -211,7 +212,7 @@ def show_folder(root: Path, report: "FolderReport") -> None:
         say(duplicates_in_words(group))
     if len(report.duplicates) > MOST_SHOWN:
         say(f"and {len(report.duplicates) - MOST_SHOWN:,} more such groups: --json lists them")
-    for reason, paths in by_reason(report.passed_over).items():
+    for reason, paths in by_reason(report.skipped).items():
         say(f"ignored {len(paths):,}: {reason}, such as {paths[0]}")
 
 

@@ -127,11 +127,11 @@ def remark_on_classes(recipe: "Recipe") -> None:
     """Reports the classes of a recipe on custom images, as a training does when it starts."""
     from resnetkit.data.datasets import custom_path
     from resnetkit.data.images.folder import read_images
-    from resnetkit.data.images.listing import classes_in_words
+    from resnetkit.data.images.listing import describe_classes
 
     path = custom_path(recipe.data.name)
     if path is not None:
-        remark(classes_in_words(read_images(path).class_names))
+        remark(describe_classes(read_images(path).class_names))
 
 
 def lr_find(

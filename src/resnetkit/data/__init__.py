@@ -1,1 +1,1 @@
-"""Where images come from; knows no model."""
+"""Data sets, custom images, augmentation and loading; independent of the models."""

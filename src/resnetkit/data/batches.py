@@ -1,4 +1,4 @@
-"""The order of an epoch, each rank's share of it, and where a resumed run goes on."""
+"""Batches: the order of an epoch, and the samples that each rank processes at each step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ __all__ = ["Batch", "TrainingBatches", "epoch_order", "evaluation_batches"]
 
 
 def epoch_order(draws: Draws) -> Tensor:
-    """Returns the samples in the order of an epoch, which depends on seed and epoch alone."""
+    """Returns the sample ids in the order of an epoch, which depends only on seed and epoch."""
     return draws.sample_ids[torch.argsort(draws.bits(Stream.ORDER), stable=True)]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples.
+    """The samples of one step.
 
     Attributes:
         step: from 0.
         epoch: from 0.
-        sample_ids: int64 (batch_size,), of all ranks together.
-        local_ids: int64 (batch_size / ranks,), those of this rank.
+        sample_ids: int64 (batch_size,), of all ranks.
+        local_ids: int64 (batch_size / ranks,), of this rank.
         ends_epoch: whether this is the last batch of its epoch.
     """
 
@@ -39,16 +39,16 @@ class Batch:
 class TrainingBatches:
     """All batches of a run.
 
-    Every batch is full: the samples at the end of an epoch's order that do not fill one sit this
-    epoch out, and since each epoch has its own order, they are others each time. A data set
-    smaller than a batch is one batch.
+    Every batch is full: the last samples of an epoch are dropped if they do not fill a batch. Each
+    epoch has its own order, so different samples are dropped in each. A data set smaller than a
+    batch is one batch.
 
     Attributes:
         sample_ids: int64 (N,).
-        batch_size: of all ranks together.
+        batch_size: number of samples per step, over all ranks.
         seed: of the run.
         rank: of this process.
-        ranks: how many processes share each batch.
+        ranks: number of processes that share each batch.
     """
 
     sample_ids: Tensor
@@ -59,27 +59,27 @@ class TrainingBatches:
 
     @property
     def size(self) -> int:
-        """Returns the samples of a step, of all ranks together: as many on each."""
-        shared = min(self.batch_size, len(self.sample_ids)) // self.ranks * self.ranks
-        return max(1, shared)
+        """Returns the number of samples per step, over all ranks: a multiple of their number."""
+        divisible = min(self.batch_size, len(self.sample_ids)) // self.ranks * self.ranks
+        return max(1, divisible)
 
     @property
     def steps_per_epoch(self) -> int:
         return len(self.sample_ids) // self.size
 
     def between(self, start: int, stop: int) -> Iterator[Batch]:
-        """Yields the batches of the steps from `start` up to, but without, `stop`."""
+        """Yields the batches of the steps from `start` to `stop`, exclusive."""
         epoch, position = divmod(start, self.steps_per_epoch)
         while start < stop:
             order = epoch_order(Draws(self.sample_ids, self.seed, epoch))
-            for place in range(position, min(self.steps_per_epoch, position + stop - start)):
-                sample_ids = order[place * self.size : (place + 1) * self.size]
+            for index in range(position, min(self.steps_per_epoch, position + stop - start)):
+                sample_ids = order[index * self.size : (index + 1) * self.size]
                 yield Batch(
                     step=start,
                     epoch=epoch,
                     sample_ids=sample_ids,
                     local_ids=sample_ids[self.rank :: self.ranks],
-                    ends_epoch=place == self.steps_per_epoch - 1,
+                    ends_epoch=index == self.steps_per_epoch - 1,
                 )
                 start += 1
             epoch, position = epoch + 1, 0
@@ -88,7 +88,7 @@ class TrainingBatches:
 def evaluation_batches(
     sample_ids: Tensor, batch_size: int, *, rank: int = 0, ranks: int = 1
 ) -> Iterator[Tensor]:
-    """Yields this rank's samples in batches; over all ranks each sample comes exactly once."""
+    """Yields the samples of this rank in batches; each sample belongs to exactly one rank."""
     local_ids = sample_ids[rank::ranks]
     if len(local_ids):
         yield from local_ids.split(batch_size)

@@ -1,4 +1,4 @@
-"""A picture of a data set: a row of training images for each class."""
+"""The contact sheet of a data set: one row of training images per class."""
 
 from io import BytesIO
 from pathlib import Path
@@ -15,16 +15,16 @@ __all__ = [
     "write_contact_sheet",
 ]
 
-IMAGES_A_CLASS = 12
+IMAGES_PER_CLASS = 12
 CELL_PIXELS = 64
 GAP_PIXELS = 4
 LABEL_PIXELS = 150
 
 
 def contact_sheet(dataset: Dataset) -> Image.Image:
-    """Returns the first training images of each class, enlarged without smoothing."""
+    """Draws the first training images of each class, resized by nearest neighbor."""
     pitch = CELL_PIXELS + GAP_PIXELS
-    size = (LABEL_PIXELS + IMAGES_A_CLASS * pitch, len(dataset.class_names) * pitch + GAP_PIXELS)
+    size = (LABEL_PIXELS + IMAGES_PER_CLASS * pitch, len(dataset.class_names) * pitch + GAP_PIXELS)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=18)
@@ -33,10 +33,10 @@ def contact_sheet(dataset: Dataset) -> Image.Image:
         top = label * pitch + GAP_PIXELS
         middle = (GAP_PIXELS * 2, top + CELL_PIXELS // 2)
         draw.text(middle, class_name, fill="black", font=font, anchor="lm")
-        members = train[dataset.labels[train] == label][:IMAGES_A_CLASS]
-        for place, sample_id in enumerate(members.tolist()):
+        members = train[dataset.labels[train] == label][:IMAGES_PER_CLASS]
+        for column, sample_id in enumerate(members.tolist()):
             cell = picture(dataset, sample_id).resize((CELL_PIXELS,) * 2, Image.Resampling.NEAREST)
-            sheet.paste(cell, (LABEL_PIXELS + place * pitch, top))
+            sheet.paste(cell, (LABEL_PIXELS + column * pitch, top))
     return sheet
 
 

@@ -1,4 +1,4 @@
-"""What a data set is: labeled images with their parts."""
+"""The data set: labeled images and their splits."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +12,22 @@ from resnetkit.data.splits import Split
 __all__ = ["Dataset", "Images"]
 
 Images = Tensor | Photos
-"""uint8 (N, C, H, W): in memory or mapped into it, or photos, which are decoded when indexed."""
+"""uint8 (N, C, H, W): in memory, memory-mapped, or photos, which are decoded when indexed."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labeled images, in memory, mapped into it, or in files.
+    """Labeled images with their splits.
 
     Attributes:
-        name: on the command line and in recipes.
+        name: as on the command line and in recipes.
         images: uint8 (N, C, H, W), in any memory format; see `Images`.
         labels: int64 (N,), from 0.
-        class_names: one a label.
-        splits: int64 sample ids of each part.
-        mirrored: whether the horizontal flip of a sample is an image of its class.
-        sha256: digest of the content; of custom images, of their names and sizes.
-        custom: custom images with their parts, as they were listed; none for other data.
+        class_names: one per label.
+        splits: int64 sample ids of each split.
+        mirrored: whether the horizontal flip of an image belongs to the same class.
+        sha256: digest of the content; for custom images, of their names and sizes.
+        custom: the list of custom images; None for other data sets.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        """Returns its name for people: of custom images the name of the folder, not its path."""
+        """Returns the name to display: for custom images, the folder without its path."""
         return Path(self.name).name if self.custom else self.name
 
     @property
@@ -50,7 +50,7 @@ class Dataset:
 
     @property
     def crop_pct(self) -> float:
-        """Returns the fraction of the shorter side that is kept: 1 for images in memory."""
+        """Returns the fraction of the shorter side that the center crop keeps; 1 in memory."""
         return self.images.crop_pct if isinstance(self.images, Photos) else 1.0
 
     @property

@@ -1,4 +1,4 @@
-"""The table of data sets: open one by name, with its content verified and its split fixed."""
+"""Opens data sets by name, and custom images by path."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.images.check import without_bad
-from resnetkit.data.images.folder import read_images, split_images
+from resnetkit.data.images.folder import read_images
 from resnetkit.data.images.labels import (
     ClassOrder,
     imagenet_wnids,
@@ -23,12 +23,13 @@ from resnetkit.data.images.labels import (
     match_classes,
     wnid_of,
 )
-from resnetkit.data.images.listing import ImageList, passed_over_in_words
+from resnetkit.data.images.listing import ImageList, describe_skipped
 from resnetkit.data.images.photos import Photos
+from resnetkit.data.images.split import split_images
 from resnetkit.data.published.table import PUBLISHED, open_published
 from resnetkit.data.splits import Split, stratified_split
 from resnetkit.errors import DataError, UsageError, did_you_mean
-from resnetkit.resizing import BILINEAR, Resize
+from resnetkit.resizing import ImageFormat
 
 __all__ = [
     "CROP_PCT",
@@ -37,7 +38,8 @@ __all__ = [
     "custom_path",
     "is_custom",
     "open_dataset",
-    "open_to_measure",
+    "open_for_evaluation",
+    "open_listed",
     "other_meaning",
 ]
 
@@ -45,7 +47,7 @@ DIGITS_SHA256 = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c5538
 
 
 def open_digits() -> Dataset:
-    """Opens scikit-learn's 1,797 scanned digits of 8x8 pixels, which come with the library.
+    """Opens the 1,797 scanned digits of 8x8 pixels that come with scikit-learn.
 
     Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI repository.
     """
@@ -53,13 +55,13 @@ def open_digits() -> Dataset:
 
     digits = load_digits()
     labels = torch.from_numpy(digits.target).to(torch.int64)
-    sixteenths = torch.from_numpy(digits.images)  # float64 (N, 8, 8), whole numbers from 0 to 16
+    sixteenths = torch.from_numpy(digits.images)  # float64 (N, 8, 8), integers from 0 to 16
     dataset = Dataset(
         name="digits",
         images=(sixteenths * 255 / 16).round().to(torch.uint8)[:, None],
         labels=labels,
         class_names=tuple(map(str, digits.target_names)),
-        splits=stratified_split(labels, test_share=0.2, validation_share=0.1),
+        splits=stratified_split(labels, test_fraction=0.2, validation_fraction=0.1),
         mirrored=False,
         sha256=DIGITS_SHA256,
     )
@@ -68,19 +70,19 @@ def open_digits() -> Dataset:
 
 
 def check_digest(dataset: Dataset) -> None:
-    """Checks that a data set that is in memory is what its digest says.
+    """Checks the content of a data set in memory against its digest.
 
     Raises:
-        DataError: when it is not.
+        DataError: when they differ.
     """
     assert isinstance(dataset.images, Tensor)
     content = hashlib.sha256(dataset.images.contiguous().numpy().tobytes())
     content.update(dataset.labels.numpy().tobytes())
     if content.hexdigest() != dataset.sha256:
         raise DataError(
-            f"the data set '{dataset.name}' is not what it should be: its content has the SHA-256"
+            f"the data set '{dataset.name}' is corrupt: the SHA-256 of its content is"
             f" {content.hexdigest()[:16]}..., expected {dataset.sha256[:16]}.... Reinstall"
-            " scikit-learn, which it comes with."
+            " scikit-learn, which contains it."
         )
 
 
@@ -95,10 +97,10 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
 
 
 def custom_path(name: str | None) -> Path | None:
-    """Returns the path of the images that a name means; None for a data set of the table.
+    """Returns the path of the custom images that a name means; None for a data set of the table.
 
-    What is typed as a path is one: it has a separator, or begins with a point or ~. Any other name
-    means the data set of the table, and only where there is none what lies here under that name.
+    A name with a separator, or one that begins with a dot or ~, is a path. Any other name is looked
+    up in the table first, then in the current folder.
     """
     if not name:
         return None
@@ -110,15 +112,15 @@ def custom_path(name: str | None) -> Path | None:
 
 
 def is_custom(name: str) -> bool:
-    """Returns whether a name means a user's images: a path, not an entry of the table."""
+    """Returns whether a name means custom images: a path, not an entry of the table."""
     return custom_path(name) is not None
 
 
 def other_meaning(name: str) -> str | None:
-    """Returns a remark on a name that means a data set, when a file or folder here has it too."""
+    """Returns a remark when both a data set and a file or folder here have the name."""
     if name not in DATASETS or not os.path.lexists(name):
         return None
-    return f"'{name}' is taken as the data set of that name: for what lies here write './{name}'"
+    return f"'{name}' means the data set of that name: write './{name}' for the file or folder here"
 
 
 def check_name(name: str) -> None:
@@ -133,174 +135,182 @@ def check_name(name: str) -> None:
 def open_dataset(
     name: str,
     *,
-    image_size: int = 0,
+    image_size: int | None = None,
     crop_pct: float = CROP_PCT,
     channels: int = 3,
     seed: int = 0,
     skip_bad: bool = False,
-    listed: Path | None = None,
 ) -> Dataset:
-    """Opens a data set by name, or a user's images by their path.
+    """Opens a data set by name, or custom images by path.
 
     Args:
         name: a key of `DATASETS`, or a path that `read_images` takes.
-        image_size: side in pixels that custom images are shown at.
-        crop_pct: share of their shorter side that the middle view shows.
-        channels: 3 for custom images in color, 1 for gray.
-        seed: of the drawing of parts, where custom images are not divided.
-        skip_bad: whether custom images are all looked at first, and damaged ones left out.
-        listed: a list of custom images with their parts that was written before; where it is there,
-            nothing is looked for.
+        image_size: side of custom images after the crop, in pixels.
+        crop_pct: fraction of their shorter side that the center crop keeps.
+        channels: of custom images: 3 for color, 1 for gray.
+        seed: of the random splits, where custom images are not divided into splits.
+        skip_bad: whether to decode all custom images first and leave out those that fail.
 
     Raises:
-        UsageError: when there is none of that name, or custom images are given no size.
-        DataError: when its content is not what it should be.
+        UsageError: when there is no such data set, or custom images are given no size.
+        DataError: when the images are missing, corrupt or not what was expected.
     """
     check_name(name)
     path = custom_path(name)
     if path is None:
         return DATASETS[name]()
-    if image_size < 1:
-        raise UsageError(f"{name}: custom images need a size to be shown at, such as 224 pixels.")
+    image_format = custom_format(name, image_size, crop_pct, channels)
+    images = read_images(path)
+    log_remarks(images)
+    images = split_images(usable(images) if skip_bad else images, seed=seed)
+    return photo_dataset(images, image_format)
+
+
+def open_listed(
+    name: str, images: Path, *, image_size: int | None, crop_pct: float, channels: int
+) -> Dataset:
+    """Opens the custom images of a list that `write_images` wrote for an earlier start of a run.
+
+    Args:
+        name: path of the folder or table that the images come from.
+        images: the list, with its splits.
+        image_size: as for `open_dataset`.
+        crop_pct: as for `open_dataset`.
+        channels: as for `open_dataset`.
+
+    Raises:
+        UsageError: as for `open_dataset`.
+        DataError: when the list cannot be read, or an image is missing.
+    """
+    image_format = custom_format(name, image_size, crop_pct, channels)
+    root = custom_path(name) or Path(name)
+    return photo_dataset(replace(read_images(images), root=root), image_format)
+
+
+def custom_format(name: str, image_size: int | None, crop_pct: float, channels: int) -> ImageFormat:
+    """Returns the format that custom images are converted to.
+
+    Raises:
+        UsageError: when there is no size, or another number of channels than 1 or 3.
+    """
+    if image_size is None or image_size < 1:
+        raise UsageError(f"{name}: custom images need an image size, such as 224 pixels.")
     if channels not in (1, 3):
         raise UsageError(f"{name}: custom images have 3 channels, or 1 for gray, not {channels}.")
-    if listed is not None and listed.is_file():
-        images = replace(read_images(listed), root=path)
-    else:
-        images = read_images(path)
-        log_what_was_met(images)
-        images = split_images(usable(images) if skip_bad else images, seed=seed)
-    return photo_dataset(images, image_size=image_size, crop_pct=crop_pct, channels=channels)
+    return ImageFormat(image_size, crop_pct, channels)
 
 
 def usable(images: ImageList) -> ImageList:
-    """Returns the images that can be used.
+    """Returns the images that can be decoded.
 
     Raises:
-        DataError: when none of a class can.
+        DataError: when a class has none.
     """
-    kept = without_bad(images)
-    lost = sorted(set(images.class_names) - set(kept.class_names))
+    remaining = without_bad(images)
+    lost = sorted(set(images.class_names) - set(remaining.class_names))
     if lost:
         raise DataError(
             f"{images.root}: no image of the class '{lost[0]}' can be used ({len(lost)} such"
             " class(es)), and it would be left out. Replace its images, or move its folder away."
         )
-    return kept
+    return remaining
 
 
-def log_what_was_met(images: ImageList) -> None:
-    """Says what lies among a user's images and is not used, and what is odd about them."""
+def log_remarks(images: ImageList) -> None:
+    """Logs which files and folders are not used, and what is unusual about the others."""
     for remark in images.remarks:
         logger.warning("%s: %s", images.root, remark)
-    if images.passed_over:
-        logger.warning("%s: %s", images.root, passed_over_in_words(images.passed_over))
+    if images.skipped:
+        logger.warning("%s: %s", images.root, describe_skipped(images.skipped))
 
 
-def open_to_measure(
+def open_for_evaluation(
     name: str,
+    image_format: ImageFormat,
     *,
     class_names: tuple[str, ...],
-    image_size: int,
-    crop_pct: float = CROP_PCT,
-    resize: Resize = BILINEAR,
-    channels: int = 3,
     class_order: ClassOrder = "sorted",
-    listed: ImageList | None = None,
+    images: ImageList | None = None,
 ) -> Dataset:
-    """Opens a data set for a network that has learned before.
+    """Opens a data set to evaluate a trained network.
 
-    Nothing is drawn: custom images that are in no part are all test images. A folder may hold some
-    of the classes only.
+    No splits are drawn: custom images without a split are all test images. They may belong to only
+    some of the classes.
 
     Args:
         name: as for `open_dataset`.
-        class_names: that the network knows, in its order; empty where it does not say.
-        image_size: as for `open_dataset`.
-        crop_pct: likewise.
-        resize: how custom images are resized before their middle is shown.
-        channels: likewise.
-        class_order: in which the library numbers folders that the network comes from, where it
-            does not say the names of its classes.
-        listed: custom images with their parts, when they are known already; nothing is looked for.
+        image_format: the images that the network takes.
+        class_names: of the network, in its order; empty if it has none.
+        class_order: how the library that the network comes from numbers class folders, if the
+            network has no class names.
+        images: custom images with their splits; by default they are read from the path `name`.
 
     Raises:
-        UsageError: when there is no data set of that name.
-        DataError: when its content is not what it should be, or of classes that are not known.
+        UsageError: when there is no such data set.
+        DataError: when the images are missing, corrupt or not what was expected, or belong to
+            classes that the network does not have.
     """
     check_name(name)
     path = custom_path(name)
     if path is None:
         return DATASETS[name]()
-    images = listed
     if images is None:
-        images = read_images(path, fewest_classes=1, known=class_names, empty="passed over")
-        log_what_was_met(images)
+        images = read_images(path, fewest_classes=1, class_names=class_names, empty_classes="skip")
+        log_remarks(images)
     tests = tuple(replace(file, split=file.split or "test") for file in images.files)
     return photo_dataset(
         replace(images, files=tests),
-        image_size=image_size,
-        crop_pct=crop_pct,
-        resize=resize,
-        channels=channels,
-        known=class_names,
+        image_format,
+        class_names=class_names,
         class_order=class_order,
     )
 
 
 def photo_dataset(
     images: ImageList,
+    image_format: ImageFormat,
     *,
-    image_size: int,
-    crop_pct: float,
-    channels: int,
-    resize: Resize = BILINEAR,
-    known: tuple[str, ...] = (),
+    class_names: tuple[str, ...] = (),
     class_order: ClassOrder = "sorted",
 ) -> Dataset:
-    """Returns listed images as a data set; where no test part is given, validation serves as one.
+    """Returns listed images as a data set; without a test split, validation serves as both.
 
     Args:
-        images: each in a part.
-        image_size: side of the square that is shown of each, pixels.
-        crop_pct: share of the shorter side that the middle view shows.
-        resize: how it is resized before.
-        channels: 3 for color, 1 for gray.
-        known: names of the classes, in order; by default those that are there.
-        class_order: of those that are there.
+        images: each with its split.
+        image_format: the format that they are converted to.
+        class_names: in order; by default those of the images.
+        class_order: how the classes of the images are numbered by default.
 
     Raises:
-        DataError: when a class is not among the known ones, or is two of them.
+        DataError: when a label means none of the classes, or several.
     """
-    own = in_order(images.class_names, "sorted" if known else class_order)
-    names = class_names(own)
-    if known and known != names:
-        labels, names = match_classes(own, known, str(images.root)), known
+    own_labels = in_order(images.class_names, "sorted" if class_names else class_order)
+    names = names_of_classes(own_labels)
+    if class_names and class_names != names:
+        labels, names = match_classes(own_labels, class_names, str(images.root)), class_names
     else:
-        labels = {label: place for place, label in enumerate(own)}
-    parts: dict[Split, Tensor] = {
-        part: torch.tensor(
-            [place for place, file in enumerate(images.files) if file.split == part],
+        labels = {label: index for index, label in enumerate(own_labels)}
+    splits: dict[Split, Tensor] = {
+        split: torch.tensor(
+            [index for index, file in enumerate(images.files) if file.split == split],
             dtype=torch.int64,
         )
-        for part in get_args(Split)
+        for split in get_args(Split)
     }
-    if not len(parts["test"]):
-        parts["test"] = parts["validation"]
+    if not len(splits["test"]):
+        splits["test"] = splits["validation"]
     return Dataset(
         name=str(images.root),
-        images=Photos(
-            tuple(f.path for f in images.files), channels, image_size, crop_pct, resize=resize
-        ),
+        images=Photos.of(tuple(file.path for file in images.files), image_format),
         labels=torch.tensor([labels[file.label] for file in images.files], dtype=torch.int64),
         class_names=names,
-        splits=parts,
+        splits=splits,
         mirrored=True,
         sha256=images.sha256,
         custom=images,
     )
 
 
-def class_names(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the names of the classes; the numbers of ImageNet's 1000 folders get their words."""
+def names_of_classes(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the class names of labels; ImageNet's 1000 WordNet ids become words."""
     return imagenet_words() if tuple(map(wnid_of, labels)) == imagenet_wnids() else labels

@@ -1,7 +1,7 @@
 """Random numbers as a pure function of (seed, epoch, sample id).
 
-There is no generator state to save: any process, on any device, asks for the numbers of any sample
-and gets the same ones. The mixing function is SplitMix64 (Steele, Lea and Flood 2014).
+There is no generator state to save: every process and device computes the same numbers for the same
+sample. The mixing function is SplitMix64 (Steele, Lea and Flood 2014).
 """
 
 from dataclasses import dataclass, replace
@@ -20,9 +20,9 @@ SECOND_FACTOR = 0x94D049BB133111EB
 
 
 class Stream(Enum):
-    """A random decision about a sample, with the numbers of its streams, which no other one has.
+    """A random decision about a sample, with the numbers of its streams, which are unique to it.
 
-    They are part of what a seed means: a number that is in use never changes.
+    The numbers decide what a seed produces: never change one that is in use.
     """
 
     ORDER = range(1)
@@ -30,21 +30,21 @@ class Stream(Enum):
     COLUMN = range(2, 3)
     FLIP = range(3, 4)
     SPLIT = range(10, 11)
-    AREA = range(100, 110)  # one for each try of a crop, as for its shape
+    AREA = range(100, 110)  # one for each attempt at a crop, as for SHAPE
     SHAPE = range(200, 210)
     LEFT = range(300, 301)
     UPPER = range(301, 302)
     SIDE = range(302, 303)
-    COLOR = range(400, 406)  # two for each axis
+    COLOR = range(400, 406)  # two for each color axis
     OPERATION = range(500, 501)
     STRENGTH = range(501, 502)
     SIGN = range(502, 503)
-    ERASING = range(600, 605)  # whether, area, shape, row, column
+    ERASING = range(600, 605)  # whether to erase, area, shape, row, column
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers for some samples in one epoch, of the shape of their ids.
+    """Random numbers for samples in one epoch, with the shape of their ids.
 
     Attributes:
         sample_ids: int64, any shape.
@@ -64,8 +64,8 @@ class Draws:
         """Returns 63 random bits for each sample: int64 in [0, 2**63).
 
         Args:
-            stream: which decision; different streams are independent.
-            index: which number of the stream.
+            stream: the decision; different streams are independent.
+            index: which of the numbers of the stream.
         """
         key = 0
         for number in (self.seed, self.epoch, stream.value[index]):
@@ -73,17 +73,17 @@ class Draws:
         return mix_tensor(self.sample_ids * signed(GOLDEN_RATIO) + signed(key)) & (2**63 - 1)
 
     def integers(self, stream: Stream, bound: int, index: int = 0) -> Tensor:
-        """Returns for each sample an int64 in [0, bound), where `bound` is below 2**31."""
+        """Returns an int64 in [0, bound) for each sample; `bound` is below 2**31."""
         return ((self.bits(stream, index) >> 32) * bound) >> 31
 
     def units(self, stream: Stream, index: int = 0) -> Tensor:
-        """Returns for each sample a float64 in [0, 1), a multiple of 2**-53."""
+        """Returns a float64 in [0, 1), a multiple of 2**-53, for each sample."""
         return (self.bits(stream, index) >> 10).to(torch.float64) / 2**53
 
     def normals(self, stream: Stream, index: int = 0) -> Tensor:
-        """Returns for each sample a float64 of the standard normal distribution.
+        """Returns a float64 drawn from the standard normal distribution for each sample.
 
-        It takes two numbers of the stream, `index` and the next (Box and Muller 1958).
+        It uses two numbers of the stream, `index` and the next (Box and Muller 1958).
         """
         radii, angles = (self.units(stream, index + offset) for offset in (0, 1))
         return (-2 * torch.log1p(-radii)).sqrt() * torch.cos(2 * torch.pi * angles)
@@ -97,17 +97,17 @@ def mix_integer(word: int) -> int:
 
 
 def mix_tensor(words: Tensor) -> Tensor:
-    """Returns the same for every element of an int64 tensor, whose arithmetic wraps around."""
+    """Returns `mix_integer` of each element of an int64 tensor, whose arithmetic wraps around."""
     words = (words ^ shifted_right(words, 30)) * signed(FIRST_FACTOR)
     words = (words ^ shifted_right(words, 27)) * signed(SECOND_FACTOR)
     return words ^ shifted_right(words, 31)
 
 
 def shifted_right(words: Tensor, count: int) -> Tensor:
-    """Returns an unsigned shift of signed words."""
+    """Shifts signed words right as if they were unsigned."""
     return torch.bitwise_and(words >> count, 2 ** (64 - count) - 1)
 
 
 def signed(word: int) -> int:
-    """Returns the 64-bit word as the signed integer of the same bits."""
+    """Returns the signed integer with the bits of a 64-bit word."""
     return word - WORD if word >= WORD // 2 else word

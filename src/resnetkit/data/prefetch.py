@@ -1,4 +1,4 @@
-"""Work done ahead of its use: threads compute what is asked for next, and no more than that."""
+"""Prefetching: threads compute a bounded number of results ahead of their use."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -23,10 +23,10 @@ def prefetch(
     """Yields each item, in order, with the future of function(item).
 
     Args:
-        function: what is computed; it should leave Python's lock to others, as Pillow does.
-        items: taken one by one, so that there may be any number of them.
-        most: how many are begun before the first of them is asked for.
-        threads: that compute; by default one for each processor this process may use.
+        function: it should release the global interpreter lock, as Pillow does.
+        items: consumed lazily, so that there may be any number of them.
+        most: the largest number of items that are submitted ahead.
+        threads: number of threads; by default one per processor that this process may use.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(threads or usable_processors(), thread_name_prefix="prefetch") as pool:

@@ -1,4 +1,4 @@
-"""The parts of a data set: what they are called, and how samples are drawn into them."""
+"""The splits of a data set: their names in folders and tables, and how they are drawn."""
 
 import re
 import unicodedata
@@ -12,7 +12,7 @@ from resnetkit.data.draws import Draws, Stream
 
 __all__ = [
     "DECORATIONS",
-    "PARTS",
+    "SPLIT_NAMES",
     "Split",
     "named_splits",
     "split_named",
@@ -20,11 +20,11 @@ __all__ = [
 ]
 
 Split = Literal["train", "validation", "test"]
-"""train is learned from, validation is chosen on, test is only reported."""
+"""train for training, validation for choosing among models, test for reporting only."""
 
 SPLIT_SEED = 20151210  # the day the paper appeared: arXiv 1512.03385
 
-PARTS: dict[str, Split] = {
+SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -41,7 +41,7 @@ PARTS: dict[str, Split] = {
     "evaluation": "test",
     "holdout": "test",
 }
-"""What folders and tables call the parts."""
+"""The split that a name in a folder or table means."""
 
 DECORATIONS = frozenset(
     [
@@ -75,83 +75,84 @@ DECORATIONS = frozenset(
         "raw",
     ]
 )
-"""What names of parts are decorated with: seg_train, training_set, test-images, train2017, ..."""
-GLUED = re.compile(rf"({'|'.join(PARTS)})(set|sets|data|dataset|split|images|imgs|img|photos)")
+"""Words next to the name of a split: seg_train, training_set, test-images, train2017, ..."""
+COMPOUND = re.compile(
+    rf"({'|'.join(SPLIT_NAMES)})(set|sets|data|dataset|split|images|imgs|img|photos)"
+)
 WORDS = re.compile(r"[^\W\d_]+|\d+")
 
 
 def split_named(name: str) -> Split | None:
-    """Returns the part that a folder's or table's name for it means; None for any other name."""
+    """Returns the split that a name in a folder or table means; None for any other name."""
     return named_splits([name]).get(name)
 
 
 def named_splits(names: Sequence[str]) -> dict[str, Split]:
-    """Returns which names that stand beside each other mean a part.
+    """Returns the names, among those of sibling folders or columns, that mean a split.
 
-    Case, separators, numbers and words such as "set" or "images" do not matter, nor do words that
-    all of two or more names have in common, as in ILSVRC2012_img_train and ILSVRC2012_img_val.
+    Case, separators, numbers and words such as "set" or "images" are ignored, and so are words
+    common to all names, as in ILSVRC2012_img_train and ILSVRC2012_img_val.
     """
-    words = {name: words_of(name) for name in names}
+    words_by_name = {name: words_of(name) for name in names}
     common = set[str]()
-    if len(words) > 1:
-        common = set.intersection(*map(set, words.values())) - set(PARTS)
+    if len(words_by_name) > 1:
+        common = set.intersection(*map(set, words_by_name.values())) - set(SPLIT_NAMES)
     splits = {}
-    for name, its_words in words.items():
-        telling = [
+    for name, words in words_by_name.items():
+        distinctive = [
             word
-            for word in its_words
+            for word in words
             if not (word in common or word in DECORATIONS or word.isdecimal())
         ]
-        if len(telling) == 1 and telling[0] in PARTS:
-            splits[name] = PARTS[telling[0]]
+        if len(distinctive) == 1 and distinctive[0] in SPLIT_NAMES:
+            splits[name] = SPLIT_NAMES[distinctive[0]]
     return splits
 
 
 def words_of(name: str) -> list[str]:
-    """Returns the words of a name in lower case; trainset and TrainSet are two."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name))
+    """Returns the words of a name in lower case: trainset and TrainSet both have two."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name))
     words: list[str] = []
-    for word in WORDS.findall(apart.casefold()):
-        glued = GLUED.fullmatch(word)
-        words += glued.groups() if glued else [word]
+    for word in WORDS.findall(spaced.casefold()):
+        compound = COMPOUND.fullmatch(word)
+        words += compound.groups() if compound else [word]
     return words
 
 
 def stratified_split(
     labels: Tensor,
     *,
-    test_share: float,
-    validation_share: float,
+    test_fraction: float,
+    validation_fraction: float,
     seed: int = SPLIT_SEED,
     stream: Stream = Stream.ORDER,
     at_least_one: bool = False,
 ) -> dict[Split, Tensor]:
-    """Splits the samples of each class by shares; the same seed always gives the same split.
+    """Splits the samples of each class at random; the same seed always gives the same split.
 
     Args:
         labels: int64 (N,).
-        test_share: of each class, rounded to whole samples.
-        validation_share: likewise.
+        test_fraction: of each class, rounded to whole samples.
+        validation_fraction: of each class, rounded to whole samples.
         seed: of the split.
-        stream: that is drawn from; by default as the published data sets always were, which is the
-            order of a training of `SPLIT_SEED`.
-        at_least_one: whether a share above 0 is at least one sample of each class that has another
-            one to learn from.
+        stream: the random stream; the published data sets have always used `Stream.ORDER`.
+        at_least_one: whether a fraction above 0 takes at least one sample of each class, as long as
+            a training sample is left.
 
     Returns:
-        Ascending sample ids of each part; every sample is in exactly one.
+        Ascending sample ids of each split; every sample is in exactly one.
     """
     none = torch.arange(0)
-    parts: dict[Split, list[Tensor]] = {name: [none] for name in get_args(Split)}
+    splits: dict[Split, list[Tensor]] = {name: [none] for name in get_args(Split)}
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
         shuffled = members[Draws(members, seed).bits(stream).argsort()]
-        tests = round(test_share * len(members))
-        validations = round(validation_share * len(members))
+        tests = round(test_fraction * len(members))
+        validations = round(validation_fraction * len(members))
         if at_least_one:
-            validations = max(validations, int(validation_share > 0 and len(members) > 1))
-            tests = max(tests, int(test_share > 0 and len(members) > 1 + validations))
+            validations = max(validations, int(validation_fraction > 0 and len(members) > 1))
+            tests = max(tests, int(test_fraction > 0 and len(members) > 1 + validations))
         sizes = [len(members) - tests - validations, validations, tests]
-        for part, ids in zip(parts.values(), shuffled.split(sizes), strict=True):
-            part.append(ids)
-    return {name: torch.cat(ids).sort().values for name, ids in parts.items()}
+        for split, ids in zip(splits.values(), shuffled.split(sizes), strict=True):
+            split.append(ids)
+    return {name: torch.cat(ids).sort().values for name, ids in splits.items()}

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import DATASETS, custom_path, open_to_measure
+from resnetkit.data.datasets import DATASETS, custom_path, open_for_evaluation
 from resnetkit.data.images.listing import ImageList, content_digests, relocated
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.metrics import Floats, Metrics, measure
 from resnetkit.evaluation.protocols import Protocol, views_of
 from resnetkit.models.resnet import ResNet
+from resnetkit.resizing import ImageFormat
 from resnetkit.runtime.precision import ChosenPrecision, choose_precision
 from resnetkit.runtime.process_group import open_world
 from resnetkit.weights.network import TrainedNetwork, check_head
@@ -97,15 +98,17 @@ def data_of(network: TrainedNetwork, name: str | None = None) -> Dataset:
         UsageError: when there is none of that name, or neither name nor network says which.
         DataError: when its content is not what it should be.
     """
-    return open_to_measure(
+    return open_for_evaluation(
         name or own_data(network),
+        ImageFormat(
+            min(network.image_size),
+            network.crop_pct,
+            network.architecture.in_channels,
+            network.resize,
+        ),
         class_names=network.class_names,
-        image_size=min(network.image_size),
-        crop_pct=network.crop_pct,
-        resize=network.resize,
-        channels=network.architecture.in_channels,
         class_order="natural" if network.format == "timm" else "sorted",
-        listed=images_of_run(network, name),
+        images=images_of_run(network, name),
     )
 
 

@@ -1,1 +1,1 @@
-"""A trained network put to use: images in, ranked labels, features or the nearest images out."""
+"""Inference: predict the classes of images, compute their features, find similar images."""

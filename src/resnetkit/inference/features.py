@@ -1,4 +1,4 @@
-"""Features of many images as a file, with the paths and what made them."""
+"""Files of features: the activations of a layer for many images, with their paths."""
 
 import hashlib
 import json
@@ -24,14 +24,14 @@ __all__ = ["Features", "check_out", "network_sha256", "read_features", "write_fe
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a layer of a network says of some images.
+    """The activations of a layer for some images.
 
     Attributes:
         values: float32 (N, D).
-        paths: N of them, as they were given; not all of them need be valid text.
-        layer: a layer that `Predictor.features` takes.
-        origin: of the network, in words.
-        network_sha256: see `network_sha256`.
+        paths: of the N images, as they were given; they may contain surrogates.
+        layer: as for `Predictor.features`.
+        origin: description of the network.
+        network_sha256: see the function `network_sha256`.
     """
 
     values: Tensor
@@ -42,7 +42,7 @@ class Features:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Returns what made the features."""
+        """Returns the metadata: the layer and the network that computed the features."""
         return {
             "layer": self.layer,
             "origin": self.origin,
@@ -51,10 +51,10 @@ class Features:
 
 
 def network_sha256(network: TrainedNetwork) -> str:
-    """Returns a digest of everything that decides what a network says of an image.
+    """Returns a digest of everything that affects the output of a network.
 
-    That is its weights, its options that are not the default, its normalization and its transform.
-    The number of batches seen in training decides nothing; some formats do not have it.
+    It covers the weights, options other than the defaults, the normalization and the transform, but
+    not the number of batches seen in training, which has no effect and is missing in some formats.
     """
     transform = EvalTransform.of(network)
     options = {
@@ -76,30 +76,30 @@ def network_sha256(network: TrainedNetwork) -> str:
 
 
 def write_features(path: Path, features: Features) -> None:
-    """Writes features as a whole file, .safetensors or .parquet.
+    """Writes features atomically to a .safetensors or .parquet file.
 
-    A safetensors file holds `features`, float32 (N, D), and `paths`, uint8: the bytes of all paths
-    with a zero byte between them, which no path has. Its metadata say what made them. Paths are no
-    metadata, because safetensors limits these to 100 MB and to valid text.
+    A safetensors file contains `features`, float32 (N, D), and `paths`, uint8: the bytes of all
+    paths, separated by zero bytes, which no path contains. Its metadata are `Features.facts`. The
+    paths are not part of the metadata, because safetensors limits these to 100 MB of valid text.
 
-    A parquet file has the columns path and features; its metadata are the same.
+    A parquet file has the columns path and features, and the same metadata.
 
     Raises:
-        UsageError: when the name ends otherwise or is that of a folder, or parquet's extra is
-            missing.
-        StorageError: when it cannot be written.
+        UsageError: when the extension is another one, the path is a folder, or pyarrow is not
+            installed for a parquet file.
+        StorageError: when the file cannot be written.
     """
     content = check_out(path)(features)
-    with storage_errors(path, "Choose another place with --out."):
+    with storage_errors(path, "Choose another path with --out."):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)
 
 
 def check_out(path: Path) -> Callable[[Features], bytes]:
-    """Returns what makes the content of a file of features with such a name.
+    """Returns the function that encodes features for the extension of a path.
 
     Raises:
-        UsageError: as `write_features`.
+        UsageError: as for `write_features`.
     """
     if path.suffix not in CONTENTS:
         raise UsageError(f"--out {path}: expected a name that ends in {' or '.join(CONTENTS)}.")
@@ -110,14 +110,14 @@ def check_out(path: Path) -> Callable[[Features], bytes]:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
             raise UsageError(
-                f"--out {path}: parquet needs pyarrow: pip install 'resnetkit[parquet]'. Without it"
-                " there is .safetensors."
+                f"--out {path}: parquet needs pyarrow: pip install 'resnetkit[parquet]', or write"
+                " .safetensors."
             ) from error
     return CONTENTS[path.suffix]
 
 
 def safetensors_content(features: Features) -> bytes:
-    """Returns features as a safetensors file."""
+    """Returns the content of a safetensors file."""
     paths = bytearray(b"\0".join(map(os.fsencode, features.paths)))
     tensors = {
         "features": features.values.contiguous(),
@@ -127,7 +127,7 @@ def safetensors_content(features: Features) -> bytes:
 
 
 def parquet_content(features: Features) -> bytes:
-    """Returns features as a parquet file; bytes of paths that are no text are escaped."""
+    """Returns the content of a parquet file; bytes of paths that are not UTF-8 are escaped."""
     import pyarrow
     import pyarrow.parquet
 
@@ -147,7 +147,7 @@ def read_features(path: Path) -> Features:
     """Reads a safetensors file of features.
 
     Raises:
-        DataError: when it is none, or damaged.
+        DataError: when it cannot be read, is not a file of features, or is corrupt.
     """
     if path.suffix == ".parquet":
         raise DataError(f"{path}: expected features in a .safetensors file.")
@@ -161,17 +161,17 @@ def read_features(path: Path) -> Features:
         raise DataError(f"{path} cannot be read: {reason}.") from error
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path} is no file of features, or damaged ({type(error).__name__}: {error}). Write"
-            " it again with 'resnet features'."
+            f"{path} is not a file of features, or it is corrupt ({type(error).__name__}: {error})."
+            " Write it again with 'resnet features'."
         ) from error
 
 
 def features_in(tensors: dict[str, Tensor], facts: dict[str, str]) -> Features:
-    """Returns the features that the content of a file makes up.
+    """Returns the features in the content of a file.
 
     Raises:
-        KeyError: when something is missing.
-        ValueError: when something does not fit.
+        KeyError: when a tensor or an entry of the metadata is missing.
+        ValueError: when a tensor has the wrong type or shape, or values that are not finite.
     """
     values, joined = tensors["features"], tensors["paths"]
     paths = [os.fsdecode(path) for path in joined.numpy().tobytes().split(b"\0")]
@@ -180,5 +180,5 @@ def features_in(tensors: dict[str, Tensor], facts: dict[str, str]) -> Features:
     if len(values) != len(paths):
         raise ValueError(f"it has {len(values):,} features for {len(paths):,} paths")
     if not torch.isfinite(values).all():
-        raise ValueError("it holds values that are no finite numbers")
+        raise ValueError("it contains values that are not finite")
     return Features(values, paths, facts["layer"], facts["origin"], facts["network_sha256"])

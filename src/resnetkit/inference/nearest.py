@@ -1,4 +1,4 @@
-"""The images whose features are most alike those of others: exact, by cosine similarity."""
+"""Exact nearest neighbors by the cosine similarity of features."""
 
 import torch
 from torch import Tensor
@@ -9,50 +9,50 @@ from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["check_made_by", "nearest"]
 
-BLOCK = 16_384  # rows that are compared at a time
+BLOCK = 16_384  # rows per matrix product
 
 
 def check_made_by(features: Features, network: TrainedNetwork) -> None:
-    """Checks that features can be compared with those of a network.
+    """Checks that a network computed some features, so that they can be compared with its own.
 
     Raises:
-        DataError: when another network made them.
+        DataError: when another network computed them.
     """
     if features.network_sha256 != network_sha256(network):
         raise DataError(
-            f"the features were made by another network ({features.origin}) than this one"
-            f" ({network.origin}), or with other weights or options: they cannot be compared. Name"
-            " the network that made them with --model, or write them again with 'resnet features'."
+            f"the features were computed by another network ({features.origin}) than this one"
+            f" ({network.origin}), or with other weights or options: they cannot be compared."
+            " Choose that network with --model, or compute them again with 'resnet features'."
         )
 
 
 def nearest(features: Tensor, queries: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Returns the most similar rows: x.y / (|x| |y|), computed in float64, of each with each.
+    """Returns the most similar features of each query: x.y / (|x| |y|), in float64.
 
-    Of equally similar ones the first comes first. A row of zeros is similar to nothing: 0.
+    Of equally similar features, the first comes first. The similarity of zeros is 0.
 
     Args:
         features: float (N, D).
         queries: float (B, D).
-        top: how many, at most.
+        top: the largest number of features per query.
 
     Returns:
-        Similarities, float64 (B, min(top, N)), and which rows they are, int64 of that shape.
+        Similarities, float64 (B, min(top, N)), and the rows of the features, int64 of that shape.
     """
-    asked = directions(queries)
+    directions = normalized(queries)
     similarities = torch.empty(len(queries), 0, dtype=torch.float64)
-    places = torch.empty(len(queries), 0, dtype=torch.int64)
+    rows = torch.empty(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(features), BLOCK):
-        found = asked @ directions(features[start : start + BLOCK]).T
-        here = torch.arange(start, start + found.shape[1]).expand_as(found)
-        similarities, places = torch.cat([similarities, found], 1), torch.cat([places, here], 1)
+        block = directions @ normalized(features[start : start + BLOCK]).T
+        block_rows = torch.arange(start, start + block.shape[1]).expand_as(block)
+        similarities, rows = torch.cat([similarities, block], 1), torch.cat([rows, block_rows], 1)
         similarities, order = similarities.sort(dim=1, descending=True, stable=True)
-        similarities, places = similarities[:, :top], places.gather(1, order[:, :top])
-    return similarities.clamp(-1, 1), places
+        similarities, rows = similarities[:, :top], rows.gather(1, order[:, :top])
+    return similarities.clamp(-1, 1), rows
 
 
-def directions(rows: Tensor) -> Tensor:
-    """Returns rows of length 1, or 0 where they are zero: float64."""
+def normalized(rows: Tensor) -> Tensor:
+    """Returns rows divided by their length, in float64; rows of zeros stay zero."""
     rows = rows.double()
     lengths = rows.norm(dim=1, keepdim=True)
     return rows / lengths.where(lengths > 0, 1)

@@ -1,4 +1,4 @@
-"""Predictor: weights, preprocessing and class names: images in, ranked labels out."""
+"""The predictor: an engine, a transform and class names; images in, ranked labels out."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +24,7 @@ __all__ = ["Activations", "Answer", "Guess", "Predictor", "batches", "load_predi
 
 BATCH_SIZE = 32
 LARGEST_BATCH = 4096
-PREFETCHED = 2  # batches that are decoded before they are needed
+PREFETCHED = 2  # batches that are decoded ahead
 TOP = 5
 
 Item = TypeVar("Item")
@@ -32,10 +32,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Guess:
-    """A class that an image may belong to.
+    """A class and its probability.
 
     Attributes:
-        label: its number, from 0.
+        label: index of the class, from 0.
         name: of the class.
         probability: from 0 to 1.
     """
@@ -47,11 +47,11 @@ class Guess:
 
 @dataclass(frozen=True)
 class Answer:
-    """The classes that an image may belong to.
+    """The most probable classes of an image.
 
     Attributes:
-        name: the path as it was given; None for an image that was given without one.
-        ranked: the most probable classes, in descending order of probability.
+        name: the path as it was given; None for an image without one.
+        ranked: in descending order of probability.
     """
 
     name: str | None
@@ -60,11 +60,11 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """What a network computed for an image.
+    """The output of a network, or of one of its layers, for an image.
 
     Attributes:
         name: as in `Answer`.
-        values: on the CPU, (D,).
+        values: (D,), on the CPU.
     """
 
     name: str | None
@@ -73,21 +73,20 @@ class Activations:
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Answers for images of any size what evaluation would say of them.
+    """Predicts the classes of images of any size, exactly as evaluation does.
 
-    In batches of equal size the probabilities are equal to the bit.
+    In batches of the same size, the probabilities are bit-identical to those of evaluation. Several
+    threads may use one predictor at the same time.
 
     Attributes:
         network: see `load_network`.
         device: auto, cpu, cuda or cuda:N.
         precision: auto, float32 or bfloat16.
-        batch_size: images that the network sees at once.
-
-    Several threads may use one predictor at the same time.
+        batch_size: images per forward pass.
 
     Raises:
-        UsageError: when the device does not exist, or for a batch size out of range.
-        DataError: when the network takes images of a number of channels that no image file has.
+        UsageError: when the device does not exist or the batch size is out of range.
+        DataError: when the network takes neither 1 nor 3 channels.
     """
 
     network: TrainedNetwork
@@ -100,11 +99,11 @@ class Predictor:
             raise UsageError(
                 f"a batch of {self.batch_size} images: expected from 1 to {LARGEST_BATCH:,}."
             )
-        _ = self.transform, self.engine  # made once, before threads may share them
+        _ = self.transform, self.engine  # created here, before threads share them
 
     @cached_property
     def transform(self) -> EvalTransform:
-        """Returns what turns an image into the pixels that the network sees."""
+        """Returns the transform from an image to the input of the network."""
         return EvalTransform.of(self.network)
 
     @cached_property
@@ -121,22 +120,22 @@ class Predictor:
     def predict(
         self, pictures: Picture | Iterable[Picture | BadImage], *, top: int = TOP
     ) -> Iterator[Answer | BadImage]:
-        """Yields an answer for each image, in order; an unreadable image yields a `BadImage`.
+        """Yields an answer for each image, in order, or a `BadImage` if it cannot be read.
 
-        Images are decoded by threads while the network computes, and no more than a few batches
-        are in memory at a time.
+        Threads decode images while the network computes, and only a few batches are in memory at
+        the same time.
 
         Args:
             pictures: paths, contents of files or decoded images, or a single one; a `BadImage` is
-                passed on.
-            top: the largest number of classes that are ranked.
+                yielded unchanged.
+            top: the largest number of classes in an answer.
 
         Raises:
             UsageError: when `top` is less than 1.
         """
         check_head(self.network)
         if top < 1:
-            raise UsageError(f"the {top} most probable classes: expected 1 or more.")
+            raise UsageError(f"the {top} most probable classes: expected at least 1.")
         outputs = self.outputs(pictures, self.engine.probabilities)
         return (out if isinstance(out, BadImage) else self.answer(out, top) for out in outputs)
 
@@ -147,8 +146,8 @@ class Predictor:
 
         Args:
             pictures: as for `predict`.
-            layer: a key of the network's `feature_maps`, averaged over space; pool, the last of
-                them; or fc, the logits.
+            layer: a key of `ResNet.feature_maps`, averaged over space; pool, the last of them; or
+                fc, the logits.
 
         Raises:
             UsageError: for a layer that this network does not have.
@@ -165,12 +164,12 @@ class Predictor:
             )
 
     def class_name(self, label: int) -> str:
-        """Returns the name of a class, such as `class 3` where the network has no names."""
+        """Returns the name of a class, or `class 3` and the like if the network has no names."""
         names = self.network.class_names
         return names[label] if names else f"class {label}"
 
     def answer(self, probabilities: Activations, top: int) -> Answer:
-        """Ranks probabilities (K,); of equal ones the lower label comes first."""
+        """Ranks probabilities (K,); equal ones are in ascending order of their labels."""
         values, labels = probabilities.values.sort(descending=True, stable=True)
         ranked = zip(labels.tolist()[:top], values.tolist()[:top], strict=True)
         return Answer(
@@ -183,7 +182,7 @@ class Predictor:
         pictures: Picture | Iterable[Picture | BadImage],
         compute: Callable[[Tensor], Tensor],
     ) -> Iterator[Activations | BadImage]:
-        """Yields what is computed for each image, batch by batch."""
+        """Yields the output of `compute` for each image, batch by batch."""
         if isinstance(pictures, Picture):
             pictures = [pictures]
         decoded = prefetch(self.decoded, pictures, most=PREFETCHED * self.batch_size)
@@ -194,7 +193,7 @@ class Predictor:
                 yield image if isinstance(image, BadImage) else finite(image.name, next(rows))
 
     def decoded(self, picture: Picture | BadImage) -> Activations | BadImage:
-        """Returns the pixels of an image, uint8 (C, H, W), or why there are none."""
+        """Returns the pixels of an image, uint8 (C, H, W), or a `BadImage`."""
         if isinstance(picture, BadImage):
             return picture
         name = name_of(picture)
@@ -212,42 +211,42 @@ def load_predictor(
     precision: str = "float32",
     batch_size: int = BATCH_SIZE,
 ) -> Predictor:
-    """Loads a trained network, ready to be asked about images.
+    """Loads a trained network for prediction.
 
     Args:
         path: of a run folder or of weights; see `load_network`.
-        variant: where bottlenecks stride, v1 or v1.5, which some files do not say.
-        device: see `Predictor`.
-        precision: likewise.
-        batch_size: likewise.
+        variant: v1 or v1.5, the position of the stride in bottlenecks, which some files lack.
+        device: as for `Predictor`.
+        precision: as for `Predictor`.
+        batch_size: as for `Predictor`.
 
     Raises:
-        WeightsError: when there is no network that can be trusted.
+        WeightsError: when the weights are missing, corrupt or unsafe.
         UsageError: as for `Predictor`.
-        DataError: likewise.
+        DataError: as for `Predictor`.
     """
     return Predictor(load_network(Path(path), variant=variant), device, precision, batch_size)
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yields so many items at a time; the last ones may be fewer."""
+    """Yields lists of `size` items; the last one may be shorter."""
     remaining = iter(items)
     while batch := list(islice(remaining, size)):
         yield batch
 
 
 def name_of(picture: Picture) -> str | None:
-    """Returns the path of an image as it was given; None for one that was given without one."""
+    """Returns the path of an image as it was given; None for bytes or a decoded image."""
     return None if isinstance(picture, bytes | Image.Image) else os.fspath(picture)
 
 
 def path_of(name: str | None) -> Path | None:
-    """Returns the path that a name is."""
+    """Returns a name as a path."""
     return None if name is None else Path(name)
 
 
 def finite(name: str | None, values: Tensor) -> Activations | BadImage:
-    """Returns what was computed for an image, or a `BadImage` when it is not finite."""
+    """Returns the activations of an image, or a `BadImage` when they are not finite."""
     if torch.isfinite(values).all():
         return Activations(name, values)
     return BadImage(

@@ -1,4 +1,4 @@
-"""Words of a command line -> images: files, folders, patterns, lists and bytes on a stream."""
+"""Finds the images named on a command line: files, folders, patterns, and standard input."""
 
 import codecs
 import os
@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from glob import glob, has_magic
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
+from typing import IO, AnyStr
 
 from resnetkit.data.images.check import BadImage
-from resnetkit.data.images.decode import IMAGE_SUFFIXES, LARGEST_FILE, unreadable_reason
+from resnetkit.data.images.decode import LARGEST_FILE
+from resnetkit.data.images.formats import IMAGE_SUFFIXES, is_image, unreadable_reason
 from resnetkit.data.images.table import encoding_of
 from resnetkit.data.images.tree import files_in, folders_in
 from resnetkit.errors import DataError
@@ -16,31 +18,33 @@ from resnetkit.untrusted import path_from_text
 
 __all__ = ["find_images"]
 
-LOOKED_AT = 64  # bytes at the beginning of a stream
+BEGINNING_BYTES = 64  # of a stream, from which its type is determined
+LONGEST_LINE = 2**16  # bytes, or characters of UTF-16; Linux paths have at most 4,096 bytes
 
 
 def find_images(words: Iterable[str], stream: BufferedReader) -> Iterator[str | bytes | BadImage]:
-    """Yields images in the order in which they are asked for, and what leads to none.
+    """Yields the images that are named, in order, and a `BadImage` where there are none.
 
-    A word is the path of a file; of a folder, below which every file is taken whose name ends like
-    that of an image, by name, first those of the folder itself; a pattern with `*`, `?` or `[]`,
-    unless a file has that very name; or `-`. Nothing is opened yet, and no list of all is kept.
+    A word is the path of a file or folder, a pattern with `*`, `?` or `[]`, or `-` for standard
+    input. A folder stands for all image files in it, sorted by name, and then for those in its
+    folders. A word that contains `*` is a path if a file has that name. No image is decoded, and
+    the list is never held in memory as a whole.
 
     Args:
-        words: as a person types them.
-        stream: what `-` stands for, standard input: a path of a file or folder a line, or the
-            content of one image file.
+        words: as on a command line.
+        stream: standard input: a path of a file or folder on each line, or the content of one image
+            file.
     """
     for word in words:
         if word == "-":
-            yield from in_stream(stream)
+            yield from from_stream(stream)
         elif has_magic(word) and not os.path.lexists(word):
             yield from matching(word)
         else:
-            yield from at(word)
+            yield from from_path(word)
 
 
-def at(path: str) -> Iterator[str | BadImage]:
+def from_path(path: str) -> Iterator[str | BadImage]:
     """Yields a file, or the images below a folder."""
     if os.path.isdir(path):
         yield from images_below(Path(path))
@@ -49,9 +53,9 @@ def at(path: str) -> Iterator[str | BadImage]:
 
 
 def matching(pattern: str) -> Iterator[str | BadImage]:
-    """Yields what a pattern matches as a shell would; `**` matches files in folders of any depth.
+    """Yields the images that match a pattern, as in a shell; `**` matches nested folders.
 
-    Folders that match `**` are not entered: their files match it as well.
+    Folders that match `**` are not searched: their files match it too.
     """
     paths = sorted(glob(pattern, recursive=True))
     if "**" in pattern:
@@ -59,25 +63,25 @@ def matching(pattern: str) -> Iterator[str | BadImage]:
     if not paths:
         yield BadImage(Path(pattern), f"{pattern}: nothing matches this pattern.")
     for path in paths:
-        yield from at(path)
+        yield from from_path(path)
 
 
-def images_below(folder: Path) -> Iterator[str | BadImage]:
-    """Yields the images below a folder; one that links back to itself is entered once."""
-    waiting, entered, is_empty = [folder], set(), True
+def images_below(root: Path) -> Iterator[str | BadImage]:
+    """Yields the images below a folder; each folder is searched once, whatever links there are."""
+    waiting, searched, is_empty = [root], set(), True
     while waiting:
-        here = waiting.pop()
-        if (real := os.path.realpath(here)) in entered:
+        folder = waiting.pop()
+        if (real := os.path.realpath(folder)) in searched:
             continue
-        entered.add(real)
+        searched.add(real)
         try:
-            files, folders = files_in(here), folders_in(here)
+            files, folders = files_in(folder), folders_in(folder)
         except (DataError, OSError) as error:
             is_empty = False
-            yield BadImage(here, str(error))
+            yield BadImage(folder, str(error))
             continue
         for path in files:
-            if path.suffix.lower() in IMAGE_SUFFIXES:
+            if is_image(path):
                 is_empty = False
                 yield str(path)
             elif reason := unreadable_reason(path.suffix):
@@ -86,38 +90,62 @@ def images_below(folder: Path) -> Iterator[str | BadImage]:
         waiting.extend(reversed(folders))
     if is_empty:
         yield BadImage(
-            folder,
-            f"{folder}: the folder holds no images: expected files whose names end in"
+            root,
+            f"{root}: the folder contains no images: expected files whose names end in"
             f" {', '.join(sorted(IMAGE_SUFFIXES))}.",
         )
 
 
-def in_stream(stream: BufferedReader) -> Iterator[str | bytes | BadImage]:
-    """Yields what a stream holds: an image, or the images that it names, a path a line."""
-    beginning = stream.peek(LOOKED_AT)[:LOOKED_AT]
+def from_stream(stream: BufferedReader) -> Iterator[str | bytes | BadImage]:
+    """Yields the content of a stream if it is an image, or the images named on its lines."""
+    beginning = stream.peek(BEGINNING_BYTES)[:BEGINNING_BYTES]
     encoding = encoding_of(beginning)
     if b"\0" in beginning and encoding == "utf-8":  # as in every image, and in no path
         yield stream.read(LARGEST_FILE)
         return
-    for name in lines_of(stream, encoding):
-        if "\0" in name:
+    for name in paths_in(stream, encoding):
+        if name is None:
             yield BadImage(
-                Path("-"), "standard input: a line holds a zero byte, which no path has."
+                Path("-"),
+                f"standard input: a line is longer than {LONGEST_LINE:,} characters, and so is not"
+                " a path.",
+            )
+        elif "\0" in name:
+            yield BadImage(
+                Path("-"), "standard input: a line contains a zero byte, and so is not a path."
             )
         elif name:
-            yield from at(name)
+            yield from from_path(name)
 
 
-def lines_of(stream: BufferedReader, encoding: str) -> Iterator[str]:
-    """Yields the lines of a stream as paths, which need not be UTF-8; Windows writes UTF-16."""
+def paths_in(stream: BufferedReader, encoding: str) -> Iterator[str | None]:
+    """Yields the lines of a stream as paths, and None for a line that is far too long.
+
+    Paths need not be UTF-8, and Windows writes UTF-16.
+    """
     if encoding.startswith("utf-8"):
-        for number, line in enumerate(stream):
+        for number, line in enumerate(bounded_lines(stream, b"\n")):
             mark = codecs.BOM_UTF8 if number == 0 else b""
-            yield os.fsdecode(line.rstrip(b"\r\n").removeprefix(mark))
+            yield None if line is None else os.fsdecode(line.rstrip(b"\r\n").removeprefix(mark))
     else:
         text = TextIOWrapper(stream, encoding, errors="replace")
         try:
-            for written in text:
-                yield path_from_text(written.rstrip("\r\n").removeprefix("\ufeff"))
+            for written in bounded_lines(text, "\n"):
+                yield (
+                    None
+                    if written is None
+                    else path_from_text(written.rstrip("\r\n").removeprefix("\ufeff"))
+                )
         finally:
             text.detach()  # the stream stays open
+
+
+def bounded_lines(stream: IO[AnyStr], end: AnyStr) -> Iterator[AnyStr | None]:
+    """Yields the lines of a stream; None for one of more than `LONGEST_LINE`, which is skipped."""
+    while line := stream.readline(LONGEST_LINE):
+        if line.endswith(end) or len(line) < LONGEST_LINE:
+            yield line
+            continue
+        yield None
+        while (rest := stream.readline(LONGEST_LINE)) and not rest.endswith(end):
+            pass

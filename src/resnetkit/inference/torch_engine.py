@@ -1,4 +1,4 @@
-"""A network on a device, computed by torch: pixels in, probabilities or features out."""
+"""The torch engine: pixels in, probabilities or features out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,20 +17,20 @@ __all__ = ["TorchEngine"]
 
 
 class TorchEngine:
-    """Computes what a network answers. Threads may share one: it changes nothing after it is made.
+    """Runs a network on a device. It does not change after its creation, so threads may share it.
 
     Attributes:
-        device: where it computes.
+        device: of the computation.
         precision: of the forward pass.
     """
 
     def __init__(
         self, network: TrainedNetwork, *, device: str = "auto", precision: str = "float32"
     ) -> None:
-        """Places a network on a device.
+        """Moves a network to a device.
 
         Args:
-            network: whose model is moved there.
+            network: its model is moved, not copied.
             device: auto, cpu, cuda or cuda:N.
             precision: auto, float32 or bfloat16.
 
@@ -47,7 +47,7 @@ class TorchEngine:
         """Returns softmax(logits): float64 (B, K), on the CPU.
 
         Args:
-            pixels: uint8 (B, C, H, W), as `EvalTransform.pixels` makes them.
+            pixels: uint8 (B, C, H, W), as returned by `EvalTransform.pixels`.
 
         Raises:
             OutOfMemory: when the batch does not fit into memory.
@@ -78,8 +78,8 @@ class TorchEngine:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Prepares the calling thread, and turns what torch raises when memory is short."""
-        torch.set_flush_denormal(True)  # of this thread: as in training and evaluation
+        """Sets up the calling thread, and turns errors of torch into OutOfMemory."""
+        torch.set_flush_denormal(True)  # for this thread, as in training and evaluation
         try:
             with torch.inference_mode():
                 yield

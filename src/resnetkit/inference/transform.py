@@ -1,4 +1,4 @@
-"""An image of any size -> the pixels that a network is shown of it, as evaluation shows them."""
+"""The evaluation transform: from an image of any size to the pixels that a network takes."""
 
 import os
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from resnetkit.data.images.decode import (
     refusals,
     upright,
 )
-from resnetkit.data.images.photos import center_view, resampling
+from resnetkit.data.images.photos import center_crop, resampling
 from resnetkit.errors import DataError
 from resnetkit.resizing import BILINEAR, Resize
 from resnetkit.weights.network import TrainedNetwork
@@ -30,13 +30,14 @@ Picture = str | Path | bytes | Image.Image
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """What a network is shown of an image: its middle.
+    """Resizes an image and takes its center crop.
 
     Attributes:
         channels: 3 for RGB, 1 for gray.
-        size: height and width in pixels.
-        crop_pct: share of the shorter side that is shown. 1 leaves an image of this size untouched.
-        resize: how it is resized before.
+        size: height and width of the crop, in pixels.
+        crop_pct: fraction of the shorter side that the crop keeps; 1 does not change an image that
+            already has this size.
+        resize: how the image is resized before the crop.
     """
 
     channels: int
@@ -46,35 +47,35 @@ class EvalTransform:
 
     @classmethod
     def of(cls, network: TrainedNetwork) -> "EvalTransform":
-        """Returns how the data that a network was trained on was shown to it.
+        """Returns the transform that a network was trained with.
 
         Raises:
-            DataError: when the network takes images of neither one nor three channels.
+            DataError: when the network takes neither 1 nor 3 channels.
         """
         channels = network.architecture.in_channels
         if channels not in (1, 3):
             raise DataError(
-                f"the network takes images of {channels} channels: image files have 3, or 1 for"
-                " gray."
+                f"the network takes images with {channels} channels, but image files have 3, or 1"
+                " for gray."
             )
         return cls(channels, network.image_size, network.crop_pct, network.resize)
 
     @property
     def side(self) -> int:
-        """Returns what the shorter side is resized to before the middle is cut out, in pixels."""
+        """Returns the length that the shorter side is resized to before the crop, in pixels."""
         return self.resize.side(max(self.size), self.crop_pct)
 
     def pixels(self, picture: Picture) -> Tensor:
-        """Decodes an image and returns what is shown of it: uint8 (C, H, W).
+        """Decodes, resizes and crops an image: uint8 (C, H, W).
 
         Raises:
-            DataError: when it cannot be read or is no image that can be trusted.
+            DataError: when it cannot be read, is not a supported image, or is refused as unsafe.
         """
         if isinstance(picture, Image.Image):
             with refusals("the image"):
                 check_range(picture)
                 mode = "RGB" if self.channels == 3 else "L"
-                middle = self.middle(in_mode(upright(picture), mode))
+                crop = self.center_crop(in_mode(upright(picture), mode))
         else:
             options = {"channels": self.channels, "short_side": self.resize.least_side(self.side)}
             content, name = (
@@ -83,20 +84,20 @@ class EvalTransform:
                 else (load_bytes(Path(os.fspath(picture))), os.fspath(picture))
             )
             with decoding(content, name, **options) as decoded:
-                middle = self.middle(decoded.image)
-        pixels = torch.from_numpy(np.array(middle))
+                crop = self.center_crop(decoded.image)
+        pixels = torch.from_numpy(np.array(crop))
         return pixels.reshape(*self.size, self.channels).permute(2, 0, 1)
 
-    def middle(self, image: Image.Image) -> Image.Image:
-        """Returns the middle of an upright image."""
+    def center_crop(self, image: Image.Image) -> Image.Image:
+        """Returns the center crop of an upright image."""
         height, width = self.size
         if height == width:
-            return center_view(image, width, self.side, self.resize)
-        # Oblong, as timm shows it: as small as covers both sides, or both sides at once.
+            return center_crop(image, width, self.side, self.resize)
+        # Not square, as in timm: the least size that covers both sides, or exactly both for squash.
         sides = [self.resize.side(side, self.crop_pct) for side in (width, height)]
         if self.resize.mode == "center":
-            ratio = min(own / wanted for own, wanted in zip(image.size, sides, strict=True))
-            sides = [round(own / ratio) for own in image.size]
+            ratio = min(side / least for side, least in zip(image.size, sides, strict=True))
+            sides = [round(side / ratio) for side in image.size]
         resized = image.resize((sides[0], sides[1]), resampling(self.resize))
         left, upper = self.resize.margin(sides[0], width), self.resize.margin(sides[1], height)
         return resized.crop((left, upper, left + width, upper + height))

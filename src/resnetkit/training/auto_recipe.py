@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from resnetkit.data.images.decode import stored_size
-from resnetkit.data.images.folder import ImageList, read_images, split_images
+from resnetkit.data.images.folder import read_images
+from resnetkit.data.images.listing import ImageList
+from resnetkit.data.images.split import split_images
 from resnetkit.errors import DataError
 from resnetkit.training.finetune import spelled
 from resnetkit.training.recipe import Recipe

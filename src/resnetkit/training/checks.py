@@ -7,7 +7,7 @@ import torch
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.images.check import check_images
-from resnetkit.data.images.folder import ImageList
+from resnetkit.data.images.listing import ImageList
 from resnetkit.errors import DataError, RecipeError
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import Architecture

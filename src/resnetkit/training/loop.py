@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from resnetkit.data.batches import Batch
-from resnetkit.data.images.listing import classes_in_words, with_digests
+from resnetkit.data.images.listing import describe_classes, with_digests
 from resnetkit.data.images.table import write_images
 from resnetkit.data.splits import Split
 from resnetkit.errors import Interrupted, TrainingDiverged, WeightsError
@@ -151,7 +151,7 @@ def session(setup: TrainingSetup, state: TrainingState) -> Session:
         data=SessionData(
             name=setup.dataset.name,
             sha256=setup.dataset.sha256,
-            classes=classes_in_words(setup.dataset.class_names),
+            classes=describe_classes(setup.dataset.class_names),
         ),
     )
 

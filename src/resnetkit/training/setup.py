@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from resnetkit.data.batches import TrainingBatches
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import open_dataset
+from resnetkit.data.datasets import custom_path, open_dataset, open_listed
 from resnetkit.data.images.photos import Photos, least_side
 from resnetkit.data.images.pixel_cache import open_cache
 from resnetkit.data.loader import DeviceLoader
@@ -189,15 +189,22 @@ def prepare(
 
 
 def open_training_data(recipe: Recipe, listed: Path | None) -> Dataset:
-    """Opens the data that a recipe names, as its networks are shown it."""
+    """Opens the data of a recipe, from the list of an earlier start if there is one.
+
+    Raises:
+        DataError: when the images are missing, corrupt or not what was expected.
+    """
+    name, channels = recipe.data.name, recipe.model.options.get("in_channels", 3)
+    size, crop_pct = recipe.data.image_size, recipe.data.crop_pct
+    if listed is not None and listed.is_file() and custom_path(name) is not None:
+        return open_listed(name, listed, image_size=size, crop_pct=crop_pct, channels=channels)
     return open_dataset(
-        recipe.data.name,
-        image_size=recipe.data.image_size,
-        crop_pct=recipe.data.crop_pct,
-        channels=recipe.model.options.get("in_channels", 3),
+        name,
+        image_size=size,
+        crop_pct=crop_pct,
+        channels=channels,
         seed=recipe.seed,
         skip_bad=recipe.data.on_bad_image == "skip",
-        listed=listed,
     )
 
 

@@ -14,8 +14,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps, features
 
-from resnetkit.data.images.containers import opened
-from resnetkit.data.images.decode import GATE, MemoryGate, decode, open_image, unreadable_reason
+from resnetkit.data.images.containers import strip_metadata
+from resnetkit.data.images.decode import GATE, decode, open_image
+from resnetkit.data.images.formats import unreadable_reason
+from resnetkit.data.images.memory_gate import MemoryGate
 from resnetkit.errors import DataError
 
 SIZE = (40, 24)
@@ -88,7 +90,7 @@ def test_a_tag_of_another_type_leaves_the_orientation() -> None:
     content = with_jpeg_segments((0xE1, b"Exif\0\0" + tiff_header(6, RATIONAL_AS_TEXT)))
     found = decode(content, "a.jpg")
     assert found.image.size == SIZE[::-1]
-    assert found.notes == ("stored on its side or mirrored, turned upright",)
+    assert found.notes == ("rotated or mirrored, turned upright",)
 
 
 XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -180,7 +182,7 @@ SLOW = {
         lambda: with_png_chunks(png_chunk(b"tEXt", b"a\0b") * 200_000),
         "more than 100,000 chunks",
     ),
-    "tags": (lambda: tags_that_claim(3000, 1_000_000), "claim more bytes than the file has"),
+    "tags": (lambda: tags_that_claim(3000, 1_000_000), "refer to more bytes than the file has"),
     "a tag too many": (lambda: tags_that_claim(5000, 4), "5,000 tags, more than 4,096"),
 }
 
@@ -204,11 +206,11 @@ def test_pages_are_not_counted(form: str) -> None:
     stream = io.BytesIO()
     pages[0].save(stream, form, save_all=True, append_images=pages[1:])
     assert (
-        "animated or of several pages: the first one is used"
+        "several frames or pages, of which the first is used"
         in decode(stream.getvalue(), "a").notes
     )
     assert decode(encoded(form), "a").notes == (
-        ("colors of a palette, looked up",) if form == "GIF" else ()
+        ("a color palette, converted to RGB",) if form == "GIF" else ()
     )
 
 
@@ -312,7 +314,7 @@ def test_tiffs_are_read_as_pillow_reads_them_whole(mode: str, compression: str) 
         source.save(stream, "TIFF", compression=compression, description="a text" * 99)
     except (OSError, RuntimeError):
         pytest.skip("libtiff cannot write this")
-    with Image.open(io.BytesIO(opened(stream.getvalue()).content)) as image:
+    with Image.open(io.BytesIO(strip_metadata(stream.getvalue()).content)) as image:
         np.testing.assert_array_equal(np.asarray(image), np.asarray(Image.open(stream)))
 
 
@@ -326,7 +328,7 @@ def test_gray_tiffs_of_more_bits_are_read_by_their_own_scale() -> None:
     packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
     decoded = decode(tiff(packed.astype(np.uint8), bits=12), "a.tif", channels=1)
     np.testing.assert_array_equal(np.asarray(decoded.image), GRAY)
-    assert decoded.notes == ("12 bits a channel, reduced to 8",)
+    assert decoded.notes == ("12 bits per channel, reduced to 8",)
     assert not decoded.losses
 
 
@@ -340,8 +342,8 @@ LOST = {
         lambda: Image.fromarray(np.linspace(0, 4095, 1024).reshape(32, 32).astype(np.uint16)),
         "16 of 256 gray levels are left",
     ),
-    "transparent": (lambda: Image.new("RGBA", SIZE, (9, 9, 9, 0)), "nothing but white is left"),
-    "gray and transparent": (lambda: Image.new("LA", SIZE, (9, 0)), "nothing but white is left"),
+    "transparent": (lambda: Image.new("RGBA", SIZE, (9, 9, 9, 0)), "only white is left"),
+    "gray and transparent": (lambda: Image.new("LA", SIZE, (9, 0)), "only white is left"),
     "values of 14 bits": (
         lambda: Image.fromarray(np.linspace(0, 16383, 1024).reshape(32, 32).astype(np.uint16)),
         "64 of 256 gray levels are left",
@@ -353,11 +355,11 @@ LOST = {
     "a mask of 16 bits": (lambda: Image.fromarray(np.eye(32, dtype=np.uint16) * 65535), ""),
     "a transparent palette": (
         lambda: with_transparency(picture().quantize(8), bytes(8)),
-        "nothing but white is left",
+        "only white is left",
     ),
     "a transparent gray": (
         lambda: with_transparency(Image.new("L", SIZE, 7), 7),
-        "nothing but white is left",
+        "only white is left",
     ),
     "16 bits": (
         lambda: Image.fromarray(np.linspace(0, 65535, 1024).reshape(32, 32).astype(np.uint16)),
@@ -388,14 +390,14 @@ def test_a_lower_part_that_is_gray_is_said() -> None:
     stream = io.BytesIO()
     whole.save(stream, "JPEG")
     assert decode(stream.getvalue(), "a.jpg").losses == (
-        "the lower part is uniform gray, as when the end of a file was lost",
+        "the lower part is uniformly gray, as in a truncated file",
     )
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (bytes(1000), "nothing but zeros"),
+        (bytes(1000), "only zeros"),
         (b"<!DOCTYPE html><html><body>Sign in", "an HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "Git LFS pointer"),
     ],
@@ -445,7 +447,7 @@ def test_known_formats_that_are_not_read_have_a_reason() -> None:
 
 def test_the_content_is_not_copied_where_nothing_is_left_out(tmp_path: Path) -> None:
     content = encoded("BMP")
-    assert opened(content).content is content
+    assert strip_metadata(content).content is content
 
 
 def rle_bitmap(side: int) -> bytes:
@@ -466,7 +468,7 @@ DECODED_IN_PYTHON = {
 
 @pytest.mark.parametrize("content", DECODED_IN_PYTHON.values(), ids=DECODED_IN_PYTHON)
 def test_what_pillow_decodes_value_by_value_is_refused_when_it_is_large(content: bytes) -> None:
-    with pytest.raises(DataError, match="takes minutes at 5000x5000 pixels: save it as PNG"):
+    with pytest.raises(DataError, match="takes minutes to decode at 5000x5000 pixels: save"):
         decode(content, "a")
     small = content.replace(b"5000 5000", b"50 50")
     assert decode(rle_bitmap(50) if content[:2] == b"BM" else small, "a").image.size == (50, 50)
@@ -505,12 +507,12 @@ def test_every_transparent_color_is_laid_on_white_as_compositing_does() -> None:
 OTHERS = {
     "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
     "a Photoshop document": b"8BPS\0\1" + bytes(50),
-    "a drawing": b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "vector graphics": b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>",
     "a raw photo": b"II*\0\x10\0\0\0CR\2\0" + bytes(50),
     "an archive": b"PK\3\4" + bytes(40),
     "a video": b"\0\0\0\x18ftypmp42" + bytes(50),
     "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(10),
-    "it is a text": b'{"error": "not found"}',
+    "it is text": b'{"error": "not found"}',
 }
 
 

@@ -9,8 +9,11 @@ from typing import get_args
 
 import pytest
 
-from resnetkit.data.images.folder import PARTS, ImageList, read_images, split_images, write_images
-from resnetkit.data.splits import Split
+from resnetkit.data.images.folder import read_images
+from resnetkit.data.images.listing import ImageList
+from resnetkit.data.images.split import split_images
+from resnetkit.data.images.table import write_images
+from resnetkit.data.splits import SPLIT_NAMES, Split
 from resnetkit.errors import DataError
 
 MakeFolder = Callable[..., Path]
@@ -30,7 +33,7 @@ def parts(images: ImageList) -> dict[str, Counter[str | None]]:
 
 
 def test_every_part_has_a_name_in_folders_and_tables() -> None:
-    assert set(PARTS.values()) == set(get_args(Split))
+    assert set(SPLIT_NAMES.values()) == set(get_args(Split))
 
 
 # Folders
@@ -70,7 +73,7 @@ def test_folders_within_classes_hidden_files_and_links(
     (tmp_path / "at the root.jpg").write_bytes(b"x")
     images = read_images(tmp_path)
     assert set(table(images)) == {"0005.jpg", "0006.jpg", "0007.jpg"}
-    passed_over = {each.path.name for each in images.passed_over}
+    passed_over = {each.path.name for each in images.skipped}
     assert {"at the root.jpg", "notes.txt", "__MACOSX", "loop"} <= passed_over
 
 
@@ -94,9 +97,9 @@ def test_a_link_to_another_folder_of_the_tree_adds_nothing(
 
 REFUSED_FOLDERS = {
     "parts without training": ({"val/a": 1, "val/b": 1, "test/a": 1}, "no training images"),
-    "nothing": ({}, "holds no images: expected class/image"),
-    "one class": ({"cat": 3}, "holds one class only, 'cat'"),
-    "parts and classes": ({"train/a": 1, "train/b": 1, "cat": 1}, "and besides cat"),
+    "nothing": ({}, "contains no images: expected class/image"),
+    "one class": ({"cat": 3}, "contains only one class, 'cat'"),
+    "parts and classes": ({"train/a": 1, "train/b": 1, "cat": 1}, "and also cat"),
     "a part twice": ({"train/a": 1, "val/a": 1, "valid/b": 1}, "the same split twice: train, val"),
 }
 
@@ -152,7 +155,7 @@ REFUSED_TABLES = {
     "no JSON": ("a.jsonl", '{"path": "x/0000.jpg", "label": "a"}\n{', "line 2: "),
     "no object": ("a.jsonl", "[1]", "line 1: it is not an object"),
     "a list as label": ("a.jsonl", '{"path": "x/0000.jpg", "label": [1]}', "line 1: expected"),
-    "another ending": ("a.xls", "path,label\n", "expected one, or a .csv or .jsonl"),
+    "another ending": ("a.xls", "path,label\n", "expected a folder, or a .csv or .jsonl"),
     "empty": ("a.csv", "", "has the columns none"),
 }
 
@@ -209,13 +212,13 @@ def test_a_class_without_training_images_is_refused(
     tmp_path: Path, make_folder: MakeFolder
 ) -> None:
     root = make_folder(tmp_path, {"train/a": 5, "train/b": 5, "val/c": 2})
-    with pytest.raises(DataError, match="the class 'c' has no image to learn from"):
+    with pytest.raises(DataError, match="the class 'c' has no training images"):
         split_images(read_images(root), seed=0)
 
 
 def test_too_few_images_to_validate_on_are_refused(tmp_path: Path, make_folder: MakeFolder) -> None:
     listed = read_images(make_folder(tmp_path, {"a": 1, "b": 1}))
-    with pytest.raises(DataError, match="too few images to keep one of a class apart"):
+    with pytest.raises(DataError, match="too few images to hold out one of a class"):
         split_images(listed, seed=0)
 
 
@@ -231,7 +234,7 @@ def test_an_image_without_part_among_others_is_refused(
     make_folder(tmp_path, {"x": 2})
     text = "path,label,split\nx/0000.jpg,a,train\nx/0001.jpg,b,\n"
     (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(DataError, match=r"0001\.jpg is in no part, but others are"):
+    with pytest.raises(DataError, match=r"0001\.jpg has no split, but other images do"):
         split_images(read_images(tmp_path / "a.csv"), seed=0)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from torchvision.models import ResNet50_Weights
 
-from resnetkit.data.datasets import open_to_measure
+from resnetkit.data.datasets import open_for_evaluation
 from resnetkit.data.images.labels import imagenet_wnids, in_order, is_imagenet, match_classes
 from resnetkit.errors import DataError
+from resnetkit.resizing import ImageFormat
 
 WORDS = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 # ImageNet's own list of words, as transformers has it, has two classes of one name.
@@ -73,7 +74,7 @@ def test_classes_of_imagenet_have_several_names(case: str, names: tuple[str, ...
 def test_numbers_that_stand_for_classes_are_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "resnetkit"):
         match_classes(["0", "1"], WORDS, "here")
-    assert "taken as the numbers of ImageNet's, from 0: 0 is tench" in caplog.text
+    assert "read as indices of ImageNet's classes, from 0: 0 is tench" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_two_classes_of_one_name_are_not_chosen_from() -> None:
         "photos: 'crane' is the name of the network's classes 134 and 517. Name the folder by its"
         " WordNet id, n02012849 or n03126707."
     )
-    with pytest.raises(DataError, match=r"classes 0 and 2\. Name the folders"):
+    with pytest.raises(DataError, match=r"classes 0 and 2\. Give the folders names"):
         match_classes(["bat"], ("bat", "cat", "bat"), "photos")
     assert match_classes(["cat"], ("bat", "cat", "bat"), "photos") == {"cat": 1}
 
@@ -122,7 +123,7 @@ def test_folders_are_numbered_as_timm_does() -> None:
 
 @pytest.mark.parametrize("names", [["Cat", "cat"], ["01", "1"]])
 def test_an_order_that_timm_does_not_have_is_refused(names: list[str]) -> None:
-    with pytest.raises(DataError, match="have no fixed order in timm"):
+    with pytest.raises(DataError, match="is undefined in timm"):
         in_order(names, "natural")
 
 
@@ -131,10 +132,10 @@ def test_a_network_without_names_gets_the_order_of_its_library(tmp_path: Path) -
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "x.jpg").touch()
     for order, expected in (("natural", range(11)), ("sorted", sorted(map(str, range(11))))):
-        dataset = open_to_measure(
+        dataset = open_for_evaluation(
             str(tmp_path),
+            ImageFormat(8, 1.0),
             class_names=(),
-            image_size=8,
             class_order=order,  # type: ignore[arg-type]
         )
         assert dataset.class_names == tuple(map(str, expected))

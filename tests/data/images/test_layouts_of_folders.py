@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from resnetkit.data.images.folder import read_images, split_images
+from resnetkit.data.images.folder import read_images
 from resnetkit.data.images.listing import ImageList, by_reason
+from resnetkit.data.images.split import split_images
 from resnetkit.data.splits import named_splits
 from resnetkit.errors import DataError
 
@@ -38,7 +39,7 @@ def counted(images: ImageList) -> dict[tuple[str | None, str], int]:
 
 
 def reasons(images: ImageList) -> Counts:
-    return {reason: len(paths) for reason, paths in by_reason(images.passed_over).items()}
+    return {reason: len(paths) for reason, paths in by_reason(images.skipped).items()}
 
 
 BOTH = {("train", "cat"): 2, ("train", "dog"): 2, ("test", "cat"): 1, ("test", "dog"): 1}
@@ -114,7 +115,7 @@ def test_classes_stay_classes(touched: Callable[[Counts], Path], case: str) -> N
 ASKED: dict[str, tuple[Counts, str]] = {
     "unknown splits": (
         {"day/cat": 2, "day/dog": 2, "night/cat": 2, "night/dog": 2},
-        "each of the folders day and night holds the folders cat, dog: are these the classes?",
+        "each of the folders day and night contains the folders cat, dog: are these the classes?",
     ),
     "unknown splits within one": (
         {"train/day/cat": 2, "train/day/dog": 2, "train/night/cat": 2, "train/night/dog": 2},
@@ -122,28 +123,28 @@ ASKED: dict[str, tuple[Counts, str]] = {
     ),
     "splits that not all classes have": (
         {"cat/train": 2, "cat/test": 2, "dog/train": 2, "dog/val": 2},
-        "hold no images themselves, but folders",
+        "contain no images themselves, but folders",
     ),
     "domains around a folder": (
         {"amazon/images/bike": 2, "amazon/images/mug": 2, "dslr/images/bike": 2}
         | {"dslr/images/mug": 2},
-        "each of the folders amazon and dslr holds the folders bike, mug",
+        "each of the folders amazon and dslr contains the folders bike, mug",
     ),
     "an index of letters": (
         {"a/airfield": 2, "a/alley": 2, "b/bakery": 2, "b/bar": 2},
-        "hold no images themselves, but folders, such as airfield, alley in a",
+        "contain no images themselves, but folders, such as airfield, alley in a",
     ),
     "CycleGAN's": (
         {"trainA": 2, "trainB": 2, "testA": 1, "testB": 1},
-        "the names testA, testB, trainA, trainB are a split and a class each",
+        "each of the names testA, testB, trainA, trainB is a split and a class",
     ),
     "splits before classes": (
         {"train_cat": 2, "train_dog": 2, "val_cat": 1, "val_dog": 1},
         "such as train/cat",
     ),
-    "images and masks": ({"images": 2, "annotations": 2}, "are no names of classes"),
-    "splits without classes": ({"train": 2, "test": 2}, "hold no folders of classes"),
-    "a split and a class": ({"train/cat": 2, "train/dog": 2, "bus": 2}, "and besides bus"),
+    "images and masks": ({"images": 2, "annotations": 2}, "are not names of classes"),
+    "splits without classes": ({"train": 2, "test": 2}, "contain no folders of classes"),
+    "a split and a class": ({"train/cat": 2, "train/dog": 2, "bus": 2}, "and also bus"),
     "a split twice": (
         {"train/cat": 2, "training_set/cat": 2},
         "the same split twice: train, training_set",
@@ -170,7 +171,7 @@ def test_splits_may_lie_within_each_class(touched: Callable[[Counts], Path], tes
 
 def test_classes_that_a_split_lacks_are_said(touched: Callable[[Counts], Path]) -> None:
     images = read_images(touched({"train/cat": 2, "train/dog": 2, "train/unsup": 2, "test/cat": 1}))
-    assert images.remarks == ("the test images show none of 2 classes: dog, unsup",)
+    assert images.remarks == ("the test split has no images of 2 classes: dog, unsup",)
 
 
 def test_classes_of_a_split_that_are_links_to_another_split_are_refused(
@@ -188,15 +189,15 @@ def test_thousands_of_classes_with_folders_are_compared_in_no_time(
     touched: Callable[[Counts], Path],
 ) -> None:
     root = touched({f"{n}/{part}": 1 for n in range(2_000) for part in (f"{n}a", f"{n}b")})
-    with pytest.raises(DataError, match="hold no images themselves"):
+    with pytest.raises(DataError, match="contain no images themselves"):
         read_images(root)
 
 
 def test_a_network_that_knows_the_classes_settles_it(touched: Callable[[Counts], Path]) -> None:
     root = touched({"cat/indoors": 2, "cat/outdoors": 2, "dog/indoors": 1, "dog/outdoors": 1})
-    images = read_images(root, fewest_classes=1, known=("cat", "dog", "fox"))
+    images = read_images(root, fewest_classes=1, class_names=("cat", "dog", "fox"))
     assert counted(images) == {(None, "cat"): 4, (None, "dog"): 2}
-    one = read_images(root / "cat", fewest_classes=1, known=("indoors", "outdoors"))
+    one = read_images(root / "cat", fewest_classes=1, class_names=("indoors", "outdoors"))
     assert one.class_names == ("indoors", "outdoors")
 
 
@@ -218,12 +219,12 @@ def test_everything_that_is_not_used_is_counted_with_its_reason(
     images = read_images(root)
     assert counted(images) == {(None, "cat"): 2, (None, "dog"): 2}
     assert reasons(images) == {
-        "hidden, or of the system": 3 + 2 + 1 + 2,
-        "a link that leads nowhere": 2,
+        "hidden, or created by the system": 3 + 2 + 1 + 2,
+        "a broken link": 2,
         "not an image by its name": 1,
-        "HEIC, which is not read here: convert it to JPEG or PNG": 1,
+        "HEIC, which is not supported: convert it to JPEG or PNG": 1,
         "neither a file nor a folder": 1,
-        "an image in no class's folder": 1,
+        "an image outside of the class folders": 1,
     }
 
 
@@ -245,9 +246,9 @@ def test_a_class_without_an_image_is_an_error_that_names_it(
     root = touched({f"{prefix}cat": 2, f"{prefix}dog": 2, layout: 0})
     if content:
         (root / layout / content).touch()
-    with pytest.raises(DataError, match="the class 'fox' has no image: in"):
+    with pytest.raises(DataError, match="the class 'fox' has no images: "):
         read_images(root)
-    images = read_images(root, empty="passed over")
+    images = read_images(root, empty_classes="skip")
     assert images.class_names == ("cat", "dog")
     assert reasons(images)["a folder without images"] == 1
 
@@ -268,8 +269,8 @@ def test_annotations_without_images_neither_become_a_class_nor_vanish(
     (root / "annotations" / "0.xml").touch()
     with pytest.raises(DataError) as caught:
         read_images(root)
-    assert "annotations, images are no names of classes" in str(caught.value)
-    assert f"If the classes are the folders in {root}/images, name that one" in str(caught.value)
+    assert "annotations, images are not names of classes" in str(caught.value)
+    assert f"If the classes are the folders in {root}/images, give that path" in str(caught.value)
 
 
 def test_a_folder_that_may_not_be_read_is_an_error(
@@ -314,14 +315,14 @@ def test_classes_may_be_links_and_links_back_add_nothing(
     (root / "cat" / "up").symlink_to("..")
     images = read_images(root)
     assert counted(images) == {(None, "cat"): 2, (None, "dog"): 1}
-    assert reasons(images) == {"a folder that is read already under another name": 2}
+    assert reasons(images) == {"a folder that is already read under another name": 2}
 
 
 def test_files_that_are_linked_into_two_splits_are_said(touched: Callable[[Counts], Path]) -> None:
     root = touched({"train/cat": 2, "train/dog": 2, "val/cat": 1, "val/dog": 1})
     (root / "val" / "cat" / "again.jpg").symlink_to("../../train/cat/1.jpg")
     (remark,) = read_images(root).remarks
-    assert "1 images are the same files as those of another class or split" in remark
+    assert "1 images are the same files as images of another class or split" in remark
 
 
 # Names of classes
@@ -348,7 +349,7 @@ def test_what_nobody_sees_makes_no_class(touched: Callable[[Counts], Path], othe
 def test_names_that_differ_in_case_are_classes_and_said(touched: Callable[[Counts], Path]) -> None:
     images = read_images(touched({"cat": 1, "Cat": 1}))
     assert images.class_names == ("Cat", "cat")
-    assert images.remarks == ("Cat, cat are 2 classes, whose names differ only in case",)
+    assert images.remarks == ("Cat, cat are 2 classes whose names differ only in case",)
 
 
 def test_a_folder_that_is_not_utf8_is_read(touched: Callable[[Counts], Path]) -> None:

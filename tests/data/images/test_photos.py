@@ -17,7 +17,7 @@ from resnetkit.data.dataset import Dataset, Images
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.draws import Draws
 from resnetkit.data.images.labels import imagenet_wnids
-from resnetkit.data.images.photos import Photos, center_view, least_side, random_boxes
+from resnetkit.data.images.photos import Photos, center_crop, least_side, random_boxes
 from resnetkit.data.loader import DeviceLoader
 from resnetkit.data.normalization import Normalization
 from resnetkit.data.splits import Split
@@ -60,7 +60,7 @@ def test_the_middle_view_is_theirs_at_the_sizes_of_imagenet(
 ) -> None:
     image = draw(1, size)
     theirs = v2.CenterCrop(224)(v2.Resize(256)(image))
-    assert np.array_equal(np.asarray(center_view(image, 224, 256, BILINEAR)), np.asarray(theirs))
+    assert np.array_equal(np.asarray(center_crop(image, 224, 256, BILINEAR)), np.asarray(theirs))
 
 
 def test_grey_photos_have_one_channel(photos: Photos) -> None:
@@ -160,7 +160,7 @@ def test_own_images_are_a_data_set(tmp_path: Path, make_folder: MakeFolder) -> N
     }
     assert sorted(torch.cat(list(dataset.splits.values())).tolist()) == list(range(30))
     assert dataset.labels.tolist() == [0] * 10 + [1] * 20
-    with pytest.raises(UsageError, match="need a size"):
+    with pytest.raises(UsageError, match="need an image size"):
         open_dataset(str(tmp_path))
 
 
@@ -253,5 +253,5 @@ def test_a_damaged_photo_ends_the_stream_with_its_name(photos: Photos, tmp_path:
     broken = Photos((*photos.paths[:3], tmp_path / "bad.png", *photos.paths[4:]), 3, 24, 0.875)
     batches = TrainingBatches(torch.arange(6), 2, seed=3).between(0, 3)
     stream = feed_of(broken, Augmentation()).stream(batches, lambda step: 0)
-    with pytest.raises(DataError, match=r"bad\.png: it is damaged"):
+    with pytest.raises(DataError, match=r"bad\.png: it cannot be decoded"):
         [ready() for _, ready in stream]

@@ -111,7 +111,7 @@ def test_a_cache_may_take_half_of_what_was_free_before_it_was_written(
         return Usage(10**9, 0, 2 * size + 2 - written)
 
     monkeypatch.setattr(pixel_cache.shutil, "disk_usage", usage)
-    monkeypatch.setattr(pixel_cache, "AT_A_TIME", 1)
+    monkeypatch.setattr(pixel_cache, "AHEAD", 1)
     assert opened(tmp_path / "another", paths).pixels.size == size
 
 

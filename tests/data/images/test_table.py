@@ -84,18 +84,18 @@ CAT, DOG = "photos/cat/1.jpg,cat\n", "photos/dog/2.jpg,dog\n"
 REFUSED: dict[str, tuple[bytes | str, str]] = {
     "a column twice": (
         "path,label,Label\n" + CAT,
-        "line 1: the heading names the column label twice",
+        "line 1: the column label occurs twice in the header",
     ),
-    "another column twice": ("\npath,label,x,x\n" + CAT, "line 2: the heading names the column x"),
+    "another column twice": ("\npath,label,x,x\n" + CAT, "line 2: the column x occurs twice"),
     "no heading": (CAT + DOG, "line 1 has the columns photos/cat/1.jpg, cat: expected path, label"),
     "an open quote": (f'{HEAD}{CAT}"{DOG}{CAT}', "line 3: a quote is opened and never closed"),
     "two open quotes": (f'{HEAD}"{CAT}"{DOG}', "line 2: a quote is closed within a value, or"),
-    "a comma in a path": (f"{HEAD}photos/cat,dog/1.jpg,cat\n", "line 2: 3 values, but the heading"),
+    "a comma in a path": (f"{HEAD}photos/cat,dog/1.jpg,cat\n", "line 2: 3 values, but the header"),
     "a column of paths alone": ("path\nphotos/cat/1.jpg\n", "line 1 has the columns path"),
     "a path of Windows": (f"{HEAD}C:\\photos\\1.jpg,cat\n", "Write it with / as in"),
     "a label that shows nothing": (f"{HEAD}photos/cat/1.jpg,\u200b \n", "line 2: expected a path"),
-    "half of UTF-16": (PLAIN.encode("utf-16")[:-1], "is not UTF-16, as it begins"),
-    "zero bytes": (PLAIN.encode() + b"\0\0\0", "is no text: it holds zero bytes"),
+    "half of UTF-16": (PLAIN.encode("utf-16")[:-1], "begins as UTF-16, but it is not"),
+    "zero bytes": (PLAIN.encode() + b"\0\0\0", "is not text: it contains zero bytes"),
     "an LFS pointer": (
         "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
         "Git LFS pointer",
@@ -129,7 +129,7 @@ REFUSED_LINES = {
     ),
     "a key twice but for case": (
         '{"path": "photos/cat/1.jpg", "label": "cat", "Label": "dog"}',
-        "line 1: it names a key twice",
+        "line 1: a key occurs twice",
     ),
     "a split that is a number": (
         '\n{"path": "photos/cat/1.jpg", "label": "cat", "split": 0}',
@@ -161,7 +161,7 @@ def test_what_is_no_regular_file_is_not_waited_for(
 ) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(DataError, match=r"line 2: .*pipe\.jpg is no regular file"):
+    with pytest.raises(DataError, match=r"line 2: .*pipe\.jpg is not a regular file"):
         read_images(write("path,label\npipe.jpg,a\n"))
     with pytest.raises(DataError, match=r"pipe\.csv cannot be read"):
         read_images(tmp_path / "pipe.csv")
@@ -173,7 +173,7 @@ def test_one_file_in_two_splits_through_a_link_is_said(
     (tmp_path / "link.jpg").symlink_to("photos/cat/1.jpg")
     table = write(PLAIN + "link.jpg,cat,val\n")
     remark = read_images(table).remarks[0]
-    assert "same files as those of another class or split" in remark
+    assert "same files as images of another class or split" in remark
 
 
 # Lists that runs keep
@@ -210,10 +210,10 @@ def test_other_images_under_the_same_names_are_noticed(images: ImageList, place:
     content = bytearray((moved / "dog" / "c.jpg").read_bytes())
     content[place] ^= 1
     (moved / "dog" / "c.jpg").write_bytes(content)
-    with pytest.raises(DataError, match=r"dog/c\.jpg is another file \(1 of 3 are\)"):
+    with pytest.raises(DataError, match=r"the content of 1 of 3 differs, such as dog/c\.jpg"):
         relocated(images, moved)
     (moved / "dog" / "c.jpg").unlink()
-    with pytest.raises(DataError, match=r"dog/c\.jpg is missing \(1 of 3 are\)"):
+    with pytest.raises(DataError, match=r"1 of 3 are missing, such as dog/c\.jpg"):
         relocated(images, moved)
 
 
@@ -245,7 +245,7 @@ def test_a_list_says_which_images_were_not_read(tmp_path: Path) -> None:
 def test_splits_in_a_column_of_another_name_are_not_drawn_again(
     write: Callable[..., Path], column: str
 ) -> None:
-    with pytest.raises(DataError, match=r"holds splits .* but is not called split"):
+    with pytest.raises(DataError, match=r"contains splits .* but is not called split"):
         read_images(write(PLAIN.replace("split", column)))
     other = PLAIN.replace("split", "split,subset").replace("train\n", "train,val\n")
     assert read_images(write(other.replace("2.jpg,dog,val\n", "2.jpg,dog,val,train\n"))).files

