@@ -120,6 +120,28 @@ def test_a_zero_byte_in_a_later_line_is_no_path() -> None:
     assert bad.reason == "standard input: a line contains a zero byte, and so is not a path."
 
 
+LONG = "x" * 200_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("end", ["", "\n", "\nlast.jpg\n"])
+def test_a_line_without_end_is_skipped_without_reading_it_as_a_whole(
+    encoding: str, end: str
+) -> None:
+    first, bad, *rest = found("-", stream=f"first.jpg\n{LONG}{end}".encode(encoding))
+    assert first == "first.jpg"
+    assert isinstance(bad, BadImage)
+    assert bad.reason.startswith("standard input: a line is longer than 65,536 characters")
+    assert rest == (["last.jpg"] if "last" in end else [])
+
+
+def test_an_image_without_an_extension_is_found_in_a_folder() -> None:
+    Path("plain").mkdir()
+    Path("plain/0001").write_bytes(b"\xff\xd8\xff\xe0")
+    Path("plain/README").write_text("an image")
+    assert found("plain") == ["plain/0001"]
+
+
 def test_a_list_without_end_is_read_as_it_is_needed() -> None:
     reading, writing = os.pipe()
     os.write(writing, b"one.jpg\ntwo.jpg\n")

@@ -1,5 +1,6 @@
 """resnet data: list, fetch, check and show data sets."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,11 +116,12 @@ def check(name: str, /, *, json: Json = False) -> None:
         check_folder(path, json=json)
         return
     remark_on_data(name)
-    facts = check_cached(name) if name in PUBLISHED else {}
+    facts = check_cached(name) if name in PUBLISHED else None
     dataset = open_dataset(name)
     counts = {split: len(ids) for split, ids in dataset.splits.items()}
     if json:
-        print_json({"name": name, "images": counts, "sha256": dataset.sha256, **facts})
+        details = asdict(facts) if facts else {}
+        print_json({"name": name, "images": counts, "sha256": dataset.sha256, **details})
         return
     splits = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     height, width = dataset.image_size
@@ -128,7 +130,7 @@ def check(name: str, /, *, json: Json = False) -> None:
         f" {dataset.channels} channel(s), {len(dataset.class_names)} classes"
     )
     if facts:
-        remark(f"it came from {facts['source']}")
+        remark(f"it came from {facts.source}")
 
 
 def check_folder(root: Path, *, json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from resnetkit.data.images.folder import read_images
+from resnetkit.data.images.layout import NOT_A_CLASS
 from resnetkit.data.images.listing import ImageList, by_reason
 from resnetkit.data.images.split import split_images
 from resnetkit.data.splits import named_splits
@@ -260,6 +261,82 @@ def test_a_class_may_lack_images_in_a_split_that_is_only_reported(
     images = read_images(root)
     assert counted(images)[("train", "dog")] == 4
     assert reasons(images) == {"a folder without images": 1}
+
+
+@pytest.mark.parametrize("stray", ["test/unknown", "val/images", "test/Masks"])
+def test_folders_of_held_out_splits_that_are_no_classes_are_skipped(
+    touched: Callable[[Counts], Path], stray: str
+) -> None:
+    split = stray.split("/")[0]
+    counts = {"train/cat": 4, "train/dog": 4, f"{split}/cat": 1, f"{split}/dog": 1}
+    images = read_images(touched({**counts, stray: 3}))
+    assert images.class_names == ("cat", "dog")
+    assert reasons(images) == {NOT_A_CLASS: 3}
+    assert len(split_images(images, seed=0).files) == sum(counts.values())
+
+
+def test_a_class_of_the_training_images_may_have_any_name(
+    touched: Callable[[Counts], Path],
+) -> None:
+    root = touched({"train/cat": 4, "train/unknown": 4, "test/cat": 1, "test/unknown": 2})
+    assert counted(read_images(root))["test", "unknown"] == 2
+
+
+def test_an_evaluated_network_decides_which_folders_are_classes(
+    touched: Callable[[Counts], Path],
+) -> None:
+    root = touched({"val/cat": 2, "val/images": 2, "test/cat": 1})
+    images = read_images(root, fewest_classes=1, class_names=("cat", "dog"))
+    assert images.class_names == ("cat",)
+    images = read_images(root, fewest_classes=1, class_names=("cat", "images"))
+    assert images.class_names == ("cat", "images")
+
+
+@pytest.mark.parametrize(
+    ("empty", "consequence"),
+    [
+        ("val/cat", "val contains no images, so the validation images are drawn from the training"),
+        ("val", "val contains no images, so the validation images are drawn from the training"),
+        ("test/cat", "test contains no images, so there is no test split"),
+    ],
+)
+def test_a_split_without_images_is_named(
+    touched: Callable[[Counts], Path], empty: str, consequence: str
+) -> None:
+    images = read_images(touched({"train/cat": 4, "train/dog": 4, empty: 0}))
+    (remark,) = images.remarks
+    assert consequence in remark
+    assert reasons(images) == {"a folder without images": 1}
+
+
+def test_an_empty_folder_next_to_the_same_split_is_no_remark(
+    touched: Callable[[Counts], Path],
+) -> None:
+    images = read_images(touched({"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1, "valid": 0}))
+    assert images.remarks == ()
+
+
+SIGNATURES = {
+    "JPEG": b"\xff\xd8\xff\xe0\0\x10JFIF",
+    "PNG": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+    "WebP": b"RIFF\x24\0\0\0WEBPVP8 ",
+    "GIF": b"GIF89a\x08\0\x08\0",
+    "TIFF": b"II*\0\x08\0\0\0",
+}
+
+
+@pytest.mark.parametrize("form", SIGNATURES)
+def test_an_image_without_an_extension_is_recognized_by_its_content(
+    touched: Callable[[Counts], Path], form: str
+) -> None:
+    root = touched({"cat": 1, "dog": 1})
+    (root / "cat" / "0001").write_bytes(SIGNATURES[form])
+    (root / "cat" / "README").write_text("these are cats")
+    (root / "cat" / "empty").touch()
+    (root / "cat" / "notes.txt").write_bytes(SIGNATURES[form])
+    images = read_images(root)
+    assert counted(images) == {(None, "cat"): 2, (None, "dog"): 1}
+    assert reasons(images) == {"not an image by its name": 3}
 
 
 def test_annotations_without_images_neither_become_a_class_nor_vanish(

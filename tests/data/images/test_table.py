@@ -100,6 +100,22 @@ REFUSED: dict[str, tuple[bytes | str, str]] = {
         "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
         "Git LFS pointer",
     ),
+    "URLs": (
+        f"{HEAD}{CAT}https://example.org/dog.jpg,dog\n",
+        "line 3: https://example.org/dog.jpg is a URL, and images are not downloaded",
+    ),
+    "one-hot labels": (
+        "path,cat,dog,fox\nphotos/cat/1.jpg,1,0,0\n",
+        "The labels look one-hot encoded: replace these columns by one column label",
+    ),
+    "names without extensions": (
+        f"{HEAD}photos/cat/1,cat\n",
+        "There is 1.jpg: paths need the extension of the file.",
+    ),
+    "comment lines": (
+        f"# made by hand\n{HEAD}{CAT}",
+        "Remove the lines that begin with #: the first line must be the header.",
+    ),
     "a page": ("<!DOCTYPE html>\n<html></html>", "HTML"),
 }
 
@@ -110,6 +126,29 @@ def test_other_tables_are_refused_with_the_line(write: Callable[..., Path], case
     with pytest.raises(DataError) as caught:
         read_images(write(content))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "path,weight,height\nphotos/cat/1.jpg,1,17\n",
+        "path,cat,dog\nphotos/cat/1.jpg,1,1\n",
+        "path,class\nphotos/cat/1.jpg,cat\n",
+        "path\n",
+    ],
+)
+def test_other_columns_are_not_taken_for_one_hot_labels(
+    write: Callable[..., Path], content: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read_images(write(content))
+    assert "one-hot" not in str(caught.value)
+    assert str(caught.value).endswith("separated by commas; split is optional.")
+
+
+def test_a_missing_file_without_an_extension_gets_no_hint(write: Callable[..., Path]) -> None:
+    with pytest.raises(DataError, match=r"there is no .*/photos/cat/9\.$"):
+        read_images(write(f"{HEAD}photos/cat/9,cat\n"))
 
 
 def test_the_line_of_an_open_quote_is_that_where_it_opens(write: Callable[..., Path]) -> None:

