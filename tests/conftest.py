@@ -1,4 +1,8 @@
-"""What all tests share: one thread, small data, small recipes, and what a run folder holds."""
+"""What all tests share: one thread, small data, small recipes, and what a run folder holds.
+
+The process that hands out the tests reads this file and needs no torch: what imports it waits for
+the first test.
+"""
 
 import os
 
@@ -13,20 +17,14 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from resnetkit.data.dataset import Dataset
-from resnetkit.data.datasets import DATASETS, open_digits
-from resnetkit.data.splits import stratified_split
-from resnetkit.models.zoo import ARCHITECTURES, cifar
-from resnetkit.training.loop import train
-from resnetkit.training.recipe import Recipe, load_recipe
-from resnetkit.training.run_folder import Run
-
-torch.set_num_threads(1)
+if TYPE_CHECKING:
+    from resnetkit.data.dataset import Dataset
+    from resnetkit.training.recipe import Recipe
+    from resnetkit.training.run_folder import Run
 
 TINY = {
     "length": "6 steps",
@@ -34,27 +32,33 @@ TINY = {
     "log_every": 2,
     "checkpoint.every": "2 steps",
 }
-SMALL = {**TINY, "data.name": "few", "model.name": "resnet8"}
 DIFFERS_BY_NATURE = {"environment.json", "timing.jsonl", ".lock"}
 
 
-def small_recipe(changes: dict[str, Any] | None = None) -> Recipe:
+def small_recipe(changes: dict[str, Any] | None = None) -> "Recipe":
+    from resnetkit.training.recipe import load_recipe
+
     return load_recipe("digits", {**TINY, **(changes or {})})
 
 
-def smallest_recipe(changes: dict[str, Any] | None = None) -> Recipe:
-    return load_recipe("digits", {**SMALL, **(changes or {})})
+def smallest_recipe(changes: dict[str, Any] | None = None) -> "Recipe":
+    return small_recipe({"data.name": "few", "model.name": "resnet8", **(changes or {})})
 
 
 @cache
-def digits_once() -> Dataset:
+def digits_once() -> "Dataset":
     """Opens the digits, which takes 0.02 s, once for all tests of this process."""
+    from resnetkit.data.datasets import open_digits
+
     return open_digits()
 
 
 @cache
-def few_digits() -> Dataset:
+def few_digits() -> "Dataset":
     """Returns 150 digits: 100 to train on, which are 3 batches of 32 an epoch."""
+    from resnetkit.data.dataset import Dataset
+    from resnetkit.data.splits import stratified_split
+
     digits = digits_once()
     labels = digits.labels[:150]
     splits = stratified_split(labels, test_fraction=0.2, validation_fraction=0.1)
@@ -80,7 +84,7 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Callable[..., Recipe]:
+def tiny() -> Callable[..., "Recipe"]:
     """Makes recipes of six steps of ResNet-8 on 150 digits; this process alone knows both.
 
     Values by dotted key replace those of the recipe.
@@ -89,7 +93,7 @@ def tiny() -> Callable[..., Recipe]:
 
 
 @pytest.fixture(scope="session")
-def on_digits() -> Callable[..., Recipe]:
+def on_digits() -> Callable[..., "Recipe"]:
     """Makes recipes of six steps on all digits, of which other processes know as well."""
     return small_recipe
 
@@ -97,6 +101,12 @@ def on_digits() -> Callable[..., Recipe]:
 @pytest.fixture(autouse=True, scope="session")
 def _small_things() -> Iterator[None]:
     """Lets this process, and no other one, know 150 digits and a network of 8 layers by name."""
+    import torch
+
+    from resnetkit.data.datasets import DATASETS
+    from resnetkit.models.zoo import ARCHITECTURES, cifar
+
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS, "few", few_digits)
         patch.setitem(DATASETS, "digits", digits_once)
@@ -122,14 +132,16 @@ def forge() -> Callable[[Path], None]:
 
 
 @pytest.fixture(scope="session")
-def few() -> Callable[..., Recipe]:
+def few() -> Callable[..., "Recipe"]:
     """Makes the recipes of `tiny`, which are of two epochs."""
     return smallest_recipe
 
 
 @pytest.fixture(scope="session")
-def whole(few: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(few: Callable[..., "Recipe"], tmp_path_factory: pytest.TempPathFactory) -> "Run":
     """A run of `few()` from beginning to end, to be read or copied and never changed."""
+    from resnetkit.training.loop import train
+
     return train(few(), tmp_path_factory.mktemp("whole") / "run")
 
 
