@@ -131,4 +131,4 @@ def test_a_study_that_lost_a_run_says_which(
     answer = resnet("report", "studies/degradation-quick")
     assert (answer.code, answer.out) == (2, "")
     assert f"{metrics.parent.relative_to(studies.parent)} is not finished" in answer.err
-    assert "'resnet study degradation --scale quick --out studies' goes on" in answer.err
+    assert "'resnet study degradation --scale quick --out studies' resumes it" in answer.err

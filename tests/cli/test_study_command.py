@@ -158,7 +158,7 @@ def test_an_interrupted_study_leaves_no_process_and_goes_on(
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "The same command goes on from there." in err
+    assert "The same command resumes it." in err
     assert "Traceback" not in err
     wait_until(lambda: not members(process.pid), seconds=10)
 

@@ -180,7 +180,7 @@ def test_images_that_were_learned_from_are_counted(
     copied = load_network(runs[0].model)
     assert copied.images == network.images  # the model of a run belongs to its list
     page = write_evaluation(tmp_path / "page", [together], whole).read_text()
-    assert f"has learned from {together.learned} of these 60 images" in page
+    assert f"was trained on {together.learned} of these 60 images" in page
 
 
 def in_list_of(run: Path, change: Callable[[bytes], bytes]) -> TrainedNetwork:

@@ -230,6 +230,12 @@ def check_page(page: Page) -> None:
             )
 
 
+@pytest.fixture(scope="session")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Returns a whole study with three seeds, which tests share: they must not change it."""
+    return make_outcome(tmp_path_factory.mktemp("outcome") / "study")
+
+
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., Run]:
     """Returns `make_run`, in a fresh folder."""

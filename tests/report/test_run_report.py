@@ -26,7 +26,9 @@ def test_a_finished_run_is_told_from_its_events(new_run: NewRun, open_page: Open
     test = final.test
     wrong = round(test.error * 3.6)
     assert "plain-32 on digits, seed 7" in page.words
-    sentence = f"{wrong} of 360 test images are not recognized: a test error of {test.error:.2f} %."
+    sentence = (
+        f"The network misclassifies {wrong} of 360 test images: a test error of {test.error:.2f} %."
+    )
     assert sentence in page.words
     start = page.cells.index("training")
     assert page.cells[start : start + 6] == [
@@ -69,7 +71,7 @@ def test_the_most_frequent_confusion_is_said_in_words(new_run: NewRun, open_page
     assert (true, predicted) == (8, 1)
     assert f"8 was taken for 1 {count} of 36 images" in page.words
     wrong = 360 - sum(matrix[i][i] for i in range(10))
-    assert f"{wrong} of 360 test images in all." in page.words
+    assert f"{wrong} of 360 test images in total." in page.words
 
 
 def test_classes_are_called_by_their_names(new_run: NewRun, open_page: OpenPage) -> None:
@@ -88,7 +90,7 @@ def test_no_mistake_is_said_too(new_run: NewRun, open_page: OpenPage) -> None:
     events[-1]["test"]["confusion"] = [[36 * (i == j) for j in range(10)] for i in range(10)]
     run.metrics_path.write_text("".join(json.dumps(event) + "\n" for event in events))
     page = open_page(write_run_report(run))
-    assert "None of the 360 test images was mistaken." in page.words
+    assert "All 360 test images are classified correctly." in page.words
 
 
 def test_too_many_classes_are_only_listed(new_run: NewRun, open_page: OpenPage) -> None:
@@ -119,7 +121,7 @@ def test_a_run_that_was_only_prepared_has_a_report(new_run: NewRun, open_page: O
     (run.folder / "environment.json").unlink()
     page = open_page(write_run_report(run))
     assert "Nothing was measured yet." in page.words
-    assert "Nothing was recorded about what it ran on." in page.words
+    assert "No environment was recorded." in page.words
 
 
 def test_intervals_before_the_first_epoch_are_drawn(new_run: NewRun, open_page: OpenPage) -> None:
@@ -144,7 +146,7 @@ def test_an_interrupted_run_says_how_often_it_was_started(
     starts = [asdict(session), asdict(again)]
     (run.folder / "environment.json").write_text(json.dumps(starts))
     page = open_page(write_run_report(run))
-    assert "gone on with after an interruption: 2 sessions, the last from step 95." in page.words
+    assert "Interrupted and resumed: 2 sessions, the last from step 95." in page.words
 
 
 def test_links_lead_to_the_files(new_run: NewRun, open_page: OpenPage) -> None:

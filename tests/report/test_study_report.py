@@ -78,7 +78,7 @@ def test_the_parts_come_in_the_order_of_an_argument(
 def test_the_table_says_what_the_events_say(new_outcome: NewOutcome, open_page: OpenPage) -> None:
     outcome = new_outcome()
     page = open_page(write_study_report(outcome))
-    start = page.cells.index("Time for one") + 1
+    start = page.cells.index("Time of one training") + 1
     for place, (group, runs) in enumerate(outcome.runs.items()):
         row = page.cells[start + 7 * place : start + 7 * (place + 1)]
         expected = [
@@ -120,21 +120,23 @@ def test_findings_for_machines_equal_the_findings(new_outcome: NewOutcome) -> No
     write_study_report(outcome)
     facts = read_findings(outcome)
     assert (facts["study"], facts["scale"], facts["changes"]) == ("degradation", "quick", {})
-    for said, finding in zip(facts["findings"], outcome.findings, strict=True):
-        assert said["claim"] == finding.claim
-        assert said["verdict"] == finding.verdict
-        assert said["rule"] == finding.rule
-        assert said["difference"] == pytest.approx(finding.difference)
-        assert said["bound"] == pytest.approx(finding.bound)
+    for values, finding in zip(facts["findings"], outcome.findings, strict=True):
+        assert values["claim"] == finding.claim
+        assert values["verdict"] == finding.verdict
+        assert values["rule"] == finding.rule
+        assert values["difference"] == pytest.approx(finding.difference)
+        assert values["bound"] == pytest.approx(finding.bound)
         for key, sample in (("first", finding.first), ("second", finding.second)):
-            assert said[key]["label"] == sample.label
-            assert said[key]["values"] == list(sample.values)
-            assert said[key]["mean"] == pytest.approx(sample.mean)
-            assert said[key]["spread"] == pytest.approx(sample.spread)
-            assert said[key]["n"] == len(sample.values)
+            assert values[key]["label"] == sample.label
+            assert values[key]["values"] == list(sample.values)
+            assert values[key]["mean"] == pytest.approx(sample.mean)
+            assert values[key]["spread"] == pytest.approx(sample.spread)
+            assert values[key]["n"] == len(sample.values)
     runs = [run for found in outcome.runs.values() for run in found]
-    assert [each["recipe_sha256"] for each in facts["trainings"]] == [r.recipe.digest for r in runs]
-    assert {each["environment"] for each in facts["trainings"]} == {0}
+    assert [training["recipe_sha256"] for training in facts["trainings"]] == [
+        r.recipe.digest for r in runs
+    ]
+    assert {training["environment"] for training in facts["trainings"]} == {0}
     (environment,) = facts["environments"]
     assert environment["versions"]["torch"] == "2.15.0"
     assert environment["hardware"]["device"] == "cpu"
@@ -149,10 +151,10 @@ def test_one_seed_is_not_enough_and_says_so(new_outcome: NewOutcome, open_page: 
     assert page.words.count("Not enough data claim") == 4
     assert "nan" not in page.words
     assert "% n = 1" in page.words
-    for said in read_findings(outcome)["findings"]:
-        assert said["bound"] is None
-        assert said["first"]["spread"] is None
-        assert said["first"]["n"] == 1
+    for values in read_findings(outcome)["findings"]:
+        assert values["bound"] is None
+        assert values["first"]["spread"] is None
+        assert values["first"]["n"] == 1
 
 
 def test_a_claim_that_fails_is_shown_as_failed(
@@ -188,8 +190,8 @@ def test_a_sample_without_values_does_not_stop_the_report(
     finding = Finding("Nothing is known.", empty, empty, bound, "A rule.", "not enough data", "")
     page = open_page(write_study_report(replace(outcome, findings=(finding,))))
     assert "Difference in percentage points: \u2013" in page.words
-    (said,) = read_findings(outcome)["findings"]
-    assert said["difference"] is said["first"]["mean"] is None
+    (values,) = read_findings(outcome)["findings"]
+    assert values["difference"] is values["first"]["mean"] is None
 
 
 def test_a_study_without_runs_has_a_page(tmp_path: Path, open_page: OpenPage) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from resnetkit.errors import UsageError
 from resnetkit.studies.chart import line
+from resnetkit.studies.phrase import Phrase
 from resnetkit.studies.questions.gradients import GRADIENTS
 from resnetkit.studies.statistics import by_depth, error_sample, limit, measured_sample
 from resnetkit.studies.study import UNSURE, Sample, Study
@@ -193,13 +194,28 @@ def test_charts_are_drawn_of_every_group_measured(name: str, new_runs: NewRuns) 
             )
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_everything_that_a_study_says_can_be_translated(name: str, new_runs: NewRuns) -> None:
+    study = STUDIES[name]
+    runs = new_runs(study, CASES[name][0])
+    texts = {study.title, study.question, study.theory_title, *study.theory}
+    for finding in study.findings(runs):
+        texts |= {finding.claim, finding.meaning, finding.rule}
+        texts |= {finding.first.label, finding.second.label}
+    for chart in study.charts(runs):
+        texts |= {chart.title, chart.x, chart.y, *(line.label for line in chart.lines)}
+    plain = {text for text in texts if not isinstance(text, Phrase)}
+    names = {*runs, *(f"{network}{depth}" for network in ("plain", "resnet") for depth in (20, 56))}
+    assert plain <= names | {"resnet", "Xavier", "He", "|y - x| / |x|"}
+
+
 @pytest.mark.parametrize("study", STUDIES.values(), ids=list(STUDIES))
 def test_a_study_explains_itself(study: Study) -> None:
     assert list(study.scales) == ["quick", "short", "paper"]
     assert any("F(x)" in paragraph or study.name == "initialization" for paragraph in study.theory)
     for scale in study.scales.values():
         assert scale.cost
-        assert scale.beside_paper
+        assert scale.comparability
 
 
 def test_studies_share_their_trainings() -> None:
@@ -240,9 +256,9 @@ def test_a_limit_is_as_many_values_as_it_is_compared_with() -> None:
 
 def test_measured_lists_become_one_number_a_training(new_runs: NewRuns) -> None:
     runs = new_runs(STUDIES["lesion"], CASES["lesion"][0])
-    found = measured_sample(runs, "plain20", "lesions", "one", "error of {group}", unit="%")
+    found = measured_sample(runs, "plain20", "lesions", "one", "error of plain20")
     assert found.values == pytest.approx((80.0, 80.08, 80.16))
-    assert (found.label, found.unit) == ("error of plain20", "%")
+    assert (found.label, found.unit) == ("error of plain20", "")
 
 
 def test_depths_are_numbers_and_families_are_whole_words() -> None:

@@ -141,7 +141,7 @@ def test_an_interrupted_training_goes_on_and_ends_alike(
         return train(recipe, folder, observe=observe, **options)
 
     monkeypatch.setattr(runner, "train", killed_in_the_third)
-    with pytest.raises(Interrupted, match="same command goes on") as stop:
+    with pytest.raises(Interrupted, match="same command resumes it") as stop:
         run_at_once(trained.study, tmp_path)
     assert stop.value.exit_code == 143
     assert len(begun) == 3
@@ -300,7 +300,7 @@ def test_an_unknown_study_names_the_nearest() -> None:
 def test_progress_only_grows(
     new_study: NewStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(runner, "POLL_SECONDS", 0.01)
     told: list[float] = []
     run_at_once(new_study(seeds=1, findings=lambda runs: []), tmp_path, observe=told.append)
     assert len(set(told)) > 3
@@ -314,7 +314,7 @@ def test_progress_ends_at_the_whole(
     monkeypatch: pytest.MonkeyPatch,
     calls: list[dict[str, Any]],
 ) -> None:
-    monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 60)
+    monkeypatch.setattr(runner, "POLL_SECONDS", 60)
     told: list[float] = []
     run_at_once(new_study(), tmp_path, observe=told.append)
     assert told[-1:] == [1]
@@ -326,7 +326,7 @@ def test_nobody_watches_after_the_end(
     monkeypatch: pytest.MonkeyPatch,
     calls: list[dict[str, Any]],
 ) -> None:
-    monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.001)
+    monkeypatch.setattr(runner, "POLL_SECONDS", 0.001)
     before = threading.active_count()
     run_at_once(new_study(), tmp_path)
     assert threading.active_count() == before

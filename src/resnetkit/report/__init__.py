@@ -1,7 +1,7 @@
-"""What trainings and studies found, as one HTML file that opens anywhere, without a network."""
+"""Reports of runs, evaluations and studies: one HTML file each, which opens without a network."""
 
 import logging
 
-# Where no home can be written, matplotlib keeps its cache in a temporary folder, and says so each
-# time; that is no news to a user.
+# Without a home folder that can be written, matplotlib keeps its cache in a temporary folder and
+# says so each time, which does not concern the user.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -28,7 +28,7 @@ SUPERSCRIPTS = str.maketrans(
 
 
 @dataclass(frozen=True)
-class Look:
+class LineLook:
     """How lines of one style are drawn.
 
     Attributes:
@@ -46,10 +46,10 @@ class Look:
     marked: list[int] | None
 
 
-LOOKS: dict[LineStyle, Look] = {
-    "marked": Look(2.0, "solid", 0.18, 4.5, None),
-    "solid": Look(2.4, "solid", 0.18, 6.5, [-1]),
-    "dashed": Look(1.2, (0, (4, 2.2)), 0.10, 0.0, []),
+LOOKS: dict[LineStyle, LineLook] = {
+    "marked": LineLook(2.0, "solid", 0.18, 4.5, None),
+    "solid": LineLook(2.4, "solid", 0.18, 6.5, [-1]),
+    "dashed": LineLook(1.2, (0, (4, 2.2)), 0.10, 0.0, []),
 }
 
 
@@ -207,7 +207,8 @@ def describe_lines(chart: Chart, t: Language) -> str:
         if line.x
     ]
     start = axes if y == title else f"{title}: {axes}"
-    return f"{start} {'; '.join(sentences) or t('nothing measured yet')}."
+    nothing = t("nothing measured yet")
+    return f"{start} {'; '.join(sentences) or nothing}."
 
 
 def percent_axis(axes: Axes, title: str, top: float) -> None:
@@ -325,4 +326,5 @@ def errors_by_network(
 def describe_final(networks: Sequence[FinalErrors], title: str, t: Language) -> str:
     """Returns the means in words."""
     means = [f"{n.label} {n.mean:.1f}{PERCENT} (n = {len(n.values)})" for n in networks]
-    return f"{title}. {t('Means:')} {'; '.join(means) or t('no training is finished yet')}."
+    heading, nothing = t("Means:"), t("no training is finished yet")
+    return f"{title}. {heading} {'; '.join(means) or nothing}."

@@ -1,12 +1,15 @@
 """Networks and blocks as drawings, made from the outline of the model itself."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from resnetkit.models.outline import BlockOutline, ShortcutKind, StageOutline
 from resnetkit.report.drawing import COLORS, FONT, color, opening
 from resnetkit.report.language import ENGLISH, Language
+from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.untrusted import markup_text
 
 __all__ = [
@@ -17,13 +20,14 @@ __all__ = [
     "short",
 ]
 
-SHORTCUT_WORDS: dict[ShortcutKind, str] = {
-    "none": "no shortcut",
-    "identity": "identity",
-    "zeros": "identity, zeros for new channels",
-    "projection": "1x1 projection",
+SHORTCUT_WORDS: dict[ShortcutKind, Phrase] = {
+    "none": phrase("no shortcut"),
+    "identity": phrase("identity"),
+    "zeros": phrase("identity, zeros for new channels"),
+    "projection": phrase("1x1 projection"),
 }
-DASHES: dict[ShortcutKind, str] = {"none": "", "identity": "", "zeros": "2 4", "projection": "7 4"}
+DASHES: dict[ShortcutKind, str] = {"zeros": "2 4", "projection": "7 4"}
+ARC_LABELS: dict[ShortcutKind, str] = {"zeros": "zeros", "projection": "1x1"}
 
 WIDTH = 380.0  # of a panel, in which a font of 12 is readable on a phone
 BOX, GAP, MARGIN = 74.0, 16.0, 14.0  # of a block, of what lies between two, before the first
@@ -40,8 +44,8 @@ def network_drawing(stages: Sequence[StageOutline], *, title: str) -> str:
 def network_sheet(networks: Mapping[str, Sequence[StageOutline]]) -> str:
     """Draws networks side by side for a file of its own, on a solid background."""
     panels = [
-        network_panel(stages, title, left=place * WIDTH)
-        for place, (title, stages) in enumerate(networks.items())
+        network_panel(stages, title, left=index * WIDTH)
+        for index, (title, stages) in enumerate(networks.items())
     ]
     size = WIDTH * len(panels), max(height for _, height in panels)
     ground = f'<rect width="{size[0]:g}" height="{size[1]:g}" fill="{color("surface")}"/>'
@@ -68,7 +72,7 @@ def weights(block: BlockOutline) -> list[str]:
 
 def network_panel(stages: Sequence[StageOutline], title: str, *, left: float) -> tuple[str, float]:
     """Returns the drawing of one network and its height."""
-    parts = [text(left + MARGIN, 22, title, size=15, weight="bold")]
+    parts = [text(left + MARGIN, 22, title, TextStyle(size=15, weight="bold"))]
     y = 44.0
     for stage in stages:
         drawn, height = stage_row(stage, left, y)
@@ -84,8 +88,8 @@ def stage_row(stage: StageOutline, left: float, y: float) -> tuple[str, float]:
     facts = f"{stage.name}{count}: {shape}"
     costs = f"{short(stage.parameters)} parameters, {short(stage.multiply_adds)} mult-adds"
     parts = [
-        text(left + MARGIN, y, facts, weight="bold"),
-        text(left + MARGIN, y + LINE, costs, role="muted"),
+        text(left + MARGIN, y, facts, TextStyle(weight="bold")),
+        text(left + MARGIN, y + LINE, costs, TextStyle(role="muted")),
     ]
     top = y + LINE + (32 if any(block.shortcut != "none" for block in stage.blocks) else 12)
     lines = max(len(weights(block)) for block in stage.blocks)
@@ -94,18 +98,24 @@ def stage_row(stage: StageOutline, left: float, y: float) -> tuple[str, float]:
     for block in shown(stage.blocks):
         if isinstance(block, int):
             parts.append(
-                text(x + BOX / 2, middle + 4, f"+ {block} more", role="muted", anchor="middle")
+                text(
+                    x + BOX / 2,
+                    middle + 4,
+                    f"+ {block} more",
+                    TextStyle(role="muted", anchor="middle"),
+                )
             )
         else:
             parts.append(box(block, x, top, height))
-            parts.append(arc(block.shortcut, x, top, height))
+            if block.shortcut != "none":
+                parts.append(arc(block.shortcut, x, top, height))
         parts.append(line(x + BOX, middle, x + BOX + GAP, middle))
         x += BOX + GAP
     return "".join(parts), top + height + 26 - y
 
 
 def shown(blocks: Sequence[BlockOutline]) -> Iterator[BlockOutline | int]:
-    """Yields the blocks that are drawn, and in the place of the others how many they are."""
+    """Yields the blocks that are drawn, and the number of those left out between them."""
     if len(blocks) <= MOST_BOXES:
         yield from blocks
         return
@@ -119,8 +129,8 @@ def box(block: BlockOutline, x: float, y: float, height: float) -> str:
     names = weights(block)
     first = y + height / 2 - (len(names) - 1) * LINE / 2 + 4
     words = [
-        text(x + BOX / 2, first + place * LINE, name, anchor="middle", fit=BOX - 8)
-        for place, name in enumerate(names)
+        text(x + BOX / 2, first + index * LINE, name, TextStyle(anchor="middle", fit=BOX - 8))
+        for index, name in enumerate(names)
     ]
     look = f'fill="{color("page")}" stroke="{color("muted")}" stroke-width="1.2"'
     rect = f'<rect x="{x:g}" y="{y:g}" width="{BOX:g}" height="{height:g}" rx="7" {look}/>'
@@ -128,17 +138,19 @@ def box(block: BlockOutline, x: float, y: float, height: float) -> str:
 
 
 def arc(kind: ShortcutKind, x: float, y: float, height: float) -> str:
-    """Returns the shortcut over a block, from before it to behind it; nothing if it has none."""
-    if kind == "none":
-        return ""
+    """Returns the shortcut over a block, as an arc from its input to its output."""
     start, end, middle = x - GAP / 2 + 3, x + BOX + GAP / 2, y + height / 2
     path = f"M{start:g} {middle:g}V{y - 6:g}Q{start:g} {y - 14:g} {start + 8:g} {y - 14:g}"
     path += f"H{end - 8:g}Q{end:g} {y - 14:g} {end:g} {y - 6:g}V{middle:g}"
-    dashes = f' stroke-dasharray="{DASHES[kind]}"' if DASHES[kind] else ""
+    dashes = f' stroke-dasharray="{DASHES[kind]}"' if kind in DASHES else ""
     look = f'fill="none" stroke="{color("series-1")}" stroke-width="2"{dashes}'
-    label = {"projection": "1x1", "zeros": "zeros"}.get(kind, "")
-    words = text(x + BOX / 2, y - 18, label, role="series-1", anchor="middle", size=11)
-    return f'<path d="{path}" {look}/>' + (words if label else "")
+    drawing = f'<path d="{path}" {look}/>'
+    if kind not in ARC_LABELS:
+        return drawing
+    words = text(
+        x + BOX / 2, y - 18, ARC_LABELS[kind], TextStyle(role="series-1", anchor="middle", size=11)
+    )
+    return drawing + words
 
 
 def block_drawing(block: BlockOutline, *, title: str, t: Language = ENGLISH) -> str:
@@ -147,8 +159,8 @@ def block_drawing(block: BlockOutline, *, title: str, t: Language = ENGLISH) -> 
     top, step = 58.0, 38.0
     middle, right = 150.0, 288.0
     parts = [
-        text(middle, 20, title, weight="bold", anchor="middle", size=14),
-        text(middle, top - 14, "x", anchor="middle", style="italic"),
+        text(middle, 20, title, TextStyle(weight="bold", anchor="middle", size=14)),
+        text(middle, top - 14, "x", TextStyle(anchor="middle", style="italic")),
     ]
     y = top
     parts.append(line(middle, top - 8, middle, y + 4))
@@ -164,10 +176,14 @@ def block_drawing(block: BlockOutline, *, title: str, t: Language = ENGLISH) -> 
         parts.append(layer_box("ReLU", middle, y + 4))
         parts.append(line(middle, y + 30, middle, y + step + 4))
         y += step
-    parts.append(text(middle, y + 20, formula(block), anchor="middle", style="italic"))
+    parts.append(text(middle, y + 20, formula(block), TextStyle(anchor="middle", style="italic")))
     body = with_variables("".join(parts))
-    begin = t("{network}: x goes through {layers};", network=title, layers=", ".join(steps))
-    description = f"{begin} {t(SHORTCUT_WORDS[block.shortcut])}."
+    description = t(
+        "{network}: x goes through {layers}; {shortcut}.",
+        network=title,
+        layers=", ".join(steps),
+        shortcut=SHORTCUT_WORDS[block.shortcut],
+    )
     return opening((WIDTH, y + 34), description) + body + "</svg>"
 
 
@@ -189,59 +205,70 @@ def layer_box(layer: str, middle: float, y: float) -> str:
     fill = color("page") if layer in ("BN", "ReLU") else color("good-soft")
     look = f'fill="{fill}" stroke="{color("muted")}" stroke-width="1.2"'
     rect = f'<rect x="{middle - 65:g}" y="{y:g}" width="130" height="26" rx="7" {look}/>'
-    return rect + text(middle, y + 17, layer, anchor="middle", fit=122)
+    return rect + text(middle, y + 17, layer, TextStyle(anchor="middle", fit=122))
 
 
 def joined(
     kind: ShortcutKind, middle: float, right: float, top: float, y: float, t: Language
 ) -> str:
-    """Returns the shortcut beside a block's layers and the sum at their end."""
-    dashes = f' stroke-dasharray="{DASHES[kind]}"' if DASHES[kind] else ""
+    """Returns the shortcut around the layers of a block and the sum at their end."""
+    dashes = f' stroke-dasharray="{DASHES[kind]}"' if kind in DASHES else ""
     look = f'fill="none" stroke="{color("series-1")}" stroke-width="2.4"{dashes}'
     path = f"M{middle:g} {top - 4:g}H{right - 10:g}Q{right:g} {top - 4:g} {right:g} {top + 6:g}"
     path += f"V{y - 10:g}Q{right:g} {y:g} {right - 10:g} {y:g}H{middle + 13:g}"
     ink = f'fill="{color("surface")}" stroke="{color("series-1")}" stroke-width="2"'
     plus = f'<circle cx="{middle:g}" cy="{y:g}" r="11" {ink}/>' + text(
-        middle, y + 5, "+", anchor="middle", size=16, role="series-1"
+        middle, y + 5, "+", TextStyle(anchor="middle", size=16, role="series-1")
     )
     words = text(
         right + 14,
         (top + y) / 2,
         t(SHORTCUT_WORDS[kind]),
-        role="series-1",
-        anchor="middle",
-        rotated=True,
-        size=11.5,
+        TextStyle(role="series-1", anchor="middle", rotated=True, size=11.5),
     )
     return f'<path d="{path}" {look}/>{plus}{words}'
 
 
-def text(
-    x: float,
-    y: float,
-    words: str,
-    *,
-    role: str = "ink",
-    anchor: str = "start",
-    size: float = 12,
-    weight: str = "normal",
-    style: str = "normal",
-    fit: float = 0.0,
-    rotated: bool = False,
-) -> str:
-    """Returns words at a place; pressed together where they would be longer than `fit`."""
-    pressed = ""
-    if fit and len(words) * size * 0.56 > fit:
-        pressed = f' textLength="{fit:g}" lengthAdjust="spacingAndGlyphs"'
-    turn = f' transform="rotate(90 {x:g} {y:g})"' if rotated else ""
-    look = f"font-family: {FONT}; font-size: {size:g}px; font-weight: {weight}; font-style: {style}"
+@dataclass(frozen=True)
+class TextStyle:
+    """How words are drawn.
+
+    Attributes:
+        role: of the color.
+        anchor: start, middle or end of the words at their point.
+        size: of the font.
+        weight: of the font.
+        style: of the font.
+        fit: width beyond which the words are condensed.
+        rotated: whether they run from top to bottom.
+    """
+
+    role: str = "ink"
+    anchor: str = "start"
+    size: float = 12
+    weight: str = "normal"
+    style: str = "normal"
+    fit: float = math.inf
+    rotated: bool = False
+
+
+def text(x: float, y: float, words: str, look: TextStyle) -> str:
+    """Returns words at a point."""
+    condensed = ""
+    if len(words) * look.size * 0.56 > look.fit:
+        condensed = f' textLength="{look.fit:g}" lengthAdjust="spacingAndGlyphs"'
+    turn = f' transform="rotate(90 {x:g} {y:g})"' if look.rotated else ""
+    font = (
+        f"font-family: {FONT}; font-size: {look.size:g}px; font-weight: {look.weight};"
+        f" font-style: {look.style}"
+    )
     # 3x3 and 16x32x32, but not resnext50_32x4d
     shown_words = re.sub(
         r"(?<=\d)x(?=\d+(?![a-wyz\d]))", "\N{MULTIPLICATION SIGN}", markup_text(escape(words))
     )
     return (
-        f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{color(role)}"'
-        f' style="{look}"{pressed}{turn}>{shown_words}</text>'
+        f'<text x="{x:g}" y="{y:g}" text-anchor="{look.anchor}" fill="{color(look.role)}"'
+        f' style="{font}"{condensed}{turn}>{shown_words}</text>'
     )
 
 

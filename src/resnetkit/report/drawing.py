@@ -1,6 +1,6 @@
-"""From a function that paints to SVG text that can stand beside others in one page.
+"""From a function that paints to SVG text, for a page with other drawings or a file of its own.
 
-Text stays text: it is small, can be found and selected, and takes the font of the page. Inside a
+Text stays text: it is small, can be searched and selected, and takes the font of the page. Inside a
 page the colors become CSS variables, so that one drawing serves light and dark; in a file of its
 own they stay as they are.
 """
@@ -65,7 +65,7 @@ def color(role: str) -> str:
     return COLORS[role][0]
 
 
-STYLE: dict[str, Any] = {
+STYLE: dict[str, object] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # for measuring; comes with matplotlib, wider than most
     "font.size": 12,
@@ -102,8 +102,8 @@ def inline_svg(paint: Paint, *, size: tuple[float, float], name: str, descriptio
     Args:
         paint: draws on an empty figure.
         size: width and height, in the units in which a font of 12 is readable.
-        name: becomes a part of every id, so it must differ between the drawings of a page.
-        description: what is seen, for those who do not see it.
+        name: prefix of every id, so it must differ between the drawings of a page.
+        description: read out by screen readers.
     """
     body = tidy(raw_svg(paint, size, name), name)
     body = re.sub(r"<style.*?</style>", "", body)  # would style the whole page
@@ -125,7 +125,7 @@ def standalone_svg(paint: Paint, *, size: tuple[float, float], name: str, descri
 
 
 def opening(size: tuple[float, float], description: str, *, attributes: str | None = None) -> str:
-    """Returns the start tag of a drawing that is read out as its description."""
+    """Returns the start tag of a drawing, which screen readers read out as its description."""
     box = f'viewBox="0 0 {size[0]:g} {size[1]:g}"'
     label = markup_text(escape(description))
     start = f'<svg class="chart" role="img" aria-label="{label}" {box}'
@@ -133,7 +133,7 @@ def opening(size: tuple[float, float], description: str, *, attributes: str | No
 
 
 def raw_svg(paint: Paint, size: tuple[float, float], name: str) -> str:
-    """Returns what matplotlib writes: always the same, whatever the settings of its user."""
+    """Returns what matplotlib writes, whatever the settings of its user."""
     unset = {"backend", "backend_fallback", "interactive", "toolbar", "timezone", "date.epoch"}
     settings: dict[Any, Any] = {
         key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParams if key not in unset
@@ -144,16 +144,16 @@ def raw_svg(paint: Paint, size: tuple[float, float], name: str) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's font has it
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), facecolor="none")
         paint(figure)
-        for written in figure.findobj(Text):  # matplotlib cannot measure a lone surrogate
-            assert isinstance(written, Text)
-            written.set_text(markup_text(written.get_text()))
+        for text in figure.findobj(Text):  # matplotlib cannot measure a lone surrogate
+            assert isinstance(text, Text)
+            text.set_text(markup_text(text.get_text()))
         empty = dict.fromkeys(["Date", "Creator", "Format", "Type"])
         figure.savefig(buffer, format="svg", metadata=empty)
     return markup_text(buffer.getvalue())
 
 
 def tidy(drawing: str, name: str) -> str:
-    """Returns what follows the start tag, with no ids but those in use, unique to the drawing."""
+    """Returns what follows the start tag, with only the ids in use, each unique to the drawing."""
     body = drawing[drawing.index(">", drawing.index("<svg")) + 1 :]
     referred = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", body))
 
@@ -169,10 +169,10 @@ def tidy(drawing: str, name: str) -> str:
     return re.sub(r"\s*\n\s*", " ", re.sub(r"<[^>]+>", new_tag, body)).strip()
 
 
-def spread_out(places: list[float], *, gap: float, low: float, high: float) -> list[float]:
-    """Moves places until neighbors are `gap` apart, in the same order, in bounds if they fit."""
-    order = sorted(range(len(places)), key=places.__getitem__)
-    moved, lowest, highest = list(places), low, high
+def spread_out(heights: list[float], *, gap: float, low: float, high: float) -> list[float]:
+    """Moves heights until neighbors are `gap` apart, in the same order, in bounds if they fit."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    moved, lowest, highest = list(heights), low, high
     for index in order:
         moved[index] = max(moved[index], lowest)
         lowest = moved[index] + gap
@@ -207,15 +207,15 @@ def label_ends(axes: Axes, ends: Sequence[LineEnd], *, right: float = 1.0) -> No
     """
     to_axes = axes.transData + axes.transAxes.inverted()
     heights = [float(to_axes.transform((end.x, end.y))[1]) for end in ends]
-    places = spread_out(heights, gap=0.075, low=0.0, high=1.0)
+    spread = spread_out(heights, gap=0.075, low=0.0, high=1.0)
     make_room(axes, [end.label for end in ends], right)
-    for end, height, place in zip(ends, heights, places, strict=True):
+    for end, height, label_height in zip(ends, heights, spread, strict=True):
         ink, frame = color(end.role), axes.transAxes
-        wire = [1.015, 1.05], [height, place]
+        wire = [1.015, 1.05], [height, label_height]
         axes.plot(*wire, linewidth=1, color=ink, clip_on=False, transform=frame)
         axes.text(
             LABEL_START,
-            place,
+            label_height,
             end.label,
             fontweight="bold",
             va="center",

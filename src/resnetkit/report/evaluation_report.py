@@ -13,30 +13,59 @@ from PIL import Image
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.evaluation.evaluate import Evaluation, WorstError
-from resnetkit.evaluation.metrics import mistakes
+from resnetkit.evaluation.metrics import Mistake, mistakes
+from resnetkit.evaluation.protocols import Protocol
 from resnetkit.report.confusion import MOST_CLASSES, confusion_chart
 from resnetkit.report.language import ENGLISH, Language
 from resnetkit.report.page import render
 from resnetkit.storage import storage_errors, write_file
+from resnetkit.studies.phrase import Phrase, phrase
+from resnetkit.studies.statistics import SPLIT_NAMES
 from resnetkit.training.events import finite
 
-__all__ = ["evaluation_facts", "write_evaluation"]
+__all__ = ["EvaluationPage", "evaluation_facts", "evaluation_page", "write_evaluation"]
 
 MOST_MISTAKES = 8
 PICTURE_SIDE = 112  # pixels in the gallery
 
 
 @dataclass(frozen=True)
-class Worst:
-    """One picture of the gallery.
+class Picture:
+    """One picture of the gallery of the worst errors.
 
     Attributes:
-        picture: address of the image, with the image in it.
-        error: what was taken for what.
+        address: a data address that holds the image.
+        error: the true class, the predicted one, and its probability.
     """
 
-    picture: str
+    address: str
     error: WorstError
+
+
+@dataclass(frozen=True)
+class EvaluationPage:
+    """What the template shows of evaluations.
+
+    Attributes:
+        evaluations: of one network, or of several and their ensemble.
+        protocol: how the networks looked at the images.
+        split: name of the split.
+        chart: confusion matrix of the last evaluation; None for too many classes.
+        mistakes: its most frequent confusions.
+        gallery: its worst errors.
+    """
+
+    evaluations: Sequence[Evaluation]
+    protocol: Phrase
+    split: Phrase
+    chart: Markup | None
+    mistakes: list[Mistake]
+    gallery: list[Picture]
+
+    @property
+    def last(self) -> Evaluation:
+        """Returns the evaluation that is shown in detail: of the ensemble where there is one."""
+        return self.evaluations[-1]
 
 
 def write_evaluation(
@@ -45,9 +74,9 @@ def write_evaluation(
     """Writes report.html and evaluation.json into a folder.
 
     Args:
-        folder: made when it is not there.
+        folder: created when it does not exist.
         evaluations: of one network, or of several and their ensemble.
-        dataset: that was measured on, for the pictures.
+        dataset: on which they were measured, for the pictures.
         t: language of the page.
 
     Returns:
@@ -56,50 +85,56 @@ def write_evaluation(
     Raises:
         StorageError: when the folder cannot be written.
     """
-    page = render(
-        "evaluation.html.j2",
-        t,
-        evaluations=evaluations,
-        last=evaluations[-1],
-        protocol=PROTOCOL_WORDS[evaluations[-1].protocol],
-        chart=confusion_of(evaluations[-1], t),
-        mistakes=mistakes(evaluations[-1].metrics.confusion)[:MOST_MISTAKES],
-        gallery=[Worst(picture(dataset, error), error) for error in evaluations[-1].worst],
-    )
+    page = render("evaluation.html.j2", evaluation_page(evaluations, dataset, t), t)
     path = folder / "report.html"
     with storage_errors(folder, "Choose another folder with --out."):
         folder.mkdir(parents=True, exist_ok=True)
-        facts = [evaluation_facts(each) for each in evaluations]
+        facts = [evaluation_facts(evaluation) for evaluation in evaluations]
         write_file(folder / "evaluation.json", json.dumps(facts, indent=1, allow_nan=False))
         write_file(path, page)
     return path
 
 
-PROTOCOL_WORDS = {
-    "center": "the middle of each image",
-    "ten-crop": "ten crops of each image, whose probabilities are averaged",
-    "multi-scale": "the whole of each image at five sizes, whose probabilities are averaged",
+PROTOCOL_WORDS: dict[Protocol, Phrase] = {
+    "center": phrase("center crop"),
+    "ten-crop": phrase("ten crops per image, probabilities averaged"),
+    "multi-scale": phrase("whole images at five sizes, probabilities averaged"),
 }
 
 
+def evaluation_page(
+    evaluations: Sequence[Evaluation], dataset: Dataset, t: Language
+) -> EvaluationPage:
+    """Returns what the template shows of evaluations on a data set."""
+    last = evaluations[-1]
+    return EvaluationPage(
+        evaluations=evaluations,
+        protocol=PROTOCOL_WORDS[last.protocol],
+        split=SPLIT_NAMES[last.split],
+        chart=confusion_of(last, t),
+        mistakes=mistakes(last.metrics.confusion)[:MOST_MISTAKES],
+        gallery=[Picture(picture_address(dataset, error), error) for error in last.worst],
+    )
+
+
 def evaluation_facts(evaluation: Evaluation) -> dict[str, object]:
-    """Returns an evaluation for machines; null stands for what is not a number."""
-    found = asdict(evaluation)
-    found["metrics"]["classes"] = [finite(each) for each in found["metrics"]["classes"]]
-    return found
+    """Returns an evaluation as JSON values; null stands for a number that is not finite."""
+    facts = asdict(evaluation)
+    facts["metrics"]["classes"] = [finite(row) for row in facts["metrics"]["classes"]]
+    return facts
 
 
 def confusion_of(evaluation: Evaluation, t: Language) -> Markup | None:
-    """Returns the chart of the confusion matrix; none for more classes than can be drawn."""
+    """Returns the chart of the confusion matrix; None for more classes than can be drawn."""
     matrix = evaluation.metrics.confusion
     if len(matrix) > MOST_CLASSES:
         return None
-    names = [each.name for each in evaluation.metrics.classes]
+    names = [row.name for row in evaluation.metrics.classes]
     return Markup(confusion_chart(matrix, names, name="confusion", t=t))
 
 
-def picture(dataset: Dataset, error: WorstError) -> str:
-    """Returns an image as an address that holds it."""
+def picture_address(dataset: Dataset, error: WorstError) -> str:
+    """Returns a data address that holds the image of an error."""
     pixels = dataset.images[torch.tensor(error.sample_id)].permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels[..., 0] if dataset.channels == 1 else pixels)
     scale = PICTURE_SIDE / max(image.size)

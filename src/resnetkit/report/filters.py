@@ -1,4 +1,4 @@
-"""Numbers and names as people read them."""
+"""Numbers and names as people read them: the filters of the templates."""
 
 import math
 import re
@@ -21,7 +21,7 @@ __all__ = [
     "typographic",
 ]
 
-NONE = "\N{EN DASH}"  # stands where nothing was measured
+NONE = "\N{EN DASH}"  # where nothing was measured
 GAP = "\N{NO-BREAK SPACE}"
 
 
@@ -40,8 +40,8 @@ def mean_and_spread(values: Sequence[float], unit: str = "%") -> str:
     """Returns the mean and the sample standard deviation, such as 6.61 +- 0.16 %.
 
     Args:
-        values: one a seed.
-        unit: of the values; a plain number, with one more digit, where it is empty.
+        values: one per seed.
+        unit: of the values; empty for plain numbers, which are given with one more digit.
     """
     digits, ending = (2, f"{GAP}{unit}") if unit else (3, "")
     if not values:
@@ -58,7 +58,7 @@ def millions(value: int | None) -> str:
 
 
 def bold(text: str) -> Markup:
-    """Returns text that stands out."""
+    """Returns text in bold."""
     return Markup("<b>{}</b>").format(text)
 
 
@@ -100,21 +100,16 @@ def rich(text: str, names: Mapping[str, str] | None = None) -> Markup:
         text: plain, such as "plain56 computes F(x)".
         names: what to write for a word, such as plain-56 for plain56.
     """
-    known = names or {}
-    words = "".join(rf"|\b{re.escape(word)}\b" for word in sorted(known, key=len, reverse=True))
-
-    def mark(found: str) -> str:
-        if found in known:
-            return f'<span class="name">{escape(known[found])}</span>'
-        return mathml(found)
-
-    parts, end = [], 0
-    for match in re.finditer(
-        FORMULA + words, text, re.ASCII
-    ):  # letters of other scripts may follow
-        parts += [escape(text[end : match.start()]), mark(match[0])]
+    names = names or {}
+    words = "".join(rf"|\b{re.escape(word)}\b" for word in sorted(names, key=len, reverse=True))
+    pieces, end = [], 0
+    # ASCII: letters of other scripts may follow a formula or a name without a space.
+    for match in re.finditer(FORMULA + words, text, re.ASCII):
+        name = names.get(match[0])
+        marked = mathml(match[0]) if name is None else f'<span class="name">{escape(name)}</span>'
+        pieces += [escape(text[end : match.start()]), marked]
         end = match.end()
-    return Markup("".join([*parts, escape(text[end:])]))
+    return Markup("".join([*pieces, escape(text[end:])]))
 
 
 def mathml(formula: str) -> str:

@@ -2,12 +2,11 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,15 +15,26 @@ from markupsafe import Markup
 from resnetkit.report import filters
 from resnetkit.report.drawing import COLORS
 from resnetkit.report.language import ENGLISH, Language
+from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.training.run_folder import Run
 from resnetkit.untrusted import markup_text
 from resnetkit.weights.configuration import read_configuration
 
-__all__ = ["Surroundings", "link", "model_facts", "render", "surroundings"]
+__all__ = [
+    "NetworkFacts",
+    "SharedEnvironment",
+    "link",
+    "network_facts",
+    "render",
+    "shared_environments",
+]
 
 
-def render(template: str, t: Language = ENGLISH, /, **values: Any) -> str:
-    """Returns the page that a template makes of some values, in a language."""
+def render(template: str, page: object, t: Language = ENGLISH) -> str:
+    """Returns the page that a template makes of a dataclass, in a language.
+
+    Templates translate with `_` and `ngettext`, the names that Babel extracts.
+    """
     environment = Environment(
         loader=PackageLoader("resnetkit.report"),
         autoescape=True,
@@ -34,11 +44,10 @@ def render(template: str, t: Language = ENGLISH, /, **values: Any) -> str:
     )
     for name in filters.__all__:
         environment.filters[name] = getattr(filters, name)
-    environment.globals["t"] = t
+    environment.globals.update(_=t, ngettext=t.plural, language=t.code)
     made = datetime.now(UTC)
     style = Markup(color_variables() + style_sheet())
-    page = environment.get_template(template).render(style=style, made=made, **values)
-    return markup_text(page)
+    return markup_text(environment.get_template(template).render(style=style, made=made, page=page))
 
 
 def style_sheet() -> str:
@@ -48,7 +57,8 @@ def style_sheet() -> str:
 def color_variables() -> str:
     """Returns the colors of light and dark as CSS variables."""
     light, dark = (
-        "".join(f"--{role}:{shades[place]};" for role, shades in COLORS.items()) for place in (0, 1)
+        "".join(f"--{role}:{shades[scheme]};" for role, shades in COLORS.items())
+        for scheme in (0, 1)
     )
     return f":root{{{light}}}\n@media(prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 
@@ -59,29 +69,65 @@ def link(target: Path, folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What some runs ran on.
+class SharedEnvironment:
+    """Versions, hardware, precision and data that runs have in common.
 
     Attributes:
-        facts: versions, hardware, precision and data of the last start of each of these runs.
-        runs: that have these facts in common.
+        facts: by subject, of the last session of each of these runs; empty without a record.
+        runs: that share them.
     """
 
-    facts: dict[str, dict[str, Any]]
+    facts: Mapping[str, Mapping[str, object]]
     runs: tuple[Run, ...]
 
+    @property
+    def sections(self) -> dict[Phrase, Mapping[str, object]]:
+        """Returns the facts by heading."""
+        return {FACT_HEADINGS[subject]: values for subject, values in self.facts.items()}
 
-def surroundings(runs: Sequence[Run]) -> list[Surroundings]:
-    """Returns what the runs ran on: one entry when it was the same for all."""
+
+FACT_HEADINGS = {
+    "versions": phrase("Versions"),
+    "hardware": phrase("Hardware"),
+    "precision": phrase("Precision"),
+    "kernels": phrase("Kernels"),
+    "data": phrase("Data"),
+}
+
+
+def shared_environments(runs: Sequence[Run]) -> list[SharedEnvironment]:
+    """Returns the environments of runs: one entry when it was the same for all."""
     shared: dict[str, list[Run]] = {}
     for run in runs:
         sessions = run.sessions
         facts = sessions[-1].facts if sessions else {}
         shared.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
-    return [Surroundings(json.loads(facts), tuple(found)) for facts, found in shared.items()]
+    return [SharedEnvironment(json.loads(facts), tuple(runs)) for facts, runs in shared.items()]
 
 
-def model_facts(run: Run) -> dict[str, Any]:
-    """Returns the configuration of a finished network; an empty mapping when there is none."""
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What the model folder of a finished run tells of its network.
+
+    Attributes:
+        class_names: one per label.
+        image_side: the shorter side of its images, in pixels.
+        in_channels: of its images.
+    """
+
+    class_names: tuple[str, ...]
+    image_side: int
+    in_channels: int
+
+
+def network_facts(run: Run) -> NetworkFacts | None:
+    """Returns the facts of a finished network; None when they are not all there."""
     path = run.model / "config.json"
-    return read_configuration(path) if path.is_file() else {}
+    facts = read_configuration(path) if path.is_file() else {}
+    if not {"class_names", "image_size", "layers"} <= set(facts):
+        return None
+    return NetworkFacts(
+        tuple(map(str, facts["class_names"])),
+        min(facts["image_size"]),
+        int(facts["layers"]["in_channels"]),
+    )

@@ -2,27 +2,29 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from resnetkit.models.summary import trace
 from resnetkit.models.zoo import Architecture
-from resnetkit.report.page import link, model_facts
+from resnetkit.report.page import NetworkFacts, link, network_facts
 from resnetkit.report.series import final_values
 from resnetkit.studies.phrase import Phrase, phrase, plural_phrase
 from resnetkit.studies.study import Outcome, PaperFigure, Study
 from resnetkit.training.run_folder import Run, flat
 
 __all__ = [
+    "NextStep",
     "Row",
+    "RunLink",
+    "architecture_of",
     "differing_keys",
     "next_steps",
     "published",
     "rows",
     "run_links",
     "seeds_in_words",
-    "trained_network",
 ]
 
 
@@ -34,8 +36,8 @@ class Row:
         group: name of the network.
         parameters: learned values; None when no training of it is finished.
         multiply_adds: for one image; likewise.
-        train: final training errors in percent, one a seed.
-        test: final test errors in percent, one a seed.
+        train: final training errors in percent, one per seed.
+        test: final test errors in percent, one per seed.
         seconds: of one training, the mean over seeds.
     """
 
@@ -52,14 +54,41 @@ class Row:
         return max(len(self.train), len(self.test))
 
 
+@dataclass(frozen=True)
+class NextStep:
+    """What a reader could try.
+
+    Attributes:
+        reason: in words.
+        command: to type.
+    """
+
+    reason: Phrase
+    command: str
+
+
+@dataclass(frozen=True)
+class RunLink:
+    """The measurements of a run.
+
+    Attributes:
+        seed: of the run.
+        address: of its metrics, relative to the page.
+    """
+
+    seed: int
+    address: str
+
+
 def rows(outcome: Outcome) -> list[Row]:
     """Returns the table of results."""
     return [row(group, runs) for group, runs in outcome.runs.items()]
 
 
 def row(group: str, runs: Sequence[Run]) -> Row:
-    """Returns one line of the table of results."""
-    cost = next((trace(*trained_network(run)) for run in runs if model_facts(run)), None)
+    """Returns one row of the table of results."""
+    networks = (architecture_of(run, facts) for run in runs if (facts := network_facts(run)))
+    cost = next((trace(*network) for network in networks), None)
     return Row(
         group,
         cost.parameters if cost else None,
@@ -70,13 +99,12 @@ def row(group: str, runs: Sequence[Run]) -> Row:
     )
 
 
-def trained_network(run: Run) -> tuple[Architecture, int]:
+def architecture_of(run: Run, facts: NetworkFacts) -> tuple[Architecture, int]:
     """Returns the network of a finished run, and the side of its images in pixels."""
-    facts = model_facts(run)
     architecture = run.recipe.architecture(
-        num_classes=len(facts["class_names"]), in_channels=int(facts["layers"]["in_channels"])
+        num_classes=len(facts.class_names), in_channels=facts.in_channels
     )
-    return architecture, min(facts["image_size"])
+    return architecture, facts.image_side
 
 
 def published(study: Study) -> dict[str, list[PaperFigure]]:
@@ -91,8 +119,10 @@ def published(study: Study) -> dict[str, list[PaperFigure]]:
 def seeds_in_words(outcome: Outcome) -> Phrase:
     """Returns how often each network was trained, such as 3 seeds each."""
     counts = sorted({len(runs) for runs in outcome.runs.values()}) or [0]
-    spelled = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    return plural_phrase("{number} seed each", "{number} seeds each", counts[-1], number=spelled)
+    fewest, most = counts[0], counts[-1]
+    if fewest == most:
+        return plural_phrase("{number} seed each", "{number} seeds each", most)
+    return phrase("{fewest} to {most} seeds each", fewest=fewest, most=most)
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
@@ -102,49 +132,50 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     return [key for key in keys if len({json.dumps(recipe.get(key)) for recipe in recipes}) > 1]
 
 
-def run_links(outcome: Outcome) -> dict[str, list[tuple[int, str]]]:
-    """Returns seed and address of the metrics of each run, by group."""
+def run_links(outcome: Outcome) -> dict[str, list[RunLink]]:
+    """Returns the links to the metrics of every run, by group."""
     return {
-        group: [(run.recipe.seed, link(run.metrics_path, outcome.folder)) for run in runs]
+        group: [RunLink(run.recipe.seed, link(run.metrics_path, outcome.folder)) for run in runs]
         for group, runs in outcome.runs.items()
     }
 
 
-def next_steps(outcome: Outcome) -> list[tuple[str, str]]:
+def next_steps(outcome: Outcome) -> list[NextStep]:
     """Returns what a reader could try, and the command for it."""
-    name, scale = outcome.study.name, outcome.study.scales[outcome.scale]
-    others = [other for other in outcome.study.scales if other != outcome.scale]
-    steps: list[tuple[str, str]] = [
-        (
-            phrase("Ask the same question at the scale '{scale}'.", scale=other),
-            f"resnet study {name} --scale {other}",
+    name = outcome.study.name
+    other_scales = [
+        NextStep(
+            phrase("Ask the same question at the scale '{scale}'.", scale=scale),
+            f"resnet study {name} --scale {scale}",
         )
-        for other in others
+        for scale in outcome.study.scales
+        if scale != outcome.scale
     ]
-    longer_makes_sense = "length" not in outcome.study.varied(outcome.scale)
-    for run in list(chain.from_iterable(outcome.runs.values()))[-1:]:
-        length, network = run.recipe.length, run.recipe.model.name
-        lr = run.recipe.optimizer.lr / 2
-        longer = f"'length={2 * length.count} {length.unit}'"
-        if longer_makes_sense:
-            steps.append(
-                (
-                    "Train twice as long: does the outcome stay the same?",
-                    f"resnet study {name} --scale {outcome.scale} --set {longer}",
-                )
-            )
-        options = "".join(
-            f" --set model.options.{key}={value}" for key, value in run.recipe.model.options.items()
+    runs = list(chain.from_iterable(outcome.runs.values()))
+    return [*other_scales, *(next_trainings(outcome, runs[-1]) if runs else ())]
+
+
+def next_trainings(outcome: Outcome, run: Run) -> Iterator[NextStep]:
+    """Yields what a reader could try with the trainings of a study, such as a run."""
+    study, recipe = outcome.study, run.recipe
+    if "length" not in study.varied(outcome.scale):
+        length = f"'length={2 * recipe.length.count} {recipe.length.unit}'"
+        yield NextStep(
+            phrase("Train twice as long: does the outcome stay the same?"),
+            f"resnet study {study.name} --scale {outcome.scale} --set {length}",
         )
-        steps += [
-            (
-                phrase(
-                    "Train one network alone, here {network}, with half the learning rate.",
-                    network=network,
-                ),
-                f"resnet train {scale.recipe} --set model.name={network}{options}"
-                f" --set optimizer.lr={lr:g}",
-            ),
-            ("See the layers of that network, and what each costs.", f"resnet inspect {network}"),
-        ]
-    return steps
+    options = "".join(
+        f" --set model.options.{key}={value}" for key, value in recipe.model.options.items()
+    )
+    yield NextStep(
+        phrase(
+            "Train one network alone, here {network}, with half the learning rate.",
+            network=recipe.model.name,
+        ),
+        f"resnet train {study.scales[outcome.scale].recipe} --set model.name={recipe.model.name}"
+        f"{options} --set optimizer.lr={recipe.optimizer.lr / 2:g}",
+    )
+    yield NextStep(
+        phrase("See the layers of that network, and what each costs."),
+        f"resnet inspect {recipe.model.name}",
+    )

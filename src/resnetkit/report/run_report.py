@@ -1,26 +1,35 @@
-"""The report of one run: how it learned, how well it ended, and what it mistakes for what."""
+"""The report of one run: how it learned, its final errors, and the classes it confuses."""
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from markupsafe import Markup
 
+from resnetkit.data.splits import Split
 from resnetkit.evaluation.metrics import Mistake, mistakes
 from resnetkit.report import charts
 from resnetkit.report.confusion import MOST_CLASSES, confusion_chart
 from resnetkit.report.language import ENGLISH, Language
-from resnetkit.report.page import link, model_facts, render, surroundings
+from resnetkit.report.page import (
+    SharedEnvironment,
+    link,
+    network_facts,
+    render,
+    shared_environments,
+)
 from resnetkit.report.series import axis_top, display_name, event_line
 from resnetkit.storage import storage_errors, write_file
-from resnetkit.studies.chart import Chart, LineStyle
-from resnetkit.studies.phrase import Phrase, phrase
+from resnetkit.studies.chart import Chart, Line, LineStyle
+from resnetkit.studies.phrase import Phrase, phrase, plural_phrase
+from resnetkit.studies.statistics import SPLIT_NAMES
 from resnetkit.training.events import FinalEvent
 from resnetkit.training.run_folder import Run
 
-__all__ = ["write_run_report"]
+__all__ = ["RunPage", "run_page", "write_run_report"]
 
 MOST_MISTAKES = 8  # in words
 
@@ -35,36 +44,118 @@ def write_run_report(run: Run, t: Language = ENGLISH) -> Path:
         StorageError: when the folder cannot be written; the run is untouched.
     """
     path = run.folder / "report.html"
-    page = run_page(run, t)
+    page = render("run.html.j2", run_page(run, t), t)
     with storage_errors(path, "The run is untouched: make room or permit writing, then try again."):
         write_file(path, page)
     return path
 
 
-def run_page(run: Run, t: Language) -> str:
-    """Returns the page."""
+@dataclass(frozen=True)
+class ScoreRow:
+    """The final result on one split; errors in percent."""
+
+    split: Split
+    error: float
+    top5_error: float
+    loss: float
+    count: int
+
+    @property
+    def split_name(self) -> Phrase:
+        return SPLIT_NAMES[self.split]
+
+    @property
+    def wrong(self) -> int:
+        """Returns the number of images that were not recognized."""
+        return round(self.error * self.count / 100)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Which classes the network mistakes for which, on the test split.
+
+    Attributes:
+        chart: of the matrix; None for more classes than can be drawn.
+        mistakes: the most frequent ones.
+        class_names: one per label.
+        images: in the test split.
+        wrong: how many of them were mistaken.
+    """
+
+    chart: Markup | None
+    mistakes: list[Mistake]
+    class_names: Sequence[str]
+    images: int
+    wrong: int
+
+
+@dataclass(frozen=True)
+class FileLink:
+    """A file of the run.
+
+    Attributes:
+        name: of the file.
+        address: relative to the page.
+        meaning: what it holds.
+    """
+
+    name: str
+    address: str
+    meaning: Phrase
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """What the template shows of a run.
+
+    Attributes:
+        run: finished or not.
+        network: its name, for people.
+        is_finished: whether there are final errors and a network.
+        scores: final results, one per split.
+        progress: how far the run is.
+        held_out: name of the split that is evaluated along training.
+        charts: along training.
+        confusion: None before the run is finished.
+        images_per_second: the median over the logged intervals; None before the first.
+        environments: of the run, one entry.
+        files: with the measurements.
+    """
+
+    run: Run
+    network: str
+    is_finished: bool
+    scores: list[ScoreRow]
+    progress: Phrase
+    held_out: Phrase
+    charts: list[Markup]
+    confusion: Confusion | None
+    images_per_second: float | None
+    environments: list[SharedEnvironment]
+    files: list[FileLink]
+
+
+def run_page(run: Run, t: Language) -> RunPage:
+    """Returns what the template shows of a run."""
     final = run.final
-    return render(
-        "run.html.j2",
-        t,
+    return RunPage(
         run=run,
         network=display_name(run.recipe.model.name),
-        final=final,
+        is_finished=final is not None,
         scores=scores(final) if final else [],
         progress=progress(run),
-        curves=curve_charts(run, t),
-        confusion=confusion(run, t),
-        seconds=run.seconds,
+        held_out=SPLIT_NAMES[run.recipe.evaluation.split],
+        charts=training_charts(run, t),
+        confusion=confusion(run, final, t) if final else None,
         images_per_second=images_per_second(run),
-        sessions=run.sessions,
-        surroundings=surroundings([run]),
+        environments=shared_environments([run]),
         files=[
-            (path.name, link(path, run.folder), meaning)
+            FileLink(path.name, link(path, run.folder), meaning)
             for path, meaning in {
-                run.folder / "recipe.yaml": "what was trained",
-                run.metrics_path: "every measured number, one event a line",
-                run.timing_path: "how fast it went",
-                run.folder / "environment.json": "what it ran on",
+                run.folder / "recipe.yaml": phrase("what was trained"),
+                run.metrics_path: phrase("every measured number, one event per line"),
+                run.timing_path: phrase("how fast it went"),
+                run.folder / "environment.json": phrase("what it ran on"),
             }.items()
             if path.is_file()
         ],
@@ -73,38 +164,30 @@ def run_page(run: Run, t: Language) -> str:
 
 def progress(run: Run) -> Phrase:
     """Returns how far the run is, in words."""
-    steps = [event.step for event in run.events if not isinstance(event, FinalEvent)]
-    epochs = [event.epoch for event in run.epochs]
     length = run.recipe.length
     if length.unit == "epochs":
-        return phrase(
-            "{done} of {total} epochs done", done=max(epochs, default=0), total=length.count
+        done = max((event.epoch for event in run.epochs), default=0)
+        return plural_phrase(
+            "{done} of {number} epoch done",
+            "{done} of {number} epochs done",
+            length.count,
+            done=done,
         )
-    done = f"{max(steps, default=0):,}"
-    return phrase("{done} of {total} steps done", done=done, total=f"{length.count:,}")
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """The final result on one part of the data; errors in percent."""
-
-    part: str
-    error: float
-    top5_error: float
-    loss: float
-    count: int
-
-    @property
-    def wrong(self) -> int:
-        """Returns the number of images that were not recognized."""
-        return round(self.error * self.count / 100)
+    steps = [event.step for event in run.events if not isinstance(event, FinalEvent)]
+    done_text, total_text = f"{max(steps, default=0):,}", f"{length.count:,}"
+    return plural_phrase(
+        "{done} of {number} step done",
+        "{done} of {number} steps done",
+        length.count,
+        done=done_text,
+        number=total_text,
+    )
 
 
 def scores(final: FinalEvent) -> list[ScoreRow]:
-    """Returns the final results of each part of the data that was measured."""
-    names = {"train": "training", "validation": "validation", "test": "test"}
+    """Returns the final results on each split that was measured."""
     return [
-        ScoreRow(names[split], score.error, score.top5_error, score.loss, score.count)
+        ScoreRow(split, score.error, score.top5_error, score.loss, score.count)
         for split, score in final.scores.items()
     ]
 
@@ -115,13 +198,13 @@ def images_per_second(run: Run) -> float | None:
     return statistics.median(rates) if rates else None
 
 
-def curve_charts(run: Run, t: Language) -> list[Markup]:
+def training_charts(run: Run, t: Language) -> list[Markup]:
     """Returns the charts along training; none before anything was measured."""
     shown = [
-        epoch_chart(run, "error", "Error", unit="%"),
-        epoch_chart(run, "loss", "Loss (nats)"),
-        step_chart(run, "lr", "Learning rate"),
-        step_chart(run, "gradient_norm", "Gradient norm"),
+        epoch_chart(run, "error", phrase("Error"), unit="%"),
+        epoch_chart(run, "loss", phrase("Loss (nats)")),
+        step_chart(run, "lr", phrase("Learning rate")),
+        step_chart(run, "gradient_norm", phrase("Gradient norm")),
     ]
     return [
         Markup(charts.line_chart(chart, name=f"curve{number}", t=t))
@@ -130,59 +213,40 @@ def curve_charts(run: Run, t: Language) -> list[Markup]:
     ]
 
 
-def epoch_chart(run: Run, quantity: str, title: str, *, unit: Literal["%"] | None = None) -> Chart:
+def epoch_chart(
+    run: Run, quantity: str, title: Phrase, *, unit: Literal["%"] | None = None
+) -> Chart:
     """Returns a quantity against the epoch: in training thin and dashed, held out bold."""
-    held_out = run.recipe.evaluation.split
-    styles: dict[str, tuple[str, LineStyle]] = {
-        "train": ("training", "dashed"),
-        held_out: (held_out, "solid"),
-    }
-    lines = tuple(
-        event_line([run], "epoch", f"{split}_{quantity}", label=words, end_label=words, style=style)
-        for split, (words, style) in styles.items()
-    )
+
+    def split_line(split: Split, style: LineStyle) -> Line:
+        name = SPLIT_NAMES[split]
+        field = f"{split}_{quantity}"
+        return event_line([run], "epoch", field, label=name, end_label=name, style=style)
+
+    lines = split_line("train", "dashed"), split_line(run.recipe.evaluation.split, "solid")
     top = axis_top((line.highest for line in lines), limit=100.0 if unit == "%" else math.inf)
-    return Chart(title, "epoch", title, lines, top=top, unit=unit, end_values=True)
+    return Chart(title, phrase("epoch"), title, lines, top=top, unit=unit, end_values=True)
 
 
-def step_chart(run: Run, quantity: str, title: str) -> Chart:
+def step_chart(run: Run, quantity: str, title: Phrase) -> Chart:
     """Returns a quantity of the logged intervals against the step."""
     line = event_line([run], "interval", quantity, label=title)
-    return Chart(title, "step", title, (line,), top=axis_top([line.highest]))
+    return Chart(title, phrase("step"), title, (line,), top=axis_top([line.highest]))
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """What was mistaken for what on the test part.
-
-    Attributes:
-        chart: of the matrix; None for more classes than can be drawn.
-        mistakes: the most frequent ones.
-        class_names: one a label.
-        images: of the test part.
-        wrong: how many of them were mistaken.
-    """
-
-    chart: Markup | None
-    mistakes: list[Mistake]
-    class_names: list[str]
-    images: int
-    wrong: int
-
-
-def confusion(run: Run, t: Language) -> Confusion | None:
-    """Returns what was mistaken for what; None before the run is finished."""
-    final = run.final
-    if final is None or not final.confusion:
-        return None
+def confusion(run: Run, final: FinalEvent, t: Language) -> Confusion | None:
+    """Returns which classes were mistaken for which; None when it was not measured."""
     matrix = final.confusion
-    names = model_facts(run).get("class_names") or [str(place) for place in range(len(matrix))]
-    found = mistakes(matrix)
+    if not matrix:
+        return None
+    facts = network_facts(run)
+    names = facts.class_names if facts else tuple(map(str, range(len(matrix))))
+    confused = mistakes(matrix)
     drawable = len(matrix) <= MOST_CLASSES
     return Confusion(
         Markup(confusion_chart(matrix, names, name="confusion", t=t)) if drawable else None,
-        found[:MOST_MISTAKES],
+        confused[:MOST_MISTAKES],
         names,
         sum(map(sum, matrix)),
-        sum(mistake.count for mistake in found),
+        sum(mistake.count for mistake in confused),
     )

@@ -1,4 +1,4 @@
-"""A picture of an image and of what speaks for the answer, beside each other."""
+"""An image next to its saliency maps."""
 
 import io
 from pathlib import Path
@@ -16,13 +16,13 @@ __all__ = ["write_saliency_sheet"]
 def write_saliency_sheet(
     path: Path, image: Tensor, maps: dict[str, Tensor], *, answer: str
 ) -> None:
-    """Writes a PNG: the image, and over it each map, the warmer the more it speaks for the answer.
+    """Writes a PNG: the image, and the image under each map, warm where it supports the answer.
 
     Args:
         path: of the PNG.
         image: uint8 (C, H, W).
         maps: float (H, W) from 0 to 1, by the name of the method.
-        answer: what the network said.
+        answer: the prediction of the network.
 
     Raises:
         OSError: when it cannot be written.

@@ -9,7 +9,8 @@ from typing import Literal
 
 from resnetkit.data.splits import Split
 from resnetkit.studies.chart import Line, LineStyle, over_runs
-from resnetkit.studies.phrase import phrase
+from resnetkit.studies.phrase import Phrase, phrase
+from resnetkit.studies.statistics import SPLIT_NAMES
 from resnetkit.training.run_folder import Run
 
 __all__ = [
@@ -81,17 +82,17 @@ def error_lines(group: str, runs: Sequence[Run], color: int) -> tuple[Line, Line
     first one has the name of the network at its end.
     """
     name = display_name(group)
-    held_out = runs[0].recipe.evaluation.split if runs else "test"
+    held_out: Split = runs[0].recipe.evaluation.split if runs else "test"
 
-    def errors(split: str, words: str, style: LineStyle, end_label: str | None) -> Line:
-        label = phrase("{split} error of {group}", split=words, group=name)
+    def errors(split: Split, style: LineStyle, end_label: str | None) -> Line:
+        label = phrase("{split} error of {group}", split=SPLIT_NAMES[split], group=name)
         line = event_line(
             runs, "epoch", f"{split}_error", label=label, end_label=end_label, style=style
         )
         return replace(line, color=color)
 
-    watched = errors(held_out, held_out, "solid", name)
-    return errors("train", "training", "dashed", None if watched.x else name), watched
+    watched = errors(held_out, "solid", name)
+    return errors("train", "dashed", None if watched.x else name), watched
 
 
 def axis_top(values: Iterable[float], *, limit: float = math.inf) -> float:
@@ -135,7 +136,9 @@ def display_name(group: str) -> str:
     return f"{match[1]}-{match[2]}{match[3]}" if match else group
 
 
-def family_name(family: str) -> str:
+def family_name(family: str) -> Phrase:
     """Returns what to call a family of networks."""
-    names = {"plain": "Plain networks", "resnet": "Residual networks"}
-    return names.get(family, f"{family} networks")
+    return FAMILY_NAMES.get(family) or phrase("{family} networks", family=family)
+
+
+FAMILY_NAMES = {"plain": phrase("Plain networks"), "resnet": phrase("Residual networks")}

@@ -1,10 +1,10 @@
-"""The report of a study: what was asked, what was found, why, and how to check it."""
+"""The report of a study: the question, the findings, their reasons, and how to check them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -13,15 +13,23 @@ from resnetkit.models.outline import outline
 from resnetkit.report import charts
 from resnetkit.report.diagram import block_drawing
 from resnetkit.report.language import ENGLISH, Language
-from resnetkit.report.page import model_facts, render, surroundings
+from resnetkit.report.page import (
+    SharedEnvironment,
+    network_facts,
+    render,
+    shared_environments,
+)
 from resnetkit.report.results import (
+    NextStep,
+    Row,
+    RunLink,
+    architecture_of,
     differing_keys,
     next_steps,
     published,
     rows,
     run_links,
     seeds_in_words,
-    trained_network,
 )
 from resnetkit.report.series import (
     FinalErrors,
@@ -32,15 +40,78 @@ from resnetkit.report.series import (
     family_name,
     final_values,
 )
-from resnetkit.report.verdicts import cards, findings_for_machines, verdict_counts
+from resnetkit.report.verdicts import Card, cards, findings_json, verdict_counts
 from resnetkit.storage import storage_errors, write_file
 from resnetkit.studies.chart import Chart
-from resnetkit.studies.study import CONFIDENCE, Outcome
+from resnetkit.studies.phrase import Phrase, phrase
+from resnetkit.studies.statistics import SPLIT_NAMES
+from resnetkit.studies.study import Outcome, PaperFigure, Verdict
+from resnetkit.training.run_folder import Run
 
-__all__ = [
-    "study_values",
-    "write_study_report",
-]
+__all__ = ["StudyPage", "study_page", "write_study_report"]
+
+MOST_BLOCKS = 4
+COMPARE_WITH_CARE = phrase("Values of the recipe were changed here: compare with care.")
+
+
+@dataclass(frozen=True)
+class StudyCharts:
+    """The drawings of a study.
+
+    Attributes:
+        measured: what the study measured inside the networks.
+        along_training: error against epoch, one per family of networks.
+        final: training and test error at the end.
+        blocks: every kind of block that is compared.
+    """
+
+    measured: list[Markup]
+    along_training: list[Markup]
+    final: list[Markup]
+    blocks: list[Markup]
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """What the template shows of a study.
+
+    Attributes:
+        outcome: of the study.
+        data: name of the data set; None without runs.
+        seeds: number of trainings per network, in words.
+        held_out: name of the split that is evaluated along training.
+        comparability: how the numbers compare with published ones.
+        diverged: number of trainings that diverged.
+        verdicts: number of findings by verdict.
+        cards: one per finding.
+        charts: ready to show.
+        rows: of the table of results.
+        published: published errors by source.
+        names: what to call each group.
+        next_steps: what a reader could try.
+        recipe: of the first run, as YAML; None without runs.
+        differing: keys in which the recipes differ.
+        environments: of the runs.
+        run_links: to the measurements of the runs, by group.
+    """
+
+    outcome: Outcome
+    data: str | None
+    seeds: Phrase
+    held_out: Phrase
+    comparability: str
+    diverged: int
+    verdicts: dict[Verdict, int]
+    cards: list[Card]
+    charts: StudyCharts
+    rows: list[Row]
+    published: dict[str, list[PaperFigure]]
+    names: dict[str, str]
+    next_steps: list[NextStep]
+    recipe: str | None
+    differing: list[str]
+    environments: list[SharedEnvironment]
+    run_links: dict[str, list[RunLink]]
 
 
 def write_study_report(outcome: Outcome, t: Language = ENGLISH) -> Path:
@@ -55,14 +126,13 @@ def write_study_report(outcome: Outcome, t: Language = ENGLISH) -> Path:
     Raises:
         StorageError: when the folder cannot be written; the runs are untouched.
     """
-    errors = error_charts(outcome)
-    machines = json.dumps(findings_for_machines(outcome), indent=1, allow_nan=False)
+    findings = json.dumps(findings_json(outcome), indent=1, allow_nan=False)
     contents = {
         f"{outcome.study.name}.svg": charts.line_sheet(
-            errors, held_out=held_out_split(outcome), name=outcome.study.name
+            error_charts(outcome), held_out=held_out_split(outcome), name=outcome.study.name
         ),
-        "findings.json": machines + "\n",
-        "report.html": render("study.html.j2", t, prefix="", **study_values(outcome, t)),
+        "findings.json": findings + "\n",
+        "report.html": render("study.html.j2", study_page(outcome, t), t),
     }
     advice = "The runs are untouched: make room or permit writing, then write the report again."
     with storage_errors(outcome.folder, advice):
@@ -72,73 +142,55 @@ def write_study_report(outcome: Outcome, t: Language = ENGLISH) -> Path:
     return outcome.folder / "report.html"
 
 
-def error_charts(outcome: Outcome) -> list[Chart]:
-    """Returns the charts of errors along training, one per family, on equal axes."""
-    titles: dict[str, Iterable[str]] = {
-        family_name(family): members for family, members in families(outcome.runs).items()
-    }
-    lines = {
-        title: [
-            line
-            for color, group in enumerate(groups)
-            for line in error_lines(group, outcome.runs[group], color)
-        ]
-        for title, groups in (titles or {"All networks": outcome.runs}).items()
-    }
-    top = axis_top((line.highest for line in chain(*lines.values())), limit=100.0)
-    return [
-        Chart(title, "epoch", "error", tuple(shown), top=top, unit="%", end_values=True)
-        for title, shown in lines.items()
-    ]
-
-
-def held_out_split(outcome: Outcome) -> str:
-    """Returns the name of the split that is evaluated along training."""
-    splits = (run.recipe.evaluation.split for run in chain.from_iterable(outcome.runs.values()))
-    return next(splits, "test")
-
-
-def study_values(outcome: Outcome, t: Language) -> dict[str, Any]:
+def study_page(outcome: Outcome, t: Language) -> StudyPage:
     """Returns what the template shows of a study."""
-    runs = list(chain.from_iterable(outcome.runs.values()))
-    return {
-        "study": outcome.study,
-        "measured_charts": line_charts(outcome.charts, f"{outcome.study.name}-measured", t),
-        "block_drawings": block_drawings(outcome, t),
-        "beside_paper": beside_paper(outcome),
-        "scale": outcome.scale,
-        "changes": outcome.changes,
-        "data": runs[0].recipe.data.name if runs else "no data",
-        "seeds": seeds_in_words(outcome),
-        "part": held_out_split(outcome),
-        "diverged": diverged(outcome),
-        "verdicts": verdict_counts(outcome.findings),
-        "cards": cards(outcome.findings),
-        "confidence": f"{CONFIDENCE:.0%}",
-        "curve_charts": line_charts(error_charts(outcome), f"{outcome.study.name}-curves", t),
-        "final_charts": final_charts(outcome, t),
-        "rows": rows(outcome),
-        "published": published(outcome.study),
-        "names": {group: display_name(group) for group in named_groups(outcome)},
-        "next_steps": next_steps(outcome),
-        "recipe": runs[0].recipe.to_yaml() if runs else "",
-        "differing": differing_keys(runs),
-        "surroundings": surroundings(runs),
-        "run_links": run_links(outcome),
-    }
+    study, runs = outcome.study, all_runs(outcome)
+    groups = chain(outcome.runs, (figure.group for figure in study.paper_figures))
+    comparability = study.scales[outcome.scale].comparability
+    return StudyPage(
+        outcome=outcome,
+        data=runs[0].recipe.data.name if runs else None,
+        seeds=seeds_in_words(outcome),
+        held_out=SPLIT_NAMES[held_out_split(outcome)],
+        comparability=COMPARE_WITH_CARE if outcome.changes else comparability,
+        diverged=sum(run.diverged for run in runs),
+        verdicts=verdict_counts(outcome.findings),
+        cards=cards(outcome.findings),
+        charts=study_charts(outcome, t),
+        rows=rows(outcome),
+        published=published(study),
+        names={group: display_name(group) for group in groups},
+        next_steps=next_steps(outcome),
+        recipe=runs[0].recipe.to_yaml() if runs else None,
+        differing=differing_keys(runs),
+        environments=shared_environments(runs),
+        run_links=run_links(outcome),
+    )
 
 
-def beside_paper(outcome: Outcome) -> str:
-    """Returns how the numbers compare with published ones."""
-    return CHANGED if outcome.changes else outcome.study.scales[outcome.scale].beside_paper
+def all_runs(outcome: Outcome) -> list[Run]:
+    """Returns the runs of all groups."""
+    return list(chain.from_iterable(outcome.runs.values()))
 
 
-CHANGED = "Values of the recipe were changed here: compare with care."
+def held_out_split(outcome: Outcome) -> Split:
+    """Returns the split that is evaluated along training."""
+    runs = all_runs(outcome)
+    return runs[0].recipe.evaluation.split if runs else "test"
 
 
-def diverged(outcome: Outcome) -> int:
-    """Returns how many trainings have no error of their own."""
-    return sum(run.diverged for run in chain.from_iterable(outcome.runs.values()))
+def study_charts(outcome: Outcome, t: Language) -> StudyCharts:
+    """Returns the drawings of a study."""
+    name = outcome.study.name
+    return StudyCharts(
+        measured=line_charts(outcome.charts, f"{name}-measured", t),
+        along_training=line_charts(error_charts(outcome), f"{name}-curves", t),
+        final=[
+            Markup(final_chart(outcome, "train", phrase("Final training error"), t)),
+            Markup(final_chart(outcome, "test", phrase("Final test error"), t)),
+        ],
+        blocks=list(block_drawings(outcome, t)),
+    )
 
 
 def line_charts(shown: Iterable[Chart], name: str, t: Language) -> list[Markup]:
@@ -149,49 +201,39 @@ def line_charts(shown: Iterable[Chart], name: str, t: Language) -> list[Markup]:
     ]
 
 
-MOST_BLOCKS = 4
-
-
-def block_drawings(outcome: Outcome, t: Language) -> list[Markup]:
-    """Returns the blocks that are compared, each kind once: the first that changes the size."""
-    kinds: dict[object, Markup] = {}
-    for group, runs in outcome.runs.items():
-        for run in [run for run in runs if model_facts(run)][:1]:
-            block = outline(*trained_network(run))[2].blocks[0]
-            if (block.layers, block.shortcut) not in kinds:
-                drawing = block_drawing(block, title=display_name(group), t=t)
-                kinds[block.layers, block.shortcut] = Markup(drawing)
-    return list(kinds.values())[:MOST_BLOCKS]
-
-
-def named_groups(outcome: Outcome) -> Iterable[str]:
-    """Returns every group that the page may name."""
-    return chain(outcome.runs, (figure.group for figure in outcome.study.paper_figures))
-
-
-def final_charts(outcome: Outcome, t: Language) -> list[Markup]:
-    """Returns the charts of final training and test error, on equal axes."""
+def error_charts(outcome: Outcome) -> list[Chart]:
+    """Returns the charts of errors along training, one per family, on equal axes."""
+    titles: dict[Phrase, Iterable[str]] = {
+        family_name(family): members for family, members in families(outcome.runs).items()
+    }
+    lines = {
+        title: [
+            line
+            for color, group in enumerate(groups)
+            for line in error_lines(group, outcome.runs[group], color)
+        ]
+        for title, groups in (titles or {phrase("All networks"): outcome.runs}).items()
+    }
+    top = axis_top((line.highest for line in chain(*lines.values())), limit=100.0)
     return [
-        Markup(chart)
-        for chart in (
-            final_chart(outcome, "train", "Final training error", t),
-            final_chart(outcome, "test", "Final test error", t),
+        Chart(
+            title,
+            phrase("epoch"),
+            phrase("error"),
+            tuple(family_lines),
+            top=top,
+            unit="%",
+            end_values=True,
         )
+        for title, family_lines in lines.items()
     ]
 
 
 def final_chart(outcome: Outcome, split: Split, title: str, t: Language) -> str:
     """Returns the chart of final errors on a split: by depth where depth is what is compared."""
     name = f"{outcome.study.name}-final-{split}"
-    top = axis_top(
-        (
-            value
-            for runs in outcome.runs.values()
-            for on in ("train", "test")
-            for value in final_values(runs, on)
-        ),
-        limit=100.0,
-    )
+    runs = all_runs(outcome)
+    top = axis_top((*final_values(runs, "train"), *final_values(runs, "test")), limit=100.0)
 
     def final(group: str, depth: int) -> FinalErrors:
         return FinalErrors(display_name(group), depth, final_values(outcome.runs[group], split))
@@ -204,3 +246,15 @@ def final_chart(outcome: Outcome, split: Split, title: str, t: Language) -> str:
         return charts.errors_by_depth(by_family, title=title, top=top, name=name, t=t)
     networks = [final(group, 0) for group in outcome.runs]
     return charts.errors_by_network(networks, title=title, top=top, name=name, t=t)
+
+
+def block_drawings(outcome: Outcome, t: Language) -> Iterator[Markup]:
+    """Yields the blocks that are compared, each kind once: the first that changes the size."""
+    kinds: set[object] = set()
+    for group, runs in outcome.runs.items():
+        finished = ((run, facts) for run in runs if (facts := network_facts(run)))
+        for run, facts in [*finished][:1]:
+            block = outline(*architecture_of(run, facts))[2].blocks[0]
+            if (block.layers, block.shortcut) not in kinds and len(kinds) < MOST_BLOCKS:
+                kinds.add((block.layers, block.shortcut))
+                yield Markup(block_drawing(block, title=display_name(group), t=t))

@@ -5,10 +5,30 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from resnetkit.report.page import link, surroundings
+from resnetkit.report.page import link, shared_environments
+from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.studies.study import CONFIDENCE, Finding, Outcome, Sample, Verdict
 
-__all__ = ["Card", "cards", "findings_for_machines", "verdict_counts"]
+__all__ = ["Card", "cards", "findings_json", "verdict_counts"]
+
+VERDICT_NAMES: dict[Verdict, Phrase] = {
+    "confirmed": phrase("Confirmed"),
+    "not confirmed": phrase("Not confirmed"),
+    "not enough data": phrase("Not enough data"),
+}
+
+
+@dataclass(frozen=True)
+class SampleBar:
+    """A sample and its bar.
+
+    Attributes:
+        sample: what is drawn.
+        percent: length of the bar, of the longest of that unit.
+    """
+
+    sample: Sample
+    percent: float
 
 
 @dataclass(frozen=True)
@@ -17,69 +37,60 @@ class Card:
 
     Attributes:
         finding: what is shown.
-        difference: of the means, first minus second; nan when one is missing.
-        side: how to read the bound: "at least", "at most" or "exactly".
-        bars: both samples with the length of their bar, in percent of the longest of that unit.
+        bars: of both samples.
     """
 
     finding: Finding
-    difference: float
-    side: str
-    bars: tuple[tuple[Sample, float], tuple[Sample, float]]
+    bars: tuple[SampleBar, SampleBar]
+
+    @property
+    def verdict_name(self) -> Phrase:
+        return VERDICT_NAMES[self.finding.verdict]
+
+    @property
+    def in_points(self) -> bool:
+        """Returns whether the difference is in percentage points."""
+        return self.finding.first.unit in ("%", "points")
+
+    @property
+    def bound_words(self) -> Phrase:
+        """Returns how to read the bound: as a lower limit, an upper one, or exactly."""
+        confidence = f"{CONFIDENCE:.0%}"
+        if self.finding.bound == self.finding.difference:
+            return phrase("with {confidence} confidence exactly", confidence=confidence)
+        if self.finding.bound < self.finding.difference:
+            return phrase("with {confidence} confidence at least", confidence=confidence)
+        return phrase("with {confidence} confidence at most", confidence=confidence)
 
 
 def cards(findings: Sequence[Finding]) -> list[Card]:
-    """Returns the findings with what is needed to show them on one scale."""
+    """Returns the findings with bars on one scale."""
     samples = [sample for finding in findings for sample in (finding.first, finding.second)]
     longest: dict[str, float] = {}
     for sample in samples:
         longest[sample.unit] = max(longest.get(sample.unit, 0.0), length(sample))
 
-    def bar(sample: Sample) -> tuple[Sample, float]:
-        return sample, 100 * length(sample) / (longest[sample.unit] or 1)
+    def bar(sample: Sample) -> SampleBar:
+        return SampleBar(sample, 100 * length(sample) / (longest[sample.unit] or 1))
 
-    return [
-        Card(
-            finding,
-            difference(finding),
-            bound_side(finding),
-            (bar(finding.first), bar(finding.second)),
-        )
-        for finding in findings
-    ]
+    return [Card(finding, (bar(finding.first), bar(finding.second))) for finding in findings]
 
 
 def length(sample: Sample) -> float:
-    """Returns the size of the mean, or 0 where there is none to draw."""
-    return abs(finite(mean(sample)) or 0.0)
-
-
-def mean(sample: Sample) -> float:
-    """Returns the mean; nan for a sample without values."""
-    return sample.mean if sample.values else math.nan
-
-
-def difference(finding: Finding) -> float:
-    return mean(finding.first) - mean(finding.second)
-
-
-def bound_side(finding: Finding) -> str:
-    """Returns whether the bound is a lower or an upper one."""
-    if finding.bound == difference(finding):
-        return "exactly"
-    return "at least" if finding.bound < difference(finding) else "at most"
+    """Returns the size of the mean; 0 when there is none to draw."""
+    return abs(finite(sample.mean) or 0.0)
 
 
 def verdict_counts(findings: Iterable[Finding]) -> dict[Verdict, int]:
-    """Returns how many findings have each verdict."""
-    reached = [finding.verdict for finding in findings]
-    return {verdict: reached.count(verdict) for verdict in get_args(Verdict)}
+    """Returns the number of findings with each verdict."""
+    verdicts = [finding.verdict for finding in findings]
+    return {verdict: verdicts.count(verdict) for verdict in get_args(Verdict)}
 
 
-def findings_for_machines(outcome: Outcome) -> dict[str, Any]:
+def findings_json(outcome: Outcome) -> dict[str, Any]:
     """Returns the findings and what they rest on as values that strict JSON can hold."""
-    runs = [run for found in outcome.runs.values() for run in found]
-    places = surroundings(runs)
+    runs = [run for group_runs in outcome.runs.values() for run in group_runs]
+    environments = shared_environments(runs)
     return {
         "study": outcome.study.name,
         "question": outcome.study.question,
@@ -87,7 +98,7 @@ def findings_for_machines(outcome: Outcome) -> dict[str, Any]:
         "scale": outcome.scale,
         "changes": outcome.changes,
         "confidence": CONFIDENCE,
-        "findings": [finding_values(finding) for finding in outcome.findings],
+        "findings": [finding_json(finding) for finding in outcome.findings],
         "trainings": [
             {
                 "group": group,
@@ -95,35 +106,35 @@ def findings_for_machines(outcome: Outcome) -> dict[str, Any]:
                 "folder": link(run.folder, outcome.folder),
                 "recipe_sha256": run.recipe.digest,
                 "finished": run.final is not None,
-                "environment": next(n for n, place in enumerate(places) if run in place.runs),
+                "environment": next(n for n, e in enumerate(environments) if run in e.runs),
             }
-            for group, found in outcome.runs.items()
-            for run in found
+            for group, group_runs in outcome.runs.items()
+            for run in group_runs
         ],
-        "environments": [place.facts for place in places],
+        "environments": [environment.facts for environment in environments],
     }
 
 
-def finding_values(finding: Finding) -> dict[str, Any]:
-    """Returns one finding; of errors in percent, differences are in percentage points."""
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """Returns one finding; differences of errors in percent are in percentage points."""
     return {
         "claim": finding.claim,
         "verdict": finding.verdict,
-        "difference": finite(difference(finding)),
+        "difference": finite(finding.difference),
         "bound": finite(finding.bound),
         "rule": finding.rule,
         "meaning": finding.meaning,
-        "first": sample_values(finding.first),
-        "second": sample_values(finding.second),
+        "first": sample_json(finding.first),
+        "second": sample_json(finding.second),
     }
 
 
-def sample_values(sample: Sample) -> dict[str, Any]:
+def sample_json(sample: Sample) -> dict[str, Any]:
     return {
         "label": sample.label,
         "unit": sample.unit,
         "values": [finite(value) for value in sample.values],
-        "mean": finite(mean(sample)),
+        "mean": finite(sample.mean),
         "spread": finite(sample.spread),
         "n": len(sample.values),
     }

@@ -1,10 +1,11 @@
-"""What studies measure in finished networks, kept beside each run.
+"""What studies measure in finished networks.
 
 A measurement is a function from a run to named lists of numbers. It is taken once, written to
 `probes/<name>.json` in the run's folder, and read from there.
 """
 
 import json
+import math
 import statistics
 from collections.abc import Callable
 
@@ -47,7 +48,7 @@ __all__ = [
 
 Measured = dict[str, list[float]]
 
-IMAGES = 128  # that a probe looks at
+IMAGES = 128  # per measurement
 LARGEST_MEASUREMENT = 2**26  # bytes
 LESION_DRAWS = 10
 PATHS = 4  # of each length
@@ -55,7 +56,7 @@ MOST_LESIONS = 4
 
 
 def measure(run: Run, name: str) -> None:
-    """Takes a measurement of a run, unless it was taken before.
+    """Takes a measurement of a run, unless its folder has it.
 
     Raises:
         StorageError: when it cannot be written.
@@ -75,7 +76,7 @@ def measure(run: Run, name: str) -> None:
 
 
 def is_measured(run: Run, name: str) -> bool:
-    """Returns whether a measurement of a run is there and can be read; else it is taken again."""
+    """Returns whether the folder of a run has a measurement that can be read."""
     try:
         measured(run, name)
     except DataError:
@@ -84,15 +85,15 @@ def is_measured(run: Run, name: str) -> bool:
 
 
 def measured(run: Run, name: str) -> Measured:
-    """Returns a measurement of a run; numbers that are none come back as such.
+    """Returns a measurement of a run, whose numbers may be nan or infinite.
 
     Raises:
-        DataError: when it was not taken or its file is damaged.
+        DataError: when it was not taken or its file cannot be read.
     """
     path = run.probe_path(name)
     try:
         values = parse_json(read_bounded(path, LARGEST_MEASUREMENT), finite=False)
-        return {key: [float(each) for each in numbers] for key, numbers in values.items()}
+        return {key: [float(number) for number in numbers] for key, numbers in values.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} cannot be read ({error}). Remove it: the study measures the run again."
@@ -100,54 +101,56 @@ def measured(run: Run, name: str) -> Measured:
 
 
 def at_start(run: Run) -> tuple[ResNet, Dataset, Normalization]:
-    """Returns the network of a run as it was before training, and the data it learned from."""
+    """Returns the network of a run before training, its data set, and the normalization."""
     recipe = run.recipe
     dataset = open_dataset(recipe.data.name)
     architecture = recipe.architecture(
         num_classes=len(dataset.class_names), in_channels=dataset.channels
     )
     model = architecture.build(torch.Generator().manual_seed(recipe.seed))
-    learned = dataset.images[dataset.splits["train"]]
-    return model, dataset, measure_normalization(learned, recipe.data.normalize)
+    images = dataset.images[dataset.splits["train"]]
+    return model, dataset, measure_normalization(images, recipe.data.normalize)
 
 
 def some_images(
     dataset: Dataset, split: Split, normalization: Normalization
 ) -> tuple[Tensor, Tensor]:
-    """Returns the first images of a part as a network sees them (B, C, H, W), and their labels."""
+    """Returns the first images of a split, normalized (B, C, H, W), and their labels (B)."""
     sample_ids = dataset.splits[split][:IMAGES]
     images = normalization(dataset.images[sample_ids])
     return images, dataset.labels[sample_ids]
 
 
 def gradients(run: Run) -> Measured:
-    """Measures the gradient at every layer on images that are learned from.
+    """Measures the gradient on training images: before training at every layer, then its slope.
 
-    Before training layer by layer, and its slope at the snapshots along training.
+    The slope is measured at the snapshots along training.
     """
     model, dataset, normalization = at_start(run)
     images, labels = some_images(dataset, "train", normalization)
     flow = gradient_flow(model.double(), images.double(), labels)  # down to 1e-308
     along = [] if run.diverged else list(snapshots(run))
     return {
-        "input": arriving(flow),
-        "weight": [each.weight for each in flow],
-        "slope": [slope_per_layer(arriving(flow))],
+        "input": input_gradients(flow),
+        "weight": [layer.weight for layer in flow],
+        "slope": [slope_per_layer(input_gradients(flow))],
         "steps": [float(step) for step, _ in along],
         "slope along": [
-            slope_per_layer(arriving(gradient_flow(each.model.double(), images.double(), labels)))
-            for _, each in along
+            slope_per_layer(
+                input_gradients(gradient_flow(network.model.double(), images.double(), labels))
+            )
+            for _, network in along
         ],
     }
 
 
-def arriving(flow: list[LayerGradient]) -> list[float]:
-    """Returns the gradients at the inputs of the layers; that of the images says little."""
-    return [each.input for each in flow[1:]]
+def input_gradients(flow: list[LayerGradient]) -> list[float]:
+    """Returns the gradients at the inputs of all layers but the first, whose input is the image."""
+    return [layer.input for layer in flow[1:]]
 
 
 def trained(run: Run) -> tuple[TrainedNetwork, Dataset, Tensor, Tensor]:
-    """Returns the finished network of a run, its data, and some test images with their labels."""
+    """Returns the finished network of a run, its data set, and test images with their labels."""
     network = load_network(run.folder)
     dataset = open_dataset(run.recipe.data.name)
     return network, dataset, *some_images(dataset, "test", network.normalization)
@@ -156,40 +159,38 @@ def trained(run: Run) -> tuple[TrainedNetwork, Dataset, Tensor, Tensor]:
 def responses(run: Run) -> Measured:
     """Measures the response of every 3x3 layer of the finished network."""
     network, _, images, _ = trained(run)
-    deviations = [each.deviation for each in layer_responses(network.model, images)]
+    deviations = [layer.deviation for layer in layer_responses(network.model, images)]
     return {"deviation": deviations, "mean": [sum(deviations) / len(deviations)]}
 
 
 def residuals(run: Run) -> Measured:
-    """Measures F beside the shortcut in every block, before training and after, and on the way."""
+    """Measures F relative to the shortcut in every block: before, along and after training."""
     network, dataset, images, _ = trained(run)
     fresh, _, normalization = at_start(run)
     warm_up(fresh, some_images(dataset, "train", normalization)[0])
-    found = {
-        "before": residual_magnitudes(fresh, images),
-        "after": residual_magnitudes(network.model, images),
-    }
-    ratios = {moment: [each.ratio for each in blocks] for moment, blocks in found.items()}
-    changes = [each.change for each in found["after"] if each.change == each.change]
-    along = [(step, each.model) for step, each in snapshots(run)]
-    means = [mean_ratio(model, images) for _, model in along]
+    before = residual_magnitudes(fresh, images)
+    after = residual_magnitudes(network.model, images)
+    ratios = [block.ratio for block in after]
+    changes = [block.change for block in after if not math.isnan(block.change)]
+    along = [(step, snapshot.model) for step, snapshot in snapshots(run)]
     return {
-        **ratios,
+        "before": [block.ratio for block in before],
+        "after": ratios,
         "steps": [float(step) for step, _ in along],
-        "mean along": means,
-        "mean": [sum(ratios["after"]) / len(ratios["after"])],
+        "mean along": [mean_ratio(model, images) for _, model in along],
+        "mean": [sum(ratios) / len(ratios)],
         "change": changes,
         "mean change": [sum(changes) / len(changes)],
     }
 
 
 def mean_ratio(model: ResNet, images: Tensor) -> float:
-    """Returns how large F is beside its shortcut, the mean over blocks."""
-    return statistics.fmean(each.ratio for each in residual_magnitudes(model, images))
+    """Returns the size of F relative to its shortcut, the mean over blocks."""
+    return statistics.fmean(block.ratio for block in residual_magnitudes(model, images))
 
 
 def warm_up(model: ResNet, images: Tensor) -> None:
-    """Lets the running statistics of an untrained network see images, as its first steps would."""
+    """Updates the running statistics of an untrained network on images."""
     model.train()
     with torch.no_grad():
         for _ in range(50):
@@ -198,15 +199,15 @@ def warm_up(model: ResNet, images: Tensor) -> None:
 
 
 def lesions(run: Run) -> Measured:
-    """Measures the test error with blocks taken out, one or several, or exchanged."""
+    """Measures the test error with one or several blocks removed, or two swapped."""
     network, dataset, _, _ = trained(run)
     return lesion_errors(network, dataset)
 
 
 def lesion_errors(network: TrainedNetwork, dataset: Dataset) -> Measured:
-    """Measures the test error of a network with blocks taken out, one or several, or exchanged.
+    """Measures the test error of a network with one or several blocks removed, or two swapped.
 
-    It costs an evaluation of the test part for every lesion.
+    Every lesion costs an evaluation on the test split.
 
     Returns:
         Errors in percent: `whole`; `one`, by `removable_blocks`; `without 2` and so on, of random
@@ -215,45 +216,45 @@ def lesion_errors(network: TrainedNetwork, dataset: Dataset) -> Measured:
     blocks = removable_blocks(network.model)
     generator = torch.Generator().manual_seed(0)
 
-    def some(count: int) -> list[str]:
+    def random_blocks(count: int) -> list[str]:
         order = torch.randperm(len(blocks), generator=generator)
-        return [blocks[place] for place in order[:count].tolist()]
+        return [blocks[index] for index in order[:count].tolist()]
 
     def error() -> float:
         return top1_test_error(network, dataset)
 
-    found: Measured = {"whole": [error()], "one": [], "swapped": []}
+    errors: Measured = {"whole": [error()], "one": [], "swapped": []}
     for name in blocks:
         with without_blocks(network.model, [name]):
-            found["one"].append(error())
+            errors["one"].append(error())
     for count in range(2, min(MOST_LESIONS, len(blocks)) + 1):
-        found[f"without {count}"] = []
+        errors[f"without {count}"] = []
         for _ in range(LESION_DRAWS):
-            with without_blocks(network.model, some(count)):
-                found[f"without {count}"].append(error())
+            with without_blocks(network.model, random_blocks(count)):
+                errors[f"without {count}"].append(error())
     for first, second in neighbors(blocks):
         with swapped(network.model, first, second):
-            found["swapped"].append(error())
-    return found
+            errors["swapped"].append(error())
+    return errors
 
 
 def paths(run: Run) -> Measured:
-    """Measures how many paths of each length there are, and the gradient each carries."""
+    """Measures the gradient on a path of each length, and on all paths of that length."""
     network, _, images, labels = trained(run)
-    found = path_gradients(network.model, images, labels, draws=PATHS)
+    lengths = path_gradients(network.model, images, labels, draws=PATHS)
     return {
-        "blocks": [each.blocks for each in found],
-        "gradient": [each.gradient for each in found],
-        "total": [each.total for each in found],
+        "blocks": [length.blocks for length in lengths],
+        "gradient": [length.gradient for length in lengths],
+        "total": [length.total for length in lengths],
     }
 
 
 def memory(run: Run) -> Measured:
-    """Measures what a training step of the run keeps for its backward pass, in MiB."""
+    """Measures the memory that a training step keeps for its backward pass, in MiB."""
     model, dataset, normalization = at_start(run)
     images, _ = some_images(dataset, "train", normalization)
-    for_one = bytes_kept(model, images[:8]) / 8
-    return {"mebibytes": [run.recipe.batch_size * for_one / 2**20]}
+    bytes_per_image = bytes_kept(model, images[:8]) / 8
+    return {"mebibytes": [run.recipe.batch_size * bytes_per_image / 2**20]}
 
 
 MEASUREMENTS: dict[str, Callable[[Run], Measured]] = {

@@ -1,4 +1,8 @@
-"""Sentences that know how they were made, so that they can be translated."""
+"""English sentences that remember how they were made, so that reports can translate them.
+
+Every text that a report may translate is written as `phrase("...")` or `plural_phrase("...", "...",
+n)`, from which Babel extracts the messages of the catalogs.
+"""
 
 from typing import Self
 
@@ -12,7 +16,7 @@ class Phrase(str):
 
     Attributes:
         template: with a name in braces for each value; the singular where there is a plural.
-        values: by name.
+        values: by name; those that are phrases are translated, too.
         plural: the template of the plural and the count that decides; None without a plural.
     """
 
@@ -24,19 +28,19 @@ class Phrase(str):
         cls, template: str, values: dict[str, object], plural: Plural | None = None
     ) -> Self:
         form = template if plural is None or plural[1] == 1 else plural[0]
-        self = super().__new__(cls, form.format(**values))
+        self = super().__new__(cls, form.format(**values) if values else form)
         self.template, self.values, self.plural = template, values, plural
         return self
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.template, self.values, self.plural)  # for other processes
+        return type(self), (str(self.template), self.values, self.plural)  # for other processes
 
 
 def phrase(template: str, **values: object) -> Phrase:
-    """Returns the sentence that a template and some values make."""
-    return Phrase(template, values)
+    """Returns the sentence that a template and values make."""
+    return Phrase(str(template), values)
 
 
 def plural_phrase(one: str, many: str, count: int, **values: object) -> Phrase:
-    """Returns the sentence in the form for a count."""
-    return Phrase(one, values, (many, count))
+    """Returns the sentence in the form for a count, which is the value `number`."""
+    return Phrase(one, {"number": count, **values}, (many, count))

@@ -1,38 +1,72 @@
-"""The scales of the studies: digits in minutes, CIFAR-10 in hours, and the paper's own training."""
+"""What studies have in common: their scales and the published numbers."""
 
-from typing import Any
+from resnetkit.studies.phrase import phrase
+from resnetkit.studies.study import Groups, PaperFigure, Scale
 
-from resnetkit.studies.study import Scale
-
-__all__ = ["cifar10", "digits", "paper"]
-
-Groups = dict[str, dict[str, Any]]
+__all__ = [
+    "CIFAR10_WORDS",
+    "LARGER_THAN_MARGIN",
+    "PAPER_TABLE_6",
+    "REPRODUCTION",
+    "cifar10",
+    "digits",
+    "paper",
+]
 
 SEEDS = 3
-OTHER_TASK = (
-    "That is another task: compare the direction (which network is better, and does depth help?),"
-    " not the level."
+OTHER_TASK = phrase(
+    "That is a different task: compare the direction (which network is better, and does depth"
+    " help?), not the level."
 )
-FEWER_STEPS = (
+FEWER_STEPS = phrase(
     "The images are the same, but training here takes a thirtieth of the paper's steps: compare the"
     " direction, not the level."
 )
-SAME_RECIPE = (
-    "Images and recipe are the same; here 45,000 images are trained on, as in the paper's choice of"
-    " the recipe."
+SAME_RECIPE = phrase(
+    "Images and recipe are the same, but training here uses 45,000 images, as the paper does to"
+    " choose its recipe."
+)
+
+LARGER_THAN_MARGIN = phrase("At this scale the difference is larger than the margin.")
+
+TABLE_6 = phrase("He et al. 2015, table 6")
+FIVE_RUNS = phrase("nabla0001/resnet, 5 runs")
+PAPER_TABLE_6 = {
+    group: PaperFigure(group, error, TABLE_6)
+    for group, error in {
+        "resnet20": "8.75",
+        "resnet32": "7.51",
+        "resnet44": "7.17",
+        "resnet56": "6.97",
+        "resnet110": "6.61 +- 0.16",
+        "resnet1202": "7.93",
+    }.items()
+}
+REPRODUCTION = {
+    group: PaperFigure(group, error, FIVE_RUNS)
+    for group, error in {
+        "plain20": "9.78 +- 0.13",
+        "plain56": "12.95 +- 0.22",
+        "resnet20": "8.51 +- 0.22",
+        "resnet56": "7.40 +- 0.27",
+        "resnet110": "7.14 +- 0.20",
+    }.items()
+}
+CIFAR10_WORDS = phrase(
+    "CIFAR-10, 50,000 color photographs of 32x32 pixels in 10 classes, 64,000 steps"
 )
 
 
 def digits(groups: Groups, *, cost: str) -> Scale:
-    """Returns a study on scikit-learn's digits, 13 epochs."""
+    """Returns a scale on scikit-learn's digits, 13 epochs."""
     return Scale("digits-study", groups, SEEDS, cost, OTHER_TASK)
 
 
 def cifar10(groups: Groups, *, cost: str) -> Scale:
-    """Returns a study on CIFAR-10 in a thirtieth of the paper's steps."""
+    """Returns a scale on CIFAR-10 with a thirtieth of the paper's steps."""
     return Scale("cifar10-study", groups, SEEDS, cost, FEWER_STEPS)
 
 
 def paper(groups: Groups, *, cost: str) -> Scale:
-    """Returns a study with the paper's recipe."""
+    """Returns a scale with the paper's recipe."""
     return Scale("paper-cifar10", groups, SEEDS, cost, SAME_RECIPE)

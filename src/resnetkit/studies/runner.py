@@ -1,4 +1,4 @@
-"""Trains what a study still misses, many at a time, and computes its findings."""
+"""Runs the missing trainings of studies, several at a time, and computes the findings."""
 
 import signal
 import threading
@@ -15,7 +15,7 @@ from resnetkit.errors import DataError, Interrupted, TrainingDiverged, UsageErro
 from resnetkit.models.summary import trace
 from resnetkit.models.zoo import find_architecture
 from resnetkit.studies.measurements import is_measured, measure
-from resnetkit.studies.study import Outcome, Study, Trial
+from resnetkit.studies.study import Changes, Outcome, Study, Trial
 from resnetkit.studies.table import STUDIES, find_study
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
@@ -34,31 +34,31 @@ __all__ = [
 ]
 
 ProgressObserver = Callable[[float], None]
-"""Is given the share of all steps that is done, from 0 to 1."""
+"""Takes the fraction of all steps that is done, from 0 to 1."""
 
 LARGEST_FINDINGS = 2**26  # bytes
-SECONDS_BETWEEN_LOOKS = 0.5
-ALL = "all"  # what to call every study together
+POLL_SECONDS = 0.5
+ALL = "all"  # the name of all studies together
 
 
 def trial_folder(root: Path, recipe: Recipe) -> Path:
-    """Returns where a recipe is trained: equal recipes of all studies share one folder."""
+    """Returns the run folder of a recipe, which all studies with an equal recipe share."""
     return root / "runs" / f"{recipe.name}-{recipe.digest[:8]}"
 
 
 def outcome_folder(root: Path, study: Study, scale: str) -> Path:
-    """Returns where the report of a study lies."""
+    """Returns the folder of the report of a study."""
     return root / f"{study.name}-{scale}"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One training, with all that some studies need of it.
+    """One training, with everything that studies need of it.
 
     Attributes:
         recipe: what is trained.
         folder: of the run.
-        measurements: taken of the finished network.
+        measurements: to take of the finished network.
         divergence_counts: whether a training that diverges is a result.
     """
 
@@ -78,28 +78,28 @@ class Task:
 
     @property
     def cost(self) -> int:
-        """Returns a number that grows with the time it takes: its network's multiply-adds."""
+        """Returns the multiply-adds of the network, a measure of the training time."""
         return trace(find_architecture(self.recipe.model.name)).multiply_adds
 
 
 def tasks_of(
-    studies: Sequence[Study], scale: str, root: Path, changes: dict[str, Any] | None
+    studies: Sequence[Study], scale: str, root: Path, changes: Changes | None
 ) -> list[Task]:
-    """Returns the trainings of some studies; what several of them need is trained once."""
+    """Returns the trainings of studies; one that several studies need occurs once."""
     tasks: dict[Path, Task] = {}
     for study in studies:
         for trial in trials_of(study, scale, changes):
             folder = trial_folder(root, trial.recipe)
-            known = tasks.get(folder)
-            measurements = (*(known.measurements if known else ()), *study.measurements)
-            counts = study.divergence_counts and (known is None or known.divergence_counts)
+            other = tasks.get(folder)
+            measurements = (*(other.measurements if other else ()), *study.measurements)
+            counts = study.divergence_counts and (other is None or other.divergence_counts)
             unique = tuple(dict.fromkeys(measurements))
             tasks[folder] = Task(trial.recipe, folder, unique, counts)
     return list(tasks.values())
 
 
 def run_study(study: Study, scale: str, root: Path, **options: Any) -> Outcome:
-    """Trains every recipe of a study that is not finished yet, and judges its claims.
+    """Runs every training of a study that is not finished yet, and judges its claims.
 
     Arguments and errors are those of `run_studies`.
     """
@@ -111,32 +111,32 @@ def run_studies(
     scale: str,
     root: Path,
     *,
-    changes: dict[str, Any] | None = None,
+    changes: Changes | None = None,
     jobs: int = 0,
     backend: str = "loky",
     device: str = "auto",
     observe: ProgressObserver = lambda fraction: None,
 ) -> list[Outcome]:
-    """Trains every recipe of some studies that is not finished yet, and judges their claims.
+    """Runs every training of studies that is not finished yet, and judges their claims.
 
     Args:
-        studies: what is asked.
-        scale: a key of the `scales` of each.
+        studies: the questions.
+        scale: a key of the `scales` of every study.
         root: folder of all studies; runs go to `root/runs`, reports to `root/<study>-<scale>`.
         changes: values of every recipe to replace, by dotted key.
-        jobs: trainings at a time, one thread each; 0 takes one a core.
+        jobs: trainings at a time, one thread each; 0 runs one per core.
         backend: of joblib: loky, threading, sequential, or one registered with it.
         device: see `train`.
-        observe: is told now and then how much is done.
+        observe: called every half a second with the fraction that is done.
 
     Raises:
         UsageError: for an unknown scale or backend.
-        Interrupted: after SIGINT or SIGTERM; the same call goes on from there.
+        Interrupted: after SIGINT or SIGTERM; the same call resumes the study.
         ResnetkitError: whatever a training raises.
     """
     tasks = tasks_of(studies, scale, root, changes)
     missing = [task for task in tasks if not task.is_done]
-    missing.sort(key=lambda task: task.cost, reverse=True)  # so that none is left at the end
+    missing.sort(key=lambda task: task.cost, reverse=True)  # a long one must not be the last
     at_a_time = jobs or joblib.cpu_count()
     threads = 1 if at_a_time > 1 else 0  # the same however many trainings are still missing
     try:
@@ -145,19 +145,19 @@ def run_studies(
     except ValueError as error:
         raise UsageError(
             f"unknown joblib backend '{backend}': expected loky, threading, sequential or one that"
-            " is registered with joblib and can return what is done first."
+            " is registered with joblib and can return results as they finish."
         ) from error
     name = studies[0].name if len(studies) == 1 else ALL
-    with interruptible(name), watched(tasks, observe):
-        calls = (joblib.delayed(conduct)(task, device=device, threads=threads) for task in missing)
+    with interruptible(name), polled(tasks, observe):
+        calls = (joblib.delayed(run_task)(task, device=device, threads=threads) for task in missing)
         for _ in pool(calls):
             pass
     observe(1.0)
     return [read_outcome(study, scale, root, changes=changes) for study in studies]
 
 
-def conduct(task: Task, *, device: str, threads: int) -> None:
-    """Trains a recipe and measures the network, as far as that is not done yet.
+def run_task(task: Task, *, device: str, threads: int) -> None:
+    """Runs a training and its measurements, as far as that is not done yet.
 
     Raises:
         ResnetkitError: whatever training raises; divergence only where it is not a result.
@@ -172,11 +172,12 @@ def conduct(task: Task, *, device: str, threads: int) -> None:
         measure(run, name)
 
 
-def trials_of(study: Study, scale: str, changes: dict[str, Any] | None) -> list[Trial]:
+def trials_of(study: Study, scale: str, changes: Changes | None) -> list[Trial]:
     """Returns every training of a study.
 
     Raises:
-        UsageError: when the study has no such scale, or varies itself what should be changed.
+        UsageError: when the study has no such scale, or when a change is one of the values that the
+            study varies.
         RecipeError: when a change makes an impossible recipe.
     """
     if scale not in study.scales:
@@ -187,7 +188,7 @@ def trials_of(study: Study, scale: str, changes: dict[str, Any] | None) -> list[
 
 
 def read_outcome(
-    study: Study, scale: str, root: Path, *, changes: dict[str, Any] | None = None
+    study: Study, scale: str, root: Path, *, changes: Changes | None = None
 ) -> Outcome:
     """Computes the findings of a study from the finished runs below a folder.
 
@@ -198,7 +199,7 @@ def read_outcome(
         if not task.is_done:
             raise UsageError(
                 f"the study '{study.name}' is not complete: {task.folder} is not finished."
-                f" 'resnet study {study.name} --scale {scale} --out {root}' goes on with it."
+                f" 'resnet study {study.name} --scale {scale} --out {root}' resumes it."
             )
     runs: dict[str, list[Run]] = {}
     for trial in trials_of(study, scale, changes):
@@ -207,28 +208,29 @@ def read_outcome(
         findings, charts = tuple(study.findings(runs)), tuple(study.charts(runs) if runs else ())
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise DataError(
-            f"what the study '{study.name}' measured is damaged ({type(error).__name__}: {error})."
-            f" Remove the folders 'probes' below {root / 'runs'}: the study measures again."
+            f"the measurements of the study '{study.name}' are corrupt"
+            f" ({type(error).__name__}: {error}). Remove the folders 'probes' below"
+            f" {root / 'runs'}: the study measures again."
         ) from error
     folder = outcome_folder(root, study, scale)
     return Outcome(study, scale, changes or {}, folder, runs, findings, charts)
 
 
 def read_outcomes_again(folder: Path) -> list[Outcome]:
-    """Computes the findings of a study, or of all, once more, from the folder of its report.
+    """Computes the findings of a study, or of all studies, again from the folder of its report.
 
     Raises:
-        UsageError: when the folder is not one, or its runs are not all there.
+        UsageError: when the folder is not that of a report, or when runs are missing.
     """
     try:
         facts = parse_json(read_bounded(folder / "findings.json", LARGEST_FINDINGS))
-        study, scale, changes = str(facts["study"]), str(facts["scale"]), dict(facts["changes"])
+        name, scale, changes = str(facts["study"]), str(facts["scale"]), dict(facts["changes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{folder}/findings.json cannot be read ({error}): 'resnet study' writes it again."
         ) from error
-    studies = list(STUDIES.values()) if study == ALL else [find_study(study)]
-    return [read_outcome(each, scale, folder.parent, changes=changes) for each in studies]
+    studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
+    return [read_outcome(study, scale, folder.parent, changes=changes) for study in studies]
 
 
 @contextmanager
@@ -241,7 +243,7 @@ def interruptible(name: str) -> Iterator[None]:
     def interrupt(number: int, _: FrameType | None) -> None:
         raise Interrupted(
             f"the study '{name}' was interrupted; finished trainings and checkpoints are"
-            " kept. The same command goes on from there.",
+            " kept. The same command resumes it.",
             number,
         )
 
@@ -255,17 +257,17 @@ def interruptible(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def watched(tasks: Sequence[Task], observe: ProgressObserver) -> Iterator[None]:
-    """Looks into the run folders now and then and tells the observer how much is done."""
+def polled(tasks: Sequence[Task], observe: ProgressObserver) -> Iterator[None]:
+    """Calls the observer with the fraction that is done, read from the run folders."""
     costs = [(Run(task.folder, task.recipe), task.cost) for task in tasks]
     done = threading.Event()
 
-    def look() -> None:
-        whole = sum(cost for _, cost in costs)
-        while not done.wait(SECONDS_BETWEEN_LOOKS):
-            observe(sum(cost * run.fraction_done for run, cost in costs) / whole)
+    def poll() -> None:
+        total = sum(cost for _, cost in costs)
+        while not done.wait(POLL_SECONDS):
+            observe(sum(cost * run.fraction_done for run, cost in costs) / total)
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""From runs to samples: one value a training of a group."""
+"""From runs to samples: one value per training of a group."""
 
 import math
 import statistics
@@ -6,12 +6,13 @@ import statistics
 from resnetkit.data.splits import Split
 from resnetkit.studies.chart import Line, line
 from resnetkit.studies.measurements import measured
-from resnetkit.studies.phrase import phrase
+from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.studies.study import Sample
 from resnetkit.training.run_folder import Run
 
 __all__ = [
-    "PARTS",
+    "ERROR_MARGIN",
+    "SPLIT_NAMES",
     "Runs",
     "by_depth",
     "error_sample",
@@ -23,15 +24,20 @@ __all__ = [
 
 Runs = dict[str, list[Run]]
 
-PARTS: dict[Split, str] = {"train": "training", "test": "test"}
+SPLIT_NAMES: dict[Split, Phrase] = {
+    "train": phrase("training"),
+    "validation": phrase("validation"),
+    "test": phrase("test"),
+}
 CHANCE = 90.0  # percent of wrong guesses among ten classes
+ERROR_MARGIN = 1.0  # percentage points; not adjusted to the runs: docs/log.md, 2026-11-20
 
 
 def error_sample(runs: Runs, group: str, split: Split) -> Sample:
-    """Returns the final errors of a group on a part of the data; chance where training diverged."""
-    values = [final_error(run, split) for run in runs[group]]
-    known = tuple(value for value in values if math.isfinite(value))
-    return Sample(phrase("{split} error of {group}", split=PARTS[split], group=group), known)
+    """Returns the final errors of a group on a split; chance where training diverged."""
+    errors = [final_error(run, split) for run in runs[group]]
+    label = phrase("{split} error of {group}", split=SPLIT_NAMES[split], group=group)
+    return Sample(label, tuple(error for error in errors if math.isfinite(error)))
 
 
 def final_error(run: Run, split: Split) -> float:
@@ -42,59 +48,53 @@ def final_error(run: Run, split: Split) -> float:
     return final.scores[split].error if final else math.nan
 
 
-def measured_sample(
-    runs: Runs,
-    group: str,
-    measurement: str,
-    key: str,
-    what: str,
-    *,
-    unit: str = "",
-) -> Sample:
-    """Returns one number a training, the mean of a measured list.
+def measured_sample(runs: Runs, group: str, measurement: str, key: str, label: str) -> Sample:
+    """Returns one plain number per training, the mean of a measured list.
 
     Args:
         runs: of the study.
-        group: whose.
+        group: one of its groups.
         measurement: key of `MEASUREMENTS`.
         key: of its lists.
-        what: words for the number, with {group} for the group's name.
-        unit: of the number.
+        label: of the sample.
     """
     values = [statistics.fmean(measured(run, measurement)[key]) for run in runs[group]]
-    return Sample(phrase(what, group=group), tuple(values), unit)
+    return Sample(label, tuple(values), "")
 
 
-def measured_line(runs: Runs, group: str, measurement: str, key: str, *, label: str = "") -> Line:
-    """Returns a measured list over its places, as a line with the range over seeds.
+def measured_line(
+    runs: Runs, group: str, measurement: str, key: str, *, label: str | None = None
+) -> Line:
+    """Returns a measured list against 1, 2, ..., as a line with the range over seeds.
 
     Args:
         runs: of the study.
-        group: whose.
+        group: one of its groups.
         measurement: key of `MEASUREMENTS`.
         key: of its lists.
-        label: what to call the line; the group by default.
+        label: of the line; the group by default.
     """
-    return line(label or group, [measured(run, measurement)[key] for run in runs[group]])
+    seeds = [measured(run, measurement)[key] for run in runs[group]]
+    return line(group if label is None else label, seeds)
 
 
 def line_along(runs: Runs, group: str, measurement: str, key: str, *, label: str) -> Line:
-    """Returns a number that was measured at the snapshots of each training, over its steps.
+    """Returns a number that was measured at the snapshots of each training, against the step.
 
     Args:
         runs: of the study.
-        group: whose.
+        group: one of its groups.
         measurement: key of `MEASUREMENTS`, with a list of `steps`.
         key: of its lists.
-        label: what to call the line.
+        label: of the line.
     """
-    found = [measured(run, measurement) for run in runs[group]]
-    return line(label, [each[key] for each in found], found[0]["steps"])
+    seeds = [measured(run, measurement) for run in runs[group]]
+    return line(label, [values[key] for values in seeds], seeds[0]["steps"])
 
 
-def limit(what: str, value: float, like: Sample) -> Sample:
+def limit(label: str, value: float, like: Sample) -> Sample:
     """Returns a number to compare a sample with, as if every seed had measured it."""
-    return Sample(what, (value,) * len(like.values), like.unit)
+    return Sample(label, (value,) * len(like.values), like.unit)
 
 
 def by_depth(runs: Runs, family: str) -> list[str]:

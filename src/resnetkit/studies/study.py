@@ -7,17 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from resnetkit.errors import UsageError
 from resnetkit.studies.chart import Chart
-from resnetkit.studies.phrase import Phrase, phrase
+from resnetkit.studies.phrase import Phrase, phrase, plural_phrase
 from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.training.run_folder import Run
 
 __all__ = [
     "CONFIDENCE",
+    "Changes",
     "Finding",
+    "Groups",
     "Outcome",
     "PaperFigure",
     "Sample",
@@ -31,23 +33,27 @@ __all__ = [
 ]
 
 Verdict = Literal["confirmed", "not confirmed", "not enough data"]
+Changes = dict[str, object]
+"""Values of a recipe to replace, by dotted key such as optimizer.lr."""
+Groups = dict[str, Changes]
+"""What the trainings of each group change in the recipe of a study, by the name of the group."""
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
 RULES = {
-    side: (
+    "above": phrase(
         "Confirmed when, with {confidence} confidence (one-sided Welch t over seeds), the"
-        f" difference of the means is {side} {{margin}}{{unit}}; fewer than {{seeds}} seeds are not"
-        " enough."
-    )
-    for side in ("above", "below")
+        " difference of the means is above {margin}; fewer than {seeds} seeds are not enough."
+    ),
+    "below": phrase(
+        "Confirmed when, with {confidence} confidence (one-sided Welch t over seeds), the"
+        " difference of the means is below {margin}; fewer than {seeds} seeds are not enough."
+    ),
 }
-UNITS = {"%": " percentage points", "points": " percentage points"}
-UNSURE = (
-    "The means agree with the claim, but the trainings differ too much among themselves for the"
-    " rule: run more seeds."
+UNSURE = phrase(
+    "The means agree with the claim, but the trainings vary too much for the rule: run more seeds."
 )
-MORE_SEEDS = "The spread between trainings is not known yet: run more seeds."
+MORE_SEEDS = phrase("The spread between trainings is not known yet: run more seeds.")
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,9 @@ class Sample:
 
     Attributes:
         label: what was measured, such as "training error of plain56".
-        values: one a seed.
-        unit: of the values: % for percent, points for a difference of percents, empty for a plain
-            number.
+        values: one per seed.
+        unit: of the values: % for percent, points for a difference of percentages, empty for a
+            plain number.
     """
 
     label: str
@@ -114,47 +120,59 @@ def judge_higher(
 
     Args:
         claim: in words.
-        first: one value a seed.
+        first: one value per seed.
         second: likewise.
         margin: in the unit of the quantities; percentage points for percent.
         confirmed: what it means for a learner when the claim holds.
         not_confirmed: what it means when not even the means agree with it.
     """
     bound = -upper_bound(second, first)
-    against = UNSURE if first.mean - second.mean > margin else not_confirmed
-    meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": against}
     reached = verdict(bound > margin, bound)
+    against = UNSURE if first.mean - second.mean > margin else not_confirmed
     rule = rule_in_words("above", margin, first.unit)
-    meaning = meanings.get(reached, MORE_SEEDS)
-    return Finding(claim, first, second, bound, rule, reached, meaning)
+    return Finding(claim, first, second, bound, rule, reached, meaning(reached, confirmed, against))
 
 
 def judge_not_higher(
     claim: str, first: Sample, second: Sample, *, margin: float, confirmed: str, not_confirmed: str
 ) -> Finding:
-    """Judges a claim that the first quantity is not higher; otherwise as `judge_higher`."""
+    """Judges a claim that the first quantity is not higher; the rest is as in `judge_higher`."""
     bound = upper_bound(first, second)
-    against = UNSURE if first.mean - second.mean < margin else not_confirmed
-    meanings: dict[Verdict, str] = {"confirmed": confirmed, "not confirmed": against}
     reached = verdict(bound < margin, bound)
+    against = UNSURE if first.mean - second.mean < margin else not_confirmed
     rule = rule_in_words("below", margin, first.unit)
-    meaning = meanings.get(reached, MORE_SEEDS)
-    return Finding(claim, first, second, bound, rule, reached, meaning)
+    return Finding(claim, first, second, bound, rule, reached, meaning(reached, confirmed, against))
 
 
-def rule_in_words(side: str, margin: float, unit: str) -> Phrase:
+def meaning(verdict: Verdict, confirmed: str, not_confirmed: str) -> str:
+    """Returns what an outcome means for a learner."""
+    meanings: dict[Verdict, str] = {
+        "confirmed": confirmed,
+        "not confirmed": not_confirmed,
+        "not enough data": MORE_SEEDS,
+    }
+    return meanings[verdict]
+
+
+def rule_in_words(side: Literal["above", "below"], margin: float, unit: str) -> Phrase:
     """Returns how a verdict is reached."""
+    number, confidence = f"{margin:g}", f"{CONFIDENCE:.0%}"
+    points = plural_phrase(
+        "{number} percentage point",
+        "{number} percentage points",
+        1 if margin == 1 else 2,
+        number=number,
+    )
     return phrase(
         RULES[side],
-        confidence=f"{CONFIDENCE:.0%}",
-        margin=f"{margin:g}",
-        unit=UNITS.get(unit, ""),
+        confidence=confidence,
+        margin=points if unit in ("%", "points") else number,
         seeds=str(FEWEST_SEEDS),
     )
 
 
 def verdict(holds: bool, bound: float) -> Verdict:
-    """Returns the verdict; a bound that is not a number means that there was not enough data."""
+    """Returns the verdict; a bound of nan means that there was not enough data."""
     if math.isnan(bound):
         return "not enough data"
     return "confirmed" if holds else "not confirmed"
@@ -210,17 +228,17 @@ class Scale:
 
     Attributes:
         recipe: name of the recipe of every training.
-        groups: what of the recipe each group changes, by its name; see `networks`.
-        seeds: how many trainings of each group, seeds counting from 0.
+        groups: by name, the values of the recipe that each group replaces; see `networks`.
+        seeds: trainings per group, with seeds 0, 1, ...
         cost: measured, with hardware; an estimate says so.
-        beside_paper: how its numbers compare with the published ones, in a sentence.
+        comparability: how its numbers compare with the published ones, in a sentence.
     """
 
     recipe: str
-    groups: dict[str, dict[str, Any]]
+    groups: Groups
     seeds: int
     cost: str
-    beside_paper: str
+    comparability: str
 
     @property
     def data(self) -> str:
@@ -233,8 +251,8 @@ def overlap(key: str, other: str) -> bool:
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
-def networks(*names: str) -> dict[str, dict[str, Any]]:
-    """Returns groups that differ in their network alone."""
+def networks(*names: str) -> Groups:
+    """Returns groups that differ only in their network."""
     return {name: {"model.name": name} for name in names}
 
 
@@ -245,16 +263,16 @@ class Outcome:
     Attributes:
         study: what was asked.
         scale: name of the scale it was run at.
-        changes: values of every recipe that were replaced, by dotted key.
-        folder: where its files are; the runs are below it.
+        changes: values of every recipe that were replaced.
+        folder: of the report.
         runs: of each group, in the order of seeds.
         findings: computed from the runs.
-        charts: likewise, of what was measured.
+        charts: of the measurements.
     """
 
     study: "Study"
     scale: str
-    changes: dict[str, Any]
+    changes: Changes
     folder: Path
     runs: dict[str, list[Run]]
     findings: tuple[Finding, ...]
@@ -273,13 +291,13 @@ class Study:
         theory_title: heading of the theory.
         theory: paragraphs for a learner.
         scales: by name; the first is the default.
-        findings: from the runs of each group to the findings.
-        paper_figures: published numbers to set beside ours.
-        paper_data: what the published numbers were measured on.
+        findings: returns the findings from the runs of each group.
+        paper_figures: published numbers to compare ours with.
+        paper_data: what the published numbers were measured on; None without any.
         measurements: keys of `MEASUREMENTS`, taken of every run.
-        charts: from the runs of each group to what is drawn of their measurements.
+        charts: returns the charts of the measurements from the runs of each group.
         about_errors: whether the errors along training and at its end answer the question.
-        divergence_counts: whether a training that diverges is a result, not a failure.
+        divergence_counts: whether a training that diverges is a result and not a failure.
     """
 
     name: str
@@ -290,15 +308,15 @@ class Study:
     theory: tuple[str, ...]
     scales: dict[str, Scale]
     findings: Callable[[dict[str, list[Run]]], Sequence[Finding]]
-    paper_figures: tuple[PaperFigure, ...]
-    paper_data: str
+    paper_figures: tuple[PaperFigure, ...] = ()
+    paper_data: str | None = None
     measurements: tuple[str, ...] = ()
     charts: Callable[[dict[str, list[Run]]], Sequence[Chart]] = lambda runs: ()
     about_errors: bool = True
     divergence_counts: bool = False
 
     def choose_scale(self, scale: str | None, data: str | None) -> str:
-        """Returns the scale asked for, or the first one on the data asked for.
+        """Returns the given scale, or the first one on the given data.
 
         Args:
             scale: a key of `scales`; None for any.
@@ -307,37 +325,42 @@ class Study:
         Raises:
             UsageError: when there is none.
         """
-        on_data = [name for name, each in self.scales.items() if data in (None, each.data)]
-        chosen = scale or next(iter(on_data), "")
+        on_data = [name for name, size in self.scales.items() if data in (None, size.data)]
+        if scale is None and not on_data:
+            names = ", ".join(dict.fromkeys(size.data for size in self.scales.values()))
+            raise UsageError(f"the study '{self.name}' does not use '{data}': expected {names}.")
+        chosen = on_data[0] if scale is None else scale
         if chosen in self.scales and chosen not in on_data:
             raise UsageError(
                 f"the scale '{chosen}' of '{self.name}' uses {self.scales[chosen].data}, not"
                 f" {data}: leave --data or --scale out."
             )
-        if not chosen:
-            known = ", ".join(dict.fromkeys(each.data for each in self.scales.values()))
-            raise UsageError(f"the study '{self.name}' does not use '{data}': expected {known}.")
         return chosen
 
     def varied(self, scale: str) -> set[str]:
         """Returns the keys of the recipe in which the trainings of a scale differ."""
         return {"seed", *chain.from_iterable(self.scales[scale].groups.values())}
 
-    def trials(self, scale: str, changes: dict[str, Any] | None = None) -> list[Trial]:
+    def trials(self, scale: str, changes: Changes | None = None) -> list[Trial]:
         """Returns every training of a scale.
 
         Args:
             scale: a key of `scales`.
-            changes: values of the recipe to replace, by dotted key.
+            changes: values of the recipe to replace.
+
+        Raises:
+            UsageError: when a change is one of the values that the study varies.
+            RecipeError: when a change makes an impossible recipe.
         """
         chosen = self.scales[scale]
         for key in changes or {}:
-            if any(overlap(key, own) for own in self.varied(scale)):
+            if any(overlap(key, varied) for varied in self.varied(scale)):
                 raise UsageError(
-                    f"a study varies {key} itself: it cannot be set. 'resnet train' trains one."
+                    f"a study varies {key} itself: it cannot be set. 'resnet train' trains one"
+                    " network."
                 )
         return [
-            Trial(group, load_recipe(chosen.recipe, {**(changes or {}), **own, "seed": seed}))
-            for group, own in chosen.groups.items()
+            Trial(group, load_recipe(chosen.recipe, {**(changes or {}), **values, "seed": seed}))
+            for group, values in chosen.groups.items()
             for seed in range(chosen.seeds)
         ]

@@ -3,22 +3,18 @@
 from resnetkit.studies.chart import Chart, line
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
-from resnetkit.studies.presets import cifar10, digits, paper
-from resnetkit.studies.statistics import Runs, by_depth, error_sample
-from resnetkit.studies.study import (
-    Finding,
-    PaperFigure,
-    Study,
-    judge_higher,
-    judge_not_higher,
-    networks,
+from resnetkit.studies.presets import (
+    CIFAR10_WORDS,
+    PAPER_TABLE_6,
+    REPRODUCTION,
+    cifar10,
+    digits,
+    paper,
 )
+from resnetkit.studies.statistics import ERROR_MARGIN, Runs, by_depth, error_sample
+from resnetkit.studies.study import Finding, Study, judge_higher, judge_not_higher, networks
 
 __all__ = ["DEPTH"]
-
-MARGIN = 1.0  # percentage points
-TABLE_6 = "He et al. 2015, table 6"
-NABLA = "nabla0001/resnet, 5 runs"
 
 
 def findings(runs: Runs) -> list[Finding]:
@@ -35,11 +31,11 @@ def findings(runs: Runs) -> list[Finding]:
             ),
             error_sample(runs, deep, "train"),
             error_sample(runs, shallow, "train"),
-            margin=MARGIN,
-            confirmed="The shortcuts make the added layers harmless at worst.",
+            margin=ERROR_MARGIN,
+            confirmed=phrase("With shortcuts, added layers do no harm to the training error."),
             not_confirmed=phrase(
-                "In so few steps {deep} did not catch up with {shallow}: deeper networks need"
-                " more of them, and the paper warms up its network of 110 layers.",
+                "In so few steps {deep} did not catch up with {shallow}: deeper networks need more"
+                " steps, and the paper warms up its network of 110 layers.",
                 deep=deep,
                 shallow=shallow,
             ),
@@ -53,10 +49,10 @@ def findings(runs: Runs) -> list[Finding]:
             error_sample(runs, shallow, "test"),
             error_sample(runs, deep, "test"),
             margin=0.0,
-            confirmed="More layers find better features, as long as they can be trained.",
-            not_confirmed=(
-                "At this scale the task is too small, or the training too short, for more layers to"
-                " show in the test error."
+            confirmed=phrase("More layers find better features, as long as they can be trained."),
+            not_confirmed=phrase(
+                "At this scale the task is too small, or the training too short, for the added"
+                " layers to show in the test error."
             ),
         ),
     ]
@@ -67,36 +63,39 @@ def charts(runs: Runs) -> list[Chart]:
     groups = by_depth(runs, "resnet")
     depths = [float(group.removeprefix("resnet")) for group in groups]
     seeds = list(zip(*(runs[group] for group in groups), strict=True))
-    seconds = [[run.seconds for run in each] for each in seeds]
-    kept = [[measured(run, "memory")["mebibytes"][0] for run in each] for each in seeds]
+    seconds = [[run.seconds for run in seed] for seed in seeds]
+    mebibytes = [[measured(run, "memory")["mebibytes"][0] for run in seed] for seed in seeds]
     return [
         Chart(
-            title="Time of one training",
-            x="depth in layers",
-            y="seconds",
+            title=phrase("Time of one training"),
+            x=phrase("depth in layers"),
+            y=phrase("seconds"),
             lines=(line("resnet", seconds, depths),),
         ),
         Chart(
-            title="Memory kept for the backward pass",
-            x="depth in layers",
-            y="MiB a batch",
-            lines=(line("resnet", kept, depths),),
+            title=phrase("Memory kept for the backward pass"),
+            x=phrase("depth in layers"),
+            y=phrase("MiB per batch"),
+            lines=(line("resnet", mebibytes, depths),),
         ),
     ]
 
 
 DEPTH = Study(
     name="depth",
-    title="Depth: a hundred layers can be trained",
-    question="Do residual networks get better with depth, and how deep can they be trained?",
+    title=phrase("Depth: a hundred layers can be trained"),
+    question=phrase(
+        "Do residual networks get better with depth, and how deep can they be trained?"
+    ),
     source="He et al. 2015, sec. 4.2 and table 6",
-    theory_title="How deep is too deep?",
+    theory_title=phrase("How deep is too deep?"),
     theory=(
-        (
+        phrase(
             "With y = F(x) + x in every block, a layer that has nothing to add can leave F(x) at"
             " zero. So depth should cost time and memory, but no accuracy, until the network is so"
-            " large that it learns the training images by heart: the paper's 1202 layers reach less"
-            " than 0.1 % training error and still do worse than 110 on new images."
+            " large that it memorizes the training images: the paper's network of 1202 layers"
+            " reaches less than 0.1 % training error and is still worse on new images than its"
+            " network of 110."
         ),
     ),
     scales={
@@ -115,17 +114,10 @@ DEPTH = Study(
     },
     findings=findings,
     paper_figures=(
-        PaperFigure("resnet20", "8.75", TABLE_6),
-        PaperFigure("resnet32", "7.51", TABLE_6),
-        PaperFigure("resnet44", "7.17", TABLE_6),
-        PaperFigure("resnet56", "6.97", TABLE_6),
-        PaperFigure("resnet110", "6.61 +- 0.16", TABLE_6),
-        PaperFigure("resnet1202", "7.93", TABLE_6),
-        PaperFigure("resnet20", "8.51 +- 0.22", NABLA),
-        PaperFigure("resnet56", "7.40 +- 0.27", NABLA),
-        PaperFigure("resnet110", "7.14 +- 0.20", NABLA),
+        *PAPER_TABLE_6.values(),
+        *(REPRODUCTION[group] for group in ("resnet20", "resnet56", "resnet110")),
     ),
-    paper_data="CIFAR-10, 50,000 color photographs of 32x32 pixels in 10 classes, 64,000 steps",
+    paper_data=CIFAR10_WORDS,
     measurements=("memory",),
     charts=charts,
 )
