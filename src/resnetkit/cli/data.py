@@ -1,8 +1,8 @@
 """resnet data: list, fetch, check and show data sets."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
@@ -25,29 +25,45 @@ data = App(
 )
 
 
+@dataclass(frozen=True)
+class ListedDataset:
+    """One row of the list of data sets.
+
+    Attributes:
+        name: by which it is opened.
+        title: what it contains.
+        megabytes: of the download.
+        here: whether it is on this machine.
+        source: who published it.
+    """
+
+    name: str
+    title: str
+    megabytes: int
+    here: bool
+    source: str
+
+
+DIGITS = ListedDataset(
+    name="digits",
+    title="1,797 scanned digits of 8x8 pixels in 10 classes",
+    megabytes=0,
+    here=True,
+    source="Alpaydin and Kaynak 1998, UCI; comes with scikit-learn",
+)
+
+
 @data.command(name="list", help_epilogue="Example: resnet data list")
 def list_datasets(*, json: Json = False) -> None:
     """List the data sets, and whether they are on this machine."""
     from resnetkit.data.published.table import PUBLISHED, is_cached
 
-    rows: list[dict[str, Any]] = [
-        {
-            "name": "digits",
-            "title": "1,797 scanned digits of 8x8 pixels in 10 classes",
-            "megabytes": 0,
-            "here": True,
-            "source": "Alpaydin and Kaynak 1998, UCI; comes with scikit-learn",
-        }
-    ]
-    rows += [
-        {
-            "name": name,
-            "title": published.title,
-            "megabytes": published.megabytes,
-            "here": is_cached(name),
-            "source": published.source,
-        }
-        for name, published in PUBLISHED.items()
+    rows = [
+        DIGITS,
+        *(
+            ListedDataset(name, entry.title, entry.megabytes, is_cached(name), entry.source)
+            for name, entry in PUBLISHED.items()
+        ),
     ]
     if json:
         print_json(rows)
@@ -56,11 +72,11 @@ def list_datasets(*, json: Json = False) -> None:
         ["name", "what", "download", "here", "source"],
         [
             [
-                row["name"],
-                row["title"],
-                f"{row['megabytes']} MB" if row["megabytes"] else "",
-                "yes" if row["here"] else "no",
-                row["source"],
+                row.name,
+                row.title,
+                f"{row.megabytes} MB" if row.megabytes else "",
+                "yes" if row.here else "no",
+                row.source,
             ]
             for row in rows
         ],
@@ -160,7 +176,7 @@ def check_folder(root: Path, *, json: bool) -> None:
         )
 
 
-def folder_facts(report: "FolderReport") -> dict[str, Any]:
+def folder_facts(report: "FolderReport") -> dict[str, object]:
     """Returns a report as JSON values."""
     from resnetkit.data.images.listing import by_reason
 

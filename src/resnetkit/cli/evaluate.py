@@ -10,40 +10,47 @@ from resnetkit.cli.options import Device, Json, Lang, Precision, Variant
 from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on_data, say
 
 if TYPE_CHECKING:
+    from resnetkit.data.dataset import Dataset
     from resnetkit.evaluation.evaluate import Evaluation
     from resnetkit.evaluation.metrics import ErrorRate, Metrics
+    from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["evaluate"]
 
 MOST_MISTAKES = 5
 VIEWS = {"center": "1 view", "ten-crop": "10 views", "multi-scale": "5 scales and their flips"}
 
+Others = Annotated[Path, Parameter(help="More networks: each is measured, and their ensemble.")]
+Data = Annotated[
+    str | None,
+    Parameter(help="Data set; by default the one the network was trained on, if known."),
+]
+SplitName = Annotated[
+    Literal["train", "validation", "test"],
+    Parameter(help="Which split: train, validation, or test, the default."),
+]
+ProtocolName = Annotated[
+    Literal["center", "ten-crop", "multi-scale"],
+    Parameter(help="Views of each image: center, the default; ten-crop or multi-scale."),
+]
+Flip = Annotated[
+    bool, Parameter(negative=(), help="Average over each image and its horizontal flip.")
+]
+Out = Annotated[
+    Path | None, Parameter(help="Folder for report.html, with the worst errors, and JSON.")
+]
+
 
 def evaluate(
     network: Path,
     /,
-    *others: Annotated[
-        Path, Parameter(help="More networks: each is measured, and their ensemble.")
-    ],
-    data: Annotated[
-        str | None,
-        Parameter(help="Data set; by default the one the network was trained on, if known."),
-    ] = None,
-    split: Annotated[
-        Literal["train", "validation", "test"],
-        Parameter(help="Which split: train, validation, or test, the default."),
-    ] = "test",
-    protocol: Annotated[
-        Literal["center", "ten-crop", "multi-scale"],
-        Parameter(help="Views of each image: center, the default; ten-crop or multi-scale."),
-    ] = "center",
-    flip: Annotated[
-        bool, Parameter(negative=(), help="Average over each image and its horizontal flip.")
-    ] = False,
+    *others: Others,
+    data: Data = None,
+    split: SplitName = "test",
+    protocol: ProtocolName = "center",
+    flip: Flip = False,
     precision: Precision = "float32",
-    out: Annotated[
-        Path | None, Parameter(help="Folder for report.html, with the worst errors, and JSON.")
-    ] = None,
+    out: Out = None,
     lang: Lang = "en",
     variant: Variant = None,
     device: Device = "auto",
@@ -56,8 +63,8 @@ def evaluate(
             'resnet weights show' describes them.
     """
     from resnetkit.errors import UsageError
-    from resnetkit.evaluation.evaluate import data_of, evaluate_all, order_in_words
-    from resnetkit.report.evaluation_report import evaluation_facts, write_evaluation
+    from resnetkit.evaluation.evaluate import data_of, evaluate_all
+    from resnetkit.report.evaluation_report import write_evaluation
     from resnetkit.report.language import find_language
     from resnetkit.weights.load import load_network
 
@@ -66,12 +73,7 @@ def evaluate(
         raise UsageError(f"--out {out} is a run, which has its own report: choose another folder.")
     loaded = [load_network(path, variant=variant) for path in (network, *others)]
     dataset = data_of(loaded[0], data)
-    remark_on_data(dataset.name)
-    for trained in loaded:
-        remark(f"{trained.origin}; {split} split of {dataset.name}")
-    for trained in loaded:
-        if words := order_in_words(trained, dataset):
-            remark(words)
+    remark_on_networks(loaded, dataset, split)
     with bar("evaluate") as progress:
         evaluations = evaluate_all(
             loaded,
@@ -83,19 +85,45 @@ def evaluate(
             device=device,
             observe=progress.update,
         )
+    remark_on_learned_images(evaluations)
+    if out is not None:
+        remark(f"report: {write_evaluation(out, evaluations, dataset, language)}")
+    show_all(evaluations, json=json)
+
+
+def remark_on_networks(
+    networks: "Sequence[TrainedNetwork]", dataset: "Dataset", split: str
+) -> None:
+    """Reports what is measured, and how classes without names are matched."""
+    from resnetkit.evaluation.evaluate import order_in_words
+
+    remark_on_data(dataset.name)
+    for network in networks:
+        remark(f"{network.origin}; {split} split of {dataset.name}")
+    for network in networks:
+        if words := order_in_words(network, dataset):
+            remark(words)
+
+
+def remark_on_learned_images(evaluations: "Sequence[Evaluation]") -> None:
+    """Warns of networks that were trained on images that they are measured on."""
     for evaluation in evaluations:
         if evaluation.learned:
             remark(
                 f"warning: {evaluation.origin} was trained on {evaluation.learned:,} of these"
                 f" {evaluation.metrics.images:,} images: its error on other images is not known"
             )
-    if out is not None:
-        remark(f"report: {write_evaluation(out, evaluations, dataset, language)}")
+
+
+def show_all(evaluations: "Sequence[Evaluation]", *, json: bool) -> None:
+    """Prints the evaluation of a network, or those of several networks and their ensemble."""
+    from resnetkit.report.evaluation_report import evaluation_facts
+
     if json:
         facts = [evaluation_facts(evaluation) for evaluation in evaluations]
-        print_json(facts if others else facts[0])
+        print_json(facts if len(facts) > 1 else facts[0])
         return
-    if others:
+    if len(evaluations) > 1:
         show_side_by_side(evaluations)
     show(evaluations[-1])
 
@@ -106,13 +134,13 @@ def show_side_by_side(evaluations: "Sequence[Evaluation]") -> None:
         ["network", "top-1 error", "top-5 error", "loss", "calibration error"],
         [
             [
-                each.origin,
-                percent(each.metrics.top1.error),
-                percent(each.metrics.top5.error),
-                f"{each.metrics.loss:.4f}",
-                percent(each.metrics.calibration_error),
+                evaluation.origin,
+                percent(evaluation.metrics.top1.error),
+                percent(evaluation.metrics.top5.error),
+                f"{evaluation.metrics.loss:.4f}",
+                percent(evaluation.metrics.calibration_error),
             ]
-            for each in evaluations
+            for evaluation in evaluations
         ],
         numbers="lrrrr",
     )
@@ -132,8 +160,8 @@ def show(evaluation: "Evaluation") -> None:
     print_table(
         ["class", "images", "error", "precision"],
         [
-            [each.name, f"{each.images:,}", percent(each.error), percent(each.precision)]
-            for each in metrics.classes
+            [one.name, f"{one.images:,}", percent(one.error), percent(one.precision)]
+            for one in metrics.classes
         ],
         numbers="lrrr",
     )

@@ -139,7 +139,7 @@ def show_comparison(stages: "Mapping[str, Sequence[StageOutline]]") -> None:
         [what, *(f"{row[what]:,}" for row in counts), same([row[what] for row in counts])]
         for what in counts[0]
     ]
-    say()
+    say("")
     print_table(["", *stages, ""], rows, numbers="l" + "r" * len(stages) + "l")
 
 
@@ -182,7 +182,7 @@ def show_probes(inspection: "Inspection") -> None:
     for probe, columns in headings.items():
         measured = getattr(inspection, probe)
         if measured is not None:
-            say()
+            say("")
             rows = [[figure(value) for value in astuple(row)] for row in measured]
             print_table(columns, rows, numbers="l" + "r" * (len(columns) - 1))
 

@@ -1,6 +1,6 @@
 """resnet models: the table of architectures, or the layers of one of them."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from resnetkit.cli.options import Changes, Json, parse_changes
 from resnetkit.cli.output import print_json, print_table
@@ -32,7 +32,7 @@ def list_models(*, json: bool) -> None:
     """Prints one line for each architecture."""
     from resnetkit.models.zoo import ARCHITECTURES
 
-    rows = [summary(name) for name in ARCHITECTURES]
+    rows = [listed(name) for name in ARCHITECTURES]
     if json:
         print_json(rows)
         return
@@ -40,13 +40,13 @@ def list_models(*, json: bool) -> None:
         ["name", "layers", "parameters", "mult-adds", "input", "paper's error", "measured on"],
         [
             [
-                row["name"],
-                row["layers"],
-                f"{row['parameters']:,}",
-                millions(row["multiply_adds"]),
-                "x".join(map(str, row["input"])),
-                f"{row['paper_error']:.2f} %" if row["paper_error"] is not None else "",
-                row["paper_protocol"] or "",
+                row.name,
+                row.layers,
+                f"{row.parameters:,}",
+                millions(row.multiply_adds),
+                "x".join(map(str, row.input)),
+                f"{row.paper_error:.2f} %" if row.paper_error is not None else "",
+                row.paper_protocol or "",
             ]
             for row in rows
         ],
@@ -54,7 +54,32 @@ def list_models(*, json: bool) -> None:
     )
 
 
-def summary(name: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ListedArchitecture:
+    """One row of the list of architectures.
+
+    Attributes:
+        name: by which it is built.
+        layers: with weights, projections not counted.
+        parameters: learned values.
+        multiply_adds: for one image.
+        input: channels, height and width of an image.
+        shortcut: see `models.blocks.Shortcut`.
+        paper_error: in percent, by He et al. 2015; None if they give none.
+        paper_protocol: data, views and table of this error.
+    """
+
+    name: str
+    layers: int
+    parameters: int
+    multiply_adds: int
+    input: tuple[int, int, int]
+    shortcut: str
+    paper_error: float | None
+    paper_protocol: str | None
+
+
+def listed(name: str) -> ListedArchitecture:
     """Returns the row of an architecture."""
     from resnetkit.models.summary import trace
     from resnetkit.models.zoo import ARCHITECTURES, PAPER_RESULTS
@@ -63,19 +88,19 @@ def summary(name: str) -> dict[str, Any]:
     complexity = trace(architecture)
     paper = PAPER_RESULTS.get(name)
     size = architecture.input_size
-    return {
-        "name": name,
-        "layers": complexity.depth,
-        "parameters": complexity.parameters,
-        "multiply_adds": complexity.multiply_adds,
-        "input": [architecture.in_channels, size, size],
-        "shortcut": architecture.shortcut,
-        "paper_error": paper.error if paper else None,
-        "paper_protocol": paper.protocol if paper else None,
-    }
+    return ListedArchitecture(
+        name=name,
+        layers=complexity.depth,
+        parameters=complexity.parameters,
+        multiply_adds=complexity.multiply_adds,
+        input=(architecture.in_channels, size, size),
+        shortcut=architecture.shortcut,
+        paper_error=paper.error if paper else None,
+        paper_protocol=paper.protocol if paper else None,
+    )
 
 
-def show_layers(name: str, options: dict[str, Any], *, json: bool) -> None:
+def show_layers(name: str, options: dict[str, object], *, json: bool) -> None:
     """Prints one line for each layer, and the totals."""
     from dataclasses import asdict
 

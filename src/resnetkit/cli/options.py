@@ -1,6 +1,6 @@
 """Options of several commands, with their help."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -49,7 +49,7 @@ Changes = Annotated[
 ]
 
 
-def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
+def parse_changes(changes: tuple[str, ...]) -> dict[str, object]:
     """Returns the values of KEY=VALUE words by dotted key; a value is read as YAML.
 
     Raises:
@@ -57,7 +57,7 @@ def parse_changes(changes: tuple[str, ...]) -> dict[str, Any]:
     """
     from resnetkit.strict_yaml import YAML_ERRORS, parse_yaml
 
-    parsed = {}
+    parsed: dict[str, object] = {}
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals or not key:

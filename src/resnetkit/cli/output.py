@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
@@ -25,9 +26,14 @@ __all__ = [
 ]
 
 
-def print_json(value: Any) -> None:
-    """Prints a value for machines."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+def print_json(value: object) -> None:
+    """Prints a value for machines; dataclasses are printed as objects."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=fields_of))
+
+
+def fields_of(value: Any) -> dict[str, object]:
+    """Returns the fields of a dataclass, which may hold others."""
+    return asdict(value)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: str) -> None:
@@ -58,7 +64,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
     StdoutConsole(highlight=False).print(table)
 
 
-def say(text: object = "", *, end: str = "\n") -> None:
+def say(text: object, *, end: str = "\n") -> None:
     """Prints a result; names that come from files cannot control the terminal."""
     print(printable(str(text), keep="\n\t"), end=end)
 
@@ -91,10 +97,11 @@ class Bar:
         self.progress = progress
         self.task = progress.add_task(description, total=total, detail="") if progress else None
 
-    def update(self, completed: float, detail: str = "") -> None:
+    def update(self, completed: float, detail: str | None = None) -> None:
         """Shows the fraction done and a short text."""
         if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=completed, detail=printable(detail))
+            text = printable(detail or "")
+            self.progress.update(self.task, completed=completed, detail=text)
 
     @property
     def is_shown(self) -> bool:

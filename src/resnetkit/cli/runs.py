@@ -1,7 +1,8 @@
 """resnet runs and resnet report: the runs in a folder, and the reports of runs and studies."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resnetkit.cli.options import Json, Lang
 from resnetkit.cli.output import print_json, print_table, say
@@ -25,7 +26,7 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
         raise UsageError(
             f"the folder {folder} does not exist: 'resnet train' creates the first run."
         )
-    rows = [summary(run) for run in find_runs(folder)]
+    rows = [listed(run) for run in find_runs(folder)]
     if json:
         print_json(rows)
         return
@@ -33,13 +34,13 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
         ["folder", "network", "data", "seed", "done", "test error", "training time"],
         [
             [
-                row["folder"],
-                row["network"],
-                row["data"],
-                row["seed"],
-                f"{row['fraction_done']:.0%}",
-                f"{row['test_error']:.2f} %" if row["test_error"] is not None else "",
-                f"{row['seconds']:,.0f} s",
+                row.folder,
+                row.network,
+                row.data,
+                row.seed,
+                f"{row.fraction_done:.0%}",
+                f"{row.test_error:.2f} %" if row.test_error is not None else "",
+                f"{row.seconds:,.0f} s",
             ]
             for row in rows
         ],
@@ -47,19 +48,43 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
     )
 
 
-def summary(run: "Run") -> dict[str, Any]:
+@dataclass(frozen=True)
+class ListedRun:
+    """One row of the list of runs.
+
+    Attributes:
+        folder: of the run.
+        network: name of the architecture.
+        data: name of the data set.
+        seed: of the recipe.
+        fraction_done: of the steps, from 0 to 1.
+        test_error: in percent; None for a run that is not finished.
+        seconds: of training.
+        recipe_sha256: digest of the recipe.
+    """
+
+    folder: str
+    network: str
+    data: str
+    seed: int
+    fraction_done: float
+    test_error: float | None
+    seconds: float
+    recipe_sha256: str
+
+
+def listed(run: "Run") -> ListedRun:
     """Returns the row of a run."""
-    final = run.final
-    return {
-        "folder": str(run.folder),
-        "network": run.recipe.model.name,
-        "data": run.recipe.data.name,
-        "seed": run.recipe.seed,
-        "fraction_done": run.fraction_done,
-        "test_error": final.test.error if final else None,
-        "seconds": run.seconds,
-        "recipe_sha256": run.recipe.digest,
-    }
+    return ListedRun(
+        folder=str(run.folder),
+        network=run.recipe.model.name,
+        data=run.recipe.data.name,
+        seed=run.recipe.seed,
+        fraction_done=run.fraction_done,
+        test_error=run.final.test.error if run.final else None,
+        seconds=run.seconds,
+        recipe_sha256=run.recipe.digest,
+    )
 
 
 def report(folder: Path, /, *, lang: Lang = "en", json: Json = False) -> None:

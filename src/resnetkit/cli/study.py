@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -12,31 +13,36 @@ from resnetkit.cli.output import Bar, bar, print_json, print_table, remark, rema
 from resnetkit.cli.streams import drop_stdout
 
 if TYPE_CHECKING:
+    from resnetkit.report.language import Language
     from resnetkit.studies.study import Outcome
 
 __all__ = ["CLAIM_NOT_CONFIRMED", "study"]
 
 CLAIM_NOT_CONFIRMED = 4
 
+Scale = Annotated[str | None, Parameter(help="Size of the study; by default its first.")]
+Data = Annotated[
+    str | None,
+    Parameter(help="Data set: selects the study's first scale on it, unless --scale is given."),
+]
+Out = Annotated[Path, Parameter(help="Folder for all studies; 'studies' by default.")]
+Jobs = Annotated[
+    int, Parameter(help="Number of trainings at a time; one for each core by default.")
+]
+Backend = Annotated[
+    str, Parameter(help="joblib backend; loky, the default, starts processes on this machine.")
+]
+
 
 def study(
     name: str = "list",
     /,
     *,
-    scale: Annotated[str | None, Parameter(help="Size of the study; by default its first.")] = None,
-    data: Annotated[
-        str | None,
-        Parameter(help="Data set: selects the study's first scale on it, unless --scale is given."),
-    ] = None,
-    out: Annotated[Path, Parameter(help="Folder for all studies; 'studies' by default.")] = Path(
-        "studies"
-    ),
-    jobs: Annotated[
-        int, Parameter(help="Number of trainings at a time; one for each core by default.")
-    ] = 0,
-    backend: Annotated[
-        str, Parameter(help="joblib backend; loky, the default, starts processes on this machine.")
-    ] = "loky",
+    scale: Scale = None,
+    data: Data = None,
+    out: Out = Path("studies"),
+    jobs: Jobs = 0,
+    backend: Backend = "loky",
     device: Device = "auto",
     changes: Changes = (),
     lang: Lang = "en",
@@ -51,8 +57,6 @@ def study(
     """
     from resnetkit.errors import UsageError
     from resnetkit.report.language import find_language
-    from resnetkit.report.overview import write_overview
-    from resnetkit.report.study_report import write_study_report
     from resnetkit.studies.runner import ALL, run_studies, tasks_of
     from resnetkit.studies.table import STUDIES, find_study
 
@@ -80,16 +84,29 @@ def study(
             device=device,
             observe=StudyProgress(progress),
         )
-    reports = [write_study_report(outcome, language) for outcome in outcomes]
-    report = write_overview(outcomes, language) if name == ALL else reports[0]
+    report = write_reports(outcomes, language, overview=name == ALL)
     try:
         show_outcomes(outcomes, report, json=json)
         sys.stdout.flush()
     except BrokenPipeError:  # a reader that leaves does not change the verdict
         drop_stdout()
+    return exit_code(outcomes)
+
+
+def exit_code(outcomes: "Sequence[Outcome]") -> int:
+    """Returns 0 if all claims are confirmed."""
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     holds = all(finding.verdict == "confirmed" for finding in findings)
     return 0 if holds else CLAIM_NOT_CONFIRMED
+
+
+def write_reports(outcomes: "Sequence[Outcome]", language: "Language", *, overview: bool) -> Path:
+    """Writes a report for each study, and an overview of all of them; returns the path to print."""
+    from resnetkit.report.overview import write_overview
+    from resnetkit.report.study_report import write_study_report
+
+    reports = [write_study_report(outcome, language) for outcome in outcomes]
+    return write_overview(outcomes, language) if overview else reports[0]
 
 
 class StudyProgress:
@@ -106,27 +123,48 @@ class StudyProgress:
             remark(f"{self.quarters * 25} % done")
 
 
+@dataclass(frozen=True)
+class ListedStudy:
+    """One row of the list of studies: a study at one of its scales.
+
+    Attributes:
+        name: of the study.
+        scale: by which it is run.
+        data: name of the data set.
+        trainings: how many there are.
+        cost: in words.
+        question: that it answers.
+    """
+
+    name: str
+    scale: str
+    data: str
+    trainings: int
+    cost: str
+    question: str
+
+
 def list_studies(*, json: bool) -> None:
     """Prints one line for each study and scale."""
     from resnetkit.studies.table import STUDIES
 
-    rows: list[dict[str, Any]] = [
-        {
-            "name": study.name,
-            "scale": scale,
-            "data": size.data,
-            "trainings": len(size.groups) * size.seeds,
-            "cost": size.cost,
-            "question": study.question,
-        }
+    rows = [
+        ListedStudy(
+            name=study.name,
+            scale=scale,
+            data=size.data,
+            trainings=len(size.groups) * size.seeds,
+            cost=size.cost,
+            question=study.question,
+        )
         for study in STUDIES.values()
         for scale, size in study.scales.items()
     ]
     if json:
         print_json(rows)
         return
-    columns = ["name", "scale", "data", "trainings", "cost", "question"]
-    print_table(columns, [[row[c] for c in columns] for row in rows], numbers="lllrll")
+    columns = [field.name for field in fields(ListedStudy)]
+    print_table(columns, [astuple(row) for row in rows], numbers="lllrll")
 
 
 def show_outcomes(outcomes: "Sequence[Outcome]", report: Path, *, json: bool) -> None:

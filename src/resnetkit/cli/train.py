@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -106,7 +106,7 @@ def asked_recipe(
         "model.variant": variant,
         "micro_batch": micro_batch,
     }
-    named: dict[str, Any] = {key: value for key, value in asked.items() if value}
+    named = {key: value for key, value in asked.items() if value}
     custom_images = custom_path(data)
     if recipe in (None, "finetune") and custom_images is not None:
         choice = choose(custom_images, weights=weights, variant=variant)
@@ -261,8 +261,11 @@ def show_result(run: "Run", *, json: bool) -> None:
     if final is None:
         return
     if json:
-        errors: dict[str, Any] = {split: asdict(score) for split, score in final.scores.items()}
-        facts = {"folder": str(run.folder), "recipe_sha256": run.recipe.digest, **errors}
+        facts: dict[str, object] = {
+            "folder": str(run.folder),
+            "recipe_sha256": run.recipe.digest,
+            **{split: asdict(score) for split, score in final.scores.items()},
+        }
         print_json(finite(facts))
         return
     for split, score in final.scores.items():
@@ -270,7 +273,7 @@ def show_result(run: "Run", *, json: bool) -> None:
     remark(f"run folder: {run.folder}; 'resnet report {run.folder}' writes its report.")
 
 
-def show_estimate(chosen: Any, *, device: str, threads: int, json: bool) -> None:
+def show_estimate(chosen: "Recipe", *, device: str, threads: int, json: bool) -> None:
     """Prints the resolved recipe and the estimated cost."""
     from dataclasses import asdict
 

@@ -67,7 +67,7 @@ class Architecture:
     in_channels: int = 3
     recompute: bool = False
 
-    def differences(self, other: "Architecture") -> dict[str, Any]:
+    def differences(self, other: "Architecture") -> dict[str, object]:
         """Returns the fields in which the layers of another network differ, with its values.
 
         Two networks without differences have layers of the same shapes up to the head and compute

@@ -88,12 +88,12 @@ def put_in_place(model: nn.Module, replacements: dict[str, nn.Module]) -> Iterat
             model.set_submodule(name, module)
 
 
-def blocks_of(model: nn.Module, *, needing: str = "") -> dict[str, Block]:
+def blocks_of(model: nn.Module, *, with_shortcuts: bool = False) -> dict[str, Block]:
     """Returns the blocks of a network by name, in order.
 
     Args:
         model: a `ResNet` whose blocks end with addition and relu.
-        needing: what the probe needs of them: `shortcut`, or nothing.
+        with_shortcuts: whether the probe needs the shortcuts of all blocks.
 
     Raises:
         ArchitectureError: when the network has no such blocks.
@@ -109,10 +109,10 @@ def blocks_of(model: nn.Module, *, needing: str = "") -> dict[str, Block]:
             "this probe reads blocks that end with addition and relu; this network is"
             " pre-activated. Take the one without 'pre' in its name."
         )
-    found = {name: block for name, block in blocks.items() if isinstance(block, Block)}
-    if needing == "shortcut" and any(block.downsample is None for block in found.values()):
+    activated = {name: block for name, block in blocks.items() if isinstance(block, Block)}
+    if with_shortcuts and any(block.downsample is None for block in activated.values()):
         raise ArchitectureError(
             "this probe compares F(x) with the shortcut, and a plain network has none. Take its"
             " residual counterpart."
         )
-    return found
+    return activated

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,7 +122,7 @@ class Saliency:
 
 
 def find_subject(
-    name: str, options: dict[str, Any] | None = None, *, variant: str | None = None
+    name: str, options: dict[str, object] | None = None, *, variant: str | None = None
 ) -> Subject:
     """Returns the network of a name or path.
 

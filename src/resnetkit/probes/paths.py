@@ -80,7 +80,7 @@ def path_gradients(
     Raises:
         ArchitectureError: when the network is plain or another one.
     """
-    blocks = blocks_of(model, needing="shortcut")
+    blocks = blocks_of(model, with_shortcuts=True)
     generator = torch.Generator().manual_seed(seed)
     found = []
     with unchanged(model, training=False), torch.enable_grad():

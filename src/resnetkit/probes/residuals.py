@@ -38,7 +38,7 @@ def residual_magnitudes(model: nn.Module, images: Tensor) -> list[BlockResidual]
     Raises:
         ArchitectureError: when the network is plain or another one.
     """
-    blocks = blocks_of(model, needing="shortcut")
+    blocks = blocks_of(model, with_shortcuts=True)
     found = []
     with unchanged(model, training=False), torch.no_grad():
         with inputs_and_outputs(model, list(blocks)) as passed:
