@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -143,6 +144,15 @@ def whole(few: Callable[..., "Recipe"], tmp_path_factory: pytest.TempPathFactory
     from resnetkit.training.loop import train
 
     return train(few(), tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def _uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs fused kernels as the functions they are compiled from: each shape takes a second."""
+    from resnetkit.models import fused
+
+    functions = SimpleNamespace(forward=fused.forward, backward=fused.backward)
+    monkeypatch.setattr(fused, "kernels", lambda: functions)
 
 
 @pytest.fixture(scope="session")

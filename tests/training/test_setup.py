@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from resnetkit.data.batches import Batch
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.loader import DeviceLoader
 from resnetkit.errors import RecipeError
-from resnetkit.models import fused
 from resnetkit.models.fused import build_error
 from resnetkit.models.zoo import ARCHITECTURES, create_model, find_architecture
 from resnetkit.runtime.process_group import World
@@ -275,28 +273,29 @@ def test_other_blocks_keep_their_modules(
         chosen("fused", name, **options)
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_recipe_trains_with_the_kernels_it_asks_for(
-    few: Recipes,
-    tmp_path: Path,
-    compiles: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
-    compiled: bool,
-) -> None:
-    """Compiled, which takes a second for every shape, or as the functions that are compiled."""
-    if not compiled:
-        compiles("")
-        functions = SimpleNamespace(forward=fused.forward, backward=fused.backward)
-        monkeypatch.setattr(fused, "kernels", lambda: functions)
-    elif reason := build_error():
-        pytest.skip(reason)
+def kernels_train_alike(few: Recipes, folder: Path) -> None:
     losses = {}
     for kernels in ("modules", "fused"):
-        run = train(few({"kernels": kernels}), tmp_path / kernels)
+        run = train(few({"kernels": kernels}), folder / kernels)
         assert run.sessions[0].kernels["name"] == kernels
         losses[kernels] = [event.loss for event in run.intervals]
     assert losses["modules"] == pytest.approx(losses["fused"], rel=0.02)
     assert losses["modules"] != losses["fused"]
+
+
+@pytest.mark.usefixtures("_uncompiled")
+def test_a_recipe_trains_with_the_kernels_it_asks_for(
+    few: Recipes, tmp_path: Path, compiles: Callable[[str], None]
+) -> None:
+    compiles("")
+    kernels_train_alike(few, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_recipe_trains_with_compiled_kernels(few: Recipes, tmp_path: Path) -> None:
+    if reason := build_error():
+        pytest.skip(reason)
+    kernels_train_alike(few, tmp_path)
 
 
 def test_early_steps_see_small_crops_and_later_ones_whole_images(
