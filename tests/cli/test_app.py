@@ -15,7 +15,17 @@ from cyclopts import App, CycloptsError
 from resnetkit.__main__ import main
 from resnetkit.cli.app import app
 
-HEAVY = {"torch", "numpy", "pydantic", "scipy", "matplotlib", "yaml", "joblib", "sklearn"}
+HEAVY = {
+    "huggingface_hub",
+    "torch",
+    "numpy",
+    "pydantic",
+    "scipy",
+    "matplotlib",
+    "yaml",
+    "joblib",
+    "sklearn",
+}
 RESNET = str(Path(sys.executable).with_name("resnet"))
 Resnet = Callable[..., Any]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import resnetkit
+from helpers.weights import torchvision_twin
 from resnetkit.data.normalization import Normalization
 from resnetkit.errors import StorageError, UsageError, WeightsError
 from resnetkit.models.zoo import ARCHITECTURES
@@ -99,8 +100,7 @@ def test_what_cannot_be_saved_is_said(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_variant_is_asked_for(tmp_path: Path) -> None:
-    model = ARCHITECTURES["resnet50"].with_options(num_classes=2).build()
-    torch.save(model.state_dict(), tmp_path / "net.pth")
+    torch.save(torchvision_twin().state_dict(), tmp_path / "net.pth")
     with pytest.raises(WeightsError, match="does not say where its bottleneck blocks stride"):
         resnetkit.from_pretrained(tmp_path / "net.pth")
     loaded = resnetkit.from_pretrained(tmp_path / "net.pth", variant="v1")
