@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from resnetkit.errors import DataError
-from resnetkit.training.auto_recipe import choose
+from resnetkit.training.auto_recipe import auto_recipe
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.weights.published import find_published
@@ -51,7 +51,7 @@ CHOSEN: dict[str, tuple[dict[str, int], tuple[int, int], dict[str, Any]]] = {
 @pytest.mark.parametrize("case", CHOSEN)
 def test_the_choice_follows_the_images_and_makes_a_recipe(tmp_path: Path, case: str) -> None:
     counts, size, expected = CHOSEN[case]
-    choice = choose(folder(tmp_path / "photos", counts, size))
+    choice = auto_recipe(folder(tmp_path / "photos", counts, size))
     assert expected.items() <= choice.changes.items()
     recipe = load_recipe("finetune", choice.changes)
     assert recipe.data.name == str(tmp_path / "photos")
@@ -68,7 +68,7 @@ def test_the_choice_follows_the_images_and_makes_a_recipe(tmp_path: Path, case: 
 def test_weights_decide_network_size_and_rates(tiny: Recipes, tmp_path: Path) -> None:
     learned = train(tiny({"model.options": {"shortcut": "B"}}), tmp_path / "run")
     photos = folder(tmp_path / "photos", {"a": 9, "b": 9}, (20, 20))
-    choice = choose(photos, weights=str(learned.folder))
+    choice = auto_recipe(photos, weights=str(learned.folder))
     assert choice.changes["model.name"] == "resnet8"
     assert choice.changes["model.options"] == {"shortcut": "B", "in_channels": 1}
     assert choice.changes["data.image_size"] == 8
@@ -86,4 +86,4 @@ def test_a_folder_whose_images_cannot_be_read_is_refused(tmp_path: Path) -> None
         for number in range(3):
             (tmp_path / name / f"{number}.png").write_bytes(b"")
     with pytest.raises(DataError, match="none of the images can be read"):
-        choose(tmp_path)
+        auto_recipe(tmp_path)

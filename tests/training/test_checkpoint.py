@@ -1,4 +1,4 @@
-"""Checkpoints: the same bits back, whatever is damaged refused, and nothing run while loading."""
+"""Checkpoints: the same bits back, whatever is corrupt refused, and nothing run while loading."""
 
 import errno
 import hashlib
@@ -95,13 +95,13 @@ def test_a_flipped_bit_anywhere_is_found(saved: Path, name: str) -> None:
 def test_a_truncated_file_is_refused_by_name(saved: Path, name: str, kept: float) -> None:
     content = (saved / name).read_bytes()
     (saved / name).write_bytes(content[: int(kept * len(content))])
-    assert f"is damaged: {name} " in refusal(saved.parent)
+    assert f"is corrupt: {name} " in refusal(saved.parent)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_refused_by_name(saved: Path, name: str) -> None:
     (saved / name).unlink()
-    assert f"is damaged: {name} cannot be read (" in refusal(saved.parent)
+    assert f"is corrupt: {name} cannot be read (" in refusal(saved.parent)
 
 
 @pytest.mark.parametrize("content", ["[]", "5", "{", '"step"', "null", ""])
@@ -124,11 +124,11 @@ def test_a_foreign_folder_or_file_of_that_name_is_refused(tmp_path: Path) -> Non
     assert "manifest.json cannot be read (" in refusal(tmp_path)
 
 
-def test_the_refusal_says_how_to_go_on(saved: Path) -> None:
+def test_the_refusal_says_how_to_resume(saved: Path) -> None:
     (saved / "state.json").unlink()
     assert refusal(saved.parent).endswith(
-        "Nothing was changed. Move that folder away to go on from an earlier checkpoint, or from"
-        " the start where there is none; the result is the same."
+        "Nothing was changed. Move that folder away to resume from an earlier checkpoint, or from"
+        " the start if there is none; the result is the same."
     )
 
 
@@ -214,7 +214,7 @@ def test_a_pickle_in_place_of_weights_is_refused_and_not_run(
 ) -> None:
     trap = tmp_path / "trap"
     (unfinished / "model.safetensors").write_bytes(pickle.dumps(Touch(trap)))
-    with pytest.raises(WeightsError, match=r"model\.safetensors is not what was written"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors does not have the digest in"):
         train(few(), tmp_path / "run")
     assert not trap.exists()
 

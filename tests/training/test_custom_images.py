@@ -172,7 +172,7 @@ def test_the_validation_part_that_serves_as_test_part_is_not_learned_from(
     (tmp_path / "divided" / "train").symlink_to(photos)
     (tmp_path / "divided" / "val").symlink_to(shutil.copytree(photos, tmp_path / "held"))
     changes = {"data.name": str(tmp_path / "divided"), "data.train_on": "train+validation"}
-    with pytest.raises(RecipeError, match="'divided' has no test part: that for validation serves"):
+    with pytest.raises(RecipeError, match="'divided' has no test split: the validation"):
         train(own({**changes, "evaluation.split": "test"}), tmp_path / "run")
 
 
@@ -186,7 +186,7 @@ class TwoRanks(World):
 def test_ranks_that_see_other_images_are_refused(own: Recipes, photos: Path) -> None:
     dataset = open_dataset(str(photos), image_size=16)
     check_same_data(dataset, World(0, 1, torch.device("cpu")))
-    with pytest.raises(DataError, match="the 2 processes do not see the same images"):
+    with pytest.raises(DataError, match="the 2 processes do not read the same images"):
         check_same_data(dataset, TwoRanks(0, 2, torch.device("cpu")))
 
 

@@ -10,8 +10,8 @@ import torch
 from resnetkit.cli.app import run
 from resnetkit.errors import RecipeError
 from resnetkit.models.zoo import create_model
-from resnetkit.training import dry_run
-from resnetkit.training.dry_run import rehearse
+from resnetkit.training import dry_run as dry_run_module
+from resnetkit.training.dry_run import dry_run
 from resnetkit.training.recipe import Recipe, load_recipe
 
 Recipes = Callable[..., Recipe]
@@ -19,7 +19,7 @@ Recipes = Callable[..., Recipe]
 
 @pytest.mark.parametrize("name", ["resnet20", "plain32"])
 def test_parameters_and_steps_are_those_of_the_training(few: Recipes, name: str) -> None:
-    estimate = rehearse(few({"model.name": name, "length": "14 epochs"}))
+    estimate = dry_run(few({"model.name": name, "length": "14 epochs"}))
     model = create_model(name, num_classes=10, in_channels=1)
     assert estimate.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert estimate.total_steps == 14 * 3
@@ -30,25 +30,25 @@ def test_the_whole_takes_as_long_as_its_steps_and_evaluations(
 ) -> None:
     """On a clock that ticks once at every look: a step takes 1 s, an evaluation 1 s."""
     ticks = iter(range(1000))
-    monkeypatch.setattr(dry_run.time, "perf_counter", lambda: float(next(ticks)))
-    estimate = rehearse(few({"length": "14 epochs", "evaluation.every_epochs": 2}))
+    monkeypatch.setattr(dry_run_module.time, "perf_counter", lambda: float(next(ticks)))
+    estimate = dry_run(few({"length": "14 epochs", "evaluation.every_epochs": 2}))
     assert estimate.seconds_per_step == 1
     assert estimate.seconds == 14 * 3 + 14 / 2
 
 
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: Recipes) -> None:
     monkeypatch.chdir(tmp_path)
-    rehearse(few())
+    dry_run(few())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_memory_is_that_of_a_process(few: Recipes) -> None:
-    assert 2**26 < rehearse(few()).peak_memory_bytes < 2**36  # torch alone takes 200 MiB
+    assert 2**26 < dry_run(few()).peak_memory_bytes < 2**36  # torch alone takes 200 MiB
 
 
 def test_torch_is_left_as_it_was(few: Recipes) -> None:
     state = torch.random.get_rng_state()
-    rehearse(few(), threads=2)
+    dry_run(few(), threads=2)
     assert torch.get_num_threads() == 1
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -65,13 +65,13 @@ def test_torch_is_left_as_it_was(few: Recipes) -> None:
     ],
     ids=str,
 )
-def test_whatever_can_be_trained_can_be_rehearsed(few: Recipes, changes: dict[str, object]) -> None:
-    assert rehearse(few(changes)).seconds > 0
+def test_whatever_can_be_trained_can_be_tried(few: Recipes, changes: dict[str, object]) -> None:
+    assert dry_run(few(changes)).seconds > 0
 
 
 def test_what_cannot_be_trained_is_refused(few: Recipes) -> None:
     with pytest.raises(RecipeError, match="resnet50"):
-        rehearse(few({"model.name": "resnet50"}))
+        dry_run(few({"model.name": "resnet50"}))
 
 
 def test_the_dry_run_of_the_command_tells_it_and_writes_nothing(

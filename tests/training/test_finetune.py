@@ -77,7 +77,7 @@ def test_other_layers_are_refused_with_what_to_set(tiny: Recipes, learned: Run) 
     with pytest.raises(RecipeError) as caught:
         prepared(tiny(changes))
     assert str(caught.value).endswith(
-        "are of another network than the recipe's. For theirs set model.name=resnet8."
+        "belong to another network than the recipe's. For theirs set model.name=resnet8."
     )
     changes = {"model.weights": str(learned.folder), "model.options": {"shortcut": "B"}}
     with pytest.raises(RecipeError, match=r"set model\.name=resnet8\."):
@@ -234,7 +234,7 @@ def test_patience_ends_training_and_keeps_the_best_epoch(
 
 def test_patience_needs_the_validation_part(tiny: Recipes) -> None:
     with pytest.raises(
-        RecipeError, match=r"finetune\.patience would choose the course .* test part"
+        RecipeError, match=r"finetune\.patience would choose the course .* test split"
     ):
         tiny({"finetune.patience": 2, "evaluation.split": "test"})
 

@@ -479,7 +479,7 @@ def test_nesterov_needs_momentum() -> None:
 def test_the_end_of_training_is_not_chosen_on_the_test_part() -> None:
     changes = {"target_error": 5, "evaluation.split": "test"}
     assert refusal(changes) == (
-        "target_error would choose the course of training on the test part: set"
+        "target_error would choose the course of training on the test split: set"
         " evaluation.split=validation, or do without it."
     )
     load_recipe("digits", {**changes, "evaluation.split": "validation"})

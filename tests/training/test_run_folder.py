@@ -430,8 +430,8 @@ def test_a_damaged_environment_does_not_stop_a_resume(
     run = train(few(), folder)
     assert run.final is not None
     assert len(run.sessions) == 1
-    assert "was set aside" in caplog.text
-    assert (folder / "environment.json.damaged").read_text() == content
+    assert "was renamed" in caplog.text
+    assert (folder / "environment.json.corrupt").read_text() == content
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl"])

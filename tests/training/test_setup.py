@@ -40,7 +40,7 @@ def started(recipe: Recipe) -> TrainingState:
 UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     "a network of large strides": (
         {"model.name": "resnet50"},
-        "'resnet50' shrinks images by 32, but those of 'digits' are only 8x8 pixels."
+        "'resnet50' reduces images by a factor of 32, but those of 'digits' are only 8x8 pixels."
         " Use a network with the 3x3 stem, such as resnet20 or resnet18_3x3.",
     ),
     "random flips": (
@@ -70,7 +70,8 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "early crops too small for the network": (
         {"data.early_size": 3},
-        "'resnet20' shrinks images by 4, but data.early_size is 3 pixels. Use 4 or more.",
+        "'resnet20' reduces images by a factor of 4, but data.early_size is 3 pixels. Use 4"
+        " or more.",
     ),
     "a batch of one": (
         {"batch_size": 1},
@@ -79,8 +80,8 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "micro-batches of one": (
         {"batch_size": 33, "micro_batch": 8},
-        "micro_batch is 8, which leaves a part of one image of 33: batch normalization needs at"
-        " least 2. Use another number.",
+        "micro_batch is 8, which leaves one image of 33 for the last micro-batch: batch"
+        " normalization needs at least 2. Use another number.",
     ),
     "other classes": (
         {"model.options.num_classes": 100},
@@ -104,8 +105,8 @@ def test_a_recipe_that_does_not_fit_is_refused_and_makes_no_folder(
 @pytest.mark.parametrize(
     ("batch_size", "ranks", "message"),
     [
-        (33, 2, "batch_size is 33, which 2 ranks cannot share equally. Use a multiple of 2."),
-        (64, 3, "batch_size is 64, which 3 ranks cannot share equally. Use a multiple of 3."),
+        (33, 2, "batch_size is 33, which 2 ranks cannot divide equally. Use a multiple of 2."),
+        (64, 3, "batch_size is 64, which 3 ranks cannot divide equally. Use a multiple of 3."),
         (
             4,
             4,

@@ -97,7 +97,7 @@ def asked_recipe(
 ) -> "Recipe":
     """Returns the recipe that a command asks for, and reports what was chosen."""
     from resnetkit.data.datasets import custom_path
-    from resnetkit.training.auto_recipe import choose
+    from resnetkit.training.auto_recipe import auto_recipe
     from resnetkit.training.recipe import load_recipe
 
     asked = {
@@ -109,7 +109,7 @@ def asked_recipe(
     named = {key: value for key, value in asked.items() if value}
     custom_images = custom_path(data)
     if recipe in (None, "finetune") and custom_images is not None:
-        choice = choose(custom_images, weights=weights, variant=variant)
+        choice = auto_recipe(custom_images, weights=weights, variant=variant)
         chosen = load_recipe("finetune", {**named, **choice.changes, **parse_changes(changes)})
         remark(choice.in_words(chosen))
     else:
@@ -277,9 +277,9 @@ def show_estimate(chosen: "Recipe", *, device: str, threads: int, json: bool) ->
     """Prints the resolved recipe and the estimated cost."""
     from dataclasses import asdict
 
-    from resnetkit.training.dry_run import rehearse
+    from resnetkit.training.dry_run import dry_run as estimate_cost
 
-    estimate = rehearse(chosen, device=device, threads=threads)
+    estimate = estimate_cost(chosen, device=device, threads=threads)
     if json:
         print_json({"recipe": chosen.model_dump(mode="json"), "estimate": asdict(estimate)})
         return

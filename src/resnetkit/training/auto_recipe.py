@@ -1,4 +1,4 @@
-"""What to train on a user's images when they ask for nothing in particular."""
+"""The recipe for custom images when the user asks for nothing in particular."""
 
 import statistics
 from collections import Counter
@@ -15,32 +15,32 @@ from resnetkit.training.finetune import spelled
 from resnetkit.training.recipe import Recipe
 from resnetkit.weights.load import load_network
 
-__all__ = ["Choice", "choose"]
+__all__ = ["AutoRecipe", "auto_recipe"]
 
-SIZES_READ = 200  # files whose size in pixels is looked at
+SIZES_READ = 200  # files whose size in pixels is read
 SMALL_SIDE = 64  # pixels; smaller images keep their size
 PHOTO_SIDE = 128  # pixels at which photos are shown: a third of the cost of 224
 LARGE_SIDE = 600  # pixels; larger photos are not decoded again and again
-SHOWN_SMALL, SHOWN_PHOTOS = 120_000, 18_000  # in all, of few images again and again: minutes each
+SHOWN_SMALL, SHOWN_PHOTOS = 120_000, 18_000  # images in all epochs together: minutes of work
 MANY_PHOTOS = 10_000
 FEW_PHOTOS = (
-    " From nothing, few photos teach little: 'resnet weights fetch resnet18.IMAGENET1K_V1' brings"
-    " weights that were learned from a million, to start from with --weights"
-    " resnet18.IMAGENET1K_V1."
+    " A network trained from scratch learns little from so few photos: start from weights trained"
+    " on a million images with --weights resnet18.IMAGENET1K_V1, after 'resnet weights fetch"
+    " resnet18.IMAGENET1K_V1'."
 )
 FEWEST_EPOCHS, MOST_EPOCHS = 10, 60
 UNBALANCED = 3.0  # times as many images in the largest class as in the smallest
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What was chosen, and why.
+class AutoRecipe:
+    """The values chosen for a recipe, and the facts they were chosen by.
 
     Attributes:
         changes: values of the recipe `finetune`, by dotted key.
         count: of training images.
-        side: their shorter side, the median in pixels.
-        imbalance: how many times as many images the largest class has as the smallest.
+        side: median of their shorter sides, in pixels.
+        imbalance: images of the largest class divided by those of the smallest.
     """
 
     changes: dict[str, Any]
@@ -49,17 +49,17 @@ class Choice:
     imbalance: float
 
     def in_words(self, recipe: Recipe) -> str:
-        """Returns what a recipe that was made from the choice does, as a person would say it."""
+        """Describes a recipe that was made from these values."""
         size = recipe.data.image_size
         start = f" from {recipe.model.weights}" if recipe.model.weights else ""
         kept = (
-            " Decoded images are kept on the disk (data.cache)."
+            " Decoded images are cached on the disk (data.cache)."
             if recipe.data.cache != "none"
             else ""
         )
         balance = (
-            f" The largest class has {self.imbalance:.1f} times the images of the smallest, so that"
-            " each image counts by its class (class_weights=balanced)."
+            f" The largest class has {self.imbalance:.1f} times as many images as the smallest, so"
+            " the loss is weighted by class (class_weights=balanced)."
             if recipe.class_weights == "balanced"
             else ""
         )
@@ -68,22 +68,22 @@ class Choice:
         return (
             f"{self.count:,} training images, about {self.side} pixels on the shorter side:"
             f" {recipe.model.name}{start} at {size}x{size} pixels, {recipe.length} in batches of"
-            f" {recipe.batch_size}, crops by area and horizontal flips"
+            f" {recipe.batch_size}, random resized crops and horizontal flips"
             f" (data.augment.flip=none where left and right matter).{kept}{balance} --set changes"
             f" any of it.{advice}"
         )
 
 
-def choose(
+def auto_recipe(
     data: Path, *, weights: str | None = None, variant: str | None = None, seed: int = 0
-) -> Choice:
-    """Looks at custom images and returns what suits them.
+) -> AutoRecipe:
+    """Chooses the values of a recipe by the number, sizes and classes of custom images.
 
     Args:
         data: a folder or table of images; see `read_images`.
-        weights: a run folder or file to start from; empty to start afresh.
+        weights: a run folder or file to start from; None to train from scratch.
         variant: v1 or v1.5, where the file of weights does not say.
-        seed: of the drawing of parts.
+        seed: of the random split.
 
     Raises:
         DataError: when there are no images to learn from.
@@ -108,19 +108,19 @@ def choose(
         changes |= from_weights(weights, variant)
     elif is_small:
         changes |= {"model.name": "resnet20", "data.image_size": max(32, side // 8 * 8)}
-        changes["data.crop_pct"] = 1.0  # there is nothing to spare at the edges
+        changes["data.crop_pct"] = 1.0  # small images have no margin to cut off
     else:
         changes |= {"model.name": "resnet18", "data.image_size": PHOTO_SIDE}
     if side > LARGE_SIDE:
         changes["data.cache"] = "disk"
-    imbalance = unevenness(images)
+    imbalance = class_imbalance(images)
     if imbalance > UNBALANCED:
         changes["class_weights"] = "balanced"
-    return Choice(changes, count, side, imbalance)
+    return AutoRecipe(changes, count, side, imbalance)
 
 
 def from_weights(weights: str, variant: str | None) -> dict[str, Any]:
-    """Returns what suits a network that has learned before: a tenth of the rate for its layers."""
+    """Returns the values for fine-tuning: a tenth of the learning rate for pretrained layers."""
     network = load_network(Path(weights), variant=variant)
     name, options = spelled(network.architecture)
     return {
@@ -137,7 +137,7 @@ def from_weights(weights: str, variant: str | None) -> dict[str, Any]:
 
 
 def typical_side(images: ImageList) -> int:
-    """Returns the median of the shorter sides, in pixels, of some of the images.
+    """Returns the median of the shorter sides of a sample of the images, in pixels.
 
     Raises:
         DataError: when none of them can be read.
@@ -152,7 +152,7 @@ def typical_side(images: ImageList) -> int:
     return round(statistics.median(min(size) for size in sizes))
 
 
-def unevenness(images: ImageList) -> float:
-    """Returns how many times as many training images the largest class has as the smallest."""
+def class_imbalance(images: ImageList) -> float:
+    """Returns the training images of the largest class divided by those of the smallest."""
     counts = Counter(file.label for file in images.files if file.split == "train").values()
     return max(counts) / min(counts)

@@ -1,4 +1,4 @@
-"""Atomic, verified saving and loading: safetensors and JSON, with the SHA-256 of each file."""
+"""Atomic, verified checkpoints: safetensors and JSON, with the SHA-256 of each file."""
 
 import hashlib
 import json
@@ -32,16 +32,16 @@ Tensors = dict[str, dict[str, Tensor]]
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Tensors, state: dict[str, Any]) -> Path:
-    """Writes `step-<step>` in the folder; it is there whole or not at all.
+    """Writes the folder `step-<step>`, atomically.
 
     Args:
         folder: of the checkpoints.
         step: steps done.
-        tensors: what to save, one safetensors file each.
-        state: the rest, as JSON.
+        tensors: one safetensors file for each group.
+        state: the content of state.json.
 
     Raises:
-        OSError: when the disk is full or may not be written; earlier checkpoints stay as they are.
+        OSError: when writing fails; earlier checkpoints are untouched.
     """
     contents = {f"{name}.safetensors": tensors_to_bytes(group) for name, group in tensors.items()}
     contents["state.json"] = json.dumps(state, indent=1).encode()
@@ -60,18 +60,18 @@ def tensors_to_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Returns the steps of the whole checkpoints in a folder, oldest first."""
+    """Returns the steps of the complete checkpoints in a folder, oldest first."""
     names = [path.name.removeprefix("step-") for path in folder.glob("step-*")]
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def remove_old_checkpoints(folder: Path, keep: int, spare: Collection[int] = ()) -> None:
-    """Removes old checkpoints, and what a killed process left half-written.
+    """Removes old checkpoints, and temporary files of killed processes.
 
     Args:
         folder: of the checkpoints.
-        keep: how many of the newest stay.
-        spare: steps that stay besides.
+        keep: how many of the newest are kept.
+        spare: further steps that are kept.
     """
     for step in checkpoint_steps(folder)[:-keep]:
         if step not in spare:
@@ -80,13 +80,13 @@ def remove_old_checkpoints(folder: Path, keep: int, spare: Collection[int] = ())
 
 
 def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:
-    """Reads a checkpoint whose every file is what was written.
+    """Reads a checkpoint, with the digest of every file verified.
 
     Returns:
-        The tensors of each file, on the CPU, and the state.
+        The tensors of each file, on the CPU, and the content of state.json.
 
     Raises:
-        WeightsError: when a file is missing or damaged.
+        WeightsError: when a file is missing or corrupt.
     """
     path = folder / f"step-{step}"
     contents = {}
@@ -94,11 +94,11 @@ def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:
         try:
             contents[name] = read_bounded(path / name, LARGEST_FILE)
         except OSError as error:
-            raise damaged(path, f"{name} cannot be read ({error.strerror})") from error
+            raise corrupt(path, f"{name} cannot be read ({error.strerror})") from error
         if hashlib.sha256(contents[name]).hexdigest() != digest:
-            raise damaged(path, f"{name} is not what was written")
+            raise corrupt(path, f"{name} does not have the digest in manifest.json")
     if "state.json" not in contents:
-        raise damaged(path, "state.json is not in its manifest")
+        raise corrupt(path, "state.json is not in its manifest")
     state: dict[str, Any] = {}
     tensors: Tensors = {}
     for name, content in contents.items():
@@ -108,30 +108,30 @@ def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:
             else:
                 tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(content)
         except (ValueError, safetensors.SafetensorError) as error:
-            raise damaged(path, f"{name} is not what its name says ({error})") from error
+            raise corrupt(path, f"{name} is not valid ({error})") from error
     return tensors, state
 
 
 def read_manifest(path: Path) -> dict[str, str]:
-    """Returns the SHA-256 of each file of a checkpoint."""
+    """Returns the SHA-256 of each file of a checkpoint, by name."""
     try:
         manifest = parse_json(read_bounded(path / "manifest.json", LARGEST_MANIFEST))
         if not isinstance(manifest, dict) or not all(map(is_plain_name, manifest)):
-            raise ValueError("it is no table of files")
+            raise ValueError("it is not an object of file names and digests")
     except (OSError, ValueError) as error:
-        raise damaged(path, f"manifest.json cannot be read ({error})") from error
+        raise corrupt(path, f"manifest.json cannot be read ({error})") from error
     return manifest
 
 
 def is_plain_name(name: str) -> bool:
-    """Returns whether a name is that of a file in the folder itself."""
+    """Returns whether a name is a file directly in the folder."""
     return name == Path(name).name and name not in ("", ".", "..")
 
 
-def damaged(path: Path, reason: str) -> WeightsError:
-    """Returns the error for a checkpoint that cannot be trusted."""
+def corrupt(path: Path, reason: str) -> WeightsError:
+    """Returns the error for a corrupt checkpoint."""
     return WeightsError(
-        f"the checkpoint {path} is damaged: {reason}. Nothing was changed. Move that folder away to"
-        " go on from an earlier checkpoint, or from the start where there is none; the result is"
-        " the same."
+        f"the checkpoint {path} is corrupt: {reason}. Nothing was changed. Move that folder away to"
+        " resume from an earlier checkpoint, or from the start if there is none; the result is the"
+        " same."
     )

@@ -1,4 +1,4 @@
-"""What does not fit together: a recipe, its data, its network and the ranks that train it."""
+"""Checks that a recipe, its data, its network and the ranks that train it fit together."""
 
 import logging
 from dataclasses import replace
@@ -29,18 +29,18 @@ MOST_CHECKED = 20_000  # custom images that are all decoded before the first ste
 
 
 def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
-    """Raises RecipeError when the images cannot be augmented as asked."""
+    """Raises RecipeError when the images cannot be augmented or split as the recipe asks."""
     augment = recipe.data.augment
     if augment.flip != "none" and not dataset.mirrored:
         raise RecipeError(
             f"data.augment.flip is '{augment.flip}', but a mirrored image of '{dataset.name}' is"
             " not an image of its class. Set data.augment.flip=none."
         )
-    one = torch.equal(dataset.splits["test"], dataset.splits["validation"])
-    if one and recipe.data.train_on == "train+validation":
+    is_shared = torch.equal(dataset.splits["test"], dataset.splits["validation"])
+    if is_shared and recipe.data.train_on == "train+validation":
         raise RecipeError(
-            f"data.train_on is 'train+validation', but '{dataset.title}' has no test part: that for"
-            " validation serves as one, and would be learned from. Set data.train_on=train."
+            f"data.train_on is 'train+validation', but '{dataset.title}' has no test split: the"
+            " validation split is used as one and must not be trained on. Set data.train_on=train."
         )
     side = min(dataset.image_size)
     if augment.crop_padding >= side:
@@ -56,29 +56,29 @@ def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def check_network_fit(recipe: Recipe, architecture: Architecture) -> None:
-    """Raises RecipeError when the network cannot be learned as asked."""
+    """Raises RecipeError when the network cannot be trained as the recipe asks."""
     unfit = architecture.norm == "none" or architecture.preactivation
     if recipe.optimizer.muon_lr and unfit:
         raise RecipeError(
-            "optimizer.muon_lr needs batch normalization after each convolution, whose weights it"
-            " keeps at a fixed norm: this network has none there. Set it to 0."
+            "optimizer.muon_lr needs batch normalization after each convolution, because it keeps"
+            " the norm of each weight fixed: this network has none there. Set it to 0."
         )
 
 
 def check_batch_fit(recipe: Recipe, samples: int, world: World) -> None:
-    """Raises RecipeError when a batch cannot be shared or is too small for batch normalization."""
+    """Raises RecipeError when a batch cannot be divided or is too small for batch normalization."""
     if recipe.batch_size % world.size:
         raise RecipeError(
-            f"batch_size is {recipe.batch_size}, which {world.size} ranks cannot share equally."
+            f"batch_size is {recipe.batch_size}, which {world.size} ranks cannot divide equally."
             f" Use a multiple of {world.size}."
         )
-    share = min(recipe.batch_size, samples) // world.size
-    if recipe.micro_batch and 1 in (recipe.micro_batch, share % recipe.micro_batch):
+    per_rank = min(recipe.batch_size, samples) // world.size
+    if recipe.micro_batch and 1 in (recipe.micro_batch, per_rank % recipe.micro_batch):
         raise RecipeError(
-            f"micro_batch is {recipe.micro_batch}, which leaves a part of one image of {share}:"
-            " batch normalization needs at least 2. Use another number."
+            f"micro_batch is {recipe.micro_batch}, which leaves one image of {per_rank} for the"
+            " last micro-batch: batch normalization needs at least 2. Use another number."
         )
-    if share < 2:
+    if per_rank < 2:
         raise RecipeError(
             f"batch_size is {recipe.batch_size}: batch normalization needs at least 2 images on"
             f" each of {world.size} ranks. Use {2 * world.size} or more."
@@ -86,51 +86,54 @@ def check_batch_fit(recipe: Recipe, samples: int, world: World) -> None:
 
 
 def check_size_fit(recipe: Recipe, dataset: Dataset, model: ResNet) -> None:
-    """Raises RecipeError when the last stage would see less than one pixel of the image."""
+    """Raises RecipeError when the last feature map would be smaller than one pixel."""
     stride = list(model.feature_maps.values())[-1].stride
     height, width = dataset.image_size
     if 0 < recipe.data.early_size < stride:
         raise RecipeError(
-            f"'{recipe.model.name}' shrinks images by {stride}, but data.early_size is"
+            f"'{recipe.model.name}' reduces images by a factor of {stride}, but data.early_size is"
             f" {recipe.data.early_size} pixels. Use {stride} or more."
         )
     if min(height, width) < stride:
         raise RecipeError(
-            f"'{recipe.model.name}' shrinks images by {stride}, but those of '{dataset.name}' are"
-            f" only {height}x{width} pixels. Use a network with the 3x3 stem, such as resnet20 or"
-            " resnet18_3x3."
+            f"'{recipe.model.name}' reduces images by a factor of {stride}, but those of"
+            f" '{dataset.name}' are only {height}x{width} pixels. Use a network with the 3x3 stem,"
+            " such as resnet20 or resnet18_3x3."
         )
 
 
 def check_same_data(dataset: Dataset, world: World) -> None:
-    """Raises DataError, on all ranks, when they do not all see the same data.
+    """Raises DataError, on all ranks, when they do not all read the same data.
 
-    A disk that fails for one of them would otherwise give it other samples under the same numbers.
+    A disk that fails for one rank would otherwise give it other samples under the same ids.
     """
-    beginning = int(dataset.sha256[:12] or "0", 16)  # exact as a float64
-    seen = world.gather(torch.tensor([beginning], dtype=torch.float64, device=world.device))
-    if len(seen.unique()) > 1:
+    prefix = int(dataset.sha256[:12] or "0", 16)  # exact as a float64
+    prefixes = world.gather(torch.tensor([prefix], dtype=torch.float64, device=world.device))
+    if len(prefixes.unique()) > 1:
         raise DataError(
-            f"the {world.size} processes do not see the same images of '{dataset.name}'. Check the"
+            f"the {world.size} processes do not read the same images of '{dataset.name}'. Check the"
             " disk that they share, and start again."
         )
 
 
 def check_custom_images(images: ImageList) -> None:
-    """Decodes custom images before hours are spent on some of them: of very many, those held out.
+    """Decodes custom images before training starts: all of them, or of very many those held out.
 
     Raises:
-        DataError: when one cannot be used.
+        DataError: when an image cannot be used.
     """
     if len(images.files) > MOST_CHECKED:
         held_out = tuple(file for file in images.files if file.split != "train")
         images = replace(images, files=held_out)
     report = check_images(images, duplicates=False)
     for note, paths in report.lost.items():
-        logger.warning("little is left of %d image(s), such as %s: %s", len(paths), paths[0], note)
+        logger.warning(
+            "%d image(s) are nearly empty as decoded, such as %s: %s", len(paths), paths[0], note
+        )
     bad = report.bad
     if bad:
         raise DataError(
             f"{bad[0].reason} {len(bad):,} image(s) cannot be used, and nothing was trained."
-            f" 'resnet data check {images.root}' names all; data.on_bad_image=skip leaves them out."
+            f" 'resnet data check {images.root}' lists them all; data.on_bad_image=skip leaves"
+            " them out."
         )

@@ -1,4 +1,4 @@
-"""A training that is only tried: everything is built, a step is taken, nothing is written."""
+"""A dry run: everything is built and a few steps are taken, but nothing is written."""
 
 import resource
 import sys
@@ -14,15 +14,15 @@ from resnetkit.training.setup import TrainingSetup, prepare
 from resnetkit.training.state import TrainingState
 from resnetkit.training.step import apply_gradient, take_gradient
 
-__all__ = ["Rehearsal", "rehearse"]
+__all__ = ["DryRun", "dry_run"]
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What a training would cost.
+class DryRun:
+    """The estimated cost of a training.
 
     Attributes:
-        parameters: learned values.
+        parameters: trainable parameters.
         total_steps: of the whole training.
         seconds_per_step: mean over the training, from the second step of each size of images; the
             first also builds what all others use again.
@@ -37,11 +37,11 @@ class Rehearsal:
     peak_memory_bytes: int
 
 
-def rehearse(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> Rehearsal:
+def dry_run(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> DryRun:
     """Builds everything a recipe asks for, takes a first and a timed step, and estimates.
 
     Raises:
-        ResnetkitError: whatever building the training raises.
+        ResnetkitError: any error of building the training.
     """
     with open_world(device) as world:
         setup, state = prepare(recipe, world, cache=False)
@@ -51,7 +51,7 @@ def rehearse(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> Rehea
         setup.score(state.result, recipe.evaluation.split)
         evaluation = time.perf_counter() - began
         epochs = setup.total_steps / setup.batches.steps_per_epoch
-        return Rehearsal(
+        return DryRun(
             parameters=sum(p.numel() for p in state.model.parameters()),
             total_steps=setup.total_steps,
             seconds_per_step=seconds,

@@ -1,4 +1,4 @@
-"""The events of a training, as they are observed and as JSON stores them."""
+"""The events of a training, as observers receive them and as JSON stores them."""
 
 import json
 import math
@@ -160,14 +160,14 @@ class SessionData:
 
 @dataclass(frozen=True)
 class Session:
-    """What one start of a training runs on.
+    """One start of a training, and its environment.
 
     Attributes:
         started: date and time, in UTC.
-        from_step: steps done before.
+        from_step: steps done before this session.
         total_steps: of the whole training.
         versions: of Python and the libraries.
-        hardware: the machine, and how much of it is used.
+        hardware: the machine, and the resources in use.
         precision: its name and the reason for it.
         kernels: likewise.
         data: what is trained on.
@@ -184,12 +184,12 @@ class Session:
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Returns what does not depend on when the session started, by subject."""
+        """Returns what describes the environment, by subject; neither date nor steps."""
         return {key: value for key, value in asdict(self).items() if isinstance(value, dict)}
 
 
 Event = Session | IntervalEvent | EpochEvent | FinalEvent
-"""What an observer of a training receives."""
+"""An event that an observer of a training receives."""
 
 StoredEvent = IntervalEvent | EpochEvent | FinalEvent
 KINDS: dict[str, TypeAdapter[Any]] = {

@@ -1,4 +1,4 @@
-"""The finished network as a folder to exchange: weights, configuration, preprocessing, card."""
+"""The model folder of a finished run: weights, configuration, preprocessing and model card."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ __all__ = ["export_model"]
 def export_model(
     setup: TrainingSetup, network: nn.Module, folder: Path, scores: dict[Split, Score]
 ) -> None:
-    """Writes weights, preprocessing, configuration and card; the folder is there whole or not."""
+    """Writes weights, preprocessing, configuration and card; the folder appears complete."""
     data = setup.dataset
     facts = {
         "architecture": setup.recipe.model.name,
@@ -35,7 +35,7 @@ def export_model(
 
 
 def finished_network(setup: TrainingSetup, network: nn.Module) -> TrainedNetwork:
-    """Returns the network of a training with all that is needed to use it."""
+    """Returns the network with the preprocessing and class names that its use needs."""
     data = setup.dataset
     assert isinstance(network, ResNet)
     title = data.title.encode(errors="backslashreplace").decode()  # it may be no text

@@ -1,4 +1,4 @@
-"""Starting from what a network has learned before."""
+"""Training that starts from pretrained weights."""
 
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ __all__ = ["learned_network", "spelled", "take_over"]
 
 
 def learned_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwork | None:
-    """Returns the network that a recipe starts from; none when it starts afresh.
+    """Returns the network whose weights a recipe starts from; None when it trains from scratch.
 
     Raises:
-        RecipeError: when the weights are of another network than the recipe's.
-        WeightsError: when the file cannot be trusted.
+        RecipeError: when the weights belong to another network than the recipe's.
+        WeightsError: when the file cannot be read.
     """
     if not recipe.model.weights:
         return None
@@ -29,7 +29,7 @@ def learned_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwor
     if differences := architecture.differences(network.architecture):
         if set(differences) == {"in_channels"}:
             raise RecipeError(
-                f"model.weights ({path}) are of a network for images of"
+                f"model.weights ({path}) belong to a network for images of"
                 f" {differences['in_channels']} channel(s), the data has"
                 f" {architecture.in_channels}."
                 " Your images are read with as many as model.options.in_channels says."
@@ -39,19 +39,19 @@ def learned_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwor
             options.pop("in_channels", None)  # it follows the data
         words = [f"model.name={name}", *(f"model.options.{k}={v}" for k, v in options.items())]
         raise RecipeError(
-            f"model.weights ({path}) are of another network than the recipe's. For theirs set"
+            f"model.weights ({path}) belong to another network than the recipe's. For theirs set"
             f" {', '.join(words)}."
         )
     return network
 
 
 def spelled(architecture: Architecture) -> tuple[str, dict[str, Any]]:
-    """Returns the named network that is nearest to an architecture, and the options it needs.
+    """Returns the named network closest to an architecture, and the options that make them equal.
 
     Raises:
         RecipeError: when no named network has these layers.
     """
-    differences = {name: known.differences(architecture) for name, known in ARCHITECTURES.items()}
+    differences = {name: named.differences(architecture) for name, named in ARCHITECTURES.items()}
     fixed = {"block", "depths", "widths", "stem", "preactivation"}  # no options of create_model
     candidates = {
         name: options for name, options in differences.items() if not fixed & set(options)
@@ -63,15 +63,14 @@ def spelled(architecture: Architecture) -> tuple[str, dict[str, Any]]:
 
 
 def take_over(model: ResNet, network: TrainedNetwork) -> None:
-    """Gives a network what another has learned; the head starts anew.
+    """Copies the weights of a network into another, except for the head.
 
     Args:
-        model: of the same layers up to the head; changed in place.
-        network: whose tensors are taken.
+        model: with the same layers up to the head; changed in place.
+        network: whose tensors are copied.
     """
-    learned = network.model.state_dict()
-    own = model.state_dict()
+    pretrained = network.model.state_dict()
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in model.state_dict().items():
             if not name.startswith("fc."):
-                tensor.copy_(learned[name])
+                tensor.copy_(pretrained[name])

@@ -1,4 +1,4 @@
-"""The event log of a run, as the main rank writes it during training."""
+"""The event log of a run, written by the main rank during training."""
 
 import errno
 import hashlib
@@ -44,13 +44,13 @@ class MetricsEnd:
 
 
 class EventLog:
-    """A JSON lines file that grows by whole lines and can be cut back to an earlier length."""
+    """A JSON lines file that grows by whole lines and can be truncated to an earlier end."""
 
     def __init__(self, path: Path) -> None:
         if path.exists() and not path.is_file():  # opening a pipe would wait for its reader
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         self.path = path
-        self.file = path.open("ab", buffering=0)  # nothing is left behind when the disk is full
+        self.file = path.open("ab", buffering=0)  # no buffered bytes are lost when the disk is full
         self.digest = hashlib.sha256()
 
     @property
@@ -62,7 +62,7 @@ class EventLog:
         """Appends a line."""
         line = json.dumps(finite(values), allow_nan=False).encode() + b"\n"
         self.digest.update(line)
-        while line:  # the last bytes before a disk is full are written without complaint
+        while line:  # before a full disk raises, a part may be written
             line = line[self.file.write(line) :]
 
     @property
@@ -71,10 +71,10 @@ class EventLog:
         return MetricsEnd(self.size, self.digest.hexdigest())
 
     def resume(self, end: MetricsEnd) -> None:
-        """Removes what lies beyond an end, which a resumed run writes again.
+        """Truncates the file at an end; a resumed run writes the rest again.
 
         Raises:
-            WeightsError: when the file is shorter than that, or holds something else.
+            WeightsError: when the file is shorter, or its content was changed.
         """
         digest, size = prefix_digest(self.path, end.size), end.size
         if self.size < size or digest.hexdigest() != end.sha256:
@@ -91,7 +91,7 @@ class EventLog:
         self.digest = digest
 
     def cut_unfinished_line(self) -> None:
-        """Removes what a killed process had not written to its end."""
+        """Removes a last line that a killed process has not finished."""
         self.file.truncate(read_bounded(self.path, LARGEST_RECORD).rfind(b"\n") + 1)
 
     def sync(self) -> None:
@@ -113,10 +113,10 @@ def prefix_digest(path: Path, size: int) -> "hashlib._Hash":
 
 
 class Journal:
-    """What the main rank writes down while it trains; the other ranks write nothing.
+    """The writer of a run's events; only the main rank writes.
 
     Attributes:
-        observe: is given every event.
+        observe: called with every event.
     """
 
     def __init__(self, run: Run, observe: Callable[[Event], None], *, writes: bool) -> None:
@@ -129,10 +129,10 @@ class Journal:
                 opened.pop_all()  # they stay open
 
     def open_session(self, session: Session, end: MetricsEnd) -> None:
-        """Notes what this start runs on, and cuts the metrics back to where it resumes.
+        """Records the session, and truncates the metrics to where the training resumes.
 
         Raises:
-            WeightsError: when the metrics are not those that the checkpoint was saved with.
+            WeightsError: when the metrics are not those of the checkpoint.
         """
         if self.writes:
             with self.run.writing():
@@ -142,17 +142,17 @@ class Journal:
             self.observe(session)
 
     def earlier_sessions(self) -> list[Session]:
-        """Returns the environments of earlier starts; a damaged file is set aside.
+        """Returns the earlier sessions; a corrupt file is renamed.
 
-        Nothing that is computed depends on them.
+        No result depends on them.
         """
         try:
             return self.run.sessions
         except DataError as error:
             path = self.run.environment_path
-            aside = path.with_name(f"{path.name}.damaged")
+            aside = path.with_name(f"{path.name}.corrupt")
             path.replace(aside)
-            logger.warning("%s It was set aside as %s.", str(error).partition(". ")[0] + ".", aside)
+            logger.warning("%s It was renamed to %s.", str(error).partition(". ")[0] + ".", aside)
             return []
 
     def write(self, event: IntervalEvent | EpochEvent | FinalEvent) -> None:

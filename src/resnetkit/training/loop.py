@@ -1,4 +1,4 @@
-"""train(recipe, folder) -> Run: step after step, and nothing lost on the way."""
+"""The training loop: train(recipe, folder) -> Run."""
 
 import json
 import signal
@@ -52,7 +52,7 @@ def train(
     threads: int = 0,
     observe: Observer = lambda event: None,
 ) -> Run:
-    """Trains a recipe in a run folder, from where the folder stands to the end.
+    """Trains a recipe in a run folder, to the end.
 
     A folder that does not exist is made. An interrupted run of the same recipe is resumed and ends
     with the same weights and metrics, to the bit, as if it had never been interrupted. A finished
@@ -62,7 +62,7 @@ def train(
         recipe: what to train.
         folder: of the run.
         device: auto, cpu, cuda or cuda:N.
-        threads: CPU threads; 0 takes as many as a step is worth. Their number can change last bits.
+        threads: CPU threads; 0 chooses by the cost of a step. Their number can change last bits.
         observe: called with every event as it is written; intervals have their timing.
 
     Raises:
@@ -77,7 +77,7 @@ def train(
     with open_world(device) as world, caught_signals() as stop:
         recipe = recipe_of_run(folder, recipe, world)
         setup, state = prepare(recipe, world, listed=Run(folder, recipe).images_path)
-        if world.any(bool(stop))[0]:  # while it was prepared, and perhaps for a compiler as well
+        if world.any(bool(stop))[0]:  # while everything was prepared, compilers included
             raise Interrupted(
                 "stopped before the first step; nothing was changed. The same command resumes.",
                 stop.signal_number or signal.SIGTERM,
@@ -91,55 +91,55 @@ def train(
                     journal.open_session(session(setup, state), metrics_end)
                     state = fit(setup, run, state, journal, stop)
                     finish(setup, run, state, journal)
-                world.barrier()  # nobody leaves before the run is finished
+                world.barrier()  # no rank leaves before the run is finished
             elif world.is_main:
                 check_model(run)
     return run
 
 
 def recipe_of_run(folder: Path, recipe: Recipe, world: World) -> Recipe:
-    """Returns the recipe of the run in a folder when only its images were moved; else the same."""
+    """Returns the recipe of the run in a folder if its images were moved, else the one given."""
     run = run_elsewhere(folder, recipe)
     if run is None:
         return recipe
     if world.is_main:
         find_images(run, Path(recipe.data.name))
-    world.barrier()  # nobody reads the list before it is changed
+    world.barrier()  # before any rank reads the list
     return run.recipe
 
 
 def check_model(run: Run) -> None:
-    """Checks that the network of a finished run is what was written.
+    """Checks the model folder of a finished run.
 
     Raises:
-        WeightsError: when it is not; the last checkpoint still holds it.
+        WeightsError: when it is corrupt; the last checkpoint still holds the network.
     """
     try:
         load_network(run.folder)
     except WeightsError as error:
         raise WeightsError(
-            f"{error} The run in {run.folder} was finished, and its last checkpoint still holds the"
-            f" network: move {run.model} away, and the same command writes it again."
+            f"{error} The last checkpoint of the run still holds the network: move {run.model}"
+            " away, and the same command writes it again."
         ) from error
 
 
 @contextmanager
 def opened_run(folder: Path, recipe: Recipe, world: World) -> Iterator[Run]:
-    """Opens the run folder: the main rank makes and locks it, the others wait for that."""
+    """Opens the run folder: the main rank creates and locks it, the others wait."""
     with locked_run(folder, recipe) if world.is_main else nullcontext(Run(folder, recipe)) as run:
-        world.barrier()  # nobody reads before the folder is there
+        world.barrier()  # no rank reads before the folder exists
         yield run
 
 
 def write_list(setup: TrainingSetup, run: Run) -> None:
-    """Writes down which custom images are learned from, chosen on and tested on."""
+    """Writes images.csv: the custom images and their splits."""
     if setup.dataset.custom is not None and setup.world.is_main and not run.images_path.exists():
         with run.writing():
             write_file(run.images_path, write_images(with_digests(setup.dataset.custom)))
 
 
 def session(setup: TrainingSetup, state: TrainingState) -> Session:
-    """Returns what this start of the training runs on."""
+    """Returns the environment of this start of the training."""
     return Session(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         from_step=state.step,
@@ -157,7 +157,7 @@ def session(setup: TrainingSetup, state: TrainingState) -> Session:
 
 
 def due(step: int, every: int, total: int) -> bool:
-    """Returns whether something done every so many steps, and at the end, is due after `step`."""
+    """Returns whether something done every `every` steps, and at the end, is due after `step`."""
     return step % every == 0 or step == total
 
 
@@ -277,7 +277,7 @@ def with_score(event: EpochEvent, split: Split, score: Score) -> EpochEvent:
 
 
 def divergence(setup: TrainingSetup, run: Run, batch: Batch, step: Step) -> TrainingDiverged:
-    """Writes down which samples and step, and returns the error that says what to try."""
+    """Writes failure.json, and returns the error that says what to try."""
     details = {
         "step": batch.step,
         "epoch": batch.epoch,
@@ -293,6 +293,6 @@ def divergence(setup: TrainingSetup, run: Run, batch: Batch, step: Step) -> Trai
     return TrainingDiverged(
         f"training diverged: at step {batch.step} the loss is {details['loss']} and the gradient's"
         f" norm {details['gradient_norm']}; that step was not taken. {path} names the samples."
-        f" {run.how_to_go_on().split('.')[0]}. Try a lower optimizer.lr (it was {step.lr:g}), a"
+        f" {run.how_to_resume().split('.')[0]}. Try a lower optimizer.lr (it was {step.lr:g}), a"
         " longer warm-up, gradient_clip=1 or precision=float32."
     )

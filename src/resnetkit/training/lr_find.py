@@ -1,4 +1,4 @@
-"""A learning rate found by trying: it grows from step to step until the loss does too."""
+"""A learning-rate range test: the rate grows at each step until the loss increases."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ __all__ = ["RateSearch", "find_lr"]
 
 LOWEST, HIGHEST = 1e-5, 10.0
 SMOOTHING = 0.9  # weight of the running mean of the loss in each step
-TOO_HIGH = 4.0  # times the lowest smoothed loss: further steps would say nothing
+TOO_HIGH = 4.0  # times the lowest smoothed loss, at which the test ends
 FEWEST_STEPS = 20
 
 
@@ -45,13 +45,12 @@ def find_lr(
     threads: int = 0,
     observe: Callable[[float], None] = lambda fraction: None,
 ) -> RateSearch:
-    """Trains a copy of what the recipe asks for with a growing rate, and throws it away.
+    """Trains the network of a recipe with a growing learning rate, and discards it.
 
-    Source: Smith 2017, "Cyclical learning rates", sec. 3.3; the smoothing and the end are those
-    that fastai made common.
+    Source: Smith 2017, "Cyclical learning rates", sec. 3.3; smoothing and end as in fastai.
 
     Args:
-        recipe: whose learning rate is looked for; its own rate, schedule and length are not used.
+        recipe: of the training; its own learning rate, schedule and length are ignored.
         steps: from the lowest to the highest rate.
         device: see `train`.
         threads: see `train`.
@@ -59,30 +58,30 @@ def find_lr(
 
     Raises:
         UsageError: for too few steps.
-        TrainingDiverged: when not even the first loss is a number.
-        ResnetkitError: whatever building the training raises.
+        TrainingDiverged: when the first loss is not finite.
+        ResnetkitError: any error of building the training.
     """
     if steps < FEWEST_STEPS:
         raise UsageError(f"{steps} steps are too few: expected {FEWEST_STEPS} or more.")
     with open_world(device) as world:
         if world.size > 1:
-            raise UsageError("lr-find looks for a rate in one process: start it without torchrun.")
+            raise UsageError("lr-find runs in one process: start it without torchrun.")
         setup, state = prepare(recipe, world, cache=False)
         torch.set_num_threads(threads or setup.sensible_threads)
-        rates, losses = climb(setup, state, steps, observe)
+        rates, losses = take_steps(setup, state, steps, observe)
     if not losses:
         raise TrainingDiverged(
-            f"the loss is no number at a learning rate of {LOWEST:g}: the images or the weights"
+            f"the loss is not finite at a learning rate of {LOWEST:g}: the images or the weights"
             " that training starts from are corrupt."
         )
     lowest = min(range(len(losses)), key=losses.__getitem__)
     return RateSearch(tuple(rates), tuple(losses), rates[lowest] / 10)
 
 
-def climb(
+def take_steps(
     setup: TrainingSetup, state: TrainingState, steps: int, observe: Callable[[float], None]
 ) -> tuple[list[float], list[float]]:
-    """Takes steps with growing rates until the loss has grown too; returns rates and losses."""
+    """Takes steps with growing rates until the loss diverges; returns rates and smoothed losses."""
     growth = (HIGHEST / LOWEST) ** (1 / (steps - 1))
     rates: list[float] = []
     losses: list[float] = []

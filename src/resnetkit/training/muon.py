@@ -1,4 +1,4 @@
-"""Muon: momentum whose steps are made orthogonal, for the convolutions inside a network."""
+"""Muon: momentum with orthogonalized steps, for the convolutions inside a network."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,17 +8,17 @@ from torch.optim import Optimizer
 
 __all__ = ["Muon", "orthogonal"]
 
-# The quintic of Jordan et al. 2024: singular values come between 0.7 and 1.2 in five rounds.
+# The quintic of Jordan et al. 2024: five rounds bring singular values between 0.7 and 1.2.
 FIRST, THIRD, FIFTH = 3.4445, -4.7750, 2.0315
 ROUNDS = 5
 
 
 class Muon(Optimizer):
-    """Steps of equal size in all directions of a convolution, at a fixed norm of its weight.
+    """Takes steps of equal size in all directions of a convolution, at a fixed norm of its weight.
 
     The momentum of a gradient has few large and many tiny singular values; here all become about
-    one, so that rare directions are learned as fast as common ones. The weight is kept at a norm of
-    sqrt(outputs), which batch normalization makes harmless.
+    one, so that rare directions are learned as fast as common ones. The weight keeps a norm of
+    sqrt(outputs), which batch normalization makes irrelevant to the output.
 
     Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the
     fixed norm is that of the author's CIFAR-10 speed runs. `torch.optim.Muon` takes matrices only.
@@ -28,7 +28,7 @@ class Muon(Optimizer):
         parameters: weights of convolutions (outputs, inputs, H, W), each followed by batch
             normalization.
         lr: length of a step along each direction.
-        momentum: share of the step before that is kept; steps look ahead by it (Nesterov).
+        momentum: factor of the previous step; steps are Nesterov's.
     """
 
     def __init__(self, parameters: Iterable[Tensor], *, lr: float, momentum: float) -> None:
@@ -39,13 +39,13 @@ class Muon(Optimizer):
         """Takes a step with the gradients that the parameters hold."""
         for group in self.param_groups:
             for weights in of_equal_shape(group["params"]):
-                ahead = torch.stack([self.prefetch(each, group["momentum"]) for each in weights])
+                ahead = torch.stack([self.look_ahead(w, group["momentum"]) for w in weights])
                 steps = orthogonal(ahead.flatten(2)).view_as(ahead)
                 for weight, step in zip(weights, steps, strict=True):
                     weight.mul_(len(weight) ** 0.5 / weight.norm()).sub_(step, alpha=group["lr"])
 
-    def prefetch(self, weight: Tensor, momentum: float) -> Tensor:
-        """Adds a gradient to its momentum, and returns where the next one would lead."""
+    def look_ahead(self, weight: Tensor, momentum: float) -> Tensor:
+        """Adds a gradient to its momentum, and returns the Nesterov step."""
         assert weight.grad is not None
         state = self.state[weight]
         if "momentum_buffer" not in state:

@@ -1,4 +1,4 @@
-"""The optimizers that a recipe asks for: SGD, or SGD and Muon, with a rate for each parameter."""
+"""The optimizers of a recipe: SGD, or SGD and Muon, with their parameter groups."""
 
 from collections.abc import Collection
 from typing import Any
@@ -15,10 +15,10 @@ __all__ = ["make_optimizers", "parameter_groups"]
 
 
 def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
-    """Returns SGD for all parameters, or for all but those that Muon learns, and Muon."""
+    """Returns SGD for all parameters, or Muon for inner convolutions and SGD for the rest."""
     settings = recipe.optimizer
     orthogonal = inner_convolutions(model) if settings.muon_lr else []
-    groups = parameter_groups(model, settings.weight_decay, settings.decay, leave_out=orthogonal)
+    groups = parameter_groups(model, settings.weight_decay, settings.decay, exclude=orthogonal)
     descent = torch.optim.SGD(
         with_lr_scales(groups, model.fc, recipe.finetune.backbone_lr),
         lr=settings.lr,
@@ -29,32 +29,32 @@ def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimize
     if not orthogonal:
         return (descent,)
     muon = Muon(orthogonal, lr=settings.muon_lr, momentum=settings.muon_momentum)
-    share = settings.muon_lr / settings.lr
-    muon.param_groups[0]["lr_scale"] = share * recipe.finetune.backbone_lr
+    relative = settings.muon_lr / settings.lr
+    muon.param_groups[0]["lr_scale"] = relative * recipe.finetune.backbone_lr
     return descent, muon
 
 
 def with_lr_scales(
     groups: list[dict[str, Any]], head: nn.Module, backbone_lr: float
 ) -> list[dict[str, Any]]:
-    """Returns the groups with their rates relative to the recipe's: lower for all but the head."""
+    """Returns the groups with their `lr_scale`: lower for all parameters but the head's."""
     if backbone_lr == 1:
         return [{**group, "lr_scale": 1.0} for group in groups]
-    of_head = set(head.parameters())
-    parts = [
+    head_parameters = set(head.parameters())
+    scaled = [
         {
             **group,
-            "params": [p for p in group["params"] if (p in of_head) == chosen],
-            "lr_scale": rate,
+            "params": [p for p in group["params"] if (p in head_parameters) == in_head],
+            "lr_scale": lr_scale,
         }
         for group in groups
-        for chosen, rate in ((False, backbone_lr), (True, 1.0))
+        for in_head, lr_scale in ((False, backbone_lr), (True, 1.0))
     ]
-    return [part for part in parts if part["params"]]
+    return [group for group in scaled if group["params"]]
 
 
 def inner_convolutions(model: ResNet) -> list[Tensor]:
-    """Returns the weights of the convolutions inside blocks, as far as they are learned."""
+    """Returns the trainable weights of the convolutions inside blocks."""
     return [
         module.weight
         for _, block in model.blocks()
@@ -68,18 +68,18 @@ def parameter_groups(
     weight_decay: float,
     decay: Decay,
     *,
-    leave_out: Collection[Tensor] = (),
+    exclude: Collection[Tensor] = (),
 ) -> list[dict[str, Any]]:
-    """Returns the parameters in two groups, decayed and not, in the order of the model.
+    """Returns the parameters with and without weight decay as groups, in the order of the model.
 
     Args:
-        model: whose parameters are learned; those that want no gradient are left out.
+        model: of which frozen parameters are left out.
         weight_decay: of the first group.
         decay: see `Decay`.
-        leave_out: parameters that another optimizer learns.
+        exclude: parameters of another optimizer.
 
-    Source: the README of fb.resnet.torch names decay of every parameter as its deviation from the
-    paper.
+    Source: the README of fb.resnet.torch names weight decay of every parameter as its deviation
+    from the paper.
     """
     decayed_types: tuple[type[nn.Module], ...] = {
         "convolutions": (nn.Conv2d,),
@@ -87,17 +87,17 @@ def parameter_groups(
         "all": (nn.Module,),
     }[decay]
     decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    others = set(leave_out)
+    undecayed: list[nn.Parameter] = []
+    excluded = set(exclude)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter in others or not parameter.requires_grad:
+            if parameter in excluded or not parameter.requires_grad:
                 continue
             is_weight = name == "weight" or decay == "all"
-            chosen = decayed if is_weight and isinstance(module, decayed_types) else free
-            chosen.append(parameter)
+            is_decayed = is_weight and isinstance(module, decayed_types)
+            (decayed if is_decayed else undecayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        {"params": undecayed, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]

@@ -1,4 +1,4 @@
-"""The Recipe: everything that decides the outcome of a training, as one checked value."""
+"""The recipe: everything that decides the outcome of a training, as one validated value."""
 
 import hashlib
 import json
@@ -38,15 +38,15 @@ __all__ = [
 
 
 class Recipe(Section):
-    """Which training: architecture, data, augmentation, optimizer, schedule, precision, seed.
+    """A training: architecture, data, augmentation, optimizer, schedule, precision, seed.
 
-    All errors are in percent. `micro_batch` is how many images of a batch each process takes at a
-    time when memory is short: gradients are added up, but batch normalization then sees so many
-    images only. `precise_bn` is the number of training images over which batch normalization's
-    statistics are averaged anew after training, as the authors' published networks have them. Zero
-    switches off what it scales: `micro_batch`, `precise_bn`, `optimizer.muon_lr`, `gradient_clip`
-    (largest norm of the whole gradient), `ema_decay` (averaging of weights), `target_error` (early
-    end once the validation error is no higher).
+    Errors are in percent. `micro_batch` is how many images of a batch each process takes at a time
+    to save memory: gradients are accumulated, but batch normalization uses the statistics of a
+    micro-batch. `precise_bn` is the number of training images over which the statistics of batch
+    normalization are averaged after training, as in the authors' published networks.
+    `gradient_clip` is the largest norm of the whole gradient, `ema_decay` the decay of the running
+    average of the weights, and `target_error` a validation error at which training ends early.
+    Zero switches each of them off, and `optimizer.muon_lr` as well.
     """
 
     model: ModelSection = ModelSection()
@@ -81,18 +81,18 @@ class Recipe(Section):
         for key, value in chooses.items():
             if value and self.evaluation.split == "test":
                 raise ValueError(
-                    f"{key} would choose the course of training on the test part: set"
+                    f"{key} would choose the course of training on the test split: set"
                     " evaluation.split=validation, or do without it"
                 )
         if self.class_weights != "none" and self.data.augment.mixes:
             raise ValueError(
-                "class_weights needs images of one class: set data.augment.mixup and"
+                "class_weights needs images of a single class: set data.augment.mixup and"
                 " data.augment.cutmix to 0"
             )
         if not self.model.weights and (self.finetune.freeze or self.model.variant):
             raise ValueError(
-                "finetune.freeze and model.variant belong to weights that were learned before: name"
-                " them in model.weights"
+                "finetune.freeze and model.variant are for pretrained weights: name these in"
+                " model.weights"
             )
         if self.data.normalize == "weights" and not self.model.weights:
             raise ValueError(
@@ -112,9 +112,9 @@ class Recipe(Section):
 
     @property
     def digest(self) -> str:
-        """Returns 64 hexadecimal digits that are equal for equal recipes.
+        """Returns the SHA-256 of the recipe, as 64 hexadecimal digits.
 
-        Defaults are left out: a key that a later version adds does not make old runs foreign.
+        Defaults are left out, so that a key added by a later version does not change it.
         """
         canonical = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
@@ -123,7 +123,7 @@ class Recipe(Section):
         """Returns the network for data of this kind.
 
         Raises:
-            RecipeError: when the options name other classes or channels than the data has.
+            RecipeError: when the options name other numbers of classes or channels than the data.
         """
         derived = {"num_classes": num_classes, "in_channels": in_channels}
         for option, value in derived.items():
@@ -136,7 +136,7 @@ class Recipe(Section):
         return find_architecture(self.model.name).with_options(**{**self.model.options, **derived})
 
     def to_yaml(self) -> str:
-        """Returns the recipe as a file that `load_recipe` reads back."""
+        """Returns the recipe as YAML that `load_recipe` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
@@ -150,7 +150,7 @@ def named_recipes() -> dict[str, Path]:
 
 
 def load_recipe(name_or_path: str, changes: dict[str, Any] | None = None) -> Recipe:
-    """Reads a named recipe or a file, and replaces some of its values.
+    """Reads a named recipe or a YAML file, with some values replaced.
 
     Args:
         name_or_path: a name of `named_recipes`, or a path to a YAML file.
@@ -170,7 +170,7 @@ def load_recipe(name_or_path: str, changes: dict[str, Any] | None = None) -> Rec
 
 
 def recipe_text(name: str) -> str:
-    """Returns a named recipe as it is written, with the header that explains it.
+    """Returns the text of a named recipe, with the comment that explains it.
 
     Raises:
         RecipeError: when there is none of that name.
@@ -212,7 +212,7 @@ def read_values(name_or_path: str) -> dict[str, Any]:
 
 
 def data_hint(word: str) -> str:
-    """Returns a question for those who name their images or a data set in place of a recipe."""
+    """Returns a hint for users who name images or a data set in place of a recipe."""
     means_data = word in DATASETS or is_custom(word)
     return f" Did you mean '--data {word}'?" if means_data else ""
 
@@ -225,11 +225,11 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"'{key}' cannot be set: '{parent}' is a value, not a group of keys.")
         values = inner
-    there = values.get(last)
-    if isinstance(there, dict) and there and not isinstance(value, dict):
+    current = values.get(last)
+    if isinstance(current, dict) and current and not isinstance(value, dict):
         raise RecipeError(
             f"'{key}' is a group of keys, not a value: set one of them, such as"
-            f" '{key}.{next(iter(there))}'."
+            f" '{key}.{next(iter(current))}'."
         )
     if last == "kind" and values.get("kind") != value:
         values.clear()  # the keys of another kind
@@ -240,7 +240,7 @@ def checked_recipe(values: dict[str, Any]) -> Recipe:
     """Returns the recipe that a mapping spells.
 
     Raises:
-        RecipeError: with one sentence for each thing that is wrong.
+        RecipeError: with one sentence for each problem.
     """
     try:
         recipe = Recipe.model_validate(values)
@@ -255,24 +255,24 @@ def checked_recipe(values: dict[str, Any]) -> Recipe:
 
 
 def problem_sentence(problem: dict[str, Any]) -> str:
-    """Returns one problem that pydantic found as a sentence for a person."""
-    place = [str(part) for part in problem["loc"]]
-    if len(place) > 1 and len(section_types([place[0]])) > 1:
-        del place[1]  # pydantic's own name for the kind of section
-    key = ".".join(place)
+    """Returns a sentence about one of pydantic's error details."""
+    path = [str(item) for item in problem["loc"]]
+    if len(path) > 1 and len(section_types([path[0]])) > 1:
+        del path[1]  # pydantic's own name for the kind of section
+    key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = known_keys(place[:-1])
+        known = known_keys(path[:-1])
         if key in known:
-            return f"'{key}' belongs to another {place[0]}.kind than this recipe has."
+            return f"'{key}' belongs to another {path[0]}.kind than this recipe has."
         return f"unknown key '{key}' in the recipe.{did_you_mean(key, known)}"
     if problem["type"] in ("missing", "union_tag_not_found"):
         missing = key if problem["type"] == "missing" else f"{key}.kind"
         return f"the recipe lacks '{missing}'."
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "union_tag_invalid":
-        key, found = f"{key}.kind", problem["ctx"]
-        message = f"is {found['tag']!r}: expected one of {found['expected_tags']}"
-    elif key and isinstance(problem["input"], dict) and known_keys(place):
+        key, context = f"{key}.kind", problem["ctx"]
+        message = f"is {context['tag']!r}: expected one of {context['expected_tags']}"
+    elif key and isinstance(problem["input"], dict) and known_keys(path):
         message = f"cannot be: {message[0].lower()}{message[1:]}"
     elif message.startswith("unknown data set"):
         key = ""
@@ -281,21 +281,21 @@ def problem_sentence(problem: dict[str, Any]) -> str:
     return f"{key} {message}".lstrip() + ("" if message[-1] in ".?" else ".")
 
 
-def known_keys(place: list[str]) -> list[str]:
-    """Returns the dotted keys that a section of the recipe and the sections in it may have."""
-    names = {name for section in section_types(place) for name in section.model_fields}
-    keys = {".".join([*place, name]) for name in names}
-    return sorted(keys.union(*(known_keys([*place, name]) for name in names)))
+def known_keys(path: list[str]) -> list[str]:
+    """Returns the dotted keys of a section of the recipe and of the sections in it."""
+    names = {name for section in section_types(path) for name in section.model_fields}
+    keys = {".".join([*path, name]) for name in names}
+    return sorted(keys.union(*(known_keys([*path, name]) for name in names)))
 
 
-def section_types(place: list[str]) -> list[type[BaseModel]]:
-    """Returns the kinds of section that may stand at a place in the recipe."""
-    if not place:
+def section_types(path: list[str]) -> list[type[BaseModel]]:
+    """Returns the section classes that may stand at a path of keys in the recipe."""
+    if not path:
         return [Recipe]
-    found = [
-        section.model_fields[place[-1]].annotation
-        for section in section_types(place[:-1])
-        if place[-1] in section.model_fields
+    annotations = [
+        section.model_fields[path[-1]].annotation
+        for section in section_types(path[:-1])
+        if path[-1] in section.model_fields
     ]
-    members = [member for annotation in found for member in get_args(annotation) or (annotation,)]
+    members = [member for a in annotations for member in get_args(a) or (a,)]
     return [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]

@@ -1,4 +1,4 @@
-"""The sections of a recipe: each a part of a training, checked when it is read."""
+"""The sections of a recipe, validated when it is read."""
 
 import re
 from pathlib import Path
@@ -38,8 +38,7 @@ __all__ = [
 Precision = Literal["auto", "float32", "bfloat16"]
 
 Kernels = Literal["auto", "modules", "fused"]
-"""Who computes normalization, addition and relu in training: torch's modules one by one, or
-`models.fused`."""
+"""Kernels of normalization, addition and relu in training: torch's modules, or `models.fused`."""
 
 
 Decay = Literal["convolutions", "weights", "all"]
@@ -49,7 +48,7 @@ the head's weights, or every parameter (fb.resnet.torch, torchvision)."""
 
 @dataclass(frozen=True)
 class Duration:
-    """A length of training: a number of steps or of epochs."""
+    """A length of training, in steps or epochs."""
 
     count: int
     unit: Literal["steps", "epochs"]
@@ -63,7 +62,7 @@ class Duration:
 
 
 def parse_duration(value: object) -> object:
-    """Turns '12 epochs' or '64000 steps' into a Duration; leaves what is one alone."""
+    """Parses '12 epochs' or '64000 steps'; a Duration stays as it is."""
     if isinstance(value, Duration):
         return value
     match = re.fullmatch(r"(\d+) (step|epoch)s?", str(value).strip())
@@ -76,10 +75,10 @@ Length = Annotated[Duration, BeforeValidator(parse_duration), PlainSerializer(st
 
 
 class ModelSection(Section):
-    """Which network; options as in `create_model`; classes and channels follow the data.
+    """The network: a name and options as for `create_model`; classes and channels follow the data.
 
-    With `weights`, a run folder or a file that `load_network` reads, it starts from what that
-    network has learned; the head starts anew. `variant` says v1 or v1.5 where the file does not.
+    With `weights`, a run folder or a file that `load_network` reads, training starts from them,
+    with a new head. `variant` is v1 or v1.5, for a file that does not say so.
     """
 
     name: str = "resnet20"
@@ -90,17 +89,17 @@ class ModelSection(Section):
     @field_validator("weights")
     @classmethod
     def from_anywhere(cls, weights: str) -> str:
-        """Makes the path of weights hold in every folder; a name of published ones does already."""
+        """Makes the path of weights absolute; the name of published weights stays as it is."""
         is_path = weights and (Path(weights).exists() or find_published(weights) is None)
         return str(Path(weights).resolve()) if is_path else weights
 
 
 class FinetuneSection(Section):
-    """What is learned, and how fast, of a network that has learned before.
+    """Fine-tuning: which layers are trained, and how fast.
 
-    `freeze` names the last feature map whose layers stay as they are: stem, stage2, ..., or empty
-    for none. `frozen_norm` fixes the batch normalization of all layers, which small batches would
-    spoil. `backbone_lr` is the learning rate of all layers but the head, relative to
+    `freeze` names the last feature map whose layers are frozen: stem, stage2, ..., or empty for
+    none. `frozen_norm` fixes the batch normalization of all layers, whose statistics small batches
+    would spoil. `backbone_lr` is the learning rate of all layers but the head, relative to
     `optimizer.lr`. With `patience`, training ends after so many epochs without a lower validation
     error, and the network of the best epoch is the result.
     """
@@ -136,7 +135,7 @@ class DataSection(Section):
     @field_validator("name")
     @classmethod
     def from_anywhere(cls, name: str) -> str:
-        """Makes the path of custom images hold in every folder; refuses what is no data set."""
+        """Makes the path of custom images absolute; refuses names that are no data set."""
         try:
             check_name(name)
         except UsageError as error:
@@ -169,10 +168,10 @@ class DataSection(Section):
 
 
 class OptimizerSection(Section):
-    """Stochastic gradient descent with momentum; `decay` says what weight decay pulls on.
+    """Stochastic gradient descent with momentum; `decay` names the parameters with weight decay.
 
-    With a `muon_lr`, Muon learns the convolutions inside blocks instead, without weight decay; its
-    rate follows the same schedule.
+    With a `muon_lr`, Muon optimizes the convolutions inside blocks, without weight decay; its
+    learning rate follows the same schedule.
     """
 
     lr: Real = Field(default=0.1, gt=0, le=100)
@@ -191,17 +190,17 @@ class OptimizerSection(Section):
 
 
 class EvaluationSection(Section):
-    """How often, and on which part, the error is measured along training."""
+    """How often, and on which split, the error is measured during training."""
 
     every_epochs: Whole = Field(default=1, ge=1)
     split: Literal["validation", "test"] = "validation"
 
 
 class CheckpointSection(Section):
-    """How often the state is saved, and how many saved states are kept.
+    """How often a checkpoint is saved, and how many are kept.
 
-    `snapshots` more are kept for good, evenly spaced over the training, and one of its beginning:
-    what probes look at along training. Zero keeps none.
+    In addition, `snapshots` checkpoints, evenly spaced over the training, and one of its beginning
+    are kept for good: probes measure the network at these steps. Zero keeps none.
     """
 
     every: Length = Duration(1, "epochs")

@@ -1,14 +1,14 @@
-"""The run folder: a training that explains itself and can be gone on with.
+"""The run folder: a training that explains itself and can be resumed.
 
 recipe.yaml        the resolved recipe
-images.csv         of custom images: paths, labels and parts
-environment.json   for each start: versions, hardware, precision and why
-metrics.jsonl      one event a line; the same bytes for the same recipe, however interrupted
-timing.jsonl       how fast it went, which is never the same twice
-checkpoints/       what a resumed run starts from
+images.csv         of custom images: paths, labels and splits
+environment.json   for each session: versions, hardware, precision and its reason
+metrics.jsonl      one event per line; the same bytes for the same recipe, interrupted or not
+timing.jsonl       the time of each interval, which differs from run to run
+checkpoints/       the states that an interrupted run resumes from
 failure.json       the step and samples at which training diverged, if it did
-probes/            what studies have measured in the network
-model/             weights, configuration and card of the finished network
+probes/            measurements of studies
+model/             weights, configuration and model card of the finished network
 """
 
 import logging
@@ -64,8 +64,8 @@ class Run:
     """A run folder, for reading.
 
     Attributes:
-        folder: where it is.
-        recipe: what is or was trained.
+        folder: its path.
+        recipe: of the training.
     """
 
     folder: Path
@@ -85,9 +85,9 @@ class Run:
 
     @property
     def images(self) -> ImageList:
-        """Returns the custom images of the run, with their parts, as it has listed them.
+        """Returns the custom images of the run and their splits, as images.csv lists them.
 
-        They need not be there any longer.
+        The files themselves may have been moved.
 
         Raises:
             DataError: when the list cannot be read.
@@ -121,7 +121,7 @@ class Run:
 
     @property
     def timings(self) -> list[Timing]:
-        """Returns how long each interval took, over all sessions.
+        """Returns the timings of all intervals, over all sessions.
 
         Raises:
             DataError: if a line of timing.jsonl is corrupt.
@@ -130,7 +130,7 @@ class Run:
 
     @property
     def last_step(self) -> int:
-        """Returns the step of the last interval; 0 before the first. It reads only a file's end."""
+        """Returns the step of the last interval, by the end of timing.jsonl; 0 before the first."""
         if not self.timing_path.exists():
             return 0
         with open_regular(self.timing_path) as file:
@@ -139,11 +139,11 @@ class Run:
         return int(steps[-1]) if steps else 0
 
     def writing(self) -> AbstractContextManager[None]:
-        """Returns the context in which a refusal to write says what is safe and how to go on."""
-        return storage_errors(self.folder, self.how_to_go_on)
+        """Returns the context in which an error of writing says what is saved and how to resume."""
+        return storage_errors(self.folder, self.how_to_resume)
 
-    def how_to_go_on(self) -> str:
-        """Returns what is safe when writing fails."""
+    def how_to_resume(self) -> str:
+        """Returns what is saved when writing fails, and how to resume."""
         steps = checkpoint_steps(self.checkpoints)
         kept = f"The checkpoint of step {steps[-1]} is kept." if steps else "Nothing was saved yet."
         return (
@@ -152,7 +152,7 @@ class Run:
 
     @property
     def fraction_done(self) -> float:
-        """Returns the share of all steps that is done, from 0 to 1; 0 where it cannot be read."""
+        """Returns the fraction of all steps done, from 0 to 1; 0 where it cannot be read."""
         try:
             if self.final is not None:
                 return 1.0
@@ -163,7 +163,7 @@ class Run:
 
     @property
     def final(self) -> FinalEvent | None:
-        """Returns the results of a finished run whose network is there, else None.
+        """Returns the results of a finished run, and None unless its model folder is complete.
 
         Raises:
             DataError: if a line of metrics.jsonl is corrupt.
@@ -175,7 +175,7 @@ class Run:
 
     @property
     def diverged(self) -> bool:
-        """Returns whether training ended because loss or gradient was no number."""
+        """Returns whether training ended because the loss or the gradient was not finite."""
         return self.final is None and self.failure_path.exists()
 
     @property
@@ -183,7 +183,7 @@ class Run:
         return self.folder / "failure.json"
 
     def probe_path(self, name: str) -> Path:
-        """Returns where a measurement of the finished network is kept."""
+        """Returns the path of a measurement of the finished network."""
         return self.folder / "probes" / f"{name}.json"
 
     @property
@@ -192,7 +192,7 @@ class Run:
 
     @property
     def sessions(self) -> list[Session]:
-        """Returns what each start ran on, the first one first.
+        """Returns the sessions in order: what each start of the training ran on.
 
         Raises:
             DataError: if environment.json is corrupt.
@@ -215,7 +215,7 @@ class Run:
 
 
 def read_records(path: Path, from_json: Callable[[object], T]) -> list[T]:
-    """Returns the complete lines of a JSON lines file; a line still being written is left out.
+    """Returns the records of a JSON lines file, without a last line that is still being written.
 
     Args:
         path: of the file; one that does not exist has no lines.
@@ -240,12 +240,12 @@ def read_records(path: Path, from_json: Callable[[object], T]) -> list[T]:
 
 
 def reason(error: Exception) -> str:
-    """Returns in words why a file cannot be read."""
+    """Returns the reason why a file cannot be read."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def corrupt(path: Path, problem: str) -> DataError:
-    """Returns the error for a file of a run that is not what was written."""
+    """Returns the error for a corrupt file of a run."""
     return DataError(f"{path} is corrupt: {problem}. Restore the file, or train the recipe again.")
 
 
@@ -266,7 +266,7 @@ def read_run(folder: Path) -> Run:
 def find_runs(root: Path) -> list[Run]:
     """Returns the runs below a folder, in the order of their paths.
 
-    A recipe that this version cannot read is left out, with a warning in the log.
+    A run whose recipe cannot be read is left out, with a warning in the log.
     """
     runs = []
     for path in sorted(root.rglob("recipe.yaml")):
@@ -279,7 +279,7 @@ def find_runs(root: Path) -> list[Run]:
 
 @contextmanager
 def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
-    """Makes or reopens the folder of a recipe, for one process at a time.
+    """Creates or reopens a run folder, for one process at a time.
 
     Raises:
         StorageError: when the folder cannot be written, or another process is training in it.
@@ -289,9 +289,9 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
     advice = "Choose another folder with --out."
     with storage_errors(folder, advice):
         folder.mkdir(parents=True, exist_ok=True)
-        found = [path.name for path in folder.iterdir()]
-    foreign = [name for name in found if not name.startswith((LOCK, TEMPORARY_PREFIX))]
-    if foreign and "recipe.yaml" not in found:
+        names = [path.name for path in folder.iterdir()]
+    foreign = [name for name in names if not name.startswith((LOCK, TEMPORARY_PREFIX))]
+    if foreign and "recipe.yaml" not in names:
         raise UsageError(
             f"{folder} is not empty and holds no run; nothing in it was touched. {advice}"
         )
@@ -305,9 +305,9 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
                 " with --out."
             ) from None
     try:
-        with storage_errors(folder, advice):  # what killed processes have left: nobody else writes
-            for place in (folder, folder / "checkpoints", folder / "probes"):
-                remove_leftovers(place)
+        with storage_errors(folder, advice):  # of killed processes; this one alone writes now
+            for path in (folder, folder / "checkpoints", folder / "probes"):
+                remove_leftovers(path)
         if (folder / "recipe.yaml").exists():
             refuse_other_recipe(read_run(folder), recipe)
         else:
@@ -322,22 +322,22 @@ LOCK = ".lock"
 
 
 def refuse_other_recipe(run: Run, recipe: Recipe) -> None:
-    """Raises RecipeError, naming the first difference, unless the run is of this recipe."""
+    """Raises RecipeError, naming the first difference, unless the run has this recipe."""
     if run.recipe.digest == recipe.digest:
         return
-    there, asked = flat(run.recipe.model_dump(mode="json")), flat(recipe.model_dump(mode="json"))
-    key = next(key for key in {**there, **asked} if there.get(key) != asked.get(key))
+    stored, asked = flat(run.recipe.model_dump(mode="json")), flat(recipe.model_dump(mode="json"))
+    key = next(key for key in {**stored, **asked} if stored.get(key) != asked.get(key))
     raise RecipeError(
-        f"{run.folder} holds a run of another recipe: there {key} is {there.get(key)}, here"
+        f"{run.folder} holds a run of another recipe: there {key} is {stored.get(key)}, here"
         f" {asked.get(key)}. Nothing in it was touched. Choose another folder with --out."
     )
 
 
 def run_elsewhere(folder: Path, recipe: Recipe) -> Run | None:
-    """Returns the run in a folder when its images are to be found elsewhere than its list says.
+    """Returns the run in a folder if its custom images have been moved, else None.
 
-    Its recipe says so, or the one that is asked for, which differs in the path of custom images
-    alone.
+    They have if its recipe and the one asked for differ in their path alone, or if they are no
+    longer where images.csv says.
     """
     if not ((folder / "recipe.yaml").is_file() and (folder / "images.csv").is_file()):
         return None
@@ -350,24 +350,24 @@ def run_elsewhere(folder: Path, recipe: Recipe) -> Run | None:
 
 
 def find_images(run: Run, root: Path) -> None:
-    """Changes the list of a run's images to where they are now.
+    """Updates the paths in images.csv to where the images are now.
 
     Raises:
         DataError: when the images there are not those of the run.
-        StorageError: when the list cannot be written, or another process is training in the folder.
+        StorageError: when images.csv cannot be written, or another process trains in the folder.
     """
     with locked_run(run.folder, run.recipe):
         images = run.images
         try:
-            now = relocated(images, root)
+            moved = relocated(images, root)
         except DataError as error:
             raise DataError(
-                f"{error} The run in {run.folder} resumes where they are, named with --data, or"
-                " another folder, named with --out, begins a new one. Nothing was changed."
+                f"{error} To resume the run in {run.folder}, name the folder of its images with"
+                " --data; to start a new run, name another folder with --out. Nothing was changed."
             ) from error
-        if now.files != images.files:
+        if moved.files != images.files:
             with run.writing():
-                write_file(run.images_path, write_images(now))
+                write_file(run.images_path, write_images(moved))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -68,7 +68,7 @@ class StepSchedule(RateSection):
 
 
 class LinearSchedule(RateSection):
-    """A straight line from the learning rate to `final` times it."""
+    """The learning rate falls linearly to `final` times its value."""
 
     kind: Literal["linear"]
     final: Real = Field(default=0.0, ge=0, le=1)
@@ -80,7 +80,7 @@ class LinearSchedule(RateSection):
 
 
 class PlateauSchedule(RateSection):
-    """The learning rate is multiplied by `factor` when the watched error stops falling.
+    """The learning rate is multiplied by `factor` when the evaluated error stops falling.
 
     That is, after `patience` epochs in which it did not fall by `least` points below its lowest;
     `drops` times at most (He et al. 2015, sec. 3.4: divided by 10 when the error plateaus).
@@ -108,7 +108,7 @@ class PlateauSchedule(RateSection):
 
 
 class CosineSchedule(RateSection):
-    """Half a cosine wave from the learning rate to `final` times it."""
+    """The learning rate follows half a cosine down to `final` times its value."""
 
     kind: Literal["cosine"]
     final: Real = Field(default=0.0, ge=0, le=1)
@@ -197,7 +197,7 @@ class LearningRate:
     Attributes:
         peak: `optimizer.lr` of the recipe.
         schedule: factors of the peak.
-        warmup: what replaces or scales the scheduled rate in the beginning.
+        warmup: replaces or scales the scheduled rate at the beginning.
         total_steps: of the whole training.
         steps_per_epoch: of one epoch.
     """
@@ -219,22 +219,22 @@ class LearningRate:
 
 
 def stepwise(step: int, *, milestones: Sequence[int], factor: float) -> float:
-    """Returns factor ** (number of milestones reached): He et al. 2015, a tenth at 32k and 48k."""
+    """Returns factor ** (milestones reached); He et al. 2015 divide by 10 at 32k and 48k steps."""
     return float(factor ** sum(step >= milestone for milestone in milestones))
 
 
 def linear(step: int, total: int, *, final: float) -> float:
-    """Returns a straight line from 1 at step 0 to `final` at step `total`."""
+    """Interpolates linearly from 1 at step 0 to `final` at step `total`."""
     return 1 + (final - 1) * step / total
 
 
 def cosine(step: int, total: int, *, final: float) -> float:
-    """Returns half a cosine wave from 1 to `final` at step `total` (Loshchilov and Hutter 2017)."""
+    """Follows half a cosine from 1 to `final` at step `total` (Loshchilov and Hutter 2017)."""
     return final + (1 - final) * (1 + math.cos(math.pi * step / total)) / 2
 
 
 def one_cycle(step: int, total: int, *, start: float, peak: float, final: float) -> float:
-    """Returns two straight lines: from `start` up to 1, then down to `final` (Smith 2018).
+    """Rises linearly from `start` to 1, then falls linearly to `final` (Smith 2018).
 
     Args:
         step: from 0.

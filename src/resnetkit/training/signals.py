@@ -1,4 +1,4 @@
-"""Being asked to stop: the signal is noted, and the loop stops where nothing is lost."""
+"""Requests to stop: the signal is recorded, and the loop stops where nothing is lost."""
 
 import signal
 import threading
@@ -10,10 +10,10 @@ __all__ = ["StopRequest", "caught_signals"]
 
 
 class StopRequest:
-    """Which signal asked to stop, if any.
+    """The signal that asked the training to stop, if any.
 
     Attributes:
-        signal_number: 0 as long as none did.
+        signal_number: 0 until a signal arrives.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class StopRequest:
 
 @contextmanager
 def caught_signals() -> Iterator[StopRequest]:
-    """Notes the first SIGINT or SIGTERM; a second one ends the process as usual.
+    """Records the first SIGINT or SIGTERM; a second one ends the process as usual.
 
     Only a main thread can catch signals; elsewhere nothing changes.
     """
@@ -36,13 +36,13 @@ def caught_signals() -> Iterator[StopRequest]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 
-    def note(number: int, _: FrameType | None) -> None:
+    def record(number: int, _: FrameType | None) -> None:
         request.signal_number = number
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
     for number in numbers:
-        signal.signal(number, note)
+        signal.signal(number, record)
     try:
         yield request
     finally:
