@@ -1,6 +1,7 @@
 """Small networks that have learned nothing, and drawn images for them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ def random_network(
     classes: int = 7,
     names: bool = True,
     crop_pct: float = 0.875,
+    widths: tuple[int, ...] | None = None,
     **options: Any,
 ) -> TrainedNetwork:
     """Returns a network with drawn weights and running statistics."""
     architecture = find_architecture(name).with_options(
         num_classes=classes, in_channels=channels, **options
     )
+    if widths is not None:
+        architecture = replace(architecture, widths=widths)
     generator = torch.Generator().manual_seed(3)
     model = architecture.build(generator).eval()
     for buffer_name, buffer in model.named_buffers():
