@@ -204,7 +204,7 @@ def test_a_new_folder_replaces_nothing(tmp_path: Path, name: str) -> None:
     assert names_in(tmp_path) == ["new"]
 
 
-def test_one_after_the_other_holds_a_lock_and_a_wait_is_said(
+def test_one_after_the_other_holds_a_lock_and_a_wait_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("resnetkit.storage.QUIET_SECONDS", 0.05)

@@ -1,4 +1,4 @@
-"""The order of an epoch: permutations, shares of ranks, and going on from any step."""
+"""The order of an epoch: permutations, batches of ranks, and resuming at any step."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -57,10 +57,10 @@ def test_other_epochs_and_seeds_have_other_orders(other: dict[str, int]) -> None
     assert abs(stats.spearmanr(first, second).statistic) < 0.4
 
 
-def test_a_sample_comes_at_every_place_equally_often_over_epochs() -> None:
+def test_a_sample_comes_at_every_position_equally_often_over_epochs() -> None:
     ids = torch.arange(10)
-    places = [int((epoch_order(Draws(ids, 2, epoch)) == 0).nonzero()) for epoch in range(1_000)]
-    assert stats.chisquare(np.bincount(places, minlength=10)).pvalue > UNLIKELY
+    positions = [int((epoch_order(Draws(ids, 2, epoch)) == 0).nonzero()) for epoch in range(1_000)]
+    assert stats.chisquare(np.bincount(positions, minlength=10)).pvalue > UNLIKELY
 
 
 def test_an_epoch_shows_no_sample_twice_in_full_batches() -> None:
@@ -115,12 +115,16 @@ def test_batches_follow_the_order_of_their_epoch() -> None:
 def test_ranks_together_see_exactly_the_batches_of_one(ranks: int) -> None:
     alone = TrainingBatches(SAMPLES, 30, seed=1)
     shared = [replace(alone, rank=rank, ranks=ranks) for rank in range(ranks)]
-    for one, *parts in zip(*(each.between(2, 9) for each in (alone, *shared)), strict=True):
+    for one, *batches_of_ranks in zip(
+        *(batches.between(2, 9) for batches in (alone, *shared)), strict=True
+    ):
         assert one.local_ids.tolist() == one.sample_ids.tolist()
-        assert all(part.sample_ids.tolist() == one.sample_ids.tolist() for part in parts)
-        shares = [part.local_ids.tolist() for part in parts]
-        assert all(len(share) == 30 // ranks for share in shares)
-        assert sorted(chain.from_iterable(shares)) == sorted(one.sample_ids.tolist())
+        assert all(
+            batch.sample_ids.tolist() == one.sample_ids.tolist() for batch in batches_of_ranks
+        )
+        ids_of_ranks = [batch.local_ids.tolist() for batch in batches_of_ranks]
+        assert all(len(ids) == 30 // ranks for ids in ids_of_ranks)
+        assert sorted(chain.from_iterable(ids_of_ranks)) == sorted(one.sample_ids.tolist())
 
 
 def test_a_data_set_smaller_than_a_batch_is_one_batch() -> None:
@@ -130,7 +134,7 @@ def test_a_data_set_smaller_than_a_batch_is_one_batch() -> None:
     assert sorted(batch.sample_ids.tolist()) == SAMPLES.tolist()
 
 
-def test_shares_of_ranks_are_equal_when_the_data_set_is_smaller_than_a_batch() -> None:
+def test_ranks_get_equal_numbers_when_the_data_set_is_smaller_than_a_batch() -> None:
     recipe = load_recipe("digits", {"batch_size": 500})
     sizes = {1}
     with suppress(RecipeError):

@@ -53,27 +53,27 @@ def test_digits_are_those_of_scikit_learn(digits: Dataset) -> None:
     assert (digits.channels, digits.image_size) == (1, (8, 8))
 
 
-def test_digits_are_split_into_parts_of_known_size(digits: Dataset) -> None:
+def test_digits_are_split_into_splits_of_fixed_size(digits: Dataset) -> None:
     sizes = {name: len(ids) for name, ids in digits.splits.items()}
     assert sizes == {"train": 1259, "validation": 179, "test": 359}
 
 
-def test_every_digit_is_in_exactly_one_part(digits: Dataset) -> None:
+def test_every_digit_is_in_exactly_one_split(digits: Dataset) -> None:
     together = torch.cat(list(digits.splits.values()))
     assert together.sort().values.tolist() == list(range(1797))
 
 
-def test_every_class_has_its_share_of_every_part_within_one_sample(digits: Dataset) -> None:
+def test_every_class_has_its_fraction_of_every_split_within_one_sample(digits: Dataset) -> None:
     members = digits.labels.bincount()
     for split, fraction in {"test": 0.2, "validation": 0.1, "train": 0.7}.items():
         counts = digits.labels[digits.splits[split]].bincount(minlength=10)
         assert (counts - fraction * members).abs().max() < 1
 
 
-@pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_the_split_of_digits_never_changes(digits: Dataset, part: Any) -> None:
-    ids = ",".join(map(str, digits.splits[part].tolist()))
-    assert hashlib.sha256(ids.encode()).hexdigest() == SPLIT_SHA256[part]
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_the_split_of_digits_never_changes(digits: Dataset, split: Any) -> None:
+    ids = ",".join(map(str, digits.splits[split].tolist()))
+    assert hashlib.sha256(ids.encode()).hexdigest() == SPLIT_SHA256[split]
 
 
 @given(
@@ -81,25 +81,25 @@ def test_the_split_of_digits_never_changes(digits: Dataset, part: Any) -> None:
     tenths=st.tuples(st.integers(0, 5), st.integers(0, 5)),
     seed=st.integers(0, 2**63 - 1),
 )
-def test_a_split_takes_the_asked_share_of_each_class_once(
+def test_a_split_takes_the_given_fraction_of_each_class(
     labels: list[int], tenths: tuple[int, int], seed: int
 ) -> None:
     test_fraction, validation_fraction = tenths[0] / 10, tenths[1] / 10
     if sum(tenths) == 10:  # two roundings up would ask for more than there is
         validation_fraction -= 0.1
-    parts = stratified_split(
+    splits = stratified_split(
         torch.tensor(labels),
         test_fraction=test_fraction,
         validation_fraction=validation_fraction,
         seed=seed,
     )
-    assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(len(labels)))
+    assert sorted(torch.cat(list(splits.values())).tolist()) == list(range(len(labels)))
     for label in set(labels):
         count = labels.count(label)
         for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
-            taken = sum(labels[index] == label for index in parts[split].tolist())
+            taken = sum(labels[index] == label for index in splits[split].tolist())
             assert abs(taken - fraction * count) <= 0.5 + 1e-9
-    assert all(ids.tolist() == sorted(ids.tolist()) for ids in parts.values())
+    assert all(ids.tolist() == sorted(ids.tolist()) for ids in splits.values())
 
 
 def test_another_seed_gives_another_split(digits: Dataset) -> None:

@@ -116,8 +116,8 @@ def test_one_sample_gets_uniform_integers_over_epochs() -> None:
 
 def test_every_one_of_the_63_bits_is_set_half_of_the_time() -> None:
     drawn = Draws(torch.arange(20_000), 3, 1).bits(Stream.ORDER)
-    shares = [((drawn >> bit) & 1).sum().item() for bit in range(63)]
-    assert all(stats.binomtest(count, 20_000).pvalue > UNLIKELY for count in shares)
+    counts = [((drawn >> bit) & 1).sum().item() for bit in range(63)]
+    assert all(stats.binomtest(count, 20_000).pvalue > UNLIKELY for count in counts)
     assert (drawn >= 0).all()
 
 

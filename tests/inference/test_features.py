@@ -45,7 +45,7 @@ def test_features_are_what_hooks_see(make_network: MakeNetwork, draw: Draw, laye
     network = make_network()
     images = [draw(number) for number in range(5)]
     predictor = Predictor(network, batch_size=2)
-    found = torch.stack([each.values for each in predictor.features(images, layer=layer)])
+    values = torch.stack([item.values for item in predictor.features(images, layer=layer)])
     seen: list[Tensor] = []
     module = network.model.get_submodule(HOOKS[layer])
     handle = module.register_forward_hook(lambda *call: seen.append(call[2]))
@@ -56,8 +56,8 @@ def test_features_are_what_hooks_see(make_network: MakeNetwork, draw: Draw, laye
     handle.remove()
     maps = torch.cat(seen)
     expected = maps.mean((2, 3)) if maps.dim() == 4 else maps
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5)
     assert set(HOOKS) == set(predictor.layers)
 
 
@@ -78,7 +78,7 @@ def test_a_file_of_features_is_plain_safetensors_and_comes_back(tmp_path: Path) 
     assert again.paths == PATHS
     assert again.facts == FACTS
     assert torch.equal(again.values, some_features().values)
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
 
 
 def test_one_image_without_a_name_is_enough(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_other_names_are_refused(name: str) -> None:
         check_out(Path(name))
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="Choose another path with --out"):
         write_features(tmp_path / "file" / "features.safetensors", some_features())
@@ -147,7 +147,7 @@ def test_a_file_of_something_else_is_refused(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors at all", None])
-def test_a_damaged_file_is_refused(content: bytes | None, tmp_path: Path) -> None:
+def test_a_corrupt_file_is_refused(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "features.safetensors"
     write_features(path, some_features())
     path.write_bytes(path.read_bytes()[:-1] if content is None else content)
@@ -165,8 +165,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_the_digest_knows_everything_that_decides_an_answer(make_network: MakeNetwork) -> None:
     network = make_network()
-    known = network_sha256(network)
-    assert network_sha256(make_network()) == known
+    digest = network_sha256(network)
+    assert network_sha256(make_network()) == digest
     others = [
         replace(
             network,
@@ -184,14 +184,14 @@ def test_the_digest_knows_everything_that_decides_an_answer(make_network: MakeNe
     changed.model.layer1[0].conv1.weight.data[0, 0, 0, 0] += 1e-3
     counted = make_network()
     counted.model.bn1.running_mean[0] += 1e-3
-    digests = {network_sha256(each) for each in (*others, changed, counted)}
-    assert len(digests | {known}) == 9
+    digests = {network_sha256(item) for item in (*others, changed, counted)}
+    assert len(digests | {digest}) == 9
 
 
 def test_the_digest_does_not_know_what_decides_nothing(make_network: MakeNetwork) -> None:
     network = make_network()
-    known = network_sha256(network)
-    assert network_sha256(replace(network, class_names=(), origin="elsewhere")) == known
+    digest = network_sha256(network)
+    assert network_sha256(replace(network, class_names=(), origin="elsewhere")) == digest
     network.model.bn1.num_batches_tracked += 5
     network.model.to(memory_format=torch.channels_last)
-    assert network_sha256(network) == known
+    assert network_sha256(network) == digest

@@ -25,13 +25,13 @@ def test_the_nearest_are_those_of_a_brute_force(
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(100, 12, generator=generator)
     queries = torch.cat([torch.randn(6, 12, generator=generator), features[40:41] * 3])
-    similarities, places = nearest(features, queries, top)
+    similarities, rows = nearest(features, queries, top)
     x, y = queries.double().numpy(), features.double().numpy()
     cosines = (x @ y.T) / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(y, axis=1)
     order = np.argsort(-cosines, axis=1)[:, :top]
-    np.testing.assert_array_equal(places.numpy(), order)
+    np.testing.assert_array_equal(rows.numpy(), order)
     np.testing.assert_allclose(similarities.numpy(), np.take_along_axis(cosines, order, 1))
-    assert places[-1, 0] == 40
+    assert rows[-1, 0] == 40
     assert similarities[-1, 0] == pytest.approx(1)
     assert similarities.max() <= 1
 
@@ -42,8 +42,8 @@ def test_of_equally_similar_ones_the_first_comes_first(
 ) -> None:
     monkeypatch.setattr(nearest_module, "BLOCK", block)
     features = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat(500, 1)
-    similarities, places = nearest(features, torch.tensor([[2.0, 0.0]]), 501)
-    assert places.tolist() == [[*range(1, 1000, 2), 0]]
+    similarities, rows = nearest(features, torch.tensor([[2.0, 0.0]]), 501)
+    assert rows.tolist() == [[*range(1, 1000, 2), 0]]
     assert similarities.tolist() == [[*[1] * 500, 0]]
 
 

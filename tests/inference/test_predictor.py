@@ -101,12 +101,12 @@ def test_images_of_a_named_set_get_the_probabilities_of_evaluation(
         paths.append(tmp_path / f"{sample}.png")
         Image.fromarray(digits.images[sample, 0].numpy()).save(paths[-1])
     answers = Predictor(network, device="cpu", batch_size=60).predict(paths, top=10)
-    found = torch.stack([probabilities(answer, 10) for answer in answers])
-    assert np.array_equal(found.numpy(), expected)
+    predicted = torch.stack([probabilities(answer, 10) for answer in answers])
+    assert np.array_equal(predicted.numpy(), expected)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_own_photos_get_the_probabilities_of_evaluation(
+def test_custom_photos_get_the_probabilities_of_evaluation(
     make_network: MakeNetwork, draw: Draw, tmp_path: Path, precision: str
 ) -> None:
     for number in range(12):
@@ -130,7 +130,7 @@ def test_own_photos_get_the_probabilities_of_evaluation(
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
-def test_bad_files_are_named_in_their_place_and_the_rest_go_on(
+def test_bad_files_are_reported_in_order_and_the_rest_is_predicted(
     make_network: MakeNetwork, good_and_bad: list[Path], batch_size: int
 ) -> None:
     network = make_network()
@@ -148,7 +148,7 @@ def test_bad_files_are_named_in_their_place_and_the_rest_go_on(
     assert answers[1].ranked == pytest.approx(answers[-1].ranked)  # the same file twice
 
 
-def test_what_is_known_to_be_bad_is_passed_on(make_network: MakeNetwork, draw: Draw) -> None:
+def test_a_bad_image_is_yielded_unchanged(make_network: MakeNetwork, draw: Draw) -> None:
     bad = BadImage(Path("void"), "void: nothing is there.")
     first, second = Predictor(make_network()).predict([bad, draw(0)])
     assert first == bad
@@ -260,7 +260,7 @@ def test_a_network_is_placed_once(
     assert next(moves) == 1
 
 
-def test_too_little_memory_is_said_in_a_sentence(
+def test_too_little_memory_is_an_error_of_its_own(
     make_network: MakeNetwork, draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = make_network()

@@ -22,7 +22,7 @@ def _in_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     Path("empty").mkdir()
 
 
-def found(*words: str, stream: bytes = b"") -> list[str | bytes | BadImage]:
+def images_for(*words: str, stream: bytes = b"") -> list[str | bytes | BadImage]:
     return list(find_images(words, BufferedReader(BytesIO(stream))))
 
 
@@ -37,12 +37,12 @@ EVERYTHING = [
 
 def test_files_are_taken_as_they_are_named() -> None:
     words = ["./photos/top.jpg", "photos/b/notes.txt", "none.jpg", "./photos/top.jpg"]
-    assert found(*words) == words
+    assert images_for(*words) == words
 
 
 def test_folders_are_searched_by_name_and_the_order_of_words_is_kept() -> None:
-    assert found("photos") == EVERYTHING
-    assert found("photos/b", "photos/top.jpg", "photos/a") == [
+    assert images_for("photos") == EVERYTHING
+    assert images_for("photos/b", "photos/top.jpg", "photos/a") == [
         "photos/b/10.PNG",
         "photos/b/2.png",
         "photos/top.jpg",
@@ -53,17 +53,17 @@ def test_folders_are_searched_by_name_and_the_order_of_words_is_kept() -> None:
 
 def test_a_folder_that_links_to_itself_is_entered_once() -> None:
     Path("photos/a/again").symlink_to(Path("photos").resolve())
-    assert found("photos") == EVERYTHING
+    assert images_for("photos") == EVERYTHING
 
 
 def test_a_folder_without_images_is_named() -> None:
-    (empty,) = found("empty")
+    (empty,) = images_for("empty")
     assert isinstance(empty, BadImage)
     assert empty.path == Path("empty")
     assert empty.reason.startswith("empty: the folder contains no images: expected files")
 
 
-def test_a_folder_that_may_not_be_read_is_named_and_the_rest_go_on(
+def test_an_unreadable_folder_is_reported_and_the_rest_is_searched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     listed = os.scandir
@@ -74,28 +74,32 @@ def test_a_folder_that_may_not_be_read_is_named_and_the_rest_go_on(
         return listed(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    top, bad, *rest = found("photos")
+    top, bad, *rest = images_for("photos")
     assert (top, rest) == ("photos/top.jpg", ["photos/b/10.PNG", "photos/b/2.png"])
     assert bad == BadImage(Path("photos/a"), "photos/a cannot be read: Permission denied.")
 
 
 def test_patterns_match_what_a_shell_matches() -> None:
-    assert found("photos/*/*.png") == ["photos/b/2.png"]
-    assert found("photos/*.jpg") == ["photos/top.jpg"]
-    assert found("photos/[ab]") == EVERYTHING[1:]
-    assert found("photos/**/*.jp*g") == ["photos/a/c/x.jpeg", "photos/a/z.jpg", "photos/top.jpg"]
-    assert found("photos/b/**") == ["photos/b/10.PNG", "photos/b/2.png", "photos/b/notes.txt"]
-    assert found("*.gif") == [BadImage(Path("*.gif"), "*.gif: nothing matches this pattern.")]
+    assert images_for("photos/*/*.png") == ["photos/b/2.png"]
+    assert images_for("photos/*.jpg") == ["photos/top.jpg"]
+    assert images_for("photos/[ab]") == EVERYTHING[1:]
+    assert images_for("photos/**/*.jp*g") == [
+        "photos/a/c/x.jpeg",
+        "photos/a/z.jpg",
+        "photos/top.jpg",
+    ]
+    assert images_for("photos/b/**") == ["photos/b/10.PNG", "photos/b/2.png", "photos/b/notes.txt"]
+    assert images_for("*.gif") == [BadImage(Path("*.gif"), "*.gif: nothing matches this pattern.")]
 
 
 def test_a_file_may_have_the_name_of_a_pattern() -> None:
     Path("photos/[ab].jpg").touch()
-    assert found("photos/[ab].jpg") == ["photos/[ab].jpg"]
+    assert images_for("photos/[ab].jpg") == ["photos/[ab].jpg"]
 
 
 def test_a_stream_names_files_and_folders_a_line_each() -> None:
     lines = b"photos/top.jpg\r\n\n  with blanks .jpg\nphotos/b\n[x]*\nno-end\xff.jpg"
-    assert found("first.jpg", "-", "last.jpg", stream=lines) == [
+    assert images_for("first.jpg", "-", "last.jpg", stream=lines) == [
         "first.jpg",
         "photos/top.jpg",
         "  with blanks .jpg",
@@ -105,16 +109,16 @@ def test_a_stream_names_files_and_folders_a_line_each() -> None:
         os.fsdecode(b"no-end\xff.jpg"),
         "last.jpg",
     ]
-    assert found("-") == []
+    assert images_for("-") == []
 
 
 def test_a_stream_may_be_an_image() -> None:
     content = b"\xff\xd8\xff\xe0\x00\x10JFIF\n and so on\n"
-    assert found("-", stream=content) == [content]
+    assert images_for("-", stream=content) == [content]
 
 
 def test_a_zero_byte_in_a_later_line_is_no_path() -> None:
-    first, bad = found("-", stream=b"x" * 100 + b"\nno\0path\n")
+    first, bad = images_for("-", stream=b"x" * 100 + b"\nno\0path\n")
     assert first == "x" * 100
     assert isinstance(bad, BadImage)
     assert bad.reason == "standard input: a line contains a zero byte, and so is not a path."
@@ -128,7 +132,7 @@ LONG = "x" * 200_000
 def test_a_line_without_end_is_skipped_without_reading_it_as_a_whole(
     encoding: str, end: str
 ) -> None:
-    first, bad, *rest = found("-", stream=f"first.jpg\n{LONG}{end}".encode(encoding))
+    first, bad, *rest = images_for("-", stream=f"first.jpg\n{LONG}{end}".encode(encoding))
     assert first == "first.jpg"
     assert isinstance(bad, BadImage)
     assert bad.reason.startswith("standard input: a line is longer than 65,536 characters")
@@ -139,7 +143,7 @@ def test_an_image_without_an_extension_is_found_in_a_folder() -> None:
     Path("plain").mkdir()
     Path("plain/0001").write_bytes(b"\xff\xd8\xff\xe0")
     Path("plain/README").write_text("an image")
-    assert found("plain") == ["plain/0001"]
+    assert images_for("plain") == ["plain/0001"]
 
 
 def test_a_list_without_end_is_read_as_it_is_needed() -> None:
@@ -167,7 +171,7 @@ LISTS = {
 
 @pytest.mark.parametrize("case", LISTS)
 def test_lists_of_windows_are_read(case: str) -> None:
-    assert found("-", stream=LISTS[case]) == [
+    assert images_for("-", stream=LISTS[case]) == [
         "photos/top.jpg",
         "photos/caf\u00e9.jpg",
         "photos/b/10.PNG",
@@ -181,13 +185,13 @@ def test_a_list_of_windows_leaves_the_stream_open() -> None:
     assert not stream.closed
 
 
-def test_what_cannot_be_read_in_a_folder_is_named_and_not_waited_for() -> None:
+def test_unreadable_files_in_a_folder_are_reported_without_blocking() -> None:
     for name in ("c/1.heic", "c/2.jpg"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).touch()
     Path("c/3.jpg").symlink_to("nowhere.jpg")
     os.mkfifo("c/4.jpg")
-    bad, *files = found("c")
+    bad, *files = images_for("c")
     assert isinstance(bad, BadImage)
     assert "c/1.heic: HEIC, which is not supported" in bad.reason
     assert files == ["c/2.jpg", "c/3.jpg", "c/4.jpg"]  # reading them says what is wrong

@@ -1,4 +1,4 @@
-"""Checking a folder: every planted fault is found, nothing else is, and nothing is changed."""
+"""Checking a folder: every planted fault is reported, nothing else is, and no file is changed."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -30,8 +30,8 @@ def test_a_good_folder_has_counts_and_no_faults(
     tmp_path: Path, make_folder: MakeFolder, contents: Callable[[Path], dict[str, bytes]]
 ) -> None:
     make_folder(tmp_path, {"train/a": 8, "train/b": 4, "val/a": 2, "val/b": 2, "test/a": 1})
-    before, shares = contents(tmp_path), list[float]()
-    report = check_images(split_images(read_images(tmp_path), seed=0), observe=shares.append)
+    before, fractions = contents(tmp_path), list[float]()
+    report = check_images(split_images(read_images(tmp_path), seed=0), observe=fractions.append)
     assert report.counts == {
         "a": {"train": 8, "validation": 2, "test": 1},
         "b": {"train": 4, "validation": 2},
@@ -39,7 +39,7 @@ def test_a_good_folder_has_counts_and_no_faults(
     assert (report.images, report.imbalance) == (17, 11 / 6)
     assert (report.bad, report.converted, report.duplicates, report.skipped) == ((), {}, (), ())
     assert contents(tmp_path) == before
-    assert shares == [place / 17 for place in range(1, 18)]
+    assert fractions == [index / 17 for index in range(1, 18)]
 
 
 def test_bad_files_are_named_with_their_reasons_and_left_out_on_request(
@@ -75,7 +75,7 @@ def test_what_is_unusual_is_counted_by_kind(
     }
 
 
-def test_images_in_two_parts_or_classes_are_found_equal_or_alike(
+def test_images_in_two_splits_or_classes_are_identical_or_similar(
     tmp_path: Path, make_folder: MakeFolder, draw: Draw
 ) -> None:
     root = make_folder(tmp_path, {"train/a": 20, "train/b": 20, "val/a": 5, "val/b": 5})
@@ -85,11 +85,11 @@ def test_images_in_two_parts_or_classes_are_found_equal_or_alike(
     smaller = draw(25).resize((33, 25), Image.Resampling.BICUBIC)
     ImageEnhance.Brightness(smaller).enhance(0.9).save(root / "val/b/smaller.jpg", quality=60)
     draw(30).save(root / "train/a/relabeled.png")
-    found = {
+    groups = {
         tuple(sorted(file.path.name for file in group.images)): group.exact
         for group in checked(root).duplicates
     }
-    assert found == {
+    assert groups == {
         ("0003.jpg", "copy.jpg", "twin of one part.jpg"): True,
         ("0025.jpg", "smaller.jpg"): False,
         ("0030.jpg", "relabeled.png"): False,
@@ -115,7 +115,7 @@ def test_groups_of_fingerprints_are_those_of_all_pairs() -> None:
     centers[:30, :2] = 7  # one band in common
     flips = (rng.random((1500, 128)) < 0.02).astype(np.uint8)
     prints = {
-        each.tobytes() for each in centers[rng.integers(0, 40, 1500)] ^ np.packbits(flips, axis=1)
+        bits.tobytes() for bits in centers[rng.integers(0, 40, 1500)] ^ np.packbits(flips, axis=1)
     }
     ours = {frozenset(group) for group in similar_groups(sorted(prints))}
     assert ours == {frozenset(group) for group in slow_groups(sorted(prints))}
@@ -126,7 +126,7 @@ def test_thousands_of_images_that_are_all_alike_take_little_memory() -> None:
     """As frames of a still camera are: their pairs would take gigabytes."""
     rng = np.random.default_rng(0)
     flips = (rng.random((3_000, 128)) < 0.015).astype(np.uint8)
-    prints = {each.tobytes() for each in np.packbits(flips, axis=1)}
+    prints = {bits.tobytes() for bits in np.packbits(flips, axis=1)}
     tracemalloc.start()
     largest = max(similar_groups(sorted(prints)), key=len)
     _, peak = tracemalloc.get_traced_memory()
@@ -139,15 +139,15 @@ def slow_groups(prints: list[bytes]) -> list[set[bytes]]:
     """Joins, pair by pair, what differs in at most 6 of 128 bits."""
     bits = np.unpackbits(np.frombuffer(b"".join(prints), np.uint8).reshape(-1, 16), axis=1)
     groups: list[set[bytes]] = []
-    for place, own in enumerate(prints):
-        near = {prints[n] for n in ((bits[place] != bits).sum(1) <= 6).nonzero()[0]} | {own}
+    for index, bits_of_one in enumerate(prints):
+        near = {prints[n] for n in ((bits[index] != bits).sum(1) <= 6).nonzero()[0]} | {bits_of_one}
         touched = [group for group in groups if group & near]
         groups = [group for group in groups if not group & near]
         groups.append(near.union(*touched))
     return groups
 
 
-def test_what_little_is_left_of_is_told_apart(tmp_path: Path, make_folder: MakeFolder) -> None:
+def test_images_that_are_mostly_lost_are_reported(tmp_path: Path, make_folder: MakeFolder) -> None:
     make_folder(tmp_path, {"a": 3, "b": 3})
     Image.new("RGBA", (20, 20), (9, 9, 9, 0)).save(tmp_path / "a" / "empty.png")
     report = checked(tmp_path)
@@ -168,7 +168,7 @@ def test_flat_images_are_not_alike(tmp_path: Path) -> None:
 def test_fingerprints_of_different_images_are_far_apart(draw: Draw) -> None:
     """128 bits of unrelated images differ in 64 on average; none may come near the limit of 6."""
     prints = [fingerprint(draw(number)) for number in range(200)]
-    bits = np.unpackbits(np.stack([each for each in prints if each is not None]), axis=1)
+    bits = np.unpackbits(np.stack([bits for bits in prints if bits is not None]), axis=1)
     assert len(bits) == 200
     distances = (bits[:, None] != bits[None]).sum(2)[np.triu_indices(200, 1)]
     assert distances.min() > 20

@@ -56,9 +56,9 @@ def with_jpeg_segments(*segments: tuple[int, bytes]) -> bytes:
 
 def tiff_header(orientation: int, *entries: bytes) -> bytes:
     """Returns EXIF with an orientation and other entries, each of 12 bytes."""
-    own = struct.pack("<HHII", 0x0112, 3, 1, orientation)
+    entry = struct.pack("<HHII", 0x0112, 3, 1, orientation)
     return (
-        b"II*\0" + struct.pack("<IH", 8, 1 + len(entries)) + b"".join([own, *entries]) + b"\0" * 4
+        b"II*\0" + struct.pack("<IH", 8, 1 + len(entries)) + b"".join([entry, *entries]) + b"\0" * 4
     )
 
 
@@ -77,7 +77,7 @@ BROKEN_EXIF = {
 
 
 @pytest.mark.parametrize("exif", BROKEN_EXIF.values(), ids=BROKEN_EXIF)
-def test_damaged_metadata_damage_no_image(exif: bytes) -> None:
+def test_corrupt_metadata_do_not_matter(exif: bytes) -> None:
     as_jpeg = with_jpeg_segments((0xE1, b"Exif\0\0" + exif))
     np.testing.assert_array_equal(pixels(as_jpeg, "a.jpg"), pixels(encoded("JPEG", quality=95), ""))
     as_png = with_png_chunks(png_chunk(b"eXIf", exif))
@@ -88,9 +88,9 @@ def test_damaged_metadata_damage_no_image(exif: bytes) -> None:
 
 def test_a_tag_of_another_type_leaves_the_orientation() -> None:
     content = with_jpeg_segments((0xE1, b"Exif\0\0" + tiff_header(6, RATIONAL_AS_TEXT)))
-    found = decode(content, "a.jpg")
-    assert found.image.size == SIZE[::-1]
-    assert found.notes == ("rotated or mirrored, turned upright",)
+    decoded = decode(content, "a.jpg")
+    assert decoded.image.size == SIZE[::-1]
+    assert decoded.notes == ("rotated or mirrored, turned upright",)
 
 
 XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -123,9 +123,11 @@ TURNED = {
 def test_an_orientation_is_found_wherever_pillow_finds_one(content: bytes) -> None:
     with Image.open(io.BytesIO(content)) as image:
         assert image.getexif().get(0x0112) == 6
-    found = decode(content, "a")
+    decoded = decode(content, "a")
     expected = np.rot90(np.asarray(picture()), -1).astype(int)
-    assert np.abs(np.asarray(found.image).astype(int) - expected).mean() < 3  # JPEG loses a little
+    assert (
+        np.abs(np.asarray(decoded.image).astype(int) - expected).mean() < 3
+    )  # JPEG loses a little
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM"])
@@ -272,9 +274,9 @@ def test_a_system_without_files_or_memory_is_no_fault_of_the_image(
 def tiff(values: npt.NDArray[np.uint8], *tags: tuple[int, int, int, bytes], bits: int = 8) -> bytes:
     """Returns a gray TIFF of 40 x 24 values with further tags: code, type, count and content."""
     width, height = SIZE
-    own = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
-    own[279] = values.size
-    entries = [(code, 4, 1, struct.pack("<I", value)) for code, value in own.items()]
+    entry = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
+    entry[279] = values.size
+    entries = [(code, 4, 1, struct.pack("<I", value)) for code, value in entry.items()]
     given = {tag[0] for tag in tags}
     entries = sorted([*(entry for entry in entries if entry[0] not in given), *tags])
     directory = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
@@ -376,7 +378,7 @@ LOST = {
 
 
 @pytest.mark.parametrize(("make", "words"), LOST.values(), ids=LOST)
-def test_a_picture_of_which_little_is_left_is_said(
+def test_an_image_that_is_mostly_lost_is_reported(
     make: Callable[[], Image.Image], words: str
 ) -> None:
     stream = io.BytesIO()
@@ -386,7 +388,7 @@ def test_a_picture_of_which_little_is_left_is_said(
     assert not words or words in losses[0]
 
 
-def test_a_lower_part_that_is_gray_is_said() -> None:
+def test_a_lower_part_that_is_gray_is_reported() -> None:
     stream = io.BytesIO()
     whole = picture((200, 160))
     whole.save(stream, "JPEG")
@@ -415,8 +417,8 @@ def test_what_lies_in_place_of_an_image_is_recognized(content: bytes, words: str
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 def test_avif_is_read_where_pillow_has_it() -> None:
-    found = pixels(encoded("AVIF", quality=95), "a.avif").astype(int)
-    assert np.abs(found - np.asarray(picture()).astype(int)).mean() < 4
+    decoded = pixels(encoded("AVIF", quality=95), "a.avif").astype(int)
+    assert np.abs(decoded - np.asarray(picture()).astype(int)).mean() < 4
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
@@ -431,7 +433,7 @@ def test_avif_is_turned_by_its_own_boxes(orientation: int) -> None:
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
-def test_exif_of_an_avif_may_be_damaged() -> None:
+def test_exif_of_an_avif_may_be_corrupt() -> None:
     exif = Image.Exif()
     exif[0x010F] = "a camera"
     whole = encoded("AVIF", quality=95, exif=exif)
@@ -505,8 +507,8 @@ def test_every_transparent_color_is_laid_on_white_as_compositing_does() -> None:
     layers.save(stream, "PNG")
     expected = Image.new("RGBA", layers.size, "white")
     expected.alpha_composite(layers)
-    found = decode(stream.getvalue(), "a.png").image
-    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected.convert("RGB")))
+    decoded = decode(stream.getvalue(), "a.png").image
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(expected.convert("RGB")))
 
 
 OTHERS = {

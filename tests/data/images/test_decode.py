@@ -80,18 +80,18 @@ def test_what_is_transparent_is_laid_on_white(draw: Draw) -> None:
     alpha = np.zeros((30, 40), dtype=np.uint8)
     alpha[:, 20:] = 255
     image.putalpha(Image.fromarray(alpha))
-    found = pixels(encoded(image, "PNG"))
-    assert (found[:, :20] == 255).all()
-    np.testing.assert_array_equal(found[:, 20:], np.asarray(draw(2))[:, 20:])
+    result = pixels(encoded(image, "PNG"))
+    assert (result[:, :20] == 255).all()
+    np.testing.assert_array_equal(result[:, 20:], np.asarray(draw(2))[:, 20:])
 
 
 def test_a_palette_is_looked_up_with_its_transparent_color() -> None:
     image = Image.new("P", (4, 2), 0)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.paste(1, (2, 0, 4, 2))
-    found = pixels(encoded(image, "GIF", transparency=0))
-    assert (found[:, :2] == 255).all()
-    assert (found[:, 2:] == (0, 0, 255)).all()
+    result = pixels(encoded(image, "GIF", transparency=0))
+    assert (result[:, :2] == 255).all()
+    assert (result[:, 2:] == (0, 0, 255)).all()
 
 
 def test_cmyk_is_converted(draw: Draw) -> None:
@@ -109,18 +109,18 @@ def test_the_first_picture_of_an_animation_is_used(draw: Draw) -> None:
     )
 
 
-def test_a_wrong_ending_is_said_and_the_content_decides(draw: Draw) -> None:
-    found = decode(encoded(draw(5), "PNG"), "photo.JPG")
-    assert found.notes == ("the name ends in .jpg, but the format is PNG",)
-    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(draw(5)))
+def test_a_wrong_extension_is_reported_and_the_content_decides(draw: Draw) -> None:
+    result = decode(encoded(draw(5), "PNG"), "photo.JPG")
+    assert result.notes == ("the name ends in .jpg, but the format is PNG",)
+    np.testing.assert_array_equal(np.asarray(result.image), np.asarray(draw(5)))
 
 
 def test_a_large_photo_is_decoded_smaller_but_never_too_small(draw: Draw) -> None:
     content = encoded(draw(6, (1600, 1200)), "JPEG", quality=95)
     assert decode(content, "a.jpg").image.size == (1600, 1200)
     for short_side, expected in ((100, (200, 150)), (151, (400, 300)), (1000, (1600, 1200))):
-        found = decode(content, "a.jpg", short_side=short_side).image
-        assert found.size == expected
+        result = decode(content, "a.jpg", short_side=short_side).image
+        assert result.size == expected
     small = np.asarray(decode(content, "a.jpg", short_side=300).image, dtype=float)
     whole = decode(content, "a.jpg").image.resize((400, 300), Image.Resampling.BOX)
     assert np.abs(small - np.asarray(whole, dtype=float)).mean() < 1
@@ -189,20 +189,20 @@ def test_files_that_cannot_be_read_are_refused(
 Mutator = Callable[[bytes, np.random.Generator], bytes]
 
 
-def some(content: bytes, rng: np.random.Generator, share: float = 1.0) -> int:
-    return int(rng.integers(0, max(1, math.floor(len(content) * share))))
+def some(content: bytes, rng: np.random.Generator, fraction: float = 1.0) -> int:
+    return int(rng.integers(0, max(1, math.floor(len(content) * fraction))))
 
 
-def with_bytes(content: bytes, places: np.ndarray, values: np.ndarray) -> bytes:
+def with_bytes(content: bytes, positions: np.ndarray, values: np.ndarray) -> bytes:
     changed = np.frombuffer(content, dtype=np.uint8).copy()
-    changed[places] = values
+    changed[positions] = values
     return changed.tobytes()
 
 
 def flipped_bits(content: bytes, rng: np.random.Generator) -> bytes:
-    places = rng.integers(0, len(content), 8)
+    positions = rng.integers(0, len(content), 8)
     bits = np.uint8(1) << rng.integers(0, 8, 8).astype(np.uint8)
-    return with_bytes(content, places, np.frombuffer(content, dtype=np.uint8)[places] ^ bits)
+    return with_bytes(content, positions, np.frombuffer(content, dtype=np.uint8)[positions] ^ bits)
 
 
 def swapped_parts(content: bytes, rng: np.random.Generator) -> bytes:
@@ -211,8 +211,8 @@ def swapped_parts(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def huge_numbers(content: bytes, rng: np.random.Generator) -> bytes:
-    place = some(content, rng, 0.3)
-    return content[:place] + b"\xff\xff\xff\x7f" + content[place + 4 :]
+    position = some(content, rng, 0.3)
+    return content[:position] + b"\xff\xff\xff\x7f" + content[position + 4 :]
 
 
 MUTATORS: dict[str, Mutator] = {
@@ -252,10 +252,10 @@ def test_a_thousand_malformed_files_are_decoded_or_refused_in_time(draw: Draw) -
     for name, mutate in MUTATORS.items():
         for _ in range(math.ceil(1_000 / len(MUTATORS) / len(good))):
             for form, content in good.items():
-                damaged = mutate(content, rng)
+                malformed = mutate(content, rng)
                 began = time.perf_counter()
                 try:
-                    image = decode(damaged, f"{name}.{form}", short_side=16).image
+                    image = decode(malformed, f"{name}.{form}", short_side=16).image
                     assert image.mode == "RGB"
                     np.asarray(image)
                     reason = ""

@@ -1,4 +1,4 @@
-"""Custom images: which files a folder or a table means, and which part each belongs to."""
+"""Custom images: which files a folder or a table means, and which split each belongs to."""
 
 import json
 import os
@@ -20,19 +20,19 @@ MakeFolder = Callable[..., Path]
 
 
 def table(images: ImageList) -> dict[str, tuple[str, str | None]]:
-    """Returns class and part of each file, by its name."""
+    """Returns class and split of each file, by its name."""
     return {file.path.name: (file.label, file.split) for file in images.files}
 
 
-def parts(images: ImageList) -> dict[str, Counter[str | None]]:
-    """Returns for each class how many images are in each part."""
+def splits(images: ImageList) -> dict[str, Counter[str | None]]:
+    """Returns for each class how many images are in each split."""
     return {
         name: Counter(file.split for file in images.files if file.label == name)
         for name in images.class_names
     }
 
 
-def test_every_part_has_a_name_in_folders_and_tables() -> None:
+def test_every_split_has_a_name_in_folders_and_tables() -> None:
     assert set(SPLIT_NAMES.values()) == set(get_args(Split))
 
 
@@ -52,7 +52,7 @@ def test_a_folder_of_classes(tmp_path: Path, make_folder: MakeFolder) -> None:
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation", "Val"])
-def test_a_folder_of_parts(tmp_path: Path, make_folder: MakeFolder, validation: str) -> None:
+def test_a_folder_of_splits(tmp_path: Path, make_folder: MakeFolder, validation: str) -> None:
     make_folder(tmp_path, {"train/a": 1, "train/b": 1, f"{validation}/a": 1, "test/b": 1})
     assert table(read_images(tmp_path)) == {
         "0000.jpg": ("a", "train"),
@@ -73,11 +73,11 @@ def test_folders_within_classes_hidden_files_and_links(
     (tmp_path / "at the root.jpg").write_bytes(b"x")
     images = read_images(tmp_path)
     assert set(table(images)) == {"0005.jpg", "0006.jpg", "0007.jpg"}
-    passed_over = {each.path.name for each in images.skipped}
+    passed_over = {entry.path.name for entry in images.skipped}
     assert {"at the root.jpg", "notes.txt", "__MACOSX", "loop"} <= passed_over
 
 
-def test_classes_named_like_parts_are_classes_without_train(
+def test_classes_named_like_splits_are_classes_without_train(
     tmp_path: Path, make_folder: MakeFolder
 ) -> None:
     make_folder(tmp_path, {"test": 1, "control": 1})
@@ -125,9 +125,13 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 def test_a_csv_and_a_json_lines_file_say_the_same(tmp_path: Path, make_folder: MakeFolder) -> None:
     make_folder(tmp_path, {"x": 3})
     rows = [("x/0000.jpg", "cat", "train"), ("x/0001.jpg", "dog", "val"), ("x/0002.jpg", "7", "")]
-    text = "label,path,split\n" + "".join(f"{label},{path},{part}\n" for path, label, part in rows)
+    text = "label,path,split\n" + "".join(
+        f"{label},{path},{split_name}\n" for path, label, split_name in rows
+    )
     (tmp_path / "a.csv").write_text(text)
-    lines = [{"path": path, "label": label, "split": part} for path, label, part in rows]
+    lines = [
+        {"path": path, "label": label, "split": split_name} for path, label, split_name in rows
+    ]
     lines[2]["label"] = 7  # type: ignore[assignment]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     expected = {
@@ -172,14 +176,14 @@ def test_tables_that_mean_nothing_are_refused(
     assert message in str(caught.value)
 
 
-# Parts
+# Splits
 
 
-def test_without_parts_a_tenth_of_each_class_is_held_out_twice(
+def test_without_splits_a_tenth_of_each_class_is_held_out_twice(
     tmp_path: Path, make_folder: MakeFolder
 ) -> None:
     listed = read_images(make_folder(tmp_path, {"a": 30, "b": 20, "c": 3, "d": 2, "e": 1}))
-    assert parts(split_images(listed, seed=1)) == {
+    assert splits(split_images(listed, seed=1)) == {
         "a": {"train": 24, "validation": 3, "test": 3},
         "b": {"train": 16, "validation": 2, "test": 2},
         "c": {"train": 1, "validation": 1, "test": 1},
@@ -190,11 +194,11 @@ def test_without_parts_a_tenth_of_each_class_is_held_out_twice(
     assert split_images(listed, seed=1) != split_images(listed, seed=2)
 
 
-def test_given_parts_stay_and_validation_comes_from_training(
+def test_given_splits_stay_and_validation_comes_from_training(
     tmp_path: Path, make_folder: MakeFolder
 ) -> None:
     root = make_folder(tmp_path, {"train/a": 20, "train/b": 10, "test/a": 4, "test/b": 1})
-    assert parts(split_images(read_images(root), seed=0)) == {
+    assert splits(split_images(read_images(root), seed=0)) == {
         "a": {"train": 18, "validation": 2, "test": 4},
         "b": {"train": 9, "validation": 1, "test": 1},
     }
@@ -228,7 +232,7 @@ def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path, make_folder: M
         read_images(tmp_path)
 
 
-def test_an_image_without_part_among_others_is_refused(
+def test_an_image_without_a_split_among_others_is_refused(
     tmp_path: Path, make_folder: MakeFolder
 ) -> None:
     make_folder(tmp_path, {"x": 2})

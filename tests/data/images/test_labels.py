@@ -39,8 +39,8 @@ def test_the_ids_of_imagenet_are_in_its_order() -> None:
     wnids = imagenet_wnids()
     assert len(set(wnids)) == 1000
     assert list(wnids) == sorted(wnids)  # which is how its classes are numbered
-    for wnid, (place, words) in KNOWN_PAIRS.items():
-        assert (wnids[place], WORDS[place]) == (wnid, words)
+    for wnid, (index, words) in KNOWN_PAIRS.items():
+        assert (wnids[index], WORDS[index]) == (wnid, words)
 
 
 def test_a_network_of_imagenet_is_known_by_its_names() -> None:
@@ -67,11 +67,11 @@ MATCHED: dict[str, tuple[list[str], list[int]]] = {
 @pytest.mark.parametrize("case", MATCHED)
 @pytest.mark.parametrize("names", [WORDS, OWN_WORDS], ids=["torchvision", "transformers"])
 def test_classes_of_imagenet_have_several_names(case: str, names: tuple[str, ...]) -> None:
-    labels, places = MATCHED[case]
-    assert match_classes(labels, names, "here") == dict(zip(labels, places, strict=True))
+    labels, indices = MATCHED[case]
+    assert match_classes(labels, names, "here") == dict(zip(labels, indices, strict=True))
 
 
-def test_numbers_that_stand_for_classes_are_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_numbers_that_stand_for_classes_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "resnetkit"):
         match_classes(["0", "1"], WORDS, "here")
     assert "read as indices of ImageNet's classes, from 0: 0 is tench" in caplog.text

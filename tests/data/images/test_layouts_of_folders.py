@@ -170,7 +170,7 @@ def test_splits_may_lie_within_each_class(touched: Callable[[Counts], Path], tes
     assert counted(images) == BOTH
 
 
-def test_classes_that_a_split_lacks_are_said(touched: Callable[[Counts], Path]) -> None:
+def test_classes_that_a_split_lacks_are_reported(touched: Callable[[Counts], Path]) -> None:
     images = read_images(touched({"train/cat": 2, "train/dog": 2, "train/unsup": 2, "test/cat": 1}))
     assert images.remarks == ("the test split has no images of 2 classes: dog, unsup",)
 
@@ -396,7 +396,9 @@ def test_classes_may_be_links_and_links_back_add_nothing(
     assert reasons(images) == {"a folder that is already read under another name": 2}
 
 
-def test_files_that_are_linked_into_two_splits_are_said(touched: Callable[[Counts], Path]) -> None:
+def test_files_that_are_linked_into_two_splits_are_reported(
+    touched: Callable[[Counts], Path],
+) -> None:
     root = touched({"train/cat": 2, "train/dog": 2, "val/cat": 1, "val/dog": 1})
     (root / "val" / "cat" / "again.jpg").symlink_to("../../train/cat/1.jpg")
     (remark,) = read_images(root).remarks
@@ -424,7 +426,9 @@ def test_what_nobody_sees_makes_no_class(touched: Callable[[Counts], Path], othe
     assert len(images.remarks) == 1
 
 
-def test_names_that_differ_in_case_are_classes_and_said(touched: Callable[[Counts], Path]) -> None:
+def test_names_that_differ_in_case_are_classes_and_reported(
+    touched: Callable[[Counts], Path],
+) -> None:
     images = read_images(touched({"cat": 1, "Cat": 1}))
     assert images.class_names == ("Cat", "cat")
     assert images.remarks == ("Cat, cat are 2 classes whose names differ only in case",)

@@ -71,7 +71,7 @@ def test_grey_photos_have_one_channel(photos: Photos) -> None:
 
 def boxes_of(count: int, augmentation: Augmentation, width: int, height: int) -> np.ndarray:
     boxes = random_boxes(Draws(torch.arange(count), 5, 2), augmentation, size=24)
-    return np.array([boxes(place, width, height) for place in range(count)])
+    return np.array([boxes(index, width, height) for index in range(count)])
 
 
 def assert_uniform(values: np.ndarray, low: float, high: float) -> None:
@@ -79,13 +79,11 @@ def assert_uniform(values: np.ndarray, low: float, high: float) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(400, 300), (300, 400)])
-def test_crops_by_area_have_the_area_shape_and_place_that_are_asked(
-    width: int, height: int
-) -> None:
+def test_crops_by_area_have_the_given_area_shape_and_position(width: int, height: int) -> None:
     """Half of the area or less fits in every shape, so that nothing is drawn again."""
-    found = boxes_of(4000, Augmentation(crop="area", area=(0.1, 0.5)), width, height)
-    left, upper, right, lower = found.T
-    assert found.min() >= 0
+    drawn = boxes_of(4000, Augmentation(crop="area", area=(0.1, 0.5)), width, height)
+    left, upper, right, lower = drawn.T
+    assert drawn.min() >= 0
     assert right.max() <= width + 1e-9
     assert lower.max() <= height + 1e-9
     w, h = right - left, lower - upper
@@ -96,14 +94,14 @@ def test_crops_by_area_have_the_area_shape_and_place_that_are_asked(
 
 
 def test_a_crop_that_never_fits_is_the_largest_in_the_middle() -> None:
-    found = boxes_of(50, Augmentation(crop="area", area=(1.0, 1.0)), 400, 100)
-    assert {tuple(box) for box in found.round(3)} == {(133.333, 0, 266.667, 100)}
+    drawn = boxes_of(50, Augmentation(crop="area", area=(1.0, 1.0)), 400, 100)
+    assert {tuple(box) for box in drawn.round(3)} == {(133.333, 0, 266.667, 100)}
 
 
 def test_crops_by_scale_have_the_paper_s_sizes(draw: Draw) -> None:
     """A square of 24 from an image whose shorter side becomes 32 to 60, each equally often."""
-    found = boxes_of(5800, Augmentation(crop="scale", side=(32, 60)), 200, 100)
-    left, upper, right, lower = found.T
+    drawn = boxes_of(5800, Augmentation(crop="scale", side=(32, 60)), 200, 100)
+    left, upper, right, lower = drawn.T
     np.testing.assert_allclose(right - left, lower - upper)
     sides = 24 / (right - left) * 100
     counts = np.bincount(sides.round().astype(int), minlength=61)[32:]
@@ -147,13 +145,13 @@ def test_enough_pixels_are_decoded_for_the_smallest_crop() -> None:
 # As a data set
 
 
-def test_own_images_are_a_data_set(tmp_path: Path, make_folder: MakeFolder) -> None:
+def test_custom_images_are_a_data_set(tmp_path: Path, make_folder: MakeFolder) -> None:
     make_folder(tmp_path, {"cat": 10, "dog": 20})
     dataset = open_dataset(str(tmp_path), image_size=16)
     assert dataset.class_names == ("cat", "dog")
     assert dataset.image_size == (16, 16)
     assert (dataset.channels, dataset.mirrored) == (3, True)
-    assert {part: len(ids) for part, ids in dataset.splits.items()} == {
+    assert {split: len(ids) for split, ids in dataset.splits.items()} == {
         "train": 24,
         "validation": 3,
         "test": 3,
@@ -164,7 +162,9 @@ def test_own_images_are_a_data_set(tmp_path: Path, make_folder: MakeFolder) -> N
         open_dataset(str(tmp_path))
 
 
-def test_a_missing_test_part_is_that_of_validation(tmp_path: Path, make_folder: MakeFolder) -> None:
+def test_a_missing_test_split_is_that_of_validation(
+    tmp_path: Path, make_folder: MakeFolder
+) -> None:
     make_folder(tmp_path, {"train/a": 3, "train/b": 3, "val/a": 2, "val/b": 2})
     splits = open_dataset(str(tmp_path), image_size=16).splits
     assert len(splits["validation"]) == 4
@@ -248,7 +248,7 @@ def test_evaluation_shows_the_middle(photos: Photos) -> None:
     assert labels.tolist() == [0, 1] * 3
 
 
-def test_a_damaged_photo_ends_the_stream_with_its_name(photos: Photos, tmp_path: Path) -> None:
+def test_a_corrupt_photo_ends_the_stream_with_its_name(photos: Photos, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(photos.paths[0].read_bytes()[:500])
     broken = Photos((*photos.paths[:3], tmp_path / "bad.png", *photos.paths[4:]), 3, 24, 0.875)
     batches = TrainingBatches(torch.arange(6), 2, seed=3).between(0, 3)

@@ -25,10 +25,10 @@ Usage = namedtuple("Usage", "total used free")
 @pytest.fixture
 def paths(tmp_path: Path, draw: Draw) -> list[Path]:
     sizes = [(40, 30), (90, 120), (33, 33)]
-    found = [tmp_path / f"{number}.png" for number in range(3)]
-    for number, (path, size) in enumerate(zip(found, sizes, strict=True)):
+    created = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, (path, size) in enumerate(zip(created, sizes, strict=True)):
         draw(number, size).save(path)
-    return found
+    return created
 
 
 def opened(root: Path, paths: list[Path], side: int = 36, channels: int = 3) -> PixelCache:
@@ -51,7 +51,7 @@ def test_images_come_back_no_larger_than_asked(
 
 @pytest.mark.parametrize("name", ["index.npy", "pixels"])
 @pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "a pipe"])
-def test_a_damaged_cache_is_made_anew(
+def test_a_corrupt_cache_is_created_again(
     tmp_path: Path, paths: list[Path], name: str, content: bytes | None
 ) -> None:
     whole = [np.asarray(opened(tmp_path, paths).image(number)) for number in range(3)]
@@ -83,7 +83,7 @@ def test_files_are_decoded_once_and_again_when_they_change(
     np.testing.assert_array_equal(np.asarray(changed), np.asarray(draw(9, (40, 30))))
 
 
-def test_a_damaged_file_leaves_no_cache(tmp_path: Path, paths: list[Path]) -> None:
+def test_a_corrupt_file_leaves_no_cache(tmp_path: Path, paths: list[Path]) -> None:
     paths[1].write_bytes(b"")
     with pytest.raises(DataError, match=r"1\.png: the file is empty"):
         opened(tmp_path, paths)
@@ -107,7 +107,7 @@ def test_a_cache_may_take_half_of_what_was_free_before_it_was_written(
     begun = tmp_path / "another" / "cache"
 
     def usage(path: Path) -> Usage:
-        written = sum(each.stat().st_size for each in begun.rglob("pixels"))
+        written = sum(item.stat().st_size for item in begun.rglob("pixels"))
         return Usage(10**9, 0, 2 * size + 2 - written)
 
     monkeypatch.setattr(pixel_cache.shutil, "disk_usage", usage)
@@ -123,7 +123,7 @@ def test_random_views_come_from_the_cache_and_middle_views_from_the_files(
     cached = replace(photos, cache=opened(tmp_path, paths))
     assert torch.equal(cached[ids], photos[ids])
     ours, theirs = (
-        each.random_views(Draws(ids, 1, 2), shown, size=16) for each in (cached, photos)
+        item.random_views(Draws(ids, 1, 2), shown, size=16) for item in (cached, photos)
     )
     assert torch.equal(ours[:2], theirs[:2])  # those images were small enough
     assert (ours[2].float() - theirs[2].float()).abs().mean() < 4

