@@ -115,13 +115,13 @@ def test_values_are_scaled_as_their_processor_scales_them(
 
 
 UNDONE: dict[str, tuple[dict[str, Any], str]] = {
-    "no resizing": ({"do_resize": False}, "has no do_resize: images of any size"),
-    "null for no": ({"do_resize": None}, "has no do_resize: images of any size"),
+    "no resizing": ({"do_resize": False}, "has no do_resize: images would keep their size"),
+    "null for no": ({"do_resize": None}, "has no do_resize: images would keep their size"),
     "blue first": ({"do_flip_channel_order": True}, "blue would come first"),
     "borders": ({"do_pad": True}, "borders would be added"),
     "a word for no": ({"do_normalize": "false"}, "do_normalize is 'false', expected true or false"),
-    "no filter": ({"resample": 9}, "resample is 9, no filter of Pillow"),
-    "an unnamed filter": ({"resample": "left out"}, "does not say 'resample'"),
+    "no filter": ({"resample": 9}, "resample is 9, not a filter of Pillow"),
+    "an unnamed filter": ({"resample": "left out"}, "lacks 'resample'"),
     "no factor": ({"rescale_factor": 0}, "rescale_factor is 0"),
     "vast": ({"size": {"shortest_edge": 10**6}}, "are not sizes or counts"),
     "a longest edge": ({"size": {"longest_edge": 224}}, "has a size of longest_edge"),
@@ -129,11 +129,11 @@ UNDONE: dict[str, tuple[dict[str, Any], str]] = {
     "cut again": ({"do_center_crop": True, "crop_size": 100}, "some versions of transformers only"),
     "cut out of less": (
         {"image_processor_type": "BitImageProcessor", "size": 100, "crop_size": 224},
-        "cuts 224 pixels out of 100",
+        "crops 100 pixels to 224",
     ),
     "oblong": (
         {"image_processor_type": "BitImageProcessor", "crop_size": {"height": 96, "width": 64}},
-        "cuts 96x64 pixels out, which are no square",
+        "crops to 96x64 pixels: expected a square",
     ),
     "of many sizes": (
         {"image_processor_type": "BitImageProcessor", "do_center_crop": False},
@@ -145,9 +145,9 @@ UNDONE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "another class": (
         {"image_processor_type": "EfficientNetImageProcessor"},
-        "is of 'EfficientNetImageProcessor', which resnetkit does not know",
+        "is for 'EfficientNetImageProcessor', which is not supported",
     ),
-    "a mean in words": ({"image_mean": ["a", "b", "c"]}, "are not a mean or a deviation"),
+    "a mean in words": ({"image_mean": ["a", "b", "c"]}, "are not a mean or a standard deviation"),
 }
 
 

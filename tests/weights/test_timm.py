@@ -55,16 +55,19 @@ def test_timm_says_what_torchvision_does_not(bottleneck: nn.Module, tmp_path: Pa
 
 
 REFUSED_BY_TIMM: dict[str, tuple[dict[str, Any], str]] = {
-    "a deep stem": ({"architecture": "resnet50d"}, "timm's 'resnet50d', which computes otherwise"),
+    "a deep stem": (
+        {"architecture": "resnet50d"},
+        "timm's 'resnet50d', which computes something else",
+    ),
     "blurred": ({"architecture": "resnetblur50"}, "timm's 'resnetblur50'"),
     "no name": ({"architecture": None}, "timm's 'None'"),
     "another pooling": ({"global_pool": "max"}, "changes the network (global_pool)"),
     "dilated": ({"model_args": {"output_stride": 8}}, "changes the network (output_stride)"),
-    "constants that are none": ({"cfg": {**CFG, "std": [0, 1, 1]}}, "config.json is damaged"),
-    "constants in words": ({"cfg": {**CFG, "mean": ["a", "b", "c"]}}, "config.json is damaged"),
-    "no constants": ({"cfg": {}}, "config.json is damaged"),
-    "two constants": ({"cfg": {**CFG, "mean": [0.5, 0.5]}}, "config.json is damaged"),
-    "another size": ({"cfg": {**CFG, "input_size": [1, 8, 8]}}, "config.json is damaged"),
+    "constants that are none": ({"cfg": {**CFG, "std": [0, 1, 1]}}, "config.json is corrupt"),
+    "constants in words": ({"cfg": {**CFG, "mean": ["a", "b", "c"]}}, "config.json is corrupt"),
+    "no constants": ({"cfg": {}}, "config.json is corrupt"),
+    "two constants": ({"cfg": {**CFG, "mean": [0.5, 0.5]}}, "config.json is corrupt"),
+    "another size": ({"cfg": {**CFG, "input_size": [1, 8, 8]}}, "config.json is corrupt"),
     "too few names": ({"label_names": ["one"]}, "1 label_names for 7 classes"),
     "other classes": ({"num_classes": 1000}, "num_classes is 1000, the weights have 7"),
     "borders": ({"cfg": {**CFG, "crop_mode": "border"}}, "has crop_mode 'border'"),
@@ -88,7 +91,7 @@ def test_a_timm_name_of_another_network_is_refused(tmp_path: Path) -> None:
         theirs = torchvision.models.resnet18(num_classes=CLASSES)
     theirs.load_state_dict(randomized(theirs.state_dict()), assign=True)
     folder = timm_folder(tmp_path / "net", theirs, architecture="resnet34")
-    with pytest.raises(WeightsError, match=r"says 'resnet34', but .* holds a resnet18"):
+    with pytest.raises(WeightsError, match=r"names 'resnet34', but .* holds a resnet18"):
         load_network(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"expected model\.safetensors or pytorch_model\.bin"):

@@ -93,13 +93,13 @@ REFUSED_BY_TRANSFORMERS: dict[str, tuple[dict[str, Any], str]] = {
     "another activation": ({"hidden_act": "gelu"}, "has hidden_act 'gelu'"),
     "another stride": ({"downsample_in_first_stage": True}, "has downsample_in_first_stage True"),
     "a variant in words": ({"downsample_in_bottleneck": "no"}, "has downsample_in_bottleneck 'no'"),
-    "other blocks": ({"layer_type": "bottleneck"}, "says that layer_type is bottleneck, but"),
-    "other depths": ({"depths": [3, 4, 6, 3]}, "says that depths is [3, 4, 6, 3], but"),
-    "other widths": ({"hidden_sizes": [1]}, "says that hidden_sizes is [1], but"),
-    "depths in words": ({"depths": "three"}, "says that depths is three, but"),
+    "other blocks": ({"layer_type": "bottleneck"}, "states layer_type bottleneck, but"),
+    "other depths": ({"depths": [3, 4, 6, 3]}, "states depths [3, 4, 6, 3], but"),
+    "other widths": ({"hidden_sizes": [1]}, "states hidden_sizes [1], but"),
+    "depths in words": ({"depths": "three"}, "states depths three, but"),
     "too few names": ({"id2label": {"0": "one"}}, "id2label names 1 classes"),
     "names that are numbers": ({"id2label": {"0": 1}}, "are not names"),
-    "names without order": ({"id2label": {"a": "one"}}, "config.json is damaged"),
+    "names without order": ({"id2label": {"a": "one"}}, "config.json is corrupt"),
     "a gap": ({"id2label": {"0": "a", "2": "c"}}, "names 2 classes, but not the class 1"),
 }
 

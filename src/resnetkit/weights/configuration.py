@@ -1,8 +1,12 @@
-"""Reading the JSON files that lie beside weights: whatever is in them, a sentence comes out."""
+"""The JSON files next to weights: values are checked as they are read, and errors are sentences.
+
+A JSON object is a `JsonObject`: nothing is known of its values until a function of this module has
+checked them.
+"""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +20,22 @@ __all__ = [
     "LARGEST_SIDE",
     "SMALLEST_CROP",
     "WEIGHT_FILES",
+    "JsonObject",
     "check_mistake",
     "constants",
+    "corrupt",
     "counts",
-    "damaged",
     "fraction",
     "image_side",
     "json_bytes",
+    "json_object",
     "read_configuration",
     "texts",
     "weights_beside",
 ]
+
+JsonObject = Mapping[str, object]
+"""A JSON object whose values are not checked yet."""
 
 IMPOSSIBLE = (
     KeyError,
@@ -51,39 +60,43 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
-    """Returns the mapping in a JSON file."""
+    """Reads a JSON file that holds an object.
+
+    Raises:
+        WeightsError: if it cannot be read, or holds something else.
+    """
     try:
         content = read_bounded(path, LARGEST_CONFIGURATION)
-        facts = parse_json(content)
-        if not isinstance(facts, dict):
+        configuration = parse_json(content)
+        if not isinstance(configuration, dict):
             raise ValueError("it is not an object")
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
         check_mistake(path, content)
-        raise damaged(path, error) from error
-    return facts
+        raise corrupt(path, error) from error
+    return configuration
 
 
 def check_mistake(path: Path, content: bytes) -> None:
-    """Raises WeightsError for what people have in place of a file when a download went wrong."""
+    """Raises WeightsError for what a failed download leaves, such as a page of a web server."""
     if mistake := recognized_mistake(content):
         raise WeightsError(f"{path} is not what its name says: {mistake}.")
 
 
-def damaged(path: Path, error: Exception) -> WeightsError:
+def corrupt(path: Path, error: Exception) -> WeightsError:
     """Returns the error for a configuration that no network can be built from."""
     return WeightsError(
-        f"{path} is damaged, or says what cannot be ({type(error).__name__}: {str(error)[:300]})."
-        " Put the file back, or fetch it again."
+        f"{path} is corrupt, or holds an impossible value ({type(error).__name__}:"
+        f" {str(error)[:300]}). Restore the file, or download it again."
     )
 
 
 def weights_beside(configuration: Path) -> Path:
-    """Returns the file of weights that a configuration of timm or transformers belongs to.
+    """Returns the file of weights that belongs to a config.json of timm or transformers.
 
     Raises:
-        WeightsError: when there is none.
+        WeightsError: if there is none.
     """
     for name in WEIGHT_FILES:
         path = configuration.with_name(name)
@@ -93,79 +106,115 @@ def weights_beside(configuration: Path) -> Path:
     if len(others) == 1:
         return others[0]
     raise WeightsError(
-        f"{configuration.parent} has no weights: expected {' or '.join(WEIGHT_FILES)} beside"
-        " config.json. Files in several parts are not read."
+        f"{configuration.parent} has no weights: expected {' or '.join(WEIGHT_FILES)} next to"
+        " config.json. Weights split over several files are not supported."
     )
 
 
-def counts(values: Any) -> tuple[int, ...]:
-    """Returns whole numbers from 1 to 100,000.
+def json_object(value: object) -> JsonObject:
+    """Returns a JSON object.
 
     Raises:
-        ValueError: when something else is among them.
+        ValueError: if the value is something else.
     """
-    if not isinstance(values, list | tuple) or len(values) > MOST_COUNTS:
-        raise ValueError(f"{str(values)[:50]} are not sizes or counts")
-    if not all(type(each) is int and 1 <= each <= 10**5 for each in values):
-        raise ValueError(f"{str(values)[:50]} are not sizes or counts")
-    return tuple(values)
+    if not isinstance(value, dict):
+        raise ValueError(f"{str(value)[:50]} is not an object")
+    return value
 
 
-def texts(values: Any) -> tuple[str, ...]:
-    """Returns texts.
+def items(value: object) -> list[object]:
+    """Returns the elements of a JSON array, or of a tuple.
 
     Raises:
-        ValueError: when something else is among them.
+        ValueError: if the value is something else.
     """
-    if not isinstance(values, list | tuple) or not all(isinstance(each, str) for each in values):
-        raise ValueError(f"{str(values)[:50]} are not names")
-    if any(len(each) > LONGEST_NAME for each in values):
-        raise ValueError(f"a name has more than {LONGEST_NAME:,} letters")
-    if any("\ud800" <= letter <= "\udfff" for each in values for letter in each):
-        raise ValueError("a name is no Unicode text: it could not be written anywhere")
-    return tuple(values)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{str(value)[:50]} is not a list")
+    return list(value)
 
 
-def constants(mean: Sequence[float], std: Sequence[float], channels: int) -> Normalization:
-    """Returns the normalization by a mean and a standard deviation of pixels of 0 to 1.
+def counts(value: object) -> tuple[int, ...]:
+    """Returns integers from 1 to 100,000.
 
     Raises:
-        ValueError: when they are not one a channel, or not such as pixels can have.
+        ValueError: if the value is not a short list of such integers.
     """
-    if not len(mean) == len(std) == channels:
+    numbers = value if isinstance(value, list | tuple) else ()
+    whole = tuple(number for number in numbers if type(number) is int and 1 <= number <= 10**5)
+    if not isinstance(value, list | tuple) or len(value) > MOST_COUNTS or len(whole) < len(value):
+        raise ValueError(f"{str(value)[:50]} are not sizes or counts")
+    return whole
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """Returns strings.
+
+    Raises:
+        ValueError: if the value is not a list of strings that can be written to a file.
+    """
+    names = value if isinstance(value, list | tuple) else ()
+    strings = tuple(name for name in names if isinstance(name, str))
+    if not isinstance(value, list | tuple) or len(strings) < len(value):
+        raise ValueError(f"{str(value)[:50]} are not names")
+    if any(len(name) > LONGEST_NAME for name in strings):
+        raise ValueError(f"a name has more than {LONGEST_NAME:,} characters")
+    if any("\ud800" <= character <= "\udfff" for name in strings for character in name):
+        raise ValueError("a name is not valid Unicode: it could not be written anywhere")
+    return strings
+
+
+def constants(mean: object, std: object, channels: int) -> Normalization:
+    """Returns the normalization with a mean and a standard deviation for pixels of 0 to 1.
+
+    Raises:
+        ValueError: if they are not a number for each channel, or out of the range of pixels.
+    """
+    means, deviations = items(mean), items(std)
+    if not len(means) == len(deviations) == channels:
         raise ValueError(f"{mean} and {std} are not constants for {channels} channel(s)")
-    are_plain = all(math.isfinite(each) and not isinstance(each, bool) for each in (*mean, *std))
-    if not are_plain or max(map(abs, mean)) > LARGEST_CONSTANT:
-        raise ValueError(f"{mean} and {std} are not a mean and a deviation")
-    if not all(SMALLEST_DEVIATION <= each <= LARGEST_CONSTANT for each in std):
-        raise ValueError(f"{mean} and {std} are not a mean and a deviation")
-    return Normalization(pixels(tuple(mean)), pixels(tuple(std)))
+    plain = [
+        float(value)
+        for value in (*means, *deviations)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    is_valid = (
+        len(plain) == 2 * channels
+        and all(map(math.isfinite, plain))
+        and max(map(abs, plain[:channels])) <= LARGEST_CONSTANT
+        and all(SMALLEST_DEVIATION <= value <= LARGEST_CONSTANT for value in plain[channels:])
+    )
+    if not is_valid:
+        raise ValueError(f"{mean} and {std} are not a mean and a standard deviation")
+    return Normalization(pixels(tuple(plain[:channels])), pixels(tuple(plain[channels:])))
 
 
-def json_bytes(facts: dict[str, Any]) -> bytes:
-    """Returns a JSON file."""
-    return (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode()
+def json_bytes(configuration: JsonObject) -> bytes:
+    """Returns the content of a JSON file."""
+    return (json.dumps(configuration, indent=2, allow_nan=False) + "\n").encode()
 
 
-def fraction(value: Any) -> float:
-    """Returns the part of the shorter side that is shown: from a tenth, up to 1.
+def fraction(value: object) -> float:
+    """Returns the fraction of the shorter side that is shown: from a tenth to 1.
 
     Raises:
-        ValueError: when it is something else.
+        ValueError: if the value is something else.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not SMALLEST_CROP <= value <= 1:
-        raise ValueError(f"{value!r} is no part of the shorter side from {SMALLEST_CROP} to 1")
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not SMALLEST_CROP <= value <= 1
+    ):
+        raise ValueError(f"{value!r} is not a fraction of the side from {SMALLEST_CROP} to 1")
     return float(value)
 
 
-def image_side(values: Any) -> tuple[int, int]:
+def image_side(value: object) -> tuple[int, int]:
     """Returns height and width of images in pixels.
 
     Raises:
-        ValueError: when they are no such numbers, or would exhaust the memory.
+        ValueError: if the value is not two such numbers, or they would exhaust the memory.
     """
-    height, width = counts(values)
+    height, width = counts(value)
     if max(height, width) > LARGEST_SIDE:
-        raise ValueError(f"images of {height}x{width} pixels, of more than {LARGEST_SIDE}")
+        raise ValueError(f"images of {height}x{width} pixels: expected at most {LARGEST_SIDE}")
     return height, width

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import Architecture
 from resnetkit.weights.checkpoints import State, read_state
+from resnetkit.weights.configuration import JsonObject
 from resnetkit.weights.conventions import implied_classes, view_of
 from resnetkit.weights.network import TrainedNetwork
 from resnetkit.weights.tensors import read_beginning
@@ -63,7 +64,7 @@ class WeightsSource:
     """
 
     path: Path
-    configuration: dict[str, Any] | None = None
+    configuration: JsonObject | None = None
     variant: str | None = None
     entry: str | None = None
 
@@ -78,8 +79,8 @@ class WeightsSource:
         return read_state(self.path, self.entry)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """Contents of the config.json, of a source that has one."""
+    def config(self) -> JsonObject:
+        """Contents of the config.json, for a source that has one."""
         assert self.configuration is not None
         return self.configuration
 

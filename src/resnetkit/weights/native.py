@@ -14,12 +14,14 @@ from resnetkit.models.zoo import Architecture, known_as
 from resnetkit.resizing import Resize
 from resnetkit.weights.configuration import (
     IMPOSSIBLE,
+    JsonObject,
     check_mistake,
+    corrupt,
     counts,
-    damaged,
     fraction,
     image_side,
     json_bytes,
+    json_object,
     texts,
 )
 from resnetkit.weights.format import Format, WeightsSource
@@ -48,19 +50,20 @@ def load_resnetkit(source: WeightsSource) -> TrainedNetwork:
     Raises:
         WeightsError: if a file is missing, corrupt or of another network.
     """
-    folder, facts = source.path.parent, source.facts
-    check_digests(folder, facts)
+    folder, config = source.path.parent, source.config
+    check_digests(folder, config)
     weights, preprocessing = folder / "model.safetensors", folder / "preprocessing.safetensors"
     tensors = read_tensors(weights)
     normalization = normalization_of(preprocessing, read_tensors(preprocessing))
     try:
-        architecture = checked_architecture(tuples(dict(facts["layers"])), len(tensors))
-        height, width = image_side(facts["image_size"])
-        class_names = texts(facts["class_names"])
+        architecture = checked_architecture(json_object(config["layers"]), len(tensors))
+        height, width = image_side(config["image_size"])
+        class_names = texts(config["class_names"])
         if len(class_names) not in (0, architecture.num_classes):
             raise ValueError(f"{len(class_names)} names for {architecture.num_classes} classes")
-        name, known = texts([facts["data"]["name"], facts["architecture"]])
-        (origin,) = texts([facts.get("origin", f"{known} trained by resnetkit on {name}")])
+        name, known = texts([json_object(config["data"])["name"], config["architecture"]])
+        (origin,) = texts([config.get("origin", f"{known} trained by resnetkit on {name}")])
+        crop_pct = config.get("crop_pct", 1.0 if architecture.stem == "3x3" else 0.875)
         return TrainedNetwork(
             model=built(weights, architecture, tensors),
             architecture=architecture,
@@ -69,88 +72,77 @@ def load_resnetkit(source: WeightsSource) -> TrainedNetwork:
             image_size=(height, width),
             data=name,
             origin=origin,
-            crop_pct=fraction(facts.get("crop_pct", 1.0 if architecture.stem == "3x3" else 0.875)),
-            resize=resize_of(facts.get("resize", {})),
+            crop_pct=fraction(crop_pct),
+            resize=TypeAdapter(Resize).validate_python(config.get("resize", {})),
         )
     except (*IMPOSSIBLE, ArchitectureError) as error:
-        raise damaged(folder / "config.json", error) from error
+        raise corrupt(folder / "config.json", error) from error
 
 
-def resize_of(facts: dict[str, Any]) -> Resize:
-    """Returns how images are resized, by the values of a configuration.
-
-    Raises:
-        ValueError: when one cannot be.
-    """
-    return TypeAdapter(Resize).validate_python(facts)
-
-
-def check_digests(folder: Path, facts: dict[str, Any]) -> None:
-    """Checks that every file of the folder is what was written.
+def check_digests(folder: Path, config: JsonObject) -> None:
+    """Checks that every file of the folder is as it was written.
 
     Raises:
-        WeightsError: when one is not, or the folder does not say.
+        WeightsError: if one is not, or config.json holds no digests.
     """
-    digests = facts.get("sha256")
+    digests = config.get("sha256")
     if not isinstance(digests, dict):
         raise WeightsError(
             f"{folder / 'config.json'} holds no digests (sha256) of the files next to it: it is"
-            " damaged, or was written by a version before they were kept. Train the recipe again."
+            " corrupt, or was written by an early version. Train the recipe again."
         )
-    found = {"config.json": facts_digest(facts)}
+    actual = {"config.json": config_digest(config)}
     for name in ("model.safetensors", "preprocessing.safetensors"):
         content = read_content(folder / name)
         check_mistake(folder / name, content)
-        found[name] = hashlib.sha256(content).hexdigest()
-    for name, digest in found.items():
+        actual[name] = hashlib.sha256(content).hexdigest()
+    for name, digest in actual.items():
         if digests.get(name) != digest:
             raise WeightsError(
                 f"{folder / name} is not what was written: its SHA-256 is {digest[:16]}...,"
-                f" expected {str(digests.get(name))[:16]}.... Put the file back, or fetch it again."
+                f" expected {str(digests.get(name))[:16]}.... Restore the file, or download it"
+                " again."
             )
 
 
-def facts_digest(facts: dict[str, Any]) -> str:
-    """Returns the SHA-256 of a configuration without its digests, however it is spaced."""
-    own = {key: value for key, value in facts.items() if key != "sha256"}
+def config_digest(config: JsonObject) -> str:
+    """Returns the SHA-256 of a configuration without its digests, whatever its whitespace."""
+    own = {key: value for key, value in config.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
-def checked_architecture(layers: dict[str, Any], tensors: int) -> Architecture:
-    """Returns the architecture of a configuration whose every option is a possible one.
+def checked_architecture(layers: JsonObject, num_tensors: int) -> Architecture:
+    """Returns the architecture that a configuration describes.
 
     Args:
-        layers: of the configuration.
-        tensors: how many there are, which bounds what is built.
+        layers: fields of the architecture, as config.json holds them.
+        num_tensors: number of tensors in the file of weights, which bounds what is built.
 
     Raises:
-        ValueError: when there are more blocks than tensors, or a value that cannot be.
+        ValueError: if there are more blocks than tensors, or a value is impossible.
     """
-    if sum(counts(layers["depths"])) > tensors:
-        raise ValueError(f"it has {sum(layers['depths'])} blocks, but {tensors} tensors")
+    num_blocks = sum(counts(layers["depths"]))
+    if num_blocks > num_tensors:
+        raise ValueError(f"it has {num_blocks} blocks, but {num_tensors} tensors")
     counts(layers["widths"])
-    architecture = Architecture(**layers)
+    values: dict[str, Any] = {  # unchecked, except by `with_options`
+        key: tuple(value) if isinstance(value, list) else value for key, value in layers.items()
+    }
     options = {field.name for field in fields(Architecture) if field.default is not MISSING}
-    return architecture.with_options(**{name: layers[name] for name in options & set(layers)})
+    chosen = {name: values[name] for name in options & set(values)}
+    return Architecture(**values).with_options(**chosen)
 
 
 def fitting(normalization: Normalization, channels: int, size: tuple[int, int]) -> Normalization:
     """Returns a normalization with a mean of each channel or each pixel.
 
     Raises:
-        ValueError: when it is of another shape.
+        ValueError: if its shape is another.
     """
     shape = tuple(normalization.mean.shape)
     if shape not in ((channels, 1, 1), (channels, *size)):
         raise ValueError(f"the mean has the shape {shape}")
     return normalization
-
-
-def tuples(layers: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields of an architecture with the tuples that JSON has turned into lists."""
-    return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in layers.items()
-    }
 
 
 def normalization_of(path: Path, tensors: Tensors) -> Normalization:
@@ -167,17 +159,16 @@ def normalization_of(path: Path, tensors: Tensors) -> Normalization:
     return Normalization(mean, std)
 
 
-def model_folder_files(network: TrainedNetwork, **more: Any) -> dict[str, bytes]:
-    """Returns the files of a folder that holds all that is known of a network.
+def model_folder_files(network: TrainedNetwork, **more: object) -> dict[str, bytes]:
+    """Returns the files of a folder from which a network is loaded again.
 
-    Where the images lie that it was trained on is nobody's business who is given the network: of
-    data that is not published, the name is left out.
+    The folder may be given to others, so the name of a data set is left out if it is a path.
 
     Args:
-        network: to be written.
-        **more: facts for config.json, such as the digest of the recipe.
+        network: network to write.
+        **more: further entries of config.json, such as the digest of the recipe.
     """
-    facts = {
+    config = {
         "architecture": known_as(network.architecture) or "a residual network",
         "layers": asdict(network.architecture),
         "class_names": list(network.class_names),
@@ -195,12 +186,12 @@ def model_folder_files(network: TrainedNetwork, **more: Any) -> dict[str, bytes]
         ),
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    digests["config.json"] = facts_digest(json.loads(json_bytes(facts)))  # as it will be read
-    return {"config.json": json_bytes({**facts, "sha256": digests}), **files}
+    digests["config.json"] = config_digest(json.loads(json_bytes(config)))  # as it will be read
+    return {"config.json": json_bytes({**config, "sha256": digests}), **files}
 
 
 def is_plain(name: str) -> bool:
-    """Returns whether a name of data is one, not a path."""
+    """Returns whether the name of a data set is a plain name, not a path."""
     return name == Path(name).name and not name.startswith((".", "~"))
 
 

@@ -1,6 +1,6 @@
-"""Trained networks for Python users: a module to call, a backbone, and a folder to keep them in."""
+"""Trained networks for Python users: as a module, as a backbone, and saved to a folder."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,21 @@ __all__ = ["backbone", "from_pretrained", "save_pretrained"]
 IDENTITY = {
     *("block", "depths", "widths", "stem", "preactivation", "groups", "base_width", "shortcut")
 }
-"""What the name of a network says of it; the rest are options, which come with its weights."""
+"""Fields of an architecture that its name determines; the weights determine the others."""
 
 
 def from_pretrained(name_or_path: str | Path, *, variant: str | None = None) -> ResNet:
-    """Returns a trained network as a module in evaluation mode; nothing is downloaded.
+    """Returns a trained network as a module in evaluation mode, without downloading anything.
 
-    Its attribute `trained` is the `TrainedNetwork`: how images are normalized, their size, the
-    names of the classes, where it comes from.
+    Its attribute `trained` is the `TrainedNetwork`, which holds the normalization and size of
+    images, the class names and the origin.
 
     Args:
-        name_or_path: a run folder, weights of another library, or the name of published ones.
-        variant: where bottlenecks stride, v1 or v1.5, which some files do not say.
+        name_or_path: run folder, weights of another library, or name of published weights.
+        variant: v1 or v1.5, for a file that does not state where its bottlenecks stride.
 
     Raises:
-        WeightsError: as `load_network`.
+        WeightsError: as in `load_network`.
         UsageError: likewise.
     """
     network = load_network(name_or_path, variant=variant)
@@ -43,21 +43,21 @@ def from_pretrained(name_or_path: str | Path, *, variant: str | None = None) -> 
 
 
 def save_pretrained(network: ResNet, folder: str | Path) -> None:
-    """Writes a module of `from_pretrained`, as it is now, to a folder that it reads again.
+    """Saves a module of `from_pretrained`, in its present state, to a folder.
 
     Args:
-        network: on any device, in training or evaluation mode; it stays as it is.
-        folder: where nothing lies yet.
+        network: module on any device, in training or evaluation mode; it is not changed.
+        folder: folder to create; `from_pretrained` reads it.
 
     Raises:
-        WeightsError: when it is not of `from_pretrained`, or its layers are others by now.
-        StorageError: when the folder cannot be written, or something is there already.
+        WeightsError: if the module is not from `from_pretrained`, or its layers were changed.
+        StorageError: if the folder cannot be written, or exists already.
     """
     trained = getattr(network, "trained", None)
     if not isinstance(trained, TrainedNetwork):
         raise WeightsError(
-            "this module does not know how its images are normalized, since it does not come from"
-            " from_pretrained: make a TrainedNetwork of it, and export_weights writes that."
+            "this module does not come from from_pretrained, so that the normalization of its"
+            " images is unknown: make a TrainedNetwork of it, and save that with export_weights."
         )
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     model = built(Path(folder), trained.architecture, state)
@@ -75,28 +75,28 @@ def backbone(
     generator: torch.Generator | None = None,
     **options: Any,
 ) -> Backbone:
-    """Returns a network without its head, fresh or with what it has learned.
+    """Returns a network without its head, with random or trained weights.
 
     Args:
-        name: a key of `ARCHITECTURES`; with weights it may be left out, or must be theirs.
-        weights: a run folder or a file that `load_network` reads; None for fresh weights.
-        variant: v1 or v1.5, where the file does not say.
-        out: names of feature maps: stem, stage2, ... ; the paper's networks have five.
-        freeze: the last feature map whose layers are not to be learned; see `ResNet.freeze`.
-        frozen_norm: fix the batch normalization of all layers, which the few images of a detector's
-            batch would spoil.
-        generator: of fresh weights.
-        **options: as for `create_model`, such as
+        name: key of `ARCHITECTURES`; optional with weights, which must then be of that network.
+        weights: run folder or file that `load_network` reads; None for random weights.
+        variant: v1 or v1.5, for a file that does not state it.
+        out: names of the feature maps: stem, stage2, ...; the paper's networks have five.
+        freeze: last feature map whose layers are frozen; see `ResNet.freeze`.
+        frozen_norm: whether to freeze the batch normalization of all layers, whose statistics are
+            poor for the few images of a detector's batch.
+        generator: random generator of random weights.
+        **options: options of the architecture, as for `create_model`, such as
             `replace_stride_with_dilation=(False, False, True)`.
 
     Raises:
         ArchitectureError: for an unknown network, option or feature map.
-        WeightsError: when the weights cannot be trusted or are of another network.
+        WeightsError: if the weights cannot be read, or are of another network.
     """
     if weights is None:
         architecture = find_architecture(name or "").with_options(**options)
         network: ResNet = architecture.build(generator)
-        constants: dict[str, Any] = {}
+        constants: dict[str, tuple[float, ...]] = {}
     else:
         network, constants = learned(name, Path(weights), variant, options)
     body = Backbone(network, out, **constants)
@@ -108,14 +108,14 @@ def backbone(
 
 
 def learned(
-    name: str | None, path: Path, variant: str | None, options: dict[str, Any]
-) -> tuple[ResNet, dict[str, Any]]:
-    """Returns a network with what it has learned, in training mode, and its images' constants."""
+    name: str | None, path: Path, variant: str | None, options: Mapping[str, Any]
+) -> tuple[ResNet, dict[str, tuple[float, ...]]]:
+    """Returns a trained network in training mode, and mean and std of pixels of 0 to 1."""
     loaded = load_network(path, variant=variant)
     if name and IDENTITY & set(find_architecture(name).differences(loaded.architecture)):
         raise ArchitectureError(
-            f"{path} is not a {name}: it is {loaded.origin}. Leave the name out, or name the one it"
-            " is."
+            f"{path} is not a {name}: it is {loaded.origin}. Leave out the name, or give the right"
+            " one."
         )
     architecture: Architecture = loaded.architecture.with_options(**options)
     network = architecture.build()

@@ -6,19 +6,19 @@ differently.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
 from resnetkit.resizing import FULL, INTERPOLATIONS, Resize
 from resnetkit.weights.configuration import (
     IMPOSSIBLE,
+    JsonObject,
     constants,
+    corrupt,
     counts,
-    damaged,
     fraction,
     image_side,
     read_configuration,
@@ -26,7 +26,7 @@ from resnetkit.weights.configuration import (
 from resnetkit.weights.conventions import IMAGENET_MEAN, IMAGENET_STD, crop_for_floor, fractions
 from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["PREPROCESSOR", "Preprocessing", "preprocessing", "processor_facts"]
+__all__ = ["PREPROCESSOR", "Preprocessing", "preprocessing", "processor_config"]
 
 PREPROCESSOR = "preprocessor_config.json"
 
@@ -53,7 +53,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 BILINEAR, BICUBIC = INTERPOLATIONS.index("bilinear"), INTERPOLATIONS.index("bicubic")
 
-CROPPING: dict[str, Any] = {
+CROPPING: JsonObject = {
     "size": 224,
     "do_center_crop": True,
     "crop_size": 224,
@@ -61,7 +61,7 @@ CROPPING: dict[str, Any] = {
     "image_mean": CLIP_MEAN,
     "image_std": CLIP_STD,
 }
-PROCESSORS: dict[str, dict[str, Any]] = {
+PROCESSORS: dict[str, JsonObject] = {
     # The default filter of ConvNext was bilinear before transformers 5 and is bicubic since.
     "ConvNext": {"size": 384, "crop_pct": 224 / 256, "image_mean": HALF, "image_std": HALF},
     "ViT": {"size": 224, "resample": BILINEAR, "image_mean": HALF, "image_std": HALF},
@@ -104,184 +104,179 @@ def preprocessing(path: Path, channels: int) -> Preprocessing:
     """
     if not os.path.lexists(path):  # a broken link is an error
         return Preprocessing(constants(IMAGENET_MEAN, IMAGENET_STD, channels))
-    said = read_configuration(path)
     try:
-        kind, facts = completed(said)
-        check_steps(facts)
-        return Preprocessing(constants_of(facts, channels), *geometry(kind, facts))
+        kind, config = with_defaults(read_configuration(path))
+        check_steps(config)
+        return Preprocessing(constants_of(config, channels), *geometry(kind, config))
     except Unsupported as error:
         raise WeightsError(f"{path} {error}.") from error
     except IMPOSSIBLE as error:
-        raise damaged(path, error) from error
+        raise corrupt(path, error) from error
 
 
 class Unsupported(Exception):
     """What a processor does and resnetkit does not, in words that follow the file's name."""
 
 
-def completed(said: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Returns the class of processor, and what it does, with its defaults.
+def with_defaults(config: JsonObject) -> tuple[str, JsonObject]:
+    """Returns the class of a processor, and its configuration with the defaults of that class.
 
     Raises:
-        Unsupported: when it is another class, or its default depends on transformers' version.
+        Unsupported: if it is another class, or a default depends on the version of transformers.
     """
-    name = said.get("image_processor_type") or said.get("feature_extractor_type")
+    name = config.get("image_processor_type") or config.get("feature_extractor_type")
     name = "ConvNextImageProcessor" if name is None else str(name)  # as transformers for ResNets
     short = name.removesuffix("Fast").removesuffix("Pil")
     kind = short.removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
     if kind not in PROCESSORS or kind == short:
-        known = ", ".join(f"{each}ImageProcessor" for each in PROCESSORS)
-        raise Unsupported(f"is of {name[:60]!r}, which resnetkit does not know: expected {known}")
-    facts = {**EVERYWHERE, **PROCESSORS[kind], **said}
-    if facts.get("resample") is None:
+        supported = ", ".join(f"{known}ImageProcessor" for known in PROCESSORS)
+        raise Unsupported(f"is for {name[:60]!r}, which is not supported: expected {supported}")
+    config = {**EVERYWHERE, **PROCESSORS[kind], **config}
+    if config.get("resample") is None:
         raise Unsupported(
-            "does not say 'resample', the filter that images are resized with, and versions of"
-            " transformers take different ones: write 2 for bilinear or 3 for bicubic into it"
+            "lacks 'resample', the filter that images are resized with, whose default differs"
+            " between versions of transformers: set it to 2 for bilinear or 3 for bicubic"
         )
-    return kind, facts
+    return kind, config
 
 
-def check_steps(facts: dict[str, Any]) -> None:
-    """Checks that nothing is done to images that resnetkit does not do.
+def check_steps(config: JsonObject) -> None:
+    """Checks that a processor does nothing to images that resnetkit does not do.
 
     Raises:
-        Unsupported: when something is.
-        ValueError: when a step is neither done nor not done.
+        Unsupported: if it does.
+        ValueError: if a step is neither on nor off.
     """
-    for key, value in facts.items():
+    for key, value in config.items():
         if key.startswith("do_") and value not in (True, False, None):
             raise ValueError(f"{key} is {str(value)[:50]!r}, expected true or false")
     for key, words in REFUSED.items():
-        if facts.get(key):
+        if config.get(key):
             raise Unsupported(f"has {key}: {words}, which resnetkit does not do")
-    if not facts["do_resize"]:
+    if not config["do_resize"]:
         raise Unsupported(
-            "has no do_resize: images of any size would be shown as they are, which resnetkit does"
-            " not do"
+            "has no do_resize: images would keep their size, which resnetkit does not support"
         )
 
 
-def constants_of(facts: dict[str, Any], channels: int) -> Normalization:
+def constants_of(config: JsonObject, channels: int) -> Normalization:
     """Returns the normalization of pixels of 0 to 255.
 
     (factor * x - mean) / std is (x - mean / factor) / (std / factor).
     """
-    factor = facts["rescale_factor"] if facts["do_rescale"] else 1.0
+    factor = config["rescale_factor"] if config["do_rescale"] else 1.0
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= 1:
         raise ValueError(f"rescale_factor is {factor!r}, expected a number above 0, up to 1")
-    mean: Sequence[float] = [0.0] * channels
-    std: Sequence[float] = [1.0] * channels
-    if facts["do_normalize"]:
-        mean, std = (numbers(facts[key], channels) for key in ("image_mean", "image_std"))
+    mean, std = [0.0] * channels, [1.0] * channels
+    if config["do_normalize"]:
+        mean = numbers(config["image_mean"], channels)
+        std = numbers(config["image_std"], channels)
     if abs(factor * 255 - 1) < 1e-9:
         return constants(mean, std, channels)
     mean, std = ([value / factor / 255 for value in values] for values in (mean, std))
     return constants(mean, std, channels)
 
 
-def numbers(values: Any, channels: int) -> list[float]:
-    """Returns a number for each channel; a single one is meant for all of them.
+def numbers(value: object, channels: int) -> list[float]:
+    """Returns a number for each channel; a single number stands for all of them.
 
     Raises:
-        ValueError: when it is no number.
+        ValueError: if the value is not made of numbers.
     """
-    listed = values if isinstance(values, list | tuple) else [values] * channels
-    if not all(type(value) in (int, float) for value in listed):
-        raise ValueError(f"{str(values)[:50]} are not a mean or a deviation")
-    return [float(value) for value in listed]
+    values: list[Any] = list(value) if isinstance(value, list | tuple) else [value] * channels
+    floats = [float(number) for number in values if type(number) in (int, float)]
+    if len(floats) < len(values):
+        raise ValueError(f"{str(value)[:50]} are not a mean or a standard deviation")
+    return floats
 
 
-def geometry(kind: str, facts: dict[str, Any]) -> tuple[tuple[int, int], float, Resize]:
-    """Returns size, part of the resized side that is shown, and how images are resized.
+def geometry(kind: str, config: JsonObject) -> tuple[tuple[int, int], float, Resize]:
+    """Returns image size, fraction of the resized side that is shown, and how images are resized.
 
     Raises:
-        Unsupported: when resnetkit shows images otherwise.
-        ValueError: when a value cannot be.
+        Unsupported: if resnetkit cannot show images in that way.
+        ValueError: if a value is impossible.
     """
-    if type(facts["resample"]) is not int or facts["resample"] not in range(len(INTERPOLATIONS)):
-        raise ValueError(f"resample is {str(facts['resample'])[:50]}, no filter of Pillow")
-    interpolation = INTERPOLATIONS[facts["resample"]]
-
-    def resize(
-        mode: Literal["center", "squash"], rounding: Literal["round", "floor"] = "round"
-    ) -> Resize:
-        return Resize(interpolation, mode, rounding, "floor", draft=False)
-
-    edge, sides = sizes_of(facts["size"], is_square=kind == "ViT")
+    resample = config["resample"]
+    if type(resample) is not int or resample not in range(len(INTERPOLATIONS)):
+        raise ValueError(f"resample is {str(resample)[:50]}, not a filter of Pillow")
+    center = Resize(INTERPOLATIONS[resample], "center", "round", "floor", draft=False)
+    squash = replace(center, mode="squash")
+    edge, sides = sizes_of(config["size"], is_square=kind == "ViT")
     if kind in ("Bit", "CLIP"):
-        crop = cropped(facts)
+        crop = crop_size(config)
         resized = sides or (edge, edge)
         if crop[0] != crop[1] or resized[0] != resized[1]:
-            raise Unsupported(f"cuts {crop[0]}x{crop[1]} pixels out, which are no square")
+            raise Unsupported(f"crops to {crop[0]}x{crop[1]} pixels: expected a square")
         if crop[0] > resized[0]:
-            raise Unsupported(f"cuts {crop[0]} pixels out of {resized[0]}: borders would be added")
-        return crop, fraction(crop[0] / resized[0]), resize("squash" if sides else "center")
+            raise Unsupported(f"crops {resized[0]} pixels to {crop[0]}: borders would be added")
+        return crop, fraction(crop[0] / resized[0]), squash if sides else center
     if kind == "ViT":
         if sides is None:
-            raise Unsupported("resizes the shorter side and cuts nothing off, so that sizes differ")
-        check_no_crop(facts, sides)
-        return sides, 1.0, resize("squash")
+            raise Unsupported("resizes the shorter side without a crop, so that sizes differ")
+        check_no_crop(config, sides)
+        return sides, 1.0, squash
     if sides is not None:
         raise Unsupported("has a size of height and width, with which ConvNextImageProcessor fails")
-    check_no_crop(facts, (edge, edge))
+    check_no_crop(config, (edge, edge))
     if edge >= SQUASHED_FROM:
-        return (edge, edge), 1.0, resize("squash")
-    return (edge, edge), fraction(facts["crop_pct"]), resize("center", "floor")
+        return (edge, edge), 1.0, squash
+    return (edge, edge), fraction(config["crop_pct"]), replace(center, rounding="floor")
 
 
-def sizes_of(size: Any, *, is_square: bool) -> tuple[int, tuple[int, int] | None]:
-    """Returns the shorter edge that is resized to, or 0 and both sides, height and width.
+def sizes_of(size: object, *, is_square: bool) -> tuple[int, tuple[int, int] | None]:
+    """Returns the size of the shorter side; or 0, and height and width.
 
     Args:
-        size: of the file: a number, two, or a mapping.
-        is_square: whether a single number means both sides.
+        size: a number, two numbers, or an object.
+        is_square: whether a single number stands for both sides.
 
     Raises:
-        Unsupported: for a longest edge and its like.
-        ValueError: when it is no size.
+        Unsupported: for other sizes, such as of the longest edge.
+        ValueError: if it is no size.
     """
     if isinstance(size, list | tuple):
         size = dict(zip(("height", "width"), counts(size), strict=True))
     elif not isinstance(size, dict):
         size = {"height": size, "width": size} if is_square else {"shortest_edge": size}
-    said = {key: value for key, value in size.items() if value is not None}
-    if set(said) == {"shortest_edge"}:
-        return image_side([said["shortest_edge"]] * 2)[0], None
-    if set(said) == {"height", "width"}:
-        return 0, image_side([said["height"], said["width"]])
+    stated = {key: value for key, value in size.items() if value is not None}
+    if set(stated) == {"shortest_edge"}:
+        return image_side([stated["shortest_edge"]] * 2)[0], None
+    if set(stated) == {"height", "width"}:
+        return 0, image_side([stated["height"], stated["width"]])
     raise Unsupported(
-        f"has a size of {', '.join(map(str, said))[:60] or 'nothing'}: expected shortest_edge, or"
+        f"has a size of {', '.join(map(str, stated))[:60] or 'nothing'}: expected shortest_edge, or"
         " height and width"
     )
 
 
-def cropped(facts: dict[str, Any]) -> tuple[int, int]:
-    """Returns height and width of what is cut out.
+def crop_size(config: JsonObject) -> tuple[int, int]:
+    """Returns height and width of the center crop.
 
     Raises:
-        Unsupported: when nothing is, so that the sizes of images differ.
+        Unsupported: if there is no crop, so that the sizes of images differ.
     """
-    if not facts["do_center_crop"]:
+    if not config["do_center_crop"]:
         raise Unsupported("has no do_center_crop, so that the sizes of images differ")
-    sides = sizes_of(facts["crop_size"], is_square=True)[1]
+    sides = sizes_of(config["crop_size"], is_square=True)[1]
     if sides is None:
         raise ValueError("crop_size has a shortest edge, expected height and width")
     return sides
 
 
-def check_no_crop(facts: dict[str, Any], size: tuple[int, int]) -> None:
-    """Raises Unsupported when more is cut off than the processor does by itself."""
-    if facts.get("do_center_crop") and cropped({"crop_size": None, **facts}) != size:
+def check_no_crop(config: JsonObject, size: tuple[int, int]) -> None:
+    """Raises Unsupported if more is cropped than the processor does by itself."""
+    if config.get("do_center_crop") and crop_size({"crop_size": None, **config}) != size:
         raise Unsupported(
             "has do_center_crop, which this processor does in some versions of transformers only"
         )
 
 
-def processor_facts(network: TrainedNetwork) -> dict[str, Any]:
-    """Returns the preprocessor_config.json with which transformers shows images to a network.
+def processor_config(network: TrainedNetwork) -> dict[str, object]:
+    """Returns the preprocessor_config.json with which transformers shows a network its images.
 
     Raises:
-        WeightsError: when none does.
+        WeightsError: if no processor does.
     """
     return {
         **processor_geometry(network),
@@ -295,11 +290,11 @@ def processor_facts(network: TrainedNetwork) -> dict[str, Any]:
     }
 
 
-def processor_geometry(network: TrainedNetwork) -> dict[str, Any]:
-    """Returns which of transformers' processors shows images as a network is shown them.
+def processor_geometry(network: TrainedNetwork) -> dict[str, object]:
+    """Returns the processor of transformers that resizes and crops as a network expects it.
 
     Raises:
-        WeightsError: when none does.
+        WeightsError: if none does.
     """
     height, width = network.image_size
     side = network.resize.side(max(height, width), network.crop_pct)

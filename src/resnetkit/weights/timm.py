@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
@@ -11,12 +10,14 @@ from resnetkit.resizing import INTERPOLATIONS, Resize
 from resnetkit.weights.checkpoints import read_state
 from resnetkit.weights.configuration import (
     IMPOSSIBLE,
+    JsonObject,
     constants,
+    corrupt,
     counts,
-    damaged,
     fraction,
     image_side,
     json_bytes,
+    json_object,
     texts,
     weights_beside,
 )
@@ -54,30 +55,31 @@ def load_timm(source: WeightsSource) -> TrainedNetwork:
     Raises:
         WeightsError: if it is not one of timm's plain networks, or a file is missing.
     """
-    configuration, facts = source.path, source.facts
-    name = facts.get("architecture")
+    configuration, config = source.path, source.config
+    name = config.get("architecture")
     plain = PLAIN_NAMES.fullmatch(name) if isinstance(name, str) else None
     if plain is None:
         raise WeightsError(
-            f"{configuration} is of timm's '{name}', which computes otherwise than resnetkit's"
-            " networks. Expected a plain one: resnet18 to resnet152, resnext50_32x4d or"
-            " wide_resnet50_2."
+            f"{configuration} is of timm's '{name}', which computes something else than the"
+            " networks of resnetkit. Expected a plain network: resnet18 to resnet152,"
+            " resnext50_32x4d or wide_resnet50_2."
         )
-    refuse_changes(configuration, facts)
+    refuse_changes(configuration, config)
     path = weights_beside(configuration)
     state = with_known_head(path, read_state(path))
     architecture, tensors, has_head = network_of(path, state.tensors, "v1.5")
-    found = known_as(architecture)
-    if found and found != plain[1]:
-        raise WeightsError(f"{configuration} says '{name}', but {path} holds a {found}.")
+    actual = known_as(architecture)
+    if actual and actual != plain[1]:
+        raise WeightsError(f"{configuration} names '{name}', but {path} holds a {actual}.")
     try:
-        normalization, size = preprocessing(facts["pretrained_cfg"], architecture.in_channels)
-        crop = facts["pretrained_cfg"].get("crop_pct")
+        cfg = json_object(config["pretrained_cfg"])
+        normalization, size = preprocessing(cfg, architecture.in_channels)
+        crop = cfg.get("crop_pct")
         crop_pct = fraction(0.875 if crop is None else crop)
-        resize = timm_resize(configuration, facts["pretrained_cfg"])
-        class_names = names_of_classes(facts, architecture.num_classes) if has_head else ()
+        resize = timm_resize(configuration, cfg)
+        class_names = class_names_of(config, architecture.num_classes) if has_head else ()
     except IMPOSSIBLE as error:
-        raise damaged(configuration, error) from error
+        raise corrupt(configuration, error) from error
     network = TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
@@ -97,67 +99,69 @@ def load_timm(source: WeightsSource) -> TrainedNetwork:
     return with_remarks(network, state)
 
 
-def timm_resize(configuration: Path, facts: dict[str, Any]) -> Resize:
+def timm_resize(configuration: Path, cfg: JsonObject) -> Resize:
     """Returns how timm resizes an image in evaluation (timm.data.transforms_factory).
 
     Raises:
-        WeightsError: when it fills borders, or with a filter that is not known.
+        WeightsError: if it pads images, or uses an unknown filter.
     """
-    mode: Any = facts.get("crop_mode") or "center"
-    interpolation: Any = facts.get("interpolation") or "bicubic"  # as timm, where it is missing
-    if mode not in ("center", "squash"):
+    mode = cfg.get("crop_mode") or "center"
+    name = cfg.get("interpolation") or "bicubic"  # timm's default
+    if mode != "center" and mode != "squash":
         raise WeightsError(
-            f"{configuration} has crop_mode {mode!r}: resnetkit shows the middle of an image, or"
-            " squashes it. Expected center or squash."
+            f"{configuration} has crop_mode {mode!r}: expected center or squash, since resnetkit"
+            " does not pad images."
         )
-    if interpolation not in INTERPOLATIONS:
+    interpolation = next((known for known in INTERPOLATIONS if known == name), None)
+    if interpolation is None:
         raise WeightsError(
-            f"{configuration} has interpolation {interpolation!r}: expected one of"
+            f"{configuration} has interpolation {name!r}: expected one of"
             f" {', '.join(INTERPOLATIONS)}."
         )
-    return Resize(interpolation, mode, "floor", draft=False)
+    return Resize(interpolation, "center" if mode == "center" else "squash", "floor", draft=False)
 
 
-def refuse_changes(configuration: Path, facts: dict[str, Any]) -> None:
-    """Raises WeightsError where timm's configuration changes how a plain network computes."""
-    changes = facts.get("model_args") or {}
+def refuse_changes(configuration: Path, config: JsonObject) -> None:
+    """Raises WeightsError for a configuration that changes what a plain network computes."""
+    changes = config.get("model_args") or {}
     harmless = {"in_chans", "num_classes", "global_pool"}
     others = sorted(set(changes) - harmless) if isinstance(changes, dict) else [str(changes)]
-    pools = {facts.get("global_pool", "avg")}
-    pools |= {changes.get("global_pool", "avg")} if isinstance(changes, dict) else set()
-    if others or pools != {"avg"}:
+    pools = [config.get("global_pool", "avg")]
+    pools += [changes.get("global_pool", "avg")] if isinstance(changes, dict) else []
+    if others or any(pool != "avg" for pool in pools):
         raise WeightsError(
             f"{configuration} changes the network ({', '.join(others) or 'global_pool'}), which"
-            " then computes otherwise than resnetkit's. Expected one without model_args."
+            " then computes something else. Expected a configuration without model_args."
         )
 
 
-def preprocessing(facts: dict[str, Any], channels: int) -> tuple[Normalization, tuple[int, int]]:
+def preprocessing(cfg: JsonObject, channels: int) -> tuple[Normalization, tuple[int, int]]:
     """Returns normalization and image size of a pretrained_cfg."""
-    inputs, *size = counts(facts.get("input_size", (channels, 224, 224)))
+    inputs, *size = counts(cfg.get("input_size", (channels, 224, 224)))
     if inputs != channels:
         raise ValueError(f"input_size has {inputs} channel(s), the weights have {channels}")
-    return constants(facts["mean"], facts["std"], channels), image_side(size)
+    return constants(cfg["mean"], cfg["std"], channels), image_side(size)
 
 
-def names_of_classes(facts: dict[str, Any], count: int) -> tuple[str, ...]:
-    """Returns the names that timm's configuration gives, else ImageNet's where they fit."""
-    said = facts.get("num_classes", count)
-    if said not in (count, 0):
-        raise ValueError(f"num_classes is {str(said)[:50]}, the weights have {count}")
-    named = facts.get("label_names") or facts["pretrained_cfg"].get("label_names")
-    if not named:
-        return imagenet_classes(count)
-    if len(named) != count:
-        raise ValueError(f"there are {len(named)} label_names for {count} classes")
-    return texts(named)
+def class_names_of(config: JsonObject, num_classes: int) -> tuple[str, ...]:
+    """Returns the class names of a configuration, or ImageNet's for 1000 classes without names."""
+    stated = config.get("num_classes", num_classes)
+    if stated not in (num_classes, 0):
+        raise ValueError(f"num_classes is {str(stated)[:50]}, the weights have {num_classes}")
+    names = config.get("label_names") or json_object(config["pretrained_cfg"]).get("label_names")
+    if not names:
+        return imagenet_classes(num_classes)
+    class_names = texts(names)
+    if len(class_names) != num_classes:
+        raise ValueError(f"there are {len(class_names)} label_names for {num_classes} classes")
+    return class_names
 
 
 def timm_files(network: TrainedNetwork, path: Path) -> dict[str, bytes]:
     """Returns the files of a folder that timm reads.
 
     Raises:
-        WeightsError: when timm has no network of these blocks.
+        WeightsError: if timm has no network with these blocks.
     """
     architecture = network.architecture
     name = known_as(architecture)
@@ -166,7 +170,7 @@ def timm_files(network: TrainedNetwork, path: Path) -> dict[str, bytes]:
             f"timm has no network with {architecture.depths} blocks of widths"
             f" {architecture.widths}: export it as transformers or resnetkit."
         )
-    facts: dict[str, Any] = {
+    config: dict[str, object] = {
         "architecture": name,
         "num_classes": architecture.num_classes,
         "num_features": network.model.fc.in_features,
@@ -183,9 +187,9 @@ def timm_files(network: TrainedNetwork, path: Path) -> dict[str, bytes]:
         },
     }
     if network.class_names:
-        facts["label_names"] = list(network.class_names)
+        config["label_names"] = list(network.class_names)
     return {
-        "config.json": json_bytes(facts),
+        "config.json": json_bytes(config),
         "model.safetensors": safetensors_bytes(
             network.model.state_dict(), variant_metadata(network)
         ),

@@ -59,8 +59,8 @@ class ArrayType:
         code: NumPy's word for it, such as f4.
     """
 
-    def __init__(self, code: object = "", *_: object) -> None:
-        self.code = code if isinstance(code, str) else ""
+    def __init__(self, code: object = None, *_: object) -> None:
+        self.code = code if isinstance(code, str) else "unknown"
         self.order = "<"
 
     def set_state(self, state: object) -> None:
@@ -88,7 +88,7 @@ ARRAY_TYPES = {
 class Encoded:
     """Bytes that a pickle writes as a text (_codecs.encode): kept as it is until it is needed."""
 
-    def __init__(self, text: object = "", *_: object) -> None:
+    def __init__(self, text: object = None, *_: object) -> None:
         self.text = text
 
     def content(self) -> bytes:

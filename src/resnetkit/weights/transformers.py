@@ -5,12 +5,19 @@ What makes them different: other names, and a configuration that says everything
 """
 
 from pathlib import Path
-from typing import Any
 
 from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import Architecture, known_as
 from resnetkit.weights.checkpoints import read_state
-from resnetkit.weights.configuration import IMPOSSIBLE, damaged, json_bytes, texts, weights_beside
+from resnetkit.weights.configuration import (
+    IMPOSSIBLE,
+    JsonObject,
+    corrupt,
+    json_bytes,
+    json_object,
+    texts,
+    weights_beside,
+)
 from resnetkit.weights.conventions import IMAGENET_OPTIONS, UNGROUPED, imagenet_classes
 from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.layout import (
@@ -23,7 +30,7 @@ from resnetkit.weights.layout import (
     with_head,
 )
 from resnetkit.weights.network import TrainedNetwork, built, with_remarks
-from resnetkit.weights.processors import PREPROCESSOR, preprocessing, processor_facts
+from resnetkit.weights.processors import PREPROCESSOR, preprocessing, processor_config
 from resnetkit.weights.tensors import Tensors, safetensors_bytes
 from resnetkit.weights.variants import variant_of
 
@@ -65,22 +72,22 @@ def load_transformers(source: WeightsSource) -> TrainedNetwork:
             f"{source.path} has the names of Hugging Face transformers, but no config.json of"
             " theirs lies beside it: put the whole folder together, and name the folder."
         )
-    configuration, facts = source.path, source.configuration
-    refuse_others(configuration, facts)
+    configuration, config = source.path, source.configuration
+    refuse_others(configuration, config)
     path = weights_beside(configuration)
     state = read_state(path)
     tensors = renamed(path, state.tensors)
     add_batch_counts(tensors)
     has_head = with_head(path, tensors)
-    v1 = facts.get("downsample_in_bottleneck", False)
+    v1 = config.get("downsample_in_bottleneck", False)
     architecture = recognized(path, tensors, stride_in="1x1" if v1 else "3x3")
-    check_facts(configuration, facts, architecture)
+    check_shapes(configuration, config, architecture)
     processor = configuration.with_name(PREPROCESSOR)
     view = preprocessing(processor, architecture.in_channels)
     try:
-        class_names = names_of_classes(facts, architecture.num_classes) if has_head else ()
+        class_names = class_names_of(config, architecture.num_classes) if has_head else ()
     except IMPOSSIBLE as error:
-        raise damaged(configuration, error) from error
+        raise corrupt(configuration, error) from error
     variant = variant_of(architecture)
     network = TrainedNetwork(
         model=built(path, architecture, tensors),
@@ -103,8 +110,8 @@ def load_transformers(source: WeightsSource) -> TrainedNetwork:
     return with_remarks(network, state)
 
 
-def refuse_others(configuration: Path, facts: dict[str, Any]) -> None:
-    """Raises WeightsError for networks that are not ours under other names."""
+def refuse_others(configuration: Path, config: JsonObject) -> None:
+    """Raises WeightsError for networks that compute something else than ours."""
     expected = {
         "model_type": ("resnet",),
         "hidden_act": ("relu",),
@@ -113,9 +120,9 @@ def refuse_others(configuration: Path, facts: dict[str, Any]) -> None:
         "layer_type": ("basic", "bottleneck"),
     }
     for key, allowed in expected.items():
-        if key in facts and facts[key] not in allowed:
+        if key in config and config[key] not in allowed:
             raise WeightsError(
-                f"{configuration} has {key} {facts[key]!r}: resnetkit reads networks with"
+                f"{configuration} has {key} {config[key]!r}: resnetkit reads networks with"
                 f" {' or '.join(map(repr, allowed))}."
             )
 
@@ -137,18 +144,18 @@ def renamed(path: Path, state: Tensors) -> Tensors:
     return tensors
 
 
-def check_facts(configuration: Path, facts: dict[str, Any], architecture: Architecture) -> None:
+def check_shapes(configuration: Path, config: JsonObject, architecture: Architecture) -> None:
     """Checks that config.json describes the network that the tensors make up."""
-    for key, own in described(architecture).items():
-        said = facts.get(key, own)
-        if (list(said) if isinstance(said, list | tuple) else said) != own:
+    for key, actual in shapes_of(architecture).items():
+        stated = config.get(key, actual)
+        if stated != actual:
             raise WeightsError(
-                f"{configuration} says that {key} is {said}, but the weights beside it have {own}."
+                f"{configuration} states {key} {stated}, but the weights next to it have {actual}."
             )
 
 
-def described(architecture: Architecture) -> dict[str, Any]:
-    """Returns what config.json says of a network's shapes."""
+def shapes_of(architecture: Architecture) -> dict[str, object]:
+    """Returns the entries of config.json that describe the shapes of a network."""
     expansion = 4 if architecture.block == "bottleneck" else 1
     return {
         "num_channels": architecture.in_channels,
@@ -159,27 +166,27 @@ def described(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def names_of_classes(facts: dict[str, Any], count: int) -> tuple[str, ...]:
-    """Returns the names that config.json gives, else ImageNet's where they fit."""
-    named = facts.get("id2label") or {}
-    if missing := [number for number in range(len(named)) if str(number) not in named]:
-        raise ValueError(f"id2label names {len(named)} classes, but not the class {missing[0]}")
-    found = texts([named[str(number)] for number in range(len(named))])
-    if not found or found == tuple(f"LABEL_{number}" for number in range(len(named))):
-        return imagenet_classes(count)
-    if len(found) != count:
-        raise ValueError(f"id2label names {len(found)} classes, the weights have {count}")
-    check_numbers(facts, found)
-    return found
+def class_names_of(config: JsonObject, num_classes: int) -> tuple[str, ...]:
+    """Returns the class names of a configuration, or ImageNet's for 1000 classes without names."""
+    labels = json_object(config.get("id2label") or {})
+    if missing := [number for number in range(len(labels)) if str(number) not in labels]:
+        raise ValueError(f"id2label names {len(labels)} classes, but not the class {missing[0]}")
+    names = texts([labels[str(number)] for number in range(len(labels))])
+    if not names or names == tuple(f"LABEL_{number}" for number in range(len(labels))):
+        return imagenet_classes(num_classes)
+    if len(names) != num_classes:
+        raise ValueError(f"id2label names {len(names)} classes, the weights have {num_classes}")
+    check_numbering(config, names)
+    return names
 
 
-def check_numbers(facts: dict[str, Any], class_names: tuple[str, ...]) -> None:
-    """Raises ValueError when config.json numbers the classes in a second way."""
-    said = facts.get("num_labels", len(class_names))
-    if said != len(class_names):
-        raise ValueError(f"num_labels is {str(said)[:50]}, id2label names {len(class_names)}")
+def check_numbering(config: JsonObject, class_names: tuple[str, ...]) -> None:
+    """Raises ValueError if entries of config.json contradict the numbers of the classes."""
+    stated = config.get("num_labels", len(class_names))
+    if stated != len(class_names):
+        raise ValueError(f"num_labels is {str(stated)[:50]}, id2label names {len(class_names)}")
     names = {str(number): name for number, name in enumerate(class_names)}
-    for label, number in (facts.get("label2id") or {}).items():
+    for label, number in json_object(config.get("label2id") or {}).items():
         if names.get(str(number)) != label:
             raise ValueError(f"id2label and label2id disagree on the class {str(number)[:50]}")
 
@@ -190,10 +197,10 @@ def transformers_files(network: TrainedNetwork, path: Path) -> dict[str, bytes]:
     labels = network.class_names or [
         f"LABEL_{number}" for number in range(architecture.num_classes)
     ]
-    facts = {
+    config = {
         "architectures": ["ResNetForImageClassification"],
         "model_type": "resnet",
-        **described(architecture),
+        **shapes_of(architecture),
         "hidden_act": "relu",
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": variant_of(architecture) == "v1",
@@ -201,8 +208,8 @@ def transformers_files(network: TrainedNetwork, path: Path) -> dict[str, bytes]:
         "label2id": {label: number for number, label in enumerate(labels)},
     }
     return {
-        "config.json": json_bytes(facts),
-        PREPROCESSOR: json_bytes(processor_facts(network)),
+        "config.json": json_bytes(config),
+        PREPROCESSOR: json_bytes(processor_config(network)),
         "model.safetensors": safetensors_bytes(their_state(network), {}),
     }
 
