@@ -6,9 +6,17 @@ from resnetkit.models.outline import outline
 from resnetkit.models.summary import trace
 from resnetkit.models.zoo import ARCHITECTURES, find_architecture
 
+QUICK = ("resnet20", "plain20", "preresnet20", "resnet29_bottleneck", "resnet18", "preresnet50")
+QUICK += ("plain50", "resnet18_3x3", "resnext50_32x4d", "wide_resnet50_2")
+
 
 @pytest.mark.parametrize(
-    "name", [name for name in ARCHITECTURES if "1202" not in name and "1001" not in name]
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in ARCHITECTURES
+        if "1202" not in name and "1001" not in name
+    ],
 )
 def test_stages_add_up_to_the_network(name: str) -> None:
     architecture = ARCHITECTURES[name]

@@ -1,6 +1,8 @@
 """Small networks and images to look into."""
 
+import copy
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -11,7 +13,12 @@ from resnetkit.models.zoo import cifar_resnet
 
 
 def small_network(depth: int = 14, **options: object) -> ResNet:
-    """Returns a CIFAR network whose running statistics have seen some images."""
+    """Returns a copy of a CIFAR network whose running statistics have seen some images."""
+    return copy.deepcopy(network_once(depth, **options))
+
+
+@cache
+def network_once(depth: int, **options: object) -> ResNet:
     generator = torch.Generator().manual_seed(depth)
     model = cifar_resnet(depth, generator=generator, **options).double()
     with torch.no_grad():
