@@ -395,13 +395,14 @@ def test_what_the_name_decides_is_no_option(fixed: str) -> None:
         (
             "replace_stride_with_dilation",
             True,
-            "replace_stride_with_dilation is True: expected a list of true and false, one a stage.",
+            "replace_stride_with_dilation is True: expected a list of true and false, one for each"
+            " stage that strides.",
         ),
         (
             "replace_stride_with_dilation",
             [0, 1, 1],
             "replace_stride_with_dilation is [0, 1, 1]: expected a list of true and false,"
-            " one a stage.",
+            " one for each stage that strides.",
         ),
         (
             "replace_stride_with_dilation",
@@ -471,7 +472,7 @@ def test_a_base_width_that_leaves_no_channels_is_refused() -> None:
 
 def test_zero_init_residual_is_refused_for_a_plain_network() -> None:
     message = refusal(lambda: create_model("plain20", zero_init_residual=True))
-    assert message.startswith("zero_init_residual makes every block start at zero: a plain network")
+    assert message.startswith("zero_init_residual makes every block start with F(x) = 0: ")
 
 
 def test_a_generator_of_its_own_leaves_the_global_one_as_it_was() -> None:

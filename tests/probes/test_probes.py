@@ -254,11 +254,9 @@ def test_the_blocks_that_keep_the_shape_can_be_taken_out(network: Networks) -> N
 
 def test_lesions_that_cannot_be_are_refused(network: Networks) -> None:
     model = network(14)
-    with pytest.raises(
-        ArchitectureError, match=r"'layer2\.0' cannot be taken out: expected one of"
-    ):
+    with pytest.raises(ArchitectureError, match=r"'layer2\.0' cannot be removed: expected one of"):
         without_blocks(model, ["layer2.0"]).__enter__()
-    with pytest.raises(UsageError, match="are of different stages"):
+    with pytest.raises(UsageError, match="are in different stages"):
         swapped(model, "layer1.0", "layer2.1").__enter__()
 
 
@@ -286,7 +284,7 @@ def test_all_paths_together_are_the_whole_gradient(
             name: paths.OneWay(block, through_residual=name in chosen)  # type: ignore[arg-type]
             for name, block in blocks.items()
         }
-        with paths.put_in_place(model, dict(ways)):
+        with paths.replaced_modules(model, dict(ways)):
             one = functional.cross_entropy(model(x), labels)
             assert one.item() == pytest.approx(loss.item(), rel=1e-12)
             total += torch.autograd.grad(one, x)[0]

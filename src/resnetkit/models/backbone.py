@@ -1,4 +1,4 @@
-"""A network without its head: feature maps for detectors and whatever else stands on a ResNet."""
+"""Backbones: feature maps of a network without its head, for detectors and segmentation."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -19,14 +19,14 @@ class Backbone(nn.Module):
     """A network without its head: images (B, C, H, W) -> feature maps (B, C', H', W') by name.
 
     Attributes:
-        network: the layers, up to the last map that is asked for.
+        network: the layers, up to the last requested map.
         channels: of each map.
         strides: of each map, pixels of the image from one cell to the next.
-        mean: that images of 0 to 1 are to be normalized with, one a channel.
-        std: likewise.
+        mean: of images from 0 to 1, by which the input is normalized; one value for each channel.
+        std: standard deviation, likewise.
 
     Raises:
-        ArchitectureError: for an unknown feature map, none, or one twice.
+        ArchitectureError: for an unknown feature map, no map, or a map that is named twice.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class Backbone(nn.Module):
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        wanted = list(out)
+        requested = list(out)
         maps = network.feature_maps
-        for name in wanted:
+        for name in requested:
             if name not in maps:
                 raise ArchitectureError(
                     f"unknown feature map '{name}': expected {', '.join(maps)}."
                     + did_you_mean(name, maps)
                 )
-        if not wanted or len(set(wanted)) < len(wanted):
-            raise ArchitectureError(f"out is {wanted}: expected one or more maps, each once.")
-        self.names = [name for name in maps if name in wanted]
+        if not requested or len(set(requested)) < len(requested):
+            raise ArchitectureError(f"out is {requested}: expected one or more maps, each once.")
+        self.names = [name for name in maps if name in requested]
         self.channels = {name: maps[name].channels for name in self.names}
         self.strides = {name: maps[name].stride for name in self.names}
         self.mean, self.std = mean, std
@@ -56,18 +56,18 @@ class Backbone(nn.Module):
         cut(network, self.names[-1])
 
     def forward(self, images: Tensor) -> "OrderedDict[str, Tensor]":
-        """Returns the maps in the order of the network, normalized images given."""
+        """Returns the maps of normalized images, in the order of the network."""
         maps = self.network.features(images, self.names)
         return OrderedDict((name, maps[name]) for name in self.names)
 
 
 def cut(network: ResNet, last: str) -> None:
-    """Removes what comes after a feature map: nothing is kept, trained or shared in vain."""
+    """Removes the layers after a feature map, which would use memory and get no gradient."""
     network.fc = nn.Identity()  # type: ignore[assignment]
     names = list(network.feature_maps)
     after = names[names.index(last) + 1 :]
     if isinstance(network.bn_out, nn.BatchNorm2d) and after:
-        return  # the last stage of a pre-activated network ends with layers of its own
+        return  # the map of a pre-activated network's last stage needs bn_out and relu_out
     for name in after:
         del network.feature_maps[name]
         delattr(network, f"layer{names.index(name)}")

@@ -1,8 +1,8 @@
 """The building blocks of residual networks: shortcuts, and blocks in both orders of activation.
 
 Attribute names (`conv1`, `bn1`, `downsample`, ...) are torchvision's, so that a state_dict of
-either library loads strictly into the other. Every activation is a module of its own and none
-works in place, so that a hook sees exactly what each layer produced.
+either library loads strictly into the other. Every activation is a separate module, and none
+works in place, so that a hook sees exactly what a layer returned.
 """
 
 from abc import ABC, abstractmethod

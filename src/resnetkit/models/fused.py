@@ -1,9 +1,9 @@
 """Batch normalization, the addition of the shortcut and relu, in two passes over memory.
 
-On a CPU a small convolution takes little longer than a walk through its output, and the modules
-walk through it about ten times a step: statistics, normalization, addition, relu, and all of that
-backwards. Here each direction is one compiled function that reads twice and writes once. The
-modules keep their weights and statistics; only who computes is another.
+On a CPU a small convolution takes little longer than a pass over its output, and the modules make
+about ten passes a step: statistics, normalization, addition, relu, and the same backward. Here each
+direction is one compiled function that reads its input twice and writes its output once. The
+modules keep their weights and statistics.
 """
 
 import logging
@@ -21,12 +21,12 @@ from resnetkit.models.blocks import Block
 
 __all__ = ["build_error", "fused_block", "normalize_add_relu"]
 
-SHAPES = 64  # of activations that one process may compile for; torch's own limit is 8
-ROWS_A_GROUP = 64  # sums of so many rows are added up in registers, then the sums of the groups
+SHAPES = 64  # of activations that a process may compile for; the default of torch is 8
+ROWS_A_GROUP = 64  # that are added up in registers, before the sums of the groups
 
 
 def fused_block(block: Block, x: Tensor) -> Tensor:
-    """Returns what a block in training returns, up to rounding.
+    """Returns the output of a block in training, equal to that of its modules up to rounding.
 
     Shapes: as for `Block`.
     """
@@ -38,17 +38,17 @@ def fused_block(block: Block, x: Tensor) -> Tensor:
 
 
 def normalize_add_relu(norm: Any, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-    """Returns relu(norm(x) + shortcut), and moves the running statistics of `norm`.
+    """Returns relu(norm(x) + shortcut), and updates the running statistics of `norm`.
 
     Args:
-        norm: `nn.BatchNorm2d`; one that is frozen, in evaluation mode, works as it would alone.
+        norm: `nn.BatchNorm2d`; in evaluation mode it is called as a module.
         x: (B, C, H, W), fastest in channels-last memory.
         shortcut: likewise; None adds nothing.
     """
     count = x.numel() // x.shape[1]
     usable = isinstance(norm, nn.BatchNorm2d) and norm.training
     if not usable or norm.momentum is None or not norm.affine or count < 2:
-        normalized = norm(x)  # frozen or unusual: it does, or refuses, what it should
+        normalized = norm(x)  # frozen or unusual: the module computes it, or raises its own error
         return torch.relu(normalized if shortcut is None else normalized + shortcut)
     means, variances = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     output, mean, variance = NormalizeAddRelu.apply(
@@ -139,7 +139,7 @@ def forward(
         added: (N, C) or None.
         weight: (C,), as are bias and shift.
         bias: of the normalization.
-        shift: near the mean, so that the variance keeps its digits.
+        shift: close to the mean, for a variance without cancellation.
         eps: of the normalization.
     """
     wide = widened(rows)
@@ -186,25 +186,25 @@ def backward(
 
 
 def widened(values: Tensor) -> Tensor:
-    """Returns values in the precision in which they are added up: at least float32."""
+    """Returns values in the precision of sums: at least float32."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def column_sums(values: Tensor) -> Tensor:
-    """Returns the sum of each column of (N, C), group by group, which is fast and exact enough."""
+    """Returns the sum of each column of (N, C), added up by groups of rows: fast and accurate."""
     group = min(len(values) & -len(values), ROWS_A_GROUP)  # a power of two that divides N
     return values.unflatten(0, (-1, group)).sum(1).sum(0)
 
 
 @cache
 def kernels() -> SimpleNamespace:
-    """Returns `forward` and `backward`, compiled for each shape when it first comes."""
+    """Returns `forward` and `backward`, which are compiled for a shape at its first use."""
     import torch._dynamo
     import torch._inductor.config
 
     torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
-    torch._inductor.config.compile_threads = 1  # a few small functions need no pool of processes
-    # It warns that a compiler for GPUs finds none, which these functions do not use.
+    torch._inductor.config.compile_threads = 1  # for a few small functions, no pool of processes
+    # It warns that there is no compiler for GPUs, which these functions do not need.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     return SimpleNamespace(
         forward=torch.compile(forward, dynamic=False),
@@ -214,12 +214,12 @@ def kernels() -> SimpleNamespace:
 
 @cache
 def build_error() -> str:
-    """Returns why the functions cannot be compiled here; an empty text where they can."""
+    """Returns why the functions cannot be compiled on this machine; empty if they can."""
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         return "there is no C++ compiler"
     rows, channels = torch.ones(ROWS_A_GROUP, 16), torch.ones(16)
     try:
         kernels().forward(rows, None, channels, channels, channels, 1e-5)
-    except Exception as error:  # whatever a compiler, its headers or a full disk may say
+    except Exception as error:  # of the compiler, its headers, or a full disk
         return f"compiling fails ({type(error).__name__})"
     return ""

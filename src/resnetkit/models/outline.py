@@ -1,4 +1,4 @@
-"""The outline of a network: its stages and blocks with their shortcuts, shapes and costs."""
+"""Outlines: the stages and blocks of a network, with shortcuts, shapes and costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from resnetkit.models.zoo import Architecture
 __all__ = ["BlockOutline", "ShortcutKind", "StageOutline", "outline"]
 
 ShortcutKind = Literal["none", "identity", "zeros", "projection"]
-"""What a block's input passes through beside F: nothing at all, itself, itself with zeros for new
-channels (option A), or a 1x1 convolution (options B and C)."""
+"""The shortcut of a block: none, the identity, zeros for new channels (option A), or a projection
+by a 1x1 convolution (options B and C)."""
 
 
 @dataclass(frozen=True)
 class BlockOutline:
-    """One block, or the stem or head, which are blocks of their own here.
+    """A block, or the stem or head, which count as blocks here.
 
     Attributes:
         name: of the module.
-        layers: of F in order, such as ("3x3, 64", "BN", "ReLU"); what follows the addition is not
-            among them.
+        layers: of F in order, such as ("3x3, 64", "BN", "ReLU"); without what follows the
+            addition.
         shortcut: see `ShortcutKind`.
         ends_with_relu: whether relu follows the addition.
         output_shape: channels, height and width; only channels after the head.
@@ -69,11 +69,11 @@ class StageOutline:
 
 
 def outline(architecture: Architecture, input_size: int | None = None) -> tuple[StageOutline, ...]:
-    """Reads the outline off the network itself, built without values, and off its trace.
+    """Returns the outline of a network, from its modules and its trace.
 
     Args:
         architecture: which network.
-        input_size: side of the image in pixels; the architecture's own when absent.
+        input_size: side of the image in pixels; by default that of the architecture.
     """
     costs = trace(architecture, input_size).layers
     with torch.device("meta"):
@@ -83,8 +83,8 @@ def outline(architecture: Architecture, input_size: int | None = None) -> tuple[
     ]
     for number, name in enumerate(list(model.feature_maps)[1:], start=1):
         blocks = model.get_submodule(f"layer{number}").named_children()
-        found = tuple(inner(f"layer{number}.{place}", block, costs) for place, block in blocks)
-        stages.append(StageOutline(name, found))
+        outlines = [inner(f"layer{number}.{index}", block, costs) for index, block in blocks]
+        stages.append(StageOutline(name, tuple(outlines)))
     head = ("bn_out", "relu_out", "avgpool", "fc")
     stages.append(StageOutline("head", (outer("head", model, costs, head),)))
     return tuple(stages)
@@ -93,24 +93,27 @@ def outline(architecture: Architecture, input_size: int | None = None) -> tuple[
 def outer(
     name: str, model: ResNet, costs: Sequence[LayerCost], modules: tuple[str, ...]
 ) -> BlockOutline:
-    """Returns the outline of what lies before or behind the stages."""
-    own = [cost for cost in costs if cost.name in modules]
-    named = [words(model.get_submodule(module)) for module in modules]
-    return summed(name, tuple(filter(None, named)), "none", own, ends_with_relu=False)
+    """Returns the outline of the stem or the head."""
+    layer_costs = [cost for cost in costs if cost.name in modules]
+    layers = [description(model.get_submodule(module)) for module in modules]
+    return summed(name, tuple(filter(None, layers)), "none", layer_costs, ends_with_relu=False)
 
 
 def inner(name: str, block: nn.Module, costs: Sequence[LayerCost]) -> BlockOutline:
     """Returns the outline of a block."""
     assert isinstance(block, Block | PreactivationBlock)
-    own = [cost for cost in costs if cost.name.startswith(f"{name}.")]
+    layer_costs = [cost for cost in costs if cost.name.startswith(f"{name}.")]
     layers = [
-        words(module)
+        description(module)
         for child, module in block.named_children()
         if child not in ("downsample", "relu_out")
     ]
-    ends = isinstance(block, Block)
     return summed(
-        name, tuple(filter(None, layers)), shortcut_kind(block.downsample), own, ends_with_relu=ends
+        name,
+        tuple(filter(None, layers)),
+        shortcut_kind(block.downsample),
+        layer_costs,
+        ends_with_relu=isinstance(block, Block),
     )
 
 
@@ -122,21 +125,21 @@ def summed(
     *,
     ends_with_relu: bool,
 ) -> BlockOutline:
-    """Returns an outline with the costs of its layers added up."""
-    beside = [cost for cost in costs if ".downsample" not in cost.name]
+    """Returns the outline of a block with the sum of the costs of its layers."""
+    on_main_path = [cost for cost in costs if ".downsample" not in cost.name]
     return BlockOutline(
         name=name,
         layers=layers,
         shortcut=shortcut,
         ends_with_relu=ends_with_relu,
-        output_shape=beside[-1].output_shape,
+        output_shape=on_main_path[-1].output_shape,
         parameters=sum(cost.parameters for cost in costs),
         multiply_adds=sum(cost.multiply_adds for cost in costs),
     )
 
 
 def shortcut_kind(downsample: nn.Module | None) -> ShortcutKind:
-    """Returns what kind of shortcut a module is."""
+    """Returns the kind of a shortcut by its module."""
     if downsample is None:
         return "none"
     if isinstance(downsample, nn.Identity):
@@ -144,8 +147,8 @@ def shortcut_kind(downsample: nn.Module | None) -> ShortcutKind:
     return "zeros" if isinstance(downsample, PadShortcut) else "projection"
 
 
-def words(module: nn.Module) -> str:
-    """Returns what to call a layer, with the numbers the paper gives; empty for the identity."""
+def description(module: nn.Module) -> str:
+    """Returns a layer in the notation of the paper, such as '3x3, 64'; empty for the identity."""
     if isinstance(module, nn.Conv2d):
         kernel = "x".join(map(str, module.kernel_size))
         stride = f", /{module.stride[0]}" if module.stride[0] > 1 else ""
@@ -155,5 +158,5 @@ def words(module: nn.Module) -> str:
         return f"max pool {module.kernel_size}x{module.kernel_size}, /{module.stride}"
     if isinstance(module, nn.Linear):
         return f"fc {module.out_features}"
-    known = {nn.BatchNorm2d: "BN", nn.ReLU: "ReLU", nn.AdaptiveAvgPool2d: "average pool"}
-    return known.get(type(module), "")
+    names = {nn.BatchNorm2d: "BN", nn.ReLU: "ReLU", nn.AdaptiveAvgPool2d: "average pool"}
+    return names.get(type(module), "")

@@ -40,8 +40,8 @@ Stem = Literal["3x3", "7x7"]
 """3x3: a convolution at full size (CIFAR); 7x7: stride 2, then max pooling of 2 (ImageNet)."""
 
 Pooling = Literal["padded", "ceil"]
-"""How the pooling of the 7x7 stem meets the border: padded by one cell on each side (torchvision),
-or not padded, with a last window that may reach over the edge (Caffe)."""
+"""Max pooling of the 7x7 stem: padded by one cell on each side (torchvision), or not padded, with
+the output size rounded up (Caffe)."""
 
 Initialization = Literal["he", "xavier", "normal"]
 """he: He et al. 2015 (ICCV), fan-out; xavier: Glorot and Bengio 2010; normal: deviation 0.01."""
@@ -49,11 +49,11 @@ Initialization = Literal["he", "xavier", "normal"]
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """What a stage hands on.
+    """Channels and stride of a feature map.
 
     Attributes:
         channels: of the map.
-        stride: pixels of the input from one cell of the map to the next.
+        stride: distance of two cells of the map, in pixels of the input.
     """
 
     channels: int
@@ -73,21 +73,21 @@ class ResNet(nn.Module):
         stem: see `Stem`.
         num_classes: logits of the head.
         in_channels: channels of the images.
-        norm_eps: what batch normalization adds to the variance.
+        norm_eps: added to the variance by batch normalization.
         pooling: see `Pooling`.
         initialization: see `Initialization`.
         zero_init_residual: start with F(x) = 0 in every block (Goyal et al. 2017, sec. 5.1).
         replace_stride_with_dilation: for each stage after the first, whether it dilates instead of
-            striding; empty: none does.
-        recompute: keep only the inputs of blocks for the backward pass and compute the rest again;
+            striding; empty for no dilation.
+        recompute: keep only the inputs of blocks for the backward pass and compute the rest again:
             less memory, one more forward pass, identical results.
-        generator: where initial weights come from; torch's global generator when absent.
+        generator: draws the initial weights; torch's global generator by default.
         **block_options: fields of `BlockOptions`, such as shortcut and norm.
 
     Attributes:
-        fused: whether training computes normalization, addition and relu as `fused.py` does: the
-            same up to rounding, without calling the modules, so that hooks on them stay silent.
-        frozen: the modules that `freeze` has fixed.
+        fused: whether training uses the fused kernels of `fused.py`: the results are equal up to
+            rounding, but the modules are not called, and so are no hooks on them.
+        frozen: the modules that `freeze` has frozen.
 
     Shapes: images (B, in_channels, H, W) -> logits (B, num_classes).
     """
@@ -171,28 +171,28 @@ class ResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(feature), 1))
 
     def features(self, images: Tensor, names: str | Iterable[str] = ()) -> dict[str, Tensor]:
-        """Returns the named feature maps, all of them when no name is given.
+        """Returns the named feature maps; all of them without names.
 
-        Names, channels and strides are those of `feature_maps`: stem, then stage2 (the paper's
-        conv2_x) and up.
+        Names, channels and strides are those of `feature_maps`: stem, then stage2 (conv2_x of the
+        paper), stage3, and so on.
 
         Raises:
             ArchitectureError: for a name that this network does not have.
         """
-        wanted = [names] if isinstance(names, str) else list(names) or list(self.feature_maps)
-        for name in wanted:
+        requested = [names] if isinstance(names, str) else list(names) or list(self.feature_maps)
+        for name in requested:
             if name not in self.feature_maps:
                 raise ArchitectureError(
                     f"unknown feature map '{name}': expected {', '.join(self.feature_maps)}."
                     + did_you_mean(name, self.feature_maps)
                 )
-        found: dict[str, Tensor] = {}
+        maps: dict[str, Tensor] = {}
         for name, feature in self.stages(images):
-            if name in wanted:
-                found[name] = feature
-            if len(found) == len(set(wanted)):
+            if name in requested:
+                maps[name] = feature
+            if len(maps) == len(set(requested)):
                 break
-        return found
+        return maps
 
     def stages(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yields the name and the feature map of the stem and of each stage, in order."""
@@ -208,16 +208,15 @@ class ResNet(nn.Module):
             yield name, self.relu_out(self.bn_out(x)) if name == names[-1] else x
 
     def freeze(self, up_to: str | None = None, *, norms: bool = False) -> None:
-        """Fixes layers that are not to be learned any further.
+        """Freezes layers.
 
-        Their weights get no gradient, and their batch normalization keeps its statistics and stays
-        in evaluation mode whatever `train` is told: frozen means that the same image gives the same
-        features throughout.
+        Their weights get no gradient. Their batch normalization keeps its statistics and stays in
+        evaluation mode, so that the features of an image do not change during training.
 
         Args:
-            up_to: name of the last feature map to fix, such as stage3, with all before it; None
-                fixes none.
-            norms: fix the batch normalization of the whole network as well.
+            up_to: name of the feature map up to which layers are frozen, such as stage3; None
+                freezes none.
+            norms: also freeze the batch normalization of the whole network.
 
         Raises:
             ArchitectureError: for a name that this network does not have.
@@ -240,14 +239,14 @@ class ResNet(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "ResNet":
-        """Sets the mode of all modules but the frozen ones, which stay in evaluation mode."""
+        """Sets the mode of all modules except the frozen ones, which stay in evaluation mode."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
         return self
 
     def blocks(self) -> Iterator[tuple[str, nn.Module]]:
-        """Yields the qualified name and the module of every block, from the input to the output."""
+        """Yields the name and the module of every block, from input to output."""
         for name, module in self.named_modules():
             if isinstance(module, Block | PreactivationBlock):
                 yield name, module
@@ -263,7 +262,7 @@ def stem_convolution(
 
 
 def max_pooling(pooling: Pooling) -> nn.MaxPool2d:
-    """Returns the pooling of the 7x7 stem: windows of 3x3, two cells apart."""
+    """Returns the max pooling of the 7x7 stem: 3x3, with stride 2."""
     if pooling == "ceil":
         return nn.MaxPool2d(3, stride=2, ceil_mode=True)
     return nn.MaxPool2d(3, stride=2, padding=1)
@@ -272,8 +271,7 @@ def max_pooling(pooling: Pooling) -> nn.MaxPool2d:
 def run_block(block: Any, x: Tensor, *, recompute: bool, fused: bool) -> Tensor:
     """Returns `block(x)`.
 
-    With `recompute`, the inside is computed again in the backward pass; with `fused`, as
-    `fused_block` does it.
+    With `recompute`, it is computed again in the backward pass; with `fused`, by `fused_block`.
     """
     function = partial(fused_block, block) if fused else block
     if not recompute:
@@ -291,8 +289,8 @@ def run_block(block: Any, x: Tensor, *, recompute: bool, fused: bool) -> Tensor:
 class RunningStatisticsKept:
     """Lets the second forward pass of a batch update copies of the running statistics.
 
-    Turning the updates off would not do: checkpointing compares what both passes keep for backward.
-    It is entered anew for every backward pass, which a generator's context could not be.
+    Checkpointing compares the tensors that both passes save, so that updates cannot be turned off.
+    The context is entered again for every backward pass, which a generator would not allow.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -331,7 +329,7 @@ def initialize(
 
 def draw(weight: Tensor, initialization: Initialization, generator: torch.Generator | None) -> None:
     """Fills the weight of a convolution (4 dimensions) or of the head (2 dimensions) in place."""
-    if weight.is_meta:  # it has a shape and no values
+    if weight.is_meta:  # a shape without values
         return
     if initialization == "normal":
         nn.init.normal_(weight, std=0.01, generator=generator)
@@ -339,6 +337,6 @@ def draw(weight: Tensor, initialization: Initialization, generator: torch.Genera
         nn.init.xavier_normal_(weight, generator=generator)
     elif weight.dim() == 4:
         nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=generator)
-    else:  # no relu follows the head: torch's own bound for linear layers
+    else:  # no relu follows the head: the default bound of torch for linear layers
         bound = weight.shape[1] ** -0.5
         nn.init.uniform_(weight, -bound, bound, generator=generator)

@@ -1,4 +1,4 @@
-"""What a network costs, traced by running it on the meta device: no formula is restated here."""
+"""Parameters and multiply-adds, traced by running a network on the meta device."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,7 @@ __all__ = ["Complexity", "LayerCost", "trace"]
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer: a module without modules inside.
+    """Cost of a layer: a module without submodules.
 
     Attributes:
         name: qualified name of the module.
@@ -32,11 +32,11 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a network costs for one image.
+    """Cost of a network for one image.
 
     Attributes:
         layers: every leaf module in the order of execution.
-        depth: layers with weights from input to output, projections not counted: the paper's way.
+        depth: layers with weights from input to output, without projections, as in the paper.
         parameters: learned values of the whole network.
         multiply_adds: of convolutions and head, for one image.
     """
@@ -53,7 +53,7 @@ def trace(architecture: Architecture, input_size: int | None = None) -> Complexi
 
     Args:
         architecture: which network.
-        input_size: side of the image in pixels; the architecture's own when absent.
+        input_size: side of the image in pixels; by default that of the architecture.
     """
     size = architecture.input_size if input_size is None else input_size
     with torch.device("meta"):
@@ -69,7 +69,7 @@ def trace(architecture: Architecture, input_size: int | None = None) -> Complexi
 
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d | nn.ReLU):
-            module.forward = keep_shape  # type: ignore  # its own is slow on the meta device
+            module.forward = keep_shape  # type: ignore  # slow on the meta device
         if next(module.children(), None) is None and not isinstance(module, nn.Identity):
             record(name)
     with torch.no_grad():
@@ -84,12 +84,12 @@ def trace(architecture: Architecture, input_size: int | None = None) -> Complexi
 
 
 def keep_shape(x: Tensor) -> Tensor:
-    """Stands for a layer that changes values and no shape."""
+    """Replaces a layer that changes values but not the shape."""
     return x
 
 
 def layer_cost(name: str, module: nn.Module, output: Tensor) -> LayerCost:
-    """Returns the cost of one leaf module from what it put out for a batch of one."""
+    """Returns the cost of a layer by its output for a batch of one."""
     multiply_adds = 0
     if isinstance(module, nn.Conv2d | nn.Linear):
         multiply_adds = output.numel() * module.weight[0].numel()

@@ -1,4 +1,4 @@
-"""The one table of named architectures, and the way from a name to a network."""
+"""The table of named architectures, and the functions that build them."""
 
 import re
 from dataclasses import KW_ONLY, MISSING, asdict, dataclass, fields, replace
@@ -39,10 +39,10 @@ BlockName = Literal["basic", "bottleneck"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Which network: everything that decides its layers and its initial weights.
+    """A network: everything that determines its layers and its initial weights.
 
-    The fields with a default are the options of `create_model`; `ResNet` and the blocks explain
-    them.
+    The fields with a default are the options of `create_model`; they are explained in `ResNet` and
+    `BlockOptions`.
     """
 
     block: BlockName
@@ -70,9 +70,9 @@ class Architecture:
     def differences(self, other: "Architecture") -> dict[str, object]:
         """Returns the fields in which the layers of another network differ, with its values.
 
-        Two networks without differences have layers of the same shapes up to the head and compute
-        the same from the same weights. The number of classes, the input size and the initial
-        weights do not count.
+        Without differences, two networks have layers of the same shapes up to the head, and compute
+        the same features from the same weights. The number of classes, the input size and the
+        initial weights are not compared.
         """
         return {
             field.name: getattr(other, field.name)
@@ -87,19 +87,19 @@ class Architecture:
         Raises:
             ArchitectureError: for an unknown option or an impossible value.
         """
-        known = [field.name for field in fields(self) if field.default is not MISSING]
+        names = [field.name for field in fields(self) if field.default is not MISSING]
         for name, value in options.items():
-            if name not in known:
+            if name not in names:
                 raise ArchitectureError(
                     f"unknown option '{name}' of an architecture: expected one of"
-                    f" {', '.join(known)}." + did_you_mean(name, known)
+                    f" {', '.join(names)}." + did_you_mean(name, names)
                 )
             check_option(name, value)
         if "replace_stride_with_dilation" in options:
             options["replace_stride_with_dilation"] = tuple(options["replace_stride_with_dilation"])
-        chosen = replace(self, **options)
-        chosen.check_combination()
-        return chosen
+        architecture = replace(self, **options)
+        architecture.check_combination()
+        return architecture
 
     def check_combination(self) -> None:
         """Raises ArchitectureError when options contradict each other."""
@@ -122,8 +122,8 @@ class Architecture:
             )
         if self.zero_init_residual and self.shortcut == "none":
             raise ArchitectureError(
-                "zero_init_residual makes every block start at zero: a plain network, which has no"
-                " shortcuts, would pass nothing on. Leave it out."
+                "zero_init_residual makes every block start with F(x) = 0: the output of a plain"
+                " network, which has no shortcuts, would be zero. Leave it out."
             )
 
     def block_options(self) -> BlockOptions:
@@ -133,18 +133,18 @@ class Architecture:
         )
 
     def build(self, generator: torch.Generator | None = None) -> ResNet:
-        """Returns the network with freshly drawn weights."""
+        """Returns the network with initial weights."""
         values = asdict(self)
         for unused in ("input_size", "block", "preactivation"):
             values.pop(unused)
         block = BLOCKS[self.block, self.preactivation]
-        # The layers draw from torch's global generator before ours draws again: leave it as it was.
+        # Constructors of layers draw from torch's global generator, which is restored afterwards.
         with torch.random.fork_rng(devices=[], enabled=generator is not None):
             return ResNet(block, **values, generator=generator)
 
 
 NOT_LAYERS = ("num_classes", "input_size", "initialization", "zero_init_residual", "recompute")
-"""Fields in which the same network may differ."""
+"""Fields that `differences` does not compare."""
 
 BLOCKS: dict[tuple[str, bool], BlockType] = {
     ("basic", False): BasicBlock,
@@ -158,13 +158,14 @@ LARGEST_COUNT = 10**6
 
 
 def check_option(name: str, value: object) -> None:
-    """Raises ArchitectureError when `value` is not of the type that the option has."""
+    """Raises ArchitectureError when a value is not possible for an option."""
     expected = get_type_hints(Architecture)[name]
     choices = get_args(expected)
     if name == "replace_stride_with_dilation":
         if not isinstance(value, tuple | list) or not all(isinstance(item, bool) for item in value):
             raise ArchitectureError(
-                f"{name} is {value!r}: expected a list of true and false, one a stage."
+                f"{name} is {value!r}: expected a list of true and false, one for each stage"
+                " that strides."
             )
     elif choices:
         if value not in choices:
@@ -178,7 +179,7 @@ def check_option(name: str, value: object) -> None:
         raise ArchitectureError(
             f"{name} is {value!r}: expected a whole number from 1 to {LARGEST_COUNT:,}."
         )
-    elif expected is float and not is_share(value):
+    elif expected is float and not is_fraction(value):
         raise ArchitectureError(f"{name} is {value!r}: expected a number above 0 and below 1.")
 
 
@@ -187,12 +188,12 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_COUNT
 
 
-def is_share(value: object) -> bool:
-    """Returns whether a value lies between 0 and 1, neither included."""
+def is_fraction(value: object) -> bool:
+    """Returns whether a value lies between 0 and 1, both excluded."""
     return isinstance(value, int | float) and 0 < value < 1
 
 
-LARGEST_DEPTH = 10_000  # layers; the deepest that was published has 1,202
+LARGEST_DEPTH = 10_000  # layers; the deepest published network has 1,202
 
 
 def cifar(depth: int, *, block: BlockName = "basic", **options: Any) -> Architecture:
@@ -213,25 +214,25 @@ def cifar(depth: int, *, block: BlockName = "basic", **options: Any) -> Architec
             f" The nearest are {lower} and {lower + layers}."
         )
     count = (depth - 2) // layers
-    fixed = {
+    defaults = {
         "stem": "3x3",
         "input_size": 32,
         "preactivation": False,
         "shortcut": "A",
         "num_classes": 10,
     }
-    return Architecture(block, (count,) * 3, (16, 32, 64), **{**fixed, **options})
+    return Architecture(block, (count,) * 3, (16, 32, 64), **{**defaults, **options})
 
 
 def imagenet(depth: int, **options: Any) -> Architecture:
     """Returns the architecture of He et al. 2015, table 1 (200: He et al. 2016)."""
     block, depths = IMAGENET_STAGES[depth]
-    fixed = {"stem": "7x7", "input_size": 224, "preactivation": False}
-    return Architecture(block, depths, (64, 128, 256, 512), **{**fixed, **options})
+    defaults = {"stem": "7x7", "input_size": 224, "preactivation": False}
+    return Architecture(block, depths, (64, 128, 256, 512), **{**defaults, **options})
 
 
 def small_images(depth: int) -> Architecture:
-    """Returns the ImageNet architecture with a stem that keeps the size of small images."""
+    """Returns the ImageNet architecture with a stem that keeps the size of the image."""
     return imagenet(depth, stem="3x3", input_size=32, num_classes=10)
 
 
@@ -251,10 +252,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     **{f"resnet{depth}": cifar(depth) for depth in CIFAR_DEPTHS},
     **{f"plain{depth}": cifar(depth, shortcut="none") for depth in CIFAR_DEPTHS},
     **{f"preresnet{depth}": cifar(depth, preactivation=True) for depth in (20, 56, 110)},
-    # The authors' code projects in its deep pre-activated networks: KaimingHe/resnet-1k-layers.
+    # The deep pre-activated networks of the authors' code project: KaimingHe/resnet-1k-layers.
     "preresnet164": cifar(164, block="bottleneck", preactivation=True, shortcut="B"),
     "preresnet1001": cifar(1001, block="bottleneck", preactivation=True, shortcut="B"),
-    # As many blocks as 20, 32, 56 and 110 layers of basic ones, at about equal cost.
+    # As many blocks as the basic networks of 20, 32, 56 and 110 layers, at about equal cost.
     **{
         f"{family}{depth}_bottleneck": cifar(depth, block="bottleneck", shortcut=shortcut)
         for family, shortcut in (("resnet", "B"), ("plain", "none"))
@@ -308,7 +309,7 @@ def find_architecture(name: str) -> Architecture:
     """Returns the named architecture.
 
     Raises:
-        ArchitectureError: when there is none of that name; the message names the nearest.
+        ArchitectureError: for an unknown name; the message suggests the nearest.
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
@@ -324,7 +325,7 @@ def find_architecture(name: str) -> Architecture:
         for n in ARCHITECTURES
         if n[len(family) :].isdecimal() and n.startswith(family)
     )
-    nearest = min(depths, key=lambda known: abs(known - depth))
+    nearest = min(depths, key=lambda other: abs(other - depth))
     custom = f" cifar_resnet({depth}) builds one in Python." if depth % 6 == 2 else ""
     raise ArchitectureError(
         f"unknown architecture '{name}': {family} comes with {', '.join(map(str, depths))} layers;"
@@ -344,24 +345,24 @@ FREE = (
     "in_channels",
     "recompute",
 )
-"""What may differ between two networks of one name."""
+"""Fields in which networks of the same name may differ."""
 
 
 def known_as(architecture: Architecture) -> str:
-    """Returns the name in the table of a network with these blocks; empty when there is none."""
-    freely = {name: getattr(architecture, name) for name in FREE}
-    for name, known in ARCHITECTURES.items():
-        if replace(known, **freely) == architecture:
+    """Returns the name of a network with these blocks in the table; empty for no name."""
+    free = {name: getattr(architecture, name) for name in FREE}
+    for name, named in ARCHITECTURES.items():
+        if replace(named, **free) == architecture:
             return name
     return ""
 
 
 def create_model(name: str, *, generator: torch.Generator | None = None, **options: Any) -> ResNet:
-    """Returns a named network with fresh weights.
+    """Returns a named network with initial weights.
 
     Args:
         name: a key of `ARCHITECTURES`, such as resnet56, plain56 or resnet50.
-        generator: where the initial weights come from; torch's global generator when absent.
+        generator: draws the initial weights; torch's global generator by default.
         **options: fields of `Architecture` to replace, such as `shortcut="C"` or `num_classes=100`.
 
     Raises:

@@ -1,5 +1,5 @@
-"""What happens inside a network: each probe is a function that looks and changes nothing.
+"""Probes: functions that measure what happens inside a network and change nothing.
 
-A probed network gives the same outputs and gradients, to the bit, as one that was never probed:
-mode, gradients, weights and running statistics are as they were afterwards.
+After a probe, mode, gradients, weights and running statistics are what they were before, so that
+the network gives the same outputs and gradients to the bit.
 """

@@ -1,4 +1,4 @@
-"""Gradient flow: how much of the loss gradient arrives at each layer."""
+"""Gradient flow: the norm of the loss gradient at every layer."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ __all__ = ["LayerGradient", "gradient_flow", "slope_per_layer"]
 
 @dataclass(frozen=True)
 class LayerGradient:
-    """What arrives at one convolution, or at the head.
+    """The loss gradient at a convolution, or at the head.
 
     Attributes:
         name: of the module.
@@ -32,8 +32,8 @@ class LayerGradient:
 def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> list[LayerGradient]:
     """Measures the gradient of the mean cross entropy of a batch at every layer with weights.
 
-    Batch normalization takes the statistics of the batch, as in training. It costs one step of
-    training without the optimizer, and the memory of all layers' inputs.
+    Batch normalization uses the statistics of the batch, as in training. It costs a training step
+    without the optimizer, and the memory of the inputs of all layers.
 
     Args:
         model: images -> logits.
@@ -41,8 +41,8 @@ def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> list[Laye
         labels: int64 (B,).
 
     Returns:
-        One entry a convolution and linear layer on the way from the input to the output;
-        projections, which lie beside it, are left out.
+        An entry for each convolution and linear layer from the input to the output, without the
+        projections of shortcuts.
     """
     names = [
         name
@@ -50,23 +50,23 @@ def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> list[Laye
         if isinstance(module, nn.Conv2d | nn.Linear) and ".downsample." not in name
     ]
     weights = [model.get_submodule(name).get_parameter("weight") for name in names]
-    with unchanged(model, training=True), torch.enable_grad(), learning(weights):
-        with inputs_and_outputs(model, names) as passed:
+    with unchanged(model, training=True), torch.enable_grad(), trainable(weights):
+        with inputs_and_outputs(model, names) as activations:
             loss = functional.cross_entropy(model(images.detach().requires_grad_()), labels)
-        inputs = [passed[name][0] for name in names]
+        inputs = [activations[name][0] for name in names]
         gradients = torch.autograd.grad(loss, [*weights, *inputs])
     norms = [gradient.double().norm().item() for gradient in gradients]
     return [
-        LayerGradient(name, weight, arriving)
-        for name, weight, arriving in zip(
+        LayerGradient(name, weight, input_norm)
+        for name, weight, input_norm in zip(
             names, norms[: len(names)], norms[len(names) :], strict=True
         )
     ]
 
 
 @contextmanager
-def learning(weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Lets gradients reach frozen weights for a while."""
+def trainable(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Lets gradients reach frozen weights while the block runs."""
     frozen = [weight for weight in weights if not weight.requires_grad]
     for weight in frozen:
         weight.requires_grad_(True)
@@ -78,10 +78,10 @@ def learning(weights: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 def slope_per_layer(norms: Sequence[float]) -> float:
-    """Returns the slope of log10(norm) over the layers, from the input on, by least squares.
+    """Returns the slope of log10(norm) over the layers, from the input, by least squares.
 
-    Positive: gradients vanish on their way back to the input. Negative: they explode. Infinite:
-    somewhere nothing at all arrives (positive), or no finite number (negative).
+    A positive slope means that gradients vanish toward the input, a negative one that they explode.
+    It is infinite if a norm is zero (positive) or not finite (negative).
     """
     values = np.asarray(norms, dtype=np.float64)
     if not np.isfinite(values).all():

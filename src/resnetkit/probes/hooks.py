@@ -1,4 +1,4 @@
-"""Looking into a network and leaving it as it was."""
+"""Hooks: read and replace what is inside a network, and restore it afterwards."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,21 +13,21 @@ __all__ = [
     "blocks_of",
     "by_modules",
     "inputs_and_outputs",
-    "put_in_place",
+    "replaced_modules",
     "unchanged",
 ]
 
-Passed = dict[str, tuple[Tensor, Tensor]]
-"""Input and output of modules, by name."""
+Activations = dict[str, tuple[Tensor, Tensor]]
+"""Inputs and outputs of modules by name."""
 
 
 @contextmanager
 def unchanged(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Puts a network into a mode for a while; running statistics and mode come back afterwards.
+    """Sets the mode of a network while the block runs; mode and running statistics are restored.
 
     Args:
         model: any network.
-        training: whether batch normalization takes the statistics of the batch, as in training.
+        training: whether batch normalization uses the statistics of the batch, as in training.
     """
     modes = {module: module.training for module in model.modules()}
     model.train(training)
@@ -40,16 +40,16 @@ def unchanged(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 
 @contextmanager
-def inputs_and_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[Passed]:
-    """Collects what passes through some modules while the block runs.
+def inputs_and_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[Activations]:
+    """Collects the inputs and outputs of some modules while the block runs.
 
-    In training the network is made to call its modules, which fused kernels would not.
+    Fused kernels, which do not call modules, are switched off.
     """
-    passed: Passed = {}
+    activations: Activations = {}
 
     def keep(name: str) -> None:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            passed[name] = (inputs[0], output)
+            activations[name] = (inputs[0], output)
 
         stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
 
@@ -57,12 +57,12 @@ def inputs_and_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[Passe
         stack.enter_context(by_modules(model))
         for name in names:
             keep(name)
-        yield passed
+        yield activations
 
 
 @contextmanager
 def by_modules(model: nn.Module) -> Iterator[None]:
-    """Lets every module of a network be called, and drops no intermediate value."""
+    """Switches off fused kernels and recomputation while the block runs."""
     if not isinstance(model, ResNet):
         yield
         return
@@ -75,8 +75,8 @@ def by_modules(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def put_in_place(model: nn.Module, replacements: dict[str, nn.Module]) -> Iterator[None]:
-    """Replaces modules by name for a while; no fused kernel goes around them."""
+def replaced_modules(model: nn.Module, replacements: dict[str, nn.Module]) -> Iterator[None]:
+    """Replaces modules by name while the block runs, without fused kernels."""
     originals = {name: model.get_submodule(name) for name in replacements}
     try:
         for name, module in replacements.items():
@@ -107,12 +107,12 @@ def blocks_of(model: nn.Module, *, with_shortcuts: bool = False) -> dict[str, Bl
     if any(isinstance(block, PreactivationBlock) for block in blocks.values()):
         raise ArchitectureError(
             "this probe reads blocks that end with addition and relu; this network is"
-            " pre-activated. Take the one without 'pre' in its name."
+            " pre-activated. Use the one without 'pre' in its name."
         )
     activated = {name: block for name, block in blocks.items() if isinstance(block, Block)}
     if with_shortcuts and any(block.downsample is None for block in activated.values()):
         raise ArchitectureError(
-            "this probe compares F(x) with the shortcut, and a plain network has none. Take its"
+            "this probe compares F(x) with the shortcut, and a plain network has none. Use its"
             " residual counterpart."
         )
     return activated

@@ -12,7 +12,7 @@ from resnetkit.errors import ArchitectureError, UsageError
 from resnetkit.evaluation.evaluate import predict_probabilities
 from resnetkit.evaluation.metrics import top_k_wrong
 from resnetkit.models.blocks import Block
-from resnetkit.probes.hooks import blocks_of, put_in_place
+from resnetkit.probes.hooks import blocks_of, replaced_modules
 from resnetkit.runtime.precision import choose_precision
 from resnetkit.weights.network import TrainedNetwork
 
@@ -20,7 +20,7 @@ __all__ = ["neighbors", "removable_blocks", "swapped", "top1_test_error", "witho
 
 
 class Bypass(nn.Module):
-    """What is left of a block without F: the shortcut alone, or nothing in a plain network."""
+    """A block without F: its shortcut and relu, or only relu in a plain network."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -32,9 +32,9 @@ class Bypass(nn.Module):
 
 
 def removable_blocks(model: nn.Module) -> list[str]:
-    """Returns the blocks that hand on as many channels and pixels as they get, in order.
+    """Returns the blocks that keep channels and size, in order.
 
-    These can be taken out of plain and residual networks alike.
+    They can be removed from plain and residual networks alike.
 
     Raises:
         ArchitectureError: when the network is pre-activated or not a `ResNet`.
@@ -57,7 +57,7 @@ def top1_test_error(network: TrainedNetwork, dataset: Dataset) -> float:
 
 
 def keeps_shape(block: Block) -> bool:
-    """Returns whether a block hands on as many channels and pixels as it gets."""
+    """Returns whether a block keeps channels and size."""
     convolutions = [layer for layer, _ in block.layers() if isinstance(layer, nn.Conv2d)]
     strides = {layer.stride for layer in convolutions}
     return strides == {(1, 1)} and convolutions[0].in_channels == convolutions[-1].out_channels
@@ -65,21 +65,21 @@ def keeps_shape(block: Block) -> bool:
 
 @contextmanager
 def without_blocks(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Takes blocks out for a while: what they get passes them unchanged.
+    """Removes blocks while the context is active: their input becomes their output.
 
     Source: Veit, Wilber and Belongie 2016, sec. 4.1 and 4.2.
 
     Raises:
         ArchitectureError: for a block that does not exist or changes the shape.
     """
-    blocks = chosen(model, names)
-    with put_in_place(model, {name: Bypass(block) for name, block in blocks.items()}):
+    blocks = selected_blocks(model, names)
+    with replaced_modules(model, {name: Bypass(block) for name, block in blocks.items()}):
         yield
 
 
 @contextmanager
 def swapped(model: nn.Module, first: str, second: str) -> Iterator[None]:
-    """Lets two blocks change places for a while.
+    """Exchanges two blocks while the context is active.
 
     Source: Veit, Wilber and Belongie 2016, sec. 4.3.
 
@@ -87,22 +87,23 @@ def swapped(model: nn.Module, first: str, second: str) -> Iterator[None]:
         ArchitectureError: for a block that does not exist or changes the shape.
         UsageError: when they are of different stages.
     """
-    blocks = chosen(model, (first, second))
+    blocks = selected_blocks(model, (first, second))
     stages = {name.split(".")[0] for name in blocks}
     if len(stages) > 1:
         raise UsageError(
-            f"{first} and {second} are of different stages, whose shapes differ: choose two of one."
+            f"{first} and {second} are in different stages, whose shapes differ: choose two blocks"
+            " of one stage."
         )
-    with put_in_place(model, {first: blocks[second], second: blocks[first]}):
+    with replaced_modules(model, {first: blocks[second], second: blocks[first]}):
         yield
 
 
-def chosen(model: nn.Module, names: Sequence[str]) -> dict[str, Block]:
-    """Returns blocks that can be taken out, by name."""
+def selected_blocks(model: nn.Module, names: Sequence[str]) -> dict[str, Block]:
+    """Returns blocks that can be removed, by name."""
     blocks, removable = blocks_of(model), removable_blocks(model)
     for name in names:
         if name not in removable:
             raise ArchitectureError(
-                f"the block '{name}' cannot be taken out: expected one of {', '.join(removable)}."
+                f"the block '{name}' cannot be removed: expected one of {', '.join(removable)}."
             )
     return {name: blocks[name] for name in names}

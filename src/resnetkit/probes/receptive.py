@@ -1,4 +1,4 @@
-"""Receptive field: how many pixels of the image one cell of a feature map can depend on."""
+"""Receptive fields: the pixels of the image that a cell of a feature map can depend on."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ __all__ = ["ReceptiveField", "receptive_fields"]
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Of one cell of a feature map.
+    """The receptive field of a cell of a feature map.
 
     Attributes:
         name: of the feature map, as in `ResNet.features`.
-        pixels: side of the square of the image that it can depend on, by the longest path.
-        stride: pixels from one cell to the next.
+        pixels: side of the field, a square, along the longest path.
+        stride: distance of two cells, in pixels.
     """
 
     name: str
@@ -26,28 +26,28 @@ class ReceptiveField:
 
 
 def receptive_fields(model: ResNet) -> list[ReceptiveField]:
-    """Computes the field of the stem and of each stage, by the sizes and strides of the layers.
+    """Computes the receptive fields of the stem and of each stage.
 
-    Each layer widens the field by (kernel - 1) * dilation times the stride of all layers before it.
+    A layer widens the field by (kernel - 1) * dilation times the stride of all layers before it.
     """
     pixels, stride = 1, 1
-    found = []
+    fields = []
     stages: list[list[nn.Module]] = [[model.conv1, model.maxpool]]
     stages += [windows(model.get_submodule(f"layer{k}")) for k in range(1, len(model.feature_maps))]
     for name, layers in zip(model.feature_maps, stages, strict=True):
         for layer in layers:
             if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
                 kernel, dilation, step = (
-                    first(each) for each in (layer.kernel_size, layer.dilation, layer.stride)
+                    first(size) for size in (layer.kernel_size, layer.dilation, layer.stride)
                 )
                 pixels += (kernel - 1) * dilation * stride
                 stride *= step
-        found.append(ReceptiveField(name, pixels, stride))
-    return found
+        fields.append(ReceptiveField(name, pixels, stride))
+    return fields
 
 
 def windows(stage: nn.Module) -> list[nn.Module]:
-    """Returns the convolutions of a stage on the longest path: those of every F, in order."""
+    """Returns the convolutions on the longest path through a stage: those of F of each block."""
     blocks = [m for m in stage.children() if isinstance(m, Block | PreactivationBlock)]
     return [
         module
@@ -58,5 +58,5 @@ def windows(stage: nn.Module) -> list[nn.Module]:
 
 
 def first(size: int | tuple[int, ...]) -> int:
-    """Returns the first of a layer's sizes, which are equal in both directions."""
+    """Returns the size in the first direction; all layers are square."""
     return size if isinstance(size, int) else size[0]

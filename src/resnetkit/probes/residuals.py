@@ -1,4 +1,4 @@
-"""Residual magnitude: how large F(x) is beside x, and how near each block is to the identity."""
+"""Residual magnitude: the size of F(x) relative to the shortcut, and of the change by a block."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ __all__ = ["BlockResidual", "residual_magnitudes"]
 
 @dataclass(frozen=True)
 class BlockResidual:
-    """What one block adds.
+    """The residual of a block.
 
     Attributes:
         name: of the block.
         ratio: ||F(x)|| / ||shortcut(x)||, the mean over images.
-        change: ||block(x) - x|| / ||x||, the mean over images: zero for the identity; not a number
-            where the block changes the shape.
+        change: ||block(x) - x|| / ||x||, the mean over images: zero for the identity; NaN if the
+            block changes the shape.
     """
 
     name: str
@@ -29,31 +29,31 @@ class BlockResidual:
 def residual_magnitudes(model: nn.Module, images: Tensor) -> list[BlockResidual]:
     """Measures every block of a residual network in evaluation mode.
 
-    It costs a forward pass and a second one of the shortcuts, and the memory of all blocks' inputs.
+    It costs a forward pass, a second one of the blocks, and the memory of the inputs of all blocks.
 
     Args:
         model: a `ResNet` with shortcuts, whose blocks end with addition and relu.
         images: float (B, C, H, W), normalized.
 
     Raises:
-        ArchitectureError: when the network is plain or another one.
+        ArchitectureError: when the network is plain, pre-activated or not a `ResNet`.
     """
     blocks = blocks_of(model, with_shortcuts=True)
-    found = []
+    measured = []
     with unchanged(model, training=False), torch.no_grad():
-        with inputs_and_outputs(model, list(blocks)) as passed:
+        with inputs_and_outputs(model, list(blocks)) as activations:
             model(images)
         for name, block in blocks.items():
-            x, output = passed[name]
+            x, output = activations[name]
             assert block.downsample is not None
             residual, shortcut = block.residual(x), block.downsample(x)
             change = relative(output - x, x) if output.shape == x.shape else float("nan")
-            found.append(BlockResidual(name, relative(residual, shortcut), change))
-    return found
+            measured.append(BlockResidual(name, relative(residual, shortcut), change))
+    return measured
 
 
 def relative(part: Tensor, whole: Tensor) -> float:
     """Returns the mean over images of ||part|| / ||whole||."""
-    part_norms, whole_norms = (each.double().flatten(1).norm(dim=1) for each in (part, whole))
+    part_norms, whole_norms = (x.double().flatten(1).norm(dim=1) for x in (part, whole))
     smallest = torch.finfo(torch.float64).tiny
     return float((part_norms / whole_norms.clamp_min(smallest)).mean())

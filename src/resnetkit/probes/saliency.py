@@ -1,4 +1,4 @@
-"""Saliency: which pixels speak for an answer, by two methods of captum (an extra)."""
+"""Saliency: the pixels that a prediction depends on, by two methods of captum (an extra)."""
 
 from typing import Any
 
@@ -15,25 +15,25 @@ STEPS = 32  # of the integral
 
 
 def grad_cam(model: ResNet, image: Tensor, label: int) -> Tensor:
-    """Weighs the last feature map by the gradient of an answer: Selvaraju et al. 2017.
+    """Weights the last feature map by the gradient of a logit: Selvaraju et al. 2017.
 
-    It costs a forward and a backward pass. Coarse: a cell of the last map stands for `stride`
-    pixels.
+    It costs a forward and a backward pass. The map is coarse: a cell of the last feature map covers
+    `stride` pixels.
 
     Args:
-        model: in any mode; it is asked in evaluation mode.
+        model: in any mode; it is evaluated in evaluation mode.
         image: float (C, H, W), normalized.
-        label: which answer.
+        label: class whose logit is explained.
 
     Returns:
-        float (H, W) from 0 to 1; the larger, the more a pixel speaks for the answer.
+        float (H, W) from 0 to 1: the influence of each pixel.
 
     Raises:
         UsageError: when captum is not installed.
     """
     methods = captum()
     with unchanged(model, training=False), by_modules(model), torch.enable_grad():
-        cam = methods.LayerGradCam(model, model.relu_out)  # hands on the last feature map
+        cam = methods.LayerGradCam(model, model.relu_out)  # whose output is the last feature map
         coarse = cam.attribute(image[None], target=label, relu_attributions=True)
     size = (image.shape[1], image.shape[2])
     fine = methods.LayerAttribution.interpolate(coarse, size, interpolate_mode="bilinear")
@@ -41,19 +41,21 @@ def grad_cam(model: ResNet, image: Tensor, label: int) -> Tensor:
 
 
 def integrated_gradients(model: ResNet, image: Tensor, label: int) -> Tensor:
-    """Adds up gradients on the way from the mean image to this one: Sundararajan et al. 2017.
+    """Integrates gradients from the mean image to this one: Sundararajan et al. 2017.
 
     It costs 32 forward and backward passes. Arguments, result and errors are those of `grad_cam`.
     """
     methods = captum()
     with unchanged(model, training=False), by_modules(model), torch.enable_grad():
         integral = methods.IntegratedGradients(model)
-        found = integral.attribute(image[None], target=label, n_steps=STEPS, internal_batch_size=8)
-    return scaled(found.detach()[0].abs().sum(0).float())
+        attributions = integral.attribute(
+            image[None], target=label, n_steps=STEPS, internal_batch_size=8
+        )
+    return scaled(attributions.detach()[0].abs().sum(0).float())
 
 
 def captum() -> Any:
-    """Returns captum's methods.
+    """Imports the methods of captum.
 
     Raises:
         UsageError: when it is not installed.
@@ -68,5 +70,5 @@ def captum() -> Any:
 
 
 def scaled(values: Tensor) -> Tensor:
-    """Returns values that are not negative as shares of the largest; zeros stay zeros."""
+    """Returns nonnegative values divided by the largest; zeros stay zeros."""
     return values / values.max().clamp_min(torch.finfo(values.dtype).tiny)

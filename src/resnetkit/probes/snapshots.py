@@ -17,8 +17,8 @@ __all__ = ["snapshots"]
 def snapshots(run: Run) -> Iterator[tuple[int, TrainedNetwork]]:
     """Yields the steps and networks of the checkpoints of a finished run, in order.
 
-    These are the evenly spaced ones that the recipe asks for by `checkpoint.snapshots`, none by
-    default, and the newest ones, as many as `checkpoint.keep` says: by default one, the last.
+    These are the evenly spaced snapshots of `checkpoint.snapshots` in the recipe, none by default,
+    and the newest checkpoints, `checkpoint.keep` of them: by default the last one.
 
     Raises:
         WeightsError: when the run is not finished, or a checkpoint is corrupt.
@@ -31,6 +31,6 @@ def snapshots(run: Run) -> Iterator[tuple[int, TrainedNetwork]]:
             model.load_state_dict(tensors["model"], strict=True)
         except (KeyError, RuntimeError) as error:
             raise WeightsError(
-                f"the checkpoint of step {step} in {run.folder} is not of its network."
+                f"the checkpoint of step {step} in {run.folder} does not fit its network."
             ) from error
         yield step, replace(finished, model=model.eval())
