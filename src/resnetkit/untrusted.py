@@ -175,8 +175,8 @@ def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
             standard does.
 
     Raises:
-        ValueError: when it is not JSON in UTF-8, has duplicate keys, is nested too deeply, or holds
-            a number that is not finite or has too many digits.
+        ValueError: when it is not JSON in UTF-8, has duplicate keys, is nested too deeply, or has a
+            number that is not finite or has too many digits.
     """
     text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
     check_depth(text)
@@ -196,7 +196,7 @@ def whole_number(digits: str) -> int:
         ValueError: when it has too many digits.
     """
     if len(digits) > MAX_DIGITS:
-        raise ValueError(f"it holds a number of {len(digits):,} digits")
+        raise ValueError(f"it contains a number of {len(digits):,} digits")
     return int(digits)
 
 
@@ -208,7 +208,7 @@ def finite_number(text: str) -> float:
     """
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"it holds {text[:20]}, which is not a finite number")
+        raise ValueError(f"it contains {text[:20]}, which is not a finite number")
     return number
 
 

@@ -283,16 +283,18 @@ def read_folder(name: str, folder: Path, *, shown: Path | None = None) -> Arrays
         DataError: when there is no such data set, or one of its files is corrupt.
     """
     errors = []
-    for layout, place in folders_with_layout(name, folder):
+    for layout, layout_folder in folders_with_layout(name, folder):
         try:
-            arrays = layout.read(place, PUBLISHED[name])
+            arrays = layout.read(layout_folder, PUBLISHED[name])
             check_content(name, arrays)
             return arrays
         except DataError as error:
             errors.append(error)
         except ValueError as error:
             errors.append(
-                DataError(f"the files of '{name}' in {shown or place} cannot be read: {error}.")
+                DataError(
+                    f"the files of '{name}' in {shown or layout_folder} cannot be read: {error}."
+                )
             )
     if errors:
         raise errors[0]
