@@ -29,6 +29,7 @@ AS_IN_THE_PAPER = {
     "resnet56": (0.2, 1.6),
 }
 FEW_STEPS = ("--set", "length=2 epochs", "--set", "batch_size=360", "--set", "log_every=1")
+SMALL = ("--set", "model.name=resnet8")  # which this process alone knows
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,11 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 @pytest.fixture
 def few_steps() -> tuple[str, ...]:
-    """Returns the words that make a training of the digits one of six steps."""
-    return FEW_STEPS
+    """Returns the words that make a training of the digits one of six steps of ResNet-8.
+
+    This process alone knows that network.
+    """
+    return FEW_STEPS + SMALL
 
 
 @pytest.fixture

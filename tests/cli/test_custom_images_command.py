@@ -148,6 +148,7 @@ def test_micro_batches_come_with_their_caveat(resnet: Resnet, photos: Path, tmp_
 def test_a_learning_rate_is_found_and_drawn(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "rate.svg"
     words = ["lr-find", "--data", str(photos), "--steps", "20", "--out", str(out)]
+    words += ["--set", "model.name=resnet8"]
     answer = resnet(*words)
     assert answer.code == 0, answer.err
     assert answer.out.startswith("--set optimizer.lr=")

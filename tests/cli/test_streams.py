@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from resnetkit.cli import streams
+from resnetkit.cli.app import run
 from resnetkit.cli.streams import LastingStream
 from resnetkit.errors import is_out_of_memory
 from resnetkit.training.run_folder import read_run
@@ -55,9 +56,20 @@ def test_messages_come_through_as_long_as_they_can(tmp_path: Path) -> None:
 
 
 def test_a_training_outlives_the_reader_of_its_messages(
-    tmp_path: Path, few_steps: tuple[str, ...]
+    tmp_path: Path, few_steps: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [*TRAIN, *few_steps, "--out", str(tmp_path / "run")]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as nobody_reads:
+        monkeypatch.setattr(sys, "stdout", nobody_reads)
+        monkeypatch.setattr(sys, "stderr", nobody_reads)
+        assert run(["train", *few_steps, "--out", str(tmp_path / "run")]) == 0
+    assert read_run(tmp_path / "run").final is not None
+
+
+@pytest.mark.slow
+def test_the_process_of_a_training_outlives_the_reader_of_its_messages(tmp_path: Path) -> None:
+    words = [*TRAIN, "--set", "length=6 steps", "--out", str(tmp_path / "run")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
         assert process.stdout.readline()

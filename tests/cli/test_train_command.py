@@ -17,7 +17,13 @@ from resnetkit.training.run_folder import find_runs, read_run
 Resnet = Callable[..., Any]
 Words = tuple[str, ...]
 Reader = Callable[[Path], dict[str, bytes]]
-SHORT = {"length": "2 epochs", "batch_size": 360, "log_every": 1}  # what the words few_steps say
+SHORT = {  # what the words few_steps say
+    "length": "2 epochs",
+    "batch_size": 360,
+    "log_every": 1,
+    "model.name": "resnet8",
+}
+OF_THE_PAPER = ("--set", "model.name=resnet20")
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ def test_without_options_the_default_recipe_is_trained(resnet: Resnet, tmp_path:
     assert answer.code == 0
     (run,) = find_runs(tmp_path)
     assert run.recipe == load_recipe("digits")
-    assert run.folder == tmp_path / "runs" / f"resnet20-digits-seed0-{run.recipe.digest[:8]}"
+    assert run.folder == tmp_path / "runs" / f"resnet8-digits-seed0-{run.recipe.digest[:8]}"
     assert run.final is not None
     assert answer.out.splitlines() == [
         f"{split} error {run.final.scores[split].error:.2f} % of {count} images"
@@ -117,19 +123,20 @@ def test_an_interrupted_training_goes_on_and_ends_alike(
 
 
 def test_a_dry_run_writes_nothing(resnet: Resnet, few_steps: Words, tmp_path: Path) -> None:
-    answer = resnet("train", "--dry-run", *few_steps)
+    answer = resnet("train", "--dry-run", *few_steps, *OF_THE_PAPER)
     assert answer.code == 0
     assert list(tmp_path.iterdir()) == []
     assert "269,434 parameters, 6 steps of " in answer.err
     assert "Nothing was written." in answer.err
     path = tmp_path / "resolved.yaml"
     path.write_text(answer.out)
-    assert load_recipe(str(path)) == load_recipe("digits", SHORT)
+    assert load_recipe(str(path)) == load_recipe("digits", {**SHORT, "model.name": "resnet20"})
 
 
 def test_machines_get_the_recipe_and_the_estimate(resnet: Resnet, few_steps: Words) -> None:
-    values = resnet("train", "--dry-run", *few_steps, "--json").values
-    assert values["recipe"] == load_recipe("digits", SHORT).model_dump(mode="json")
+    values = resnet("train", "--dry-run", *few_steps, *OF_THE_PAPER, "--json").values
+    recipe = load_recipe("digits", {**SHORT, "model.name": "resnet20"})
+    assert values["recipe"] == recipe.model_dump(mode="json")
     estimate = values["estimate"]
     assert (estimate["parameters"], estimate["total_steps"]) == (269_434, 6)
     assert 0 < estimate["seconds_per_step"] < estimate["seconds"] < 60
@@ -140,7 +147,7 @@ def test_a_terminal_gets_a_bar_and_the_result(
     few_steps: Words, terminal: Callable[..., str]
 ) -> None:
     shown = terminal("train", *few_steps, "--out", "one", columns=140)
-    assert "resnet20-digits-seed0" in shown
+    assert "resnet8-digits-seed0" in shown
     assert "images/s" in shown
     assert "100%" in shown
     assert "test error " in shown
