@@ -73,7 +73,7 @@ def test_progress_is_told(network: TrainedNetwork) -> None:
 
 
 MISFITS: dict[str, tuple[dict[str, object], str]] = {
-    "class count": ({"class_names": ("a", "b")}, "knows 10 classes, but 'digits' has 2"),
+    "class count": ({"class_names": ("a", "b")}, "has 10 classes, but 'digits' has 2"),
     "class names": ({"class_names": tuple("abcdefghij")}, "its class 0 is '0', there it is 'a'"),
     "channels": (
         {"images": torch.zeros(1797, 3, 8, 8, dtype=torch.uint8)},

@@ -9,7 +9,8 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 from torch import Tensor, nn
 
-from resnetkit.evaluation.metric_sums import MetricSums, Score, count, score
+from resnetkit.evaluation import metrics
+from resnetkit.evaluation.metric_sums import MetricSums, Score, count, outside_top_k, score
 from resnetkit.models.zoo import create_model
 from resnetkit.runtime.precision import choose_precision
 from resnetkit.runtime.process_group import World
@@ -135,3 +136,19 @@ def test_measuring_uses_running_statistics_and_not_those_of_the_batch() -> None:
         precision=EXACT,
     )
     assert alone.loss == pytest.approx(together.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [4, 5, 6, 10])
+def test_training_and_evaluation_count_the_same_errors_also_of_equal_scores(classes: int) -> None:
+    logits, labels = random_logits(classes)
+    logits = logits.round()  # whole numbers: many are equal
+    ours, _ = measure(logits, labels)
+    names = [str(k) for k in range(classes)]
+    theirs = metrics.measure(logits.double().softmax(1).numpy(), labels.numpy(), names)
+    assert ours.error == theirs.top1.error
+    assert ours.top5_error == theirs.top5.error
+
+
+def test_scores_that_are_not_numbers_are_no_success() -> None:
+    logits, labels = torch.full((3, 10), torch.nan), torch.tensor([0, 4, 9])
+    assert outside_top_k(logits, labels, 5).all()

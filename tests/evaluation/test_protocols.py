@@ -18,12 +18,11 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.evaluate import (
-    data_of,
     evaluate,
     evaluate_all,
-    order_in_words,
     predict_probabilities,
 )
+from resnetkit.evaluation.network_data import data_of, order_in_words
 from resnetkit.evaluation.protocols import PROTOCOLS, SCALES
 from resnetkit.report.evaluation_report import write_evaluation
 from resnetkit.report.language import find_language
@@ -154,10 +153,12 @@ def test_what_images_do_not_allow_is_refused(network: TrainedNetwork, dataset: D
     small = replace(network, architecture=replace(network.architecture, in_channels=1))
     small = replace(small, class_names=(), image_size=(8, 8))
     ten = replace(small.architecture, num_classes=10)
-    with pytest.raises(DataError, match="'ten-crop' needs images larger than the network's"):
+    with pytest.raises(
+        DataError, match="'ten-crop' needs image files larger than the network's input"
+    ):
         evaluate(replace(small, architecture=ten), digits, protocol="ten-crop", device="cpu")
     empty = replace(dataset, splits={**dataset.splits, "validation": torch.arange(0)})
-    with pytest.raises(DataError, match="no images in the part 'validation'"):
+    with pytest.raises(DataError, match="no images in the split 'validation'"):
         evaluate(network, empty, split="validation")
     with pytest.raises(UsageError, match="looks at horizontal flips anyway"):
         evaluate(network, dataset, protocol="ten-crop", flip=True)
@@ -245,7 +246,7 @@ def test_images_that_were_moved_keep_their_splits(
     rows = (copy / "images.csv").read_bytes()
     (copy / "images.csv").write_bytes(rows.replace(b"/photos/", b"/gone/"))
     moved = load_network(copy)
-    with pytest.raises(DataError, match="not where they were"):
+    with pytest.raises(DataError, match=r"the images of the run in .* were moved"):
         data_of(moved)
     found = data_of(moved, str(new))
     assert [list(ids) for ids in found.splits.values()] == [
@@ -304,6 +305,6 @@ def test_without_names_of_classes_the_order_is_that_of_the_library_and_said(
     assert dataset.class_names[0] == first
     words = order_in_words(nameless, dataset)
     assert words is not None
-    assert f"matched by order{', numbers as' if kind == 'timm' else ''}" in words
+    assert f"matched by order{', in natural order' if kind == 'timm' else ''}" in words
     assert f": 0 = {first}, 1 = " in words
     assert order_in_words(network, dataset) is None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from resnetkit.errors import UsageError, WeightsError
-from resnetkit.evaluation.evaluate import data_of
+from resnetkit.evaluation.network_data import data_of
 from resnetkit.inference.predictor import load_predictor
 from resnetkit.models.zoo import Architecture
 from resnetkit.training.loop import train

@@ -63,7 +63,8 @@ def evaluate(
             'resnet weights show' describes them.
     """
     from resnetkit.errors import UsageError
-    from resnetkit.evaluation.evaluate import data_of, evaluate_all
+    from resnetkit.evaluation.evaluate import evaluate_all
+    from resnetkit.evaluation.network_data import data_of
     from resnetkit.report.evaluation_report import write_evaluation
     from resnetkit.report.language import find_language
     from resnetkit.weights.load import load_network
@@ -95,7 +96,7 @@ def remark_on_networks(
     networks: "Sequence[TrainedNetwork]", dataset: "Dataset", split: str
 ) -> None:
     """Reports what is measured, and how classes without names are matched."""
-    from resnetkit.evaluation.evaluate import order_in_words
+    from resnetkit.evaluation.network_data import order_in_words
 
     remark_on_data(dataset.name)
     for network in networks:

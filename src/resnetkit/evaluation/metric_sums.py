@@ -1,4 +1,4 @@
-"""Exact sums of loss and errors, kept on the device until someone reads them."""
+"""Exact sums of loss and errors, kept on the device until they are read."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch.nn import functional
 from resnetkit.runtime.precision import ChosenPrecision
 from resnetkit.runtime.process_group import World
 
-__all__ = ["MetricSums", "Score", "count", "score"]
+__all__ = ["TOP", "MetricSums", "Score", "count", "outside_top_k", "score"]
 
 TOP = 5
 
@@ -41,14 +41,27 @@ def count(logits: Tensor, labels: Tensor) -> Tensor:
     """
     losses = functional.cross_entropy(logits, labels, reduction="sum")
     wrong = (logits.argmax(1) != labels).sum()  # as in the confusion matrix, ties and all
-    best = logits.topk(min(TOP, logits.shape[1])).indices
-    samples = len(labels)
-    wrong_of_five = samples - (best == labels[:, None]).sum()
-    return torch.stack([losses, wrong, wrong_of_five, torch.full_like(losses, samples)]).double()
+    top5_wrong = outside_top_k(logits, labels, TOP).sum()
+    samples = torch.full_like(losses, len(labels))
+    return torch.stack([losses, wrong, top5_wrong, samples]).double()
+
+
+def outside_top_k(scores: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Returns whether at least k classes have a higher score than the label's: bool (B,).
+
+    A score that is NaN counts as higher, so that a network without answers has no success.
+
+    Args:
+        scores: logits or probabilities, float (B, K).
+        labels: int64 (B,).
+        k: such as 5.
+    """
+    of_label = scores.gather(1, labels[:, None])
+    return (~(scores <= of_label)).sum(1) >= k
 
 
 class MetricSums:
-    """What a rank has counted: sums that stay exact, for counts up to 2**53, and on the device.
+    """The metric sums of one rank, on the device; counts up to 2**53 are exact.
 
     Attributes:
         sums: float64 (4,), as `count` returns them.
@@ -58,14 +71,14 @@ class MetricSums:
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
 
     def add(self, counts: Tensor) -> None:
-        """Adds what `count` returned for a batch."""
+        """Adds the sums that `count` returns for a batch."""
         self.sums += counts
 
     def score(self, world: World) -> Score:
-        """Returns the averages over the samples that all ranks have counted."""
-        loss, wrong, wrong_of_five, samples = world.sum(self.sums).tolist()
+        """Returns the averages over the samples of all ranks."""
+        loss, wrong, top5_wrong, samples = world.sum(self.sums).tolist()
         return Score(
-            loss / samples, 100 * wrong / samples, 100 * wrong_of_five / samples, int(samples)
+            loss / samples, 100 * wrong / samples, 100 * top5_wrong / samples, int(samples)
         )
 
     def load(self, sums: Sequence[float]) -> None:
@@ -73,7 +86,7 @@ class MetricSums:
         self.sums.copy_(torch.tensor(sums, dtype=torch.float64))
 
     def clear(self) -> None:
-        """Forgets everything counted."""
+        """Sets all sums to zero."""
         self.sums.zero_()
 
 
@@ -86,13 +99,13 @@ def score(
     world: World,
     precision: ChosenPrecision,
 ) -> tuple[Score, Tensor]:
-    """Measures a model without changing it: single view, running statistics of batch normalization.
+    """Evaluates a model in evaluation mode, with a single view of each image.
 
     Args:
         model: images (B, C, H, W) -> logits (B, K).
         batches: this rank's images, float (B, C, H, W), and labels, int64 (B,).
         num_classes: K.
-        world: whose ranks' counts are added.
+        world: the ranks whose sums are added.
         precision: of the forward pass.
 
     Returns:

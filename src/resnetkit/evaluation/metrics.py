@@ -1,10 +1,13 @@
-"""Metrics of a classifier, from its probabilities and the truth."""
+"""Metrics of a classifier, from its probabilities and the labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from resnetkit.evaluation.metric_sums import TOP, outside_top_k
 
 __all__ = [
     "CONFIDENCE_BINS",
@@ -26,16 +29,15 @@ Integers = npt.NDArray[np.int64]
 
 CONFIDENCE_LEVEL = 0.95
 CONFIDENCE_BINS = 15  # Guo et al. 2017
-TOP = 5
 
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """A share of wrong answers, in percent, and where it could lie on other images of this kind.
+    """An error in percent, with its 95 % confidence interval.
 
     Attributes:
-        error: of these images.
-        low: lower end of the 95 % interval by Wilson 1927, which holds for small counts too.
+        error: on these images.
+        low: lower end of the interval by Wilson 1927, which also holds for small counts.
         high: its upper end.
     """
 
@@ -46,15 +48,14 @@ class ErrorRate:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """What became of one class.
+    """The results for one class.
 
     Attributes:
         name: of the class.
-        images: that belong to it.
-        error: share of them that were taken for another class, in percent; not a number without
-            images.
-        precision: share of right ones among the images that were taken for it, in percent; not a
-            number when there were none.
+        images: number of images with this label.
+        error: percentage of them with another prediction; NaN without images.
+        precision: percentage of correct predictions among the predictions of this class; NaN
+            without predictions.
     """
 
     name: str
@@ -65,13 +66,13 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Metrics:
-    """All that is measured on some images.
+    """The metrics of a classifier on some images.
 
     Attributes:
-        images: how many.
+        images: their number.
         top1: error of the most probable class.
-        top5: images whose class is not among the five most probable; with up to five classes 0.
-        loss: mean cross entropy in nats.
+        top5: error of the five most probable classes; 0 with up to five classes.
+        loss: mean cross entropy, in nats.
         calibration_error: expected calibration error in percent; see `calibration_error`.
         classes: one entry a class.
         confusion: images by true class (rows) and predicted class (columns).
@@ -87,12 +88,12 @@ class Metrics:
 
 
 def measure(probabilities: Floats, labels: Integers, class_names: Sequence[str]) -> Metrics:
-    """Measures what a network said of some images.
+    """Computes the metrics of a network's predictions.
 
     Args:
         probabilities: float64 (N, K), each row adding up to 1.
         labels: int64 (N,), from 0.
-        class_names: K of them.
+        class_names: K names.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -110,7 +111,7 @@ def measure(probabilities: Floats, labels: Integers, class_names: Sequence[str])
 
 
 def error_rate(wrong: int, count: int) -> ErrorRate:
-    """Returns the share of wrong answers with its interval."""
+    """Returns an error with its confidence interval."""
     from scipy.stats import binomtest
 
     interval = binomtest(wrong, count).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
@@ -118,15 +119,15 @@ def error_rate(wrong: int, count: int) -> ErrorRate:
 
 
 def top_k_wrong(probabilities: Floats, labels: Integers, k: int) -> int:
-    """Returns how many images have at least k classes that are more probable than their own."""
-    own = probabilities[np.arange(len(labels)), labels]
-    return int(((probabilities > own[:, None]).sum(1) >= k).sum())
+    """Returns the number of images whose class is not among the k most probable."""
+    wrong = outside_top_k(torch.from_numpy(probabilities), torch.from_numpy(labels), k)
+    return int(wrong.sum())
 
 
 def cross_entropy(probabilities: Floats, labels: Integers) -> float:
     """Returns the mean of -log(probability of the true class), in nats."""
-    own = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(own.clip(np.finfo(np.float64).tiny)).mean())
+    of_label = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(of_label.clip(np.finfo(np.float64).tiny)).mean())
 
 
 def calibration_error(
@@ -134,43 +135,43 @@ def calibration_error(
 ) -> float:
     """Returns the expected calibration error in percent: Guo et al. 2017, eq. 3.
 
-    The images are put into bins by the probability of their most probable class; the error is the
-    distance between mean confidence and share of right answers, averaged over images.
+    Images are binned by the probability of their most probable class; the error is the distance
+    between mean confidence and accuracy of a bin, averaged over images.
     """
     confidence = probabilities.max(1)
-    right = probabilities.argmax(1) == labels
-    places = np.ceil(confidence * bins).astype(np.int64).clip(1, bins) - 1
-    gaps = np.bincount(places, weights=confidence - right, minlength=bins)  # summed a bin
+    correct = probabilities.argmax(1) == labels
+    bin_of = np.ceil(confidence * bins).astype(np.int64).clip(1, bins) - 1
+    gaps = np.bincount(bin_of, weights=confidence - correct, minlength=bins)  # sums of bins
     return float(100 * np.abs(gaps).sum() / len(labels))
 
 
 def class_scores(matrix: Integers, class_names: Sequence[str]) -> tuple[ClassScore, ...]:
     """Returns the scores of each class, from the confusion matrix (K, K)."""
-    right, images, answers = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    correct, images, predictions = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     return tuple(
         ClassScore(
             name=name,
             images=int(images[k]),
-            error=percent(int(images[k] - right[k]), int(images[k])),
-            precision=percent(int(right[k]), int(answers[k])),
+            error=percent(int(images[k] - correct[k]), int(images[k])),
+            precision=percent(int(correct[k]), int(predictions[k])),
         )
         for k, name in enumerate(class_names)
     )
 
 
-def percent(part: int, whole: int) -> float:
-    """Returns a share in percent; not a number when there is no whole."""
-    return 100 * part / whole if whole else float("nan")
+def percent(count: int, total: int) -> float:
+    """Returns a fraction in percent; NaN for a total of 0."""
+    return 100 * count / total if total else float("nan")
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """How often images of one class were taken for another.
+    """How often images of one class were predicted as another.
 
     Attributes:
         true: label of the class.
-        predicted: label of what it was taken for.
-        count: of images.
+        predicted: label of the prediction.
+        count: number of these images.
         total: images of the true class.
     """
 
@@ -182,10 +183,10 @@ class Mistake:
 
 def mistakes(confusion: Sequence[Sequence[int]]) -> list[Mistake]:
     """Returns the mistakes in a matrix (true class, predicted class), the most frequent first."""
-    found = [
+    counts = [
         Mistake(true, predicted, count, sum(row))
         for true, row in enumerate(confusion)
         for predicted, count in enumerate(row)
         if count and true != predicted
     ]
-    return sorted(found, key=lambda mistake: -mistake.count)
+    return sorted(counts, key=lambda mistake: -mistake.count)

@@ -1,4 +1,4 @@
-"""How a network looks at an image when it is measured: once, ten times, or at several sizes."""
+"""Evaluation protocols: which views of an image are averaged."""
 
 from collections.abc import Iterator
 from typing import Literal, get_args
@@ -16,9 +16,9 @@ from resnetkit.weights.network import TrainedNetwork
 __all__ = ["PROTOCOLS", "SCALES", "Protocol", "views_of"]
 
 Protocol = Literal["center", "ten-crop", "multi-scale"]
-"""center: the middle, once; ten-crop: the four corners, the middle and their horizontal flips
-(Krizhevsky et al. 2012; He et al. 2015, sec. 3.4); multi-scale: the whole image and its mirror
-image, fully convolutionally, at several sizes (He et al. 2015, sec. 3.4)."""
+"""center: the center crop; ten-crop: the four corners, the center and their horizontal flips
+(Krizhevsky et al. 2012; He et al. 2015, sec. 3.4); multi-scale: the whole image and its
+horizontal flip, fully convolutionally, at several sizes (He et al. 2015, sec. 3.4)."""
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
@@ -35,39 +35,39 @@ def views_of(
     flip: bool,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Yields samples in batches, and the views of each batch, whose answers are to be averaged.
+    """Yields batches of samples with their views, whose probabilities are to be averaged.
 
     Args:
-        network: which decides size and normalization.
-        dataset: that holds the samples.
+        network: of which size and normalization are used.
+        dataset: of the samples.
         sample_ids: int64 (N,).
         protocol: see `Protocol`.
-        flip: whether horizontal flips of the middle are views too; other protocols have them
-            anyway.
+        flip: whether the horizontal flip of the center crop is a view too; other protocols
+            include flips.
         device: of the views.
 
     Yields:
         Sample ids, int64 (B,), and views, each float32 (B, C, H, W), normalized.
 
     Raises:
-        DataError: when a protocol needs more of the images than the data set holds.
+        DataError: when a protocol needs larger images than the data set has.
     """
     photos = dataset.images
     if protocol != "center" and not isinstance(photos, Photos):
         raise DataError(
-            f"the protocol '{protocol}' needs images larger than the network's, in files: those of"
+            f"the protocol '{protocol}' needs image files larger than the network's input: those of"
             f" '{dataset.name}' have its size. Use the protocol center."
         )
     if protocol != "center" and network.resize.mode != "center":
         raise DataError(
-            f"the protocol '{protocol}' keeps the shape of images, but this network is shown"
-            " squashed ones. Use the protocol center."
+            f"the protocol '{protocol}' keeps the aspect ratio of images, but this network resizes"
+            " without keeping it. Use the protocol center."
         )
     normalization = network.normalization.to(device)
     for ids in evaluation_batches(sample_ids, BATCH_SIZE[protocol]):
         if not isinstance(photos, Photos) or protocol == "center":
-            middle = normalization(photos[ids])
-            yield ids, [middle, middle.flip(3)] if flip else [middle]
+            center = normalization(photos[ids])
+            yield ids, [center, center.flip(3)] if flip else [center]
         elif protocol == "ten-crop":
             yield ids, [normalization(view) for view in photos.ten_crops(ids)]
         else:

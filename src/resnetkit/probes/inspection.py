@@ -10,7 +10,7 @@ from torch import Tensor
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import ArchitectureError, UsageError
-from resnetkit.evaluation.evaluate import data_of
+from resnetkit.evaluation.network_data import data_of
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.models.outline import StageOutline, outline
 from resnetkit.models.zoo import ARCHITECTURES, Architecture, find_architecture
