@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from resnetkit.report.study_report import write_study_report
 from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.studies.study import Outcome
 from resnetkit.training.recipe import load_recipe
@@ -188,7 +189,7 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.tags)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def open_page() -> Callable[[Path], Page]:
     """Returns a function that reads a page, with the checks that hold for all of them."""
 
@@ -198,6 +199,12 @@ def open_page() -> Callable[[Path], Page]:
         return page
 
     return read
+
+
+@pytest.fixture(scope="session")
+def whole_page(outcome: Outcome, open_page: Callable[[Path], Page]) -> Page:
+    """Returns the report of the shared study."""
+    return open_page(write_study_report(outcome))
 
 
 def check_page(page: Page) -> None:

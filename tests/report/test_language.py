@@ -2,7 +2,6 @@
 
 import gettext
 import re
-from collections.abc import Callable
 from html import unescape
 from io import BytesIO
 from pathlib import Path
@@ -16,14 +15,14 @@ from markupsafe import Markup
 import resnetkit
 from resnetkit.errors import UsageError
 from resnetkit.report.language import ENGLISH, Language, find_language, languages
-from resnetkit.report.overview import write_overview
+from resnetkit.report.overview import overview_page
+from resnetkit.report.page import render
 from resnetkit.report.particles import particle
-from resnetkit.report.run_report import write_run_report
-from resnetkit.report.study_report import write_study_report
+from resnetkit.report.run_report import run_page
+from resnetkit.report.study_report import study_page
 from resnetkit.studies.phrase import phrase, plural_phrase
 from resnetkit.studies.study import Outcome
 
-NewOutcome = Callable[..., Outcome]
 SOURCE = Path(resnetkit.__file__).parent
 KOREAN = find_language("ko")
 CATALOG = read_po(
@@ -68,9 +67,8 @@ def visible(page: str) -> str:
     return unescape(re.sub(r"<[^>]+>", "\n", re.sub(hidden, "\n", page, flags=re.S)))
 
 
-def test_a_study_is_told_in_korean(new_outcome: NewOutcome) -> None:
-    outcome = new_outcome()
-    page = write_study_report(outcome, KOREAN).read_text()
+def test_a_study_is_told_in_korean(outcome: Outcome) -> None:
+    page = render("study.html.j2", study_page(outcome, KOREAN), KOREAN)
     assert '<html lang="ko">' in page
     assert KOREAN(outcome.study.title) in page
     assert "주장 4개 중 4개 확인" in page
@@ -82,8 +80,8 @@ def test_a_study_is_told_in_korean(new_outcome: NewOutcome) -> None:
     assert '<span class="name">plain-56</span>' in page
 
 
-def test_descriptions_for_those_who_do_not_see_are_korean(new_outcome: NewOutcome) -> None:
-    page = write_study_report(new_outcome(), KOREAN).read_text()
+def test_descriptions_for_those_who_do_not_see_are_korean(outcome: Outcome) -> None:
+    page = render("study.html.j2", study_page(outcome, KOREAN), KOREAN)
     descriptions = re.findall(r'role="img" aria-label="([^"]+)"', page)
     assert len(descriptions) == 6
     for description in descriptions:
@@ -91,14 +89,13 @@ def test_descriptions_for_those_who_do_not_see_are_korean(new_outcome: NewOutcom
         assert not re.search(r"[A-Za-z]{3,} [a-z]{2,} [a-z]{2,}", description)
 
 
-def test_an_overview_and_a_run_are_told_in_korean(new_outcome: NewOutcome) -> None:
-    outcome = new_outcome()
-    overview = write_overview([outcome], KOREAN).read_text()
+def test_an_overview_and_a_run_are_told_in_korean(outcome: Outcome) -> None:
+    overview = render("overview.html.j2", overview_page([outcome], KOREAN), KOREAN)
     assert "잔차 네트워크(residual network)는 왜 잘 작동하는가" in overview
     told = visible(overview).replace(outcome.study.source, "")
     assert re.findall(r"[A-Za-z]{3,} [a-z]{2,} [a-z]{2,}", told) == []
     run = next(iter(outcome.runs.values()))[0]
-    told = visible(write_run_report(run, KOREAN).read_text())
+    told = visible(render("run.html.j2", run_page(run, KOREAN), KOREAN))
     assert re.findall(r"[A-Za-z]{3,} [a-z]{2,} [a-z]{2,}", told) == []
     assert "훈련 곡선" in told
 

@@ -186,7 +186,8 @@ def test_numbers_read_well() -> None:
 def test_formulas_are_set_and_text_is_escaped() -> None:
     assert rich("a <b> plain20") == "a &lt;b&gt; plain20"
     assert rich("so F(x) = 0.") == (
-        "so <math><mrow><mi>F</mi><mo>(</mo><mi>x</mi><mo>)</mo><mo>=</mo><mn>0</mn></mrow></math>."
+        'so <math><mrow><mi>F</mi><mo stretchy="false">(</mo><mi>x</mi><mo stretchy="false">)</mo>'
+        "<mo>=</mo><mn>0</mn></mrow></math>."
     )
     assert rich("y = F(x) + x").count("<mi>") == 4
     assert rich("plain20s, plain20", {"plain20": "p<20"}) == (

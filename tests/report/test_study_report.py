@@ -41,28 +41,21 @@ def final_error(run: Run, split: str) -> float:
     return float(next(event for event in events if event["event"] == "final")[split]["error"])
 
 
-def test_the_page_is_whole_and_holds_every_finding(
-    new_outcome: NewOutcome, open_page: OpenPage
-) -> None:
-    outcome = new_outcome()
-    page = open_page(write_study_report(outcome))
-    assert outcome.study.title in page.words
-    assert outcome.study.question in page.words
-    assert "4 of 4 claims confirmed here" in page.words
+def test_the_page_is_whole_and_holds_every_finding(outcome: Outcome, whole_page: Any) -> None:
+    assert outcome.study.title in whole_page.words
+    assert outcome.study.question in whole_page.words
+    assert "4 of 4 claims confirmed here" in whole_page.words
     for finding in outcome.findings:
-        assert as_shown(finding.claim) in page.words
-        assert finding.rule in page.words
-        assert as_shown(finding.meaning) in page.words
-    assert page.words.count("Confirmed claim") == 4
-    assert page.count("math") == 4
-    assert len(page.values("aria-label")) == 6  # four charts and the two kinds of block
+        assert as_shown(finding.claim) in whole_page.words
+        assert finding.rule in whole_page.words
+        assert as_shown(finding.meaning) in whole_page.words
+    assert whole_page.words.count("Confirmed claim") == 4
+    assert whole_page.count("math") == 4
+    assert len(whole_page.values("aria-label")) == 6  # four charts and the two kinds of block
 
 
-def test_the_parts_come_in_the_order_of_an_argument(
-    new_outcome: NewOutcome, open_page: OpenPage
-) -> None:
-    page = open_page(write_study_report(new_outcome()))
-    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page.source)
+def test_the_parts_come_in_the_order_of_an_argument(whole_page: Any) -> None:
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", whole_page.source)
     assert headings == [
         "4 of 4 claims confirmed here",
         "What happens during training",
@@ -75,12 +68,10 @@ def test_the_parts_come_in_the_order_of_an_argument(
     ]
 
 
-def test_the_table_says_what_the_events_say(new_outcome: NewOutcome, open_page: OpenPage) -> None:
-    outcome = new_outcome()
-    page = open_page(write_study_report(outcome))
-    start = page.cells.index("Time of one training") + 1
+def test_the_table_says_what_the_events_say(outcome: Outcome, whole_page: Any) -> None:
+    start = whole_page.cells.index("Time of one training") + 1
     for place, (group, runs) in enumerate(outcome.runs.items()):
-        row = page.cells[start + 7 * place : start + 7 * (place + 1)]
+        row = whole_page.cells[start + 7 * place : start + 7 * (place + 1)]
         expected = [
             f"{statistics.mean(values):.2f} \xb1 {statistics.stdev(values):.2f} %"
             for values in ([final_error(run, split) for run in runs] for split in ("train", "test"))
@@ -115,9 +106,7 @@ def test_cards_give_mean_spread_and_bound(new_outcome: NewOutcome, open_page: Op
             assert f"{as_shown(sample.label)} {shown}" in page.words
 
 
-def test_findings_for_machines_equal_the_findings(new_outcome: NewOutcome) -> None:
-    outcome = new_outcome()
-    write_study_report(outcome)
+def test_findings_for_machines_equal_the_findings(outcome: Outcome, whole_page: Any) -> None:
     facts = read_findings(outcome)
     assert (facts["study"], facts["scale"], facts["changes"]) == ("degradation", "quick", {})
     for values, finding in zip(facts["findings"], outcome.findings, strict=True):
@@ -223,26 +212,19 @@ def test_changes_of_the_recipe_are_named(new_outcome: NewOutcome, open_page: Ope
     assert read_findings(outcome)["changes"] == {"length": "24 epochs"}
 
 
-def test_only_what_differs_between_trainings_is_named(
-    new_outcome: NewOutcome, open_page: OpenPage
-) -> None:
-    page = open_page(write_study_report(new_outcome()))
-    assert "They differ only in: model.name, seed" in page.words
-    assert "train_on: train+validation" in page.text
-    assert "AMD EPYC 9654" in page.words
+def test_only_what_differs_between_trainings_is_named(whole_page: Any) -> None:
+    assert "They differ only in: model.name, seed" in whole_page.words
+    assert "train_on: train+validation" in whole_page.text
+    assert "AMD EPYC 9654" in whole_page.words
 
 
-def test_links_lead_to_the_measurements(new_outcome: NewOutcome, open_page: OpenPage) -> None:
-    outcome = new_outcome()
-    page = open_page(write_study_report(outcome))
-    targets = [target for target in page.values("href") if target.endswith(".jsonl")]
+def test_links_lead_to_the_measurements(outcome: Outcome, whole_page: Any) -> None:
+    targets = [target for target in whole_page.values("href") if target.endswith(".jsonl")]
     assert len(targets) == 18
     assert all((outcome.folder / target).is_file() for target in targets)
 
 
-def test_the_main_chart_is_also_a_file(new_outcome: NewOutcome) -> None:
-    outcome = new_outcome()
-    write_study_report(outcome)
+def test_the_main_chart_is_also_a_file(outcome: Outcome, whole_page: Any) -> None:
     root = ElementTree.parse(outcome.folder / "degradation.svg").getroot()
     last = [final for final in root.iter() if (final.text or "").startswith("plain-56")]
     assert len(last) == 1
@@ -280,15 +262,11 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(new_outcome: NewOutcome) 
         write_study_report(outcome)
 
 
-def test_sentences_are_separated_by_a_space(new_outcome: NewOutcome, open_page: OpenPage) -> None:
-    page = open_page(write_study_report(new_outcome()))
-    assert "The axes are the same. The training error" in page.words
-    assert not re.search(r"[a-z]\.[A-Z]", page.words)
+def test_sentences_are_separated_by_a_space(whole_page: Any) -> None:
+    assert "The axes are the same. The training error" in whole_page.words
+    assert not re.search(r"[a-z]\.[A-Z]", whole_page.words)
 
 
-def test_the_tables_have_the_whole_width_of_the_page(
-    new_outcome: NewOutcome, open_page: OpenPage
-) -> None:
-    page = open_page(write_study_report(new_outcome()))
-    columns = re.findall(r"\.tables \{[^}]*grid-template-columns: ([^;]*);", page.source)
+def test_the_tables_have_the_whole_width_of_the_page(whole_page: Any) -> None:
+    columns = re.findall(r"\.tables \{[^}]*grid-template-columns: ([^;]*);", whole_page.source)
     assert columns == ["minmax(0, 1fr)"]  # next to another table, the results would be cut off

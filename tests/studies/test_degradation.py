@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resnetkit.studies.questions.degradation import DEGRADATION
-from resnetkit.studies.runner import run_study
+from resnetkit.studies.runner import Workers, run_study
 from resnetkit.studies.study import Finding, Study
 from resnetkit.training.run_folder import Run
 
@@ -136,7 +136,8 @@ def test_a_planted_fault_is_seen_in_real_trainings(
     """Residual networks without shortcuts are plain ones, to the last byte; so none can win."""
     study = new_study(findings=DEGRADATION.findings)
     fault = {"model.options.shortcut": "none", "length": "3 steps"}
-    outcome = run_study(study, "tiny", tmp_path, changes=fault, backend="sequential", device="cpu")
+    workers = Workers(backend="sequential", device="cpu")
+    outcome = run_study(study, "tiny", tmp_path, changes=fault, workers=workers)
     assert family(outcome.runs, "resnet20") == family(outcome.runs, "plain20")
     assert outcome.findings[2].difference == outcome.findings[3].difference == 0
     assert "lower training error" not in confirmed(list(outcome.findings))

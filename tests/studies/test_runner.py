@@ -18,7 +18,13 @@ from resnetkit.errors import DataError, Interrupted, RecipeError, UsageError
 from resnetkit.report.study_report import write_study_report
 from resnetkit.studies import runner
 from resnetkit.studies.questions.responses import RESPONSES
-from resnetkit.studies.runner import read_outcome, read_outcomes_again, run_study, trial_folder
+from resnetkit.studies.runner import (
+    Workers,
+    read_outcome,
+    read_outcomes_again,
+    run_study,
+    trial_folder,
+)
 from resnetkit.studies.study import Outcome, Study
 from resnetkit.studies.table import STUDIES, find_study
 from resnetkit.training.events import IntervalEvent
@@ -53,8 +59,13 @@ def networks(calls: list[dict[str, Any]]) -> list[tuple[str, int]]:
     return [(call["recipe"].model.name, call["recipe"].seed) for call in calls]
 
 
-def run_at_once(study: Study, root: Path, **options: Any) -> Outcome:
-    return run_study(study, "tiny", root, **{"backend": "sequential", "device": "cpu", **options})
+SEQUENTIAL = Workers(backend="sequential", device="cpu")
+
+
+def run_at_once(
+    study: Study, root: Path, *, workers: Workers = SEQUENTIAL, **options: Any
+) -> Outcome:
+    return run_study(study, "tiny", root, workers=workers, **options)
 
 
 def test_every_trial_is_trained_in_its_folder(trained: Outcome) -> None:
@@ -95,7 +106,7 @@ def test_seeds_and_networks_end_differently(trained: Outcome) -> None:
 def test_backend_and_number_of_jobs_change_no_byte(
     trained: Outcome, tmp_path: Path, results: Reader, backend: str, jobs: int
 ) -> None:
-    outcome = run_at_once(trained.study, tmp_path, backend=backend, jobs=jobs)
+    outcome = run_at_once(trained.study, tmp_path, workers=Workers(jobs, backend, "cpu"))
     assert outcome.findings == trained.findings
     for group, runs in trained.runs.items():
         for run, twin in zip(runs, outcome.runs[group], strict=True):
@@ -216,7 +227,7 @@ def test_the_longest_trainings_come_first(
 def test_trainings_at_a_time_take_one_thread_each(
     new_study: NewStudy, tmp_path: Path, calls: list[dict[str, Any]]
 ) -> None:
-    run_at_once(new_study(), tmp_path, jobs=2, backend="threading")
+    run_at_once(new_study(), tmp_path, workers=Workers(2, "threading", "cpu"))
     assert len(calls) == 6
     assert {(call["threads"], call["device"]) for call in calls} == {(1, "cpu")}
 
@@ -235,8 +246,9 @@ def test_changes_are_trained_elsewhere_and_kept_with_the_outcome(
 def test_what_a_training_refuses_is_said_as_it_is(
     new_study: NewStudy, tmp_path: Path, backend: str
 ) -> None:
+    workers = Workers(2, backend, "cpu")
     with pytest.raises(RecipeError, match="batch_size is 1: "):
-        run_at_once(new_study(), tmp_path, changes={"batch_size": 1}, backend=backend, jobs=2)
+        run_at_once(new_study(), tmp_path, changes={"batch_size": 1}, workers=workers)
     assert not (tmp_path / "runs").exists()
 
 
@@ -269,7 +281,7 @@ def test_an_unknown_backend_names_the_known(
     new_study: NewStudy, tmp_path: Path, calls: list[dict[str, Any]]
 ) -> None:
     with pytest.raises(UsageError, match="unknown joblib backend 'lokky': expected loky,"):
-        run_at_once(new_study(), tmp_path, backend="lokky")
+        run_at_once(new_study(), tmp_path, workers=Workers(backend="lokky"))
     assert calls == []
 
 
@@ -277,7 +289,7 @@ def test_a_backend_that_is_named_as_known_is_accepted(
     new_study: NewStudy, tmp_path: Path, calls: list[dict[str, Any]]
 ) -> None:
     with pytest.raises(UsageError) as refusal:
-        run_at_once(new_study(), tmp_path, backend="nonsense")
+        run_at_once(new_study(), tmp_path, workers=Workers(backend="nonsense"))
     named = re.findall("loky|multiprocessing|threading|sequential", str(refusal.value))
     for backend in named:
         joblib.Parallel(n_jobs=2, backend=backend, return_as="generator_unordered")

@@ -57,7 +57,7 @@ def study(
     """
     from resnetkit.errors import UsageError
     from resnetkit.report.language import find_language
-    from resnetkit.studies.runner import ALL, run_studies, tasks_of
+    from resnetkit.studies.runner import ALL, Workers, run_studies, tasks_of
     from resnetkit.studies.table import STUDIES, find_study
 
     if name == "list":
@@ -79,9 +79,7 @@ def study(
             scale,
             out,
             changes=replaced,
-            jobs=jobs,
-            backend=backend,
-            device=device,
+            workers=Workers(jobs or None, backend, device),
             observe=StudyProgress(progress),
         )
     report = write_reports(outcomes, language, overview=name == ALL)

@@ -117,5 +117,6 @@ def mathml(formula: str) -> str:
     marks = []
     for sign in formula.replace(" ", ""):
         kind = "mi" if sign.isalpha() else "mn" if sign.isdigit() else "mo"
-        marks.append(f"<{kind}>{sign}</{kind}>")
+        attribute = ' stretchy="false"' if sign in "()" else ""  # as high as the letters
+        marks.append(f"<{kind}{attribute}>{sign}</{kind}>")
     return f"<math><mrow>{''.join(marks)}</mrow></math>"

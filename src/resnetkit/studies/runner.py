@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import joblib
 
@@ -24,6 +23,7 @@ from resnetkit.untrusted import parse_json, read_bounded
 
 __all__ = [
     "ALL",
+    "Workers",
     "read_outcome",
     "read_outcomes_again",
     "run_studies",
@@ -98,12 +98,60 @@ def tasks_of(
     return list(tasks.values())
 
 
-def run_study(study: Study, scale: str, root: Path, **options: Any) -> Outcome:
+@dataclass(frozen=True)
+class Workers:
+    """How the trainings of studies are run.
+
+    Attributes:
+        jobs: trainings at a time, one thread each; None for one per core.
+        backend: of joblib: loky, threading, sequential, or one registered with it.
+        device: see `train`.
+    """
+
+    jobs: int | None = None
+    backend: str = "loky"
+    device: str = "auto"
+
+    @property
+    def at_a_time(self) -> int:
+        return int(joblib.cpu_count()) if self.jobs is None else self.jobs
+
+    def pool(self, tasks: int) -> joblib.Parallel:
+        """Returns a pool for a number of tasks, which yields results as they finish.
+
+        Raises:
+            UsageError: for an unknown backend.
+        """
+        count = max(1, min(self.at_a_time, tasks))
+        try:
+            return joblib.Parallel(
+                n_jobs=count, backend=self.backend, return_as="generator_unordered"
+            )
+        except ValueError as error:
+            raise UsageError(
+                f"unknown joblib backend '{self.backend}': expected loky, threading, sequential or"
+                " one that is registered with joblib and can return results as they finish."
+            ) from error
+
+
+ONE_PER_CORE = Workers()
+
+
+def run_study(
+    study: Study,
+    scale: str,
+    root: Path,
+    *,
+    changes: Changes | None = None,
+    workers: Workers = ONE_PER_CORE,
+    observe: ProgressObserver = lambda fraction: None,
+) -> Outcome:
     """Runs every training of a study that is not finished yet, and judges its claims.
 
     Arguments and errors are those of `run_studies`.
     """
-    return run_studies([study], scale, root, **options)[0]
+    studies = [study]
+    return run_studies(studies, scale, root, changes=changes, workers=workers, observe=observe)[0]
 
 
 def run_studies(
@@ -112,9 +160,7 @@ def run_studies(
     root: Path,
     *,
     changes: Changes | None = None,
-    jobs: int = 0,
-    backend: str = "loky",
-    device: str = "auto",
+    workers: Workers = ONE_PER_CORE,
     observe: ProgressObserver = lambda fraction: None,
 ) -> list[Outcome]:
     """Runs every training of studies that is not finished yet, and judges their claims.
@@ -124,9 +170,7 @@ def run_studies(
         scale: a key of the `scales` of every study.
         root: folder of all studies; runs go to `root/runs`, reports to `root/<study>-<scale>`.
         changes: values of every recipe to replace, by dotted key.
-        jobs: trainings at a time, one thread each; 0 runs one per core.
-        backend: of joblib: loky, threading, sequential, or one registered with it.
-        device: see `train`.
+        workers: how many trainings at a time, and where.
         observe: called every half a second with the fraction that is done.
 
     Raises:
@@ -137,20 +181,12 @@ def run_studies(
     tasks = tasks_of(studies, scale, root, changes)
     missing = [task for task in tasks if not task.is_done]
     missing.sort(key=lambda task: task.cost, reverse=True)  # a long one must not be the last
-    at_a_time = jobs or joblib.cpu_count()
-    threads = 1 if at_a_time > 1 else 0  # the same however many trainings are still missing
-    try:
-        workers = max(1, min(at_a_time, len(missing)))
-        pool = joblib.Parallel(n_jobs=workers, backend=backend, return_as="generator_unordered")
-    except ValueError as error:
-        raise UsageError(
-            f"unknown joblib backend '{backend}': expected loky, threading, sequential or one that"
-            " is registered with joblib and can return results as they finish."
-        ) from error
+    threads = 1 if workers.at_a_time > 1 else 0  # however many trainings are still missing
+    pool = workers.pool(len(missing))
+    run = joblib.delayed(run_task)
     name = studies[0].name if len(studies) == 1 else ALL
     with interruptible(name), polled(tasks, observe):
-        calls = (joblib.delayed(run_task)(task, device=device, threads=threads) for task in missing)
-        for _ in pool(calls):
+        for _ in pool(run(task, device=workers.device, threads=threads) for task in missing):
             pass
     observe(1.0)
     return [read_outcome(study, scale, root, changes=changes) for study in studies]
