@@ -160,7 +160,7 @@ def test_what_images_do_not_allow_is_refused(network: TrainedNetwork, dataset: D
     empty = replace(dataset, splits={**dataset.splits, "validation": torch.arange(0)})
     with pytest.raises(DataError, match="no images in the split 'validation'"):
         evaluate(network, empty, split="validation")
-    with pytest.raises(UsageError, match="looks at horizontal flips anyway"):
+    with pytest.raises(UsageError, match="includes horizontal flips"):
         evaluate(network, dataset, protocol="ten-crop", flip=True)
     with pytest.raises(DataError, match="with the protocol center"):
         evaluate(network, replace(dataset, mirrored=False), protocol="ten-crop")
