@@ -192,6 +192,11 @@ def test_a_logarithmic_axis_puts_powers_of_ten_at_equal_distances() -> None:
     assert "10\u207b\u2074" in drawing
 
 
+def test_titles_name_networks_as_the_paper_does() -> None:
+    drawing = charts.line_chart(replace(ERRORS, title="The same in resnet56, later"), name="c")
+    assert drawing.count("The same in resnet-56, later") == 2  # title and description
+
+
 @pytest.mark.parametrize("name", ["x", "validation", "resnext-50_32x4d"])
 def test_labels_end_inside_the_drawing(name: str) -> None:
     lines = tuple(replace(WAVE, end_label=label) for label in ("training", name))

@@ -190,6 +190,9 @@ def test_formulas_are_set_and_text_is_escaped() -> None:
         "<mo>=</mo><mn>0</mn></mrow></math>."
     )
     assert rich("y = F(x) + x").count("<mi>") == 4
+    assert rich("(plain20)는", {"plain20": "p"}).endswith(
+        ")\N{WORD JOINER}는"
+    )  # no line break here
     assert rich("plain20s, plain20", {"plain20": "p<20"}) == (
         'plain20s, <span class="name">p&lt;20</span>'
     )

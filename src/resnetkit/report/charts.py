@@ -104,7 +104,7 @@ def paint_lines(axes: Axes, chart: Chart, *, right: float = 1.0, t: Language = E
     shown = [(line, *series_look(line, index)) for index, line in enumerate(chart.lines) if line.x]
     for line, role, marker in shown:
         paint_line(axes, line, role, marker)
-    axes.set(title=t(chart.title), xlabel=t(chart.x))
+    axes.set(title=title_text(chart, t), xlabel=t(chart.x))
     if chart.y != chart.title:
         axes.set_ylabel(t(chart.y))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
@@ -171,6 +171,11 @@ def number_text(chart: Chart, value: float) -> str:
     return f"{value:.1f}{PERCENT}" if chart.unit == "%" else f"{value:.3g}"
 
 
+def title_text(chart: Chart, t: Language) -> str:
+    """Returns the title of a chart, with networks named as the paper names them."""
+    return " ".join(map(display_name, t(chart.title).split(" ")))
+
+
 def end_label(chart: Chart, label: str, value: float, t: Language) -> str:
     """Returns what is written at the end of a line that ends at a value."""
     words = display_name(t(label))
@@ -193,7 +198,7 @@ def paint_legend(figure: Figure, held_out: str) -> None:
 
 def describe_lines(chart: Chart, t: Language) -> str:
     """Returns in words where the lines of a chart begin and end."""
-    title, y = t(chart.title), t(chart.y)
+    title, y = title_text(chart, t), t(chart.y)
     axes = t("{y} against {x}:", y=y, x=chart.x)
     sentences = [
         t(

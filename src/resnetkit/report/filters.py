@@ -23,6 +23,7 @@ __all__ = [
 
 NONE = "\N{EN DASH}"  # where nothing was measured
 GAP = "\N{NO-BREAK SPACE}"
+WORD_JOINER = "\N{WORD JOINER}"
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -109,7 +110,9 @@ def rich(text: str, names: Mapping[str, str] | None = None) -> Markup:
         marked = mathml(match[0]) if name is None else f'<span class="name">{escape(name)}</span>'
         pieces += [escape(text[end : match.start()]), marked]
         end = match.end()
-    return Markup("".join([*pieces, escape(text[end:])]))
+    pieces.append(escape(text[end:]))
+    # Korean lines break between words only, but browsers would also break after a parenthesis.
+    return Markup(re.sub(r"\)(?:</span>)?(?=[가-힣])", rf"\g<0>{WORD_JOINER}", "".join(pieces)))
 
 
 def mathml(formula: str) -> str:
