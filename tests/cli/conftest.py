@@ -2,7 +2,9 @@
 
 import io
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from resnetkit.cli.app import app, run
 from resnetkit.data.normalization import Normalization
 from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.studies.runner import trial_folder
+from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.training.run_folder import MODEL_FILES
 from resnetkit.weights.native import model_folder_files
@@ -137,6 +140,27 @@ def few_steps() -> tuple[str, ...]:
     This process alone knows that network.
     """
     return FEW_STEPS + SMALL
+
+
+@pytest.fixture(scope="session")
+def digits_run(on_digits: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps of ResNet-20 on all digits, to be read and never changed."""
+    return train(on_digits(), tmp_path_factory.mktemp("digits") / "run").folder
+
+
+@pytest.fixture
+def left_reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Lets a standard stream of this process be a pipe whose reader has left."""
+    with ExitStack() as stack:
+
+        def leave(name: str) -> None:
+            reading, writing = os.pipe()
+            os.close(reading)
+            stream = stack.enter_context(os.fdopen(writing, "w", buffering=1))
+            stack.callback(os.dup2, os.open(os.devnull, os.O_WRONLY), writing)
+            monkeypatch.setattr(f"sys.{name}", stream)
+
+        yield leave
 
 
 @pytest.fixture

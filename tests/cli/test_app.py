@@ -105,7 +105,15 @@ def test_help_imports_nothing_heavy() -> None:
     assert heavy_modules("import yaml") == "['yaml']"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["modles"], ["train", "--thread"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["modles"],
+        pytest.param(["--version"], marks=pytest.mark.slow),
+        pytest.param(["train", "--thread"], marks=pytest.mark.slow),
+    ],
+)
 def test_the_module_is_the_command(words: list[str]) -> None:
     command = subprocess.run([RESNET, *words], capture_output=True, text=True, check=False)
     module = python("-m", "resnetkit", *words)
@@ -150,7 +158,7 @@ def test_every_command_speaks_json_and_nothing_else_on_stdout(
         ("train", "digits", "--out", "runs/one"),
         ("train", "digits", "--dry-run", *few_steps),
         ("train", "digits", "--out", "runs/two", *few_steps),
-        ("lr-find", "digits", "--steps", "20"),
+        ("lr-find", "digits", "--steps", "20", *few_steps),
         ("evaluate", "runs/two"),
         ("inspect", "runs/two"),
         ("study",),

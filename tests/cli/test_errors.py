@@ -302,7 +302,7 @@ def test_a_run_of_another_recipe_is_not_touched(
     assert contents(folder) == before
 
 
-def test_a_damaged_checkpoint_is_not_gone_on_with(
+def test_a_corrupt_checkpoint_is_not_resumed(
     resnet: Resnet,
     tmp_path: Path,
     few_steps: tuple[str, ...],

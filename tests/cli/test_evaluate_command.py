@@ -7,18 +7,15 @@ from pathlib import Path
 import pytest
 
 from resnetkit.cli.app import run as run_command
-from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run_folder import read_run
 
 Recipes = Callable[..., Recipe]
 
 
-@pytest.fixture(scope="module")
-def folder(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluate") / "run"
-    train(on_digits(), folder)
-    return folder
+@pytest.fixture
+def folder(digits_run: Path) -> Path:
+    return digits_run
 
 
 def test_it_prints_errors_classes_and_mistakes(

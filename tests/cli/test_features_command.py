@@ -16,7 +16,6 @@ from PIL import Image
 from resnetkit.data.datasets import open_dataset
 from resnetkit.inference import predictor as predictor_module
 from resnetkit.inference.features import network_sha256
-from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.weights.load import load_network
 
@@ -25,11 +24,9 @@ Resnet = Callable[..., Any]
 COUNT = 12
 
 
-@pytest.fixture(scope="module")
-def folder(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("features") / "run"
-    train(on_digits(), folder)
-    return folder
+@pytest.fixture
+def folder(digits_run: Path) -> Path:
+    return digits_run
 
 
 @pytest.fixture(autouse=True)

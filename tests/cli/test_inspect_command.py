@@ -16,11 +16,9 @@ from resnetkit.training.run_folder import read_run
 Recipes = Callable[..., Recipe]
 
 
-@pytest.fixture(scope="module")
-def folder(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inspect") / "run"
-    train(on_digits(), folder)
-    return folder
+@pytest.fixture
+def folder(digits_run: Path) -> Path:
+    return digits_run
 
 
 def test_an_architecture_is_outlined(capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +82,9 @@ def test_a_run_is_probed_thoroughly(folder: Path, capsys: pytest.CaptureFixture[
     assert "points more" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["plain20", "preresnet20", "resnet18"])
+@pytest.mark.parametrize(
+    "name", ["plain20", "preresnet20", pytest.param("resnet18", marks=pytest.mark.slow)]
+)
 def test_an_architecture_is_probed_before_training(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

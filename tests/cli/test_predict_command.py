@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
+from resnetkit.cli.app import run
 from resnetkit.data.datasets import open_dataset
 from resnetkit.inference import predictor as predictor_module
 from resnetkit.inference.torch_engine import TorchEngine
-from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.weights.load import load_network
 
@@ -30,11 +30,9 @@ Resnet = Callable[..., Any]
 REPORTED = re.compile(r"(\d+) image\(s\) in \d+\.\d\d s: [\d,]+\.\d images/s(, \d+ bad)?\n$")
 
 
-@pytest.fixture(scope="module")
-def folder(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("predict") / "run"
-    train(on_digits(), folder)
-    return folder
+@pytest.fixture
+def folder(digits_run: Path) -> Path:
+    return digits_run
 
 
 @pytest.fixture(autouse=True)
@@ -294,6 +292,15 @@ def test_it_can_be_interrupted(
     assert answer.err.endswith("resnet: interrupted.\n")
 
 
+def test_a_reader_that_has_left_is_no_error(
+    folder: Path, left_reader: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    left_reader("stdout")
+    assert run(["predict", str(folder), "photos/a.png", "--format", "lines"]) == 0
+    assert capsys.readouterr().err == "resnet20 trained by resnetkit on digits\n"
+
+
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
     words = ["predict", str(folder), *["photos/a.png"] * 500, "--format", "lines"]
     process = subprocess.Popen(

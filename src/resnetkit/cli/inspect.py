@@ -83,7 +83,7 @@ def draw(stages: "Mapping[str, Sequence[StageOutline]]", out: Path) -> None:
     from resnetkit.report.diagram import network_sheet
     from resnetkit.storage import storage_errors, write_file
 
-    with storage_errors(out, "Choose another place with --out."):
+    with storage_errors(out, "Choose another path with --out."):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, network_sheet(stages))
     remark(f"drawn in {out}")
@@ -97,7 +97,7 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
 
     rows = []
     for stage in stages:
-        for (layers, shortcut), members in groupby(stage.blocks, key=look):
+        for (layers, shortcut), members in groupby(stage.blocks, key=appearance):
             blocks = list(members)
             rows.append(
                 [
@@ -118,13 +118,13 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
     )
 
 
-def look(block: "BlockOutline") -> "tuple[tuple[str, ...], ShortcutKind]":
+def appearance(block: "BlockOutline") -> "tuple[tuple[str, ...], ShortcutKind]":
     """Returns the convolutions and the shortcut of a block, by which neighbors are grouped."""
     return tuple(layer for layer in block.layers if layer not in ("BN", "ReLU")), block.shortcut
 
 
 def summary(name: str, stages: "Sequence[StageOutline]") -> str:
-    """Returns one line on a network."""
+    """Returns the name and the costs of a network in one line."""
     parameters = sum(stage.parameters for stage in stages)
     multiply_adds = sum(stage.multiply_adds for stage in stages)
     return f"{name}: {parameters:,} parameters, {multiply_adds / 1e6:,.1f} M multiply-adds"
@@ -144,7 +144,7 @@ def show_comparison(stages: "Mapping[str, Sequence[StageOutline]]") -> None:
 
 
 def same(values: list[int]) -> str:
-    """Returns a word where all values are equal."""
+    """Returns 'equal' for equal values, else an empty text."""
     return "equal" if len(set(values)) == 1 else ""
 
 
@@ -155,7 +155,7 @@ def show_saliency(name: str, which: str, out: Path, variant: str | None, *, json
     from resnetkit.storage import storage_errors
 
     result = saliency(load_trained(name, variant=variant), which)
-    with storage_errors(out, "Choose another place with --out."):
+    with storage_errors(out, "Choose another path with --out."):
         out.parent.mkdir(parents=True, exist_ok=True)
         caption = f"{result.answer}, {result.probability:.0%}"
         write_saliency_sheet(out, result.image, result.maps, answer=caption)

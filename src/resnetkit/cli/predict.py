@@ -112,7 +112,7 @@ def features(
         network, variant=variant, device=device, precision=precision, batch_size=batch_size
     )
     predictor.check_layer(layer)
-    with storage_errors(out, "Choose another place with --out."):  # before the work is done
+    with storage_errors(out, "Choose another path with --out."):  # before the work is done
         out.parent.mkdir(parents=True, exist_ok=True)
     remark(predictor.network.origin)
     counts = AnswerCounts()

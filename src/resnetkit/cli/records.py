@@ -93,7 +93,7 @@ def chosen_form(format: Form, *, json: bool) -> Form:  # noqa: A002  # the name 
     """Returns the form in which records are printed.
 
     Raises:
-        UsageError: when two forms are asked for.
+        UsageError: when two forms are requested.
     """
     if json and format != "table":
         raise UsageError(f"--json and --format {format}: choose one of them.")
@@ -110,7 +110,7 @@ def print_records(records: "Iterable[Record | BadImage]", kind: Kind, form: Form
 
 
 def as_table(records: "Iterable[Record | BadImage]", kind: Kind) -> Iterator[str]:
-    """Yields for each image its name and below it a line for each result, for people."""
+    """Yields the name of each image, followed by a line for each result, for people."""
     for record in records:
         if isinstance(record, Record):
             results = (f"  {number:.4f}  {words}" for *_, words, number in record.ranked)

@@ -71,7 +71,7 @@ def train(
     ):  # the choice was made when it began
         remark(f"resuming with the recipe in {out}")
         recipe = str(begun)
-    chosen = asked_recipe(recipe, changes, data, weights, variant, micro_batch)
+    chosen = requested_recipe(recipe, changes, data, weights, variant, micro_batch)
     if dry_run:
         remark_on_classes(chosen)
         show_estimate(chosen, device=device, threads=threads, json=json)
@@ -87,7 +87,7 @@ def train(
     show_result(run, json=json)
 
 
-def asked_recipe(
+def requested_recipe(
     recipe: str | None,
     changes: tuple[str, ...],
     data: str | None,
@@ -95,18 +95,18 @@ def asked_recipe(
     variant: str | None,
     micro_batch: int,
 ) -> "Recipe":
-    """Returns the recipe that a command asks for, and reports what was chosen."""
+    """Returns the recipe of a command, and reports choices that were made for the images."""
     from resnetkit.data.datasets import custom_path
     from resnetkit.training.auto_recipe import auto_recipe
     from resnetkit.training.recipe import load_recipe
 
-    asked = {
+    options = {
         "data.name": data,
         "model.weights": weights,
         "model.variant": variant,
         "micro_batch": micro_batch,
     }
-    named = {key: value for key, value in asked.items() if value}
+    named = {key: value for key, value in options.items() if value}
     custom_images = custom_path(data)
     if recipe in (None, "finetune") and custom_images is not None:
         choice = auto_recipe(custom_images, weights=weights, variant=variant)
@@ -165,7 +165,7 @@ def lr_find(
 
     if out.suffix != ".svg":
         raise UsageError(f"--out {out}: expected a file name that ends in .svg.")
-    chosen = asked_recipe(recipe, changes, data, weights, variant, 0)
+    chosen = requested_recipe(recipe, changes, data, weights, variant, 0)
     remark_on_classes(chosen)
     with bar("lr-find") as progress:
         search = find_lr(
@@ -175,7 +175,7 @@ def lr_find(
             threads=checked_threads(threads),
             observe=progress.update,
         )
-    with storage_errors(out, "Choose another place with --out."):
+    with storage_errors(out, "Choose another path with --out."):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, rate_sheet(search))
     if json:

@@ -1,4 +1,4 @@
-"""From sample ids to the float batches a network sees."""
+"""From sample ids to the float batches of a network."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -34,15 +34,15 @@ PREFETCHED = 2  # batches of photos that are decoded before they are needed
 
 @dataclass(frozen=True)
 class DeviceLoader:
-    """A data set on the device that computes, with the way it is shown.
+    """A data set on the device that computes, with the way it is augmentation.
 
     Attributes:
         images: uint8 (N, C, H, W), on the device; photos stay in their files.
         labels: int64 (N,), on the device.
         normalization: of the images.
         seed: of the augmentation.
-        augmentation: how images are shown in training.
-        color_axes: float64 (3, 3), for colors that are shifted; see `measure_color_axes`.
+        augmentation: of images in training.
+        color_axes: float64 (3, 3), for shifts of colors; see `measure_color_axes`.
         num_classes: of the labels.
     """
 
@@ -82,11 +82,11 @@ class DeviceLoader:
         """Yields each batch with the function that returns its images and labels.
 
         Photos of the next batches are decoded while the network computes; images in memory are
-        taken out when they are asked for.
+        indexed when the function is called.
 
         Args:
             batches: in the order of training.
-            size_of: from the step to the side of its crops; see `training`.
+            size_of: returns the side of the crops of a step; see `training`.
         """
         if isinstance(self.images, Tensor):
             for batch in batches:
@@ -100,47 +100,47 @@ class DeviceLoader:
             yield batch, loaded.result
 
     def training(self, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:
-        """Returns this rank's share, augmented: float (B, C, H, W), and labels.
+        """Returns the augmented images of this rank, float (B, C, H, W), and their labels.
 
-        Labels are int64 (B,), or where images are mixed float (B, K), adding up to 1.
+        Labels are int64 (B,); for mixed images they are float (B, K), with rows that add up to 1.
 
         Args:
-            batch: which samples.
-            size: side of the crops that are shown of them; 0 for images in their full size.
+            batch: of which samples.
+            size: side of the crops in pixels; 0 for images in their full size.
 
         Raises:
             DataError: when a photo cannot be decoded; it names the file.
         """
-        shown = self.augmentation
+        augmentation = self.augmentation
         sample_ids = batch.local_ids.to(self.labels.device)
         draws = Draws(sample_ids, self.seed, batch.epoch)
-        if shown.crop == "padded":
+        if augmentation.crop == "padded":
             images = augment(
                 self.normalized(batch.local_ids),
                 draws,
-                crop_padding=shown.crop_padding,
-                padding=shown.padding,
-                flip=shown.flip,
+                crop_padding=augmentation.crop_padding,
+                padding=augmentation.padding,
+                flip=augmentation.flip,
                 size=size,
             )
         else:
             assert isinstance(self.images, Photos)  # the recipe was checked
             of_files = Draws(batch.local_ids, self.seed, batch.epoch)  # on the CPU
-            pixels = self.images.random_views(of_files, shown, size=size or self.images.size)
-            images = flipped(self.normalization(pixels), draws, shown.flip)
-        if shown.color == "pca":
+            pixels = self.images.random_views(of_files, augmentation, size=size or self.images.size)
+            images = flipped(self.normalization(pixels), draws, augmentation.flip)
+        if augmentation.color == "pca":
             shifts = color_shifts(draws, self.color_axes)
             images = images + shifts / self.normalization.std
-        if shown.erasing:
-            images = erased(images, draws, shown.erasing)
+        if augmentation.erasing:
+            images = erased(images, draws, augmentation.erasing)
         labels = self.labels[sample_ids]
-        if not shown.mixes:
+        if not augmentation.mixes:
             return images, labels
         return mixed(
             images,
             functional.one_hot(labels, self.num_classes).to(images.dtype),
-            mixup=shown.mixup,
-            cutmix=shown.cutmix,
+            mixup=augmentation.mixup,
+            cutmix=augmentation.cutmix,
             seed=self.seed,
             step=batch.step,
         )
@@ -148,12 +148,12 @@ class DeviceLoader:
     def evaluation(
         self, sample_ids: Tensor, batch_size: int, *, rank: int, ranks: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields this rank's share of the samples as they are, in batches of (images, labels)."""
+        """Yields the samples of this rank without augmentation, in batches of (images, labels)."""
         for ids in evaluation_batches(sample_ids, batch_size, rank=rank, ranks=ranks):
             yield self.normalized(ids), self.labels[ids.to(self.labels.device)]
 
     def normalized(self, sample_ids: Tensor) -> Tensor:
-        """Returns the images in channels-last memory, normalized."""
+        """Returns normalized images in channels-last memory."""
         if isinstance(self.images, Tensor):
             sample_ids = sample_ids.to(self.images.device)
         return self.normalization(self.images[sample_ids])

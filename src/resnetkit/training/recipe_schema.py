@@ -111,14 +111,14 @@ class FinetuneSection(Section):
 
 
 class DataSection(Section):
-    """Which images, and how they are shown; see `Augmentation` and `data.loader`.
+    """The images, and their normalization and augmentation; see `Augmentation`.
 
-    Small crops save time while little is known yet: in the first `early_fraction` of steps, crops
-    of `early_size` pixels are shown. A share of 1 trains on them throughout, and measures in full
-    size (Touvron et al. 2019). Zero shows images in their full size throughout.
+    Small crops make the first steps cheaper: the first `early_fraction` of the steps uses crops of
+    `early_size` pixels. With a fraction of 1 all steps do, and errors are measured in full size
+    (Touvron et al. 2019). An `early_size` of 0 is off.
 
-    With `cache` custom images are decoded once, made as small as crops allow and kept on the disk:
-    for photos of many pixels, whose decoding would take longer than the network.
+    With `cache`, custom images are decoded once, reduced to the smallest size that crops allow, and
+    kept on disk, for photos whose decoding takes longer than the network.
     """
 
     name: str = "digits"

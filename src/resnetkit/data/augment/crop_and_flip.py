@@ -1,4 +1,4 @@
-"""Batched augmentation on every device alike, drawn from (seed, epoch, sample id)."""
+"""Batched augmentation, equal on all devices, drawn from (seed, epoch, sample id)."""
 
 import math
 from typing import Literal, Self
@@ -27,14 +27,14 @@ __all__ = [
 ]
 
 Flip = Literal["none", "random", "alternating"]
-"""random: half of all views; alternating: every second epoch, from a random start (airbench)."""
+"""random: half of all images; alternating: every second epoch, from a random start (airbench)."""
 
 Padding = Literal["zeros", "reflect"]
-"""What lies around the image when it is cropped; zero is the mean, for images are normalized."""
+"""What images are padded with, after normalization: zeros, which are the mean, or reflections."""
 
 Crop = Literal["padded", "area", "scale"]
-"""How an image is cut out for training. padded: of the image padded on each side (He et al. 2015,
-sec. 4.2); area: a random share of its area in a random shape (Szegedy et al. 2015, sec. 6); scale:
+"""Random crops in training. padded: from the image padded on each side (He et al. 2015, sec. 4.2);
+area: a random fraction of the area with a random aspect ratio (Szegedy et al. 2015, sec. 6); scale:
 a square, after the shorter side is resized to a random length (He et al. 2015, sec. 3.4)."""
 
 
@@ -46,7 +46,7 @@ Policy = Literal["none", "trivial"]
 
 
 class Augmentation(Section):
-    """How images are shown in training.
+    """Augmentation of images in training.
 
     Attributes:
         crop: see `Crop`.
@@ -91,21 +91,21 @@ class Augmentation(Section):
         return self
 
 
-ERASED_AREA = (0.02, 1 / 3)  # least and largest share of the image: Zhong et al. 2017
+ERASED_AREA = (0.02, 1 / 3)  # smallest and largest fraction of the image: Zhong et al. 2017
 ERASED_SHAPE = (0.3, 1 / 0.3)  # height to width
 
 COLOR_DEVIATION = 0.1  # of the shift along an axis, relative to its eigenvalue: the same source
 
 
 def measure_color_axes(images: Tensor) -> Tensor:
-    """Measures along which axes the colors of pixels vary.
+    """Measures the principal axes of the colors of pixels.
 
     Args:
         images: uint8 (N, 3, H, W).
 
     Returns:
-        float64 (3, 3): in each column a principal axis, times the variance along it; pixels are
-        counted from 0 to 1.
+        float64 (3, 3): in each column a principal axis times the variance along it, for pixels from
+        0 to 1.
     """
     pixels = images.permute(1, 0, 2, 3).flatten(1).to(torch.float64) / 255
     variances, axes = torch.linalg.eigh(torch.cov(pixels))
@@ -113,7 +113,7 @@ def measure_color_axes(images: Tensor) -> Tensor:
 
 
 def color_shifts(draws: Draws, axes: Tensor) -> Tensor:
-    """Returns what is added to every pixel of each image, in 0 to 255: float32 (B, 3, 1, 1).
+    """Returns the shift of the color of each image: float32 (B, 3, 1, 1), for pixels to 255.
 
     Source: Krizhevsky et al. 2012, sec. 4.1.
 
@@ -135,7 +135,7 @@ def augment(
     flip: Flip = "none",
     size: int = 0,
 ) -> Tensor:
-    """Returns each image cropped at a random place and flipped or not.
+    """Returns each image cropped at a random position, and flipped or not.
 
     Source: He et al. 2015, sec. 4.2: 4 pixels are padded on each side and a crop of the old size
     is taken from the padded image or its horizontal flip.
@@ -143,8 +143,8 @@ def augment(
     Args:
         images: float (B, C, H, W), normalized.
         draws: of these B samples.
-        crop_padding: pixels on each side; 0 leaves every image in its place.
-        padding: what is there.
+        crop_padding: pixels on each side; 0 for no shift.
+        padding: see `Padding`.
         flip: see `Flip`.
         size: side of the crops, in pixels; 0 keeps height and width.
 
@@ -154,26 +154,25 @@ def augment(
     mode = "constant" if padding == "zeros" else "reflect"
     padded = functional.pad(images, (crop_padding,) * 4, mode=mode) if crop_padding else images
     window = (size or images.shape[2], size or images.shape[3])
-    places = (padded.shape[2] - window[0] + 1, padded.shape[3] - window[1] + 1)
-    rows = draws.integers(Stream.ROW, places[0])
-    columns = draws.integers(Stream.COLUMN, places[1])
+    rows = draws.integers(Stream.ROW, padded.shape[2] - window[0] + 1)
+    columns = draws.integers(Stream.COLUMN, padded.shape[3] - window[1] + 1)
     return crop_and_flip(padded, rows, columns, flips(draws, flip), size=window)
 
 
 def flipped(images: Tensor, draws: Draws, flip: Flip) -> Tensor:
-    """Returns each image (B, C, H, W), flipped horizontally where its epoch shows it so."""
+    """Returns images (B, C, H, W), flipped horizontally where `flips` draws it."""
     return torch.where(flips(draws, flip)[:, None, None, None], images.flip(3), images)
 
 
 def erased(images: Tensor, draws: Draws, probability: float) -> Tensor:
-    """Returns the images, of some of which a random box is set to zero, their mean.
+    """Returns the images, some of them with a random box set to zero, the mean.
 
     Source: Zhong et al. 2017, "Random Erasing", with boxes that do not fit clipped at the edge.
 
     Args:
         images: float (B, C, H, W), normalized.
         draws: of these B samples.
-        probability: that an image loses a box.
+        probability: of a box in an image.
     """
     chance, area, shape, down, across = (draws.units(Stream.ERASING, index) for index in range(5))
     height, width = images.shape[2:]
@@ -193,7 +192,7 @@ def erased(images: Tensor, draws: Draws, probability: float) -> Tensor:
 
 
 def flips(draws: Draws, flip: Flip) -> Tensor:
-    """Returns for each sample, as bool (B,), whether this epoch shows it flipped horizontally."""
+    """Returns whether each sample is flipped horizontally in this epoch: bool (B,)."""
     if flip == "none":
         return torch.zeros_like(draws.sample_ids, dtype=torch.bool)
     if flip == "random":
@@ -205,13 +204,13 @@ def flips(draws: Draws, flip: Flip) -> Tensor:
 def crop_and_flip(
     images: Tensor, rows: Tensor, columns: Tensor, flipped: Tensor, *, size: tuple[int, int]
 ) -> Tensor:
-    """Returns from each image the window of `size` at (row, column), mirrored where asked.
+    """Returns the window of each image at (row, column), flipped horizontally or not.
 
     Args:
         images: (B, C, H, W).
         rows: int64 (B,), the window's first row.
         columns: int64 (B,), the window's first column.
-        flipped: bool (B,), whether the window is mirrored left to right.
+        flipped: bool (B,), whether the window is flipped horizontally.
         size: height and width of the window.
     """
     height, width = size
@@ -220,5 +219,5 @@ def crop_and_flip(
     columns = columns[:, None] + torch.where(flipped[:, None], width - 1 - across, across)
     rows = rows[:, None] + torch.arange(height, device=device)
     batch = torch.arange(len(images), device=device)[:, None, None]
-    # Indices around a slice put the channels last in memory, which is what convolutions want.
+    # Indices around a slice put the channels last in memory, as convolutions read them fastest.
     return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

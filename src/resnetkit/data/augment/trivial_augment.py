@@ -11,7 +11,7 @@ __all__ = ["OPERATIONS", "STRENGTHS", "Alteration", "random_alterations"]
 
 Alteration = Callable[[Image.Image], Image.Image]
 
-STRENGTHS = 31  # of each operation, from none to the most
+STRENGTHS = 31  # of an operation, from none to the largest
 
 
 def torchvision_function(name: str) -> Callable[..., Image.Image]:
@@ -23,8 +23,8 @@ def torchvision_function(name: str) -> Callable[..., Image.Image]:
 
 
 def shear(image: Image.Image, x: float, y: float) -> Image.Image:
-    """Shears by tangents, about the upper left corner, as torchvision's policies do."""
-    degrees = [torch.rad2deg(torch.atan(torch.tensor(each))).item() for each in (x, y)]
+    """Shears by tangents, about the upper left corner, as the policies of torchvision do."""
+    degrees = [torch.rad2deg(torch.atan(torch.tensor(tangent))).item() for tangent in (x, y)]
     affine = torchvision_function("affine")  # its default interpolation is the nearest pixel
     return affine(image, 0.0, [0, 0], 1.0, degrees, center=[0.0, 0.0])
 
@@ -34,20 +34,20 @@ def move(image: Image.Image, x: float, y: float) -> Image.Image:
     return torchvision_function("affine")(image, 0.0, [int(x), int(y)], 1.0, [0.0, 0.0])
 
 
-def scale(most: float, strength: int) -> float:
-    """Returns a strength as a part of the most, in torchvision's float32."""
-    return torch.linspace(0.0, most, STRENGTHS)[strength].item()
+def scale(largest: float, strength: int) -> float:
+    """Returns the value of a strength, up to the largest, in float32 as in torchvision."""
+    return torch.linspace(0.0, largest, STRENGTHS)[strength].item()
 
 
 def enhanced(adjust: str) -> Callable[[Image.Image, int, int], Image.Image]:
-    """Returns the operation that makes more or less of a property: 1 is the image itself."""
+    """Returns an operation that strengthens or weakens a property of the image."""
     return lambda image, strength, sign: torchvision_function(adjust)(
         image, 1.0 + sign * scale(0.99, strength)
     )
 
 
-# From the strength, a whole number below STRENGTHS, and a sign to what is done. Source: Mueller and
-# Hutter 2021, "TrivialAugment", table 1, the wide space, with torchvision's numbers.
+# Operations by image, strength (below STRENGTHS) and sign. Source: Mueller and Hutter 2021,
+# "TrivialAugment", table 1, the wide space, with the numbers of torchvision.
 OPERATIONS: dict[str, Callable[[Image.Image, int, int], Image.Image]] = {
     "identity": lambda image, strength, sign: image,
     "shear across": lambda image, strength, sign: shear(image, sign * scale(0.99, strength), 0.0),
@@ -71,7 +71,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, int, int], Image.Image]] = {
 
 
 def random_alterations(draws: Draws) -> list[Alteration]:
-    """Draws what is done to each image."""
+    """Draws an operation for each image."""
     names = list(OPERATIONS)
     bounds = {Stream.OPERATION: len(names), Stream.STRENGTH: STRENGTHS, Stream.SIGN: 2}
     integers = [draws.integers(stream, bound).tolist() for stream, bound in bounds.items()]
@@ -82,5 +82,5 @@ def random_alterations(draws: Draws) -> list[Alteration]:
 
 
 def alteration(name: str, strength: int, sign: int) -> Alteration:
-    """Returns an operation of a certain strength."""
+    """Returns an operation with its strength and sign."""
     return lambda image: OPERATIONS[name](image, strength, sign)
