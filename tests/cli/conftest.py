@@ -15,6 +15,7 @@ from rich.console import Console
 
 from resnetkit.cli.app import app, run
 from resnetkit.data.normalization import Normalization
+from resnetkit.models.zoo import ARCHITECTURES
 from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.studies.runner import trial_folder
 from resnetkit.training.loop import train
@@ -140,6 +141,13 @@ def few_steps() -> tuple[str, ...]:
     This process alone knows that network.
     """
     return FEW_STEPS + SMALL
+
+
+@pytest.fixture
+def _without_the_deepest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the networks out of the table whose layers take seconds to count."""
+    for name in ("resnet1202", "plain1202", "preresnet1001"):
+        monkeypatch.delitem(ARCHITECTURES, name)
 
 
 @pytest.fixture(scope="session")

@@ -142,6 +142,7 @@ def test_the_process_ends_with_the_code(
     assert capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_without_the_deepest")
 def test_every_command_speaks_json_and_nothing_else_on_stdout(
     resnet: Resnet,
     finished_run: Callable[..., Path],
