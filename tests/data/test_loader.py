@@ -39,30 +39,6 @@ def feed_of(
     )
 
 
-def test_channel_normalization_equals_numpy_in_float64() -> None:
-    images = color_images()
-    wide = images.numpy().astype(np.float64)
-    measured = measure_normalization(images, "channel")
-    assert measured.mean.shape == measured.std.shape == (3, 1, 1)
-    assert measured.mean.dtype == measured.std.dtype == torch.float32
-    np.testing.assert_allclose(measured.mean.flatten(), wide.mean((0, 2, 3)), rtol=1e-7)
-    np.testing.assert_allclose(measured.std.flatten(), wide.std((0, 2, 3)), rtol=1e-7)
-
-
-def test_pixel_mean_equals_numpy_in_float64() -> None:
-    images = color_images()
-    measured = measure_normalization(images, "pixel-mean")
-    assert measured.mean.shape == (3, 6, 7)
-    np.testing.assert_allclose(measured.mean, images.numpy().astype(np.float64).mean(0), rtol=1e-7)
-    assert measured.std.flatten().tolist() == [255.0] * 3
-
-
-def test_a_channel_of_one_color_is_not_divided_by_zero() -> None:
-    measured = measure_normalization(torch.full((4, 1, 5, 5), 77, dtype=torch.uint8), "channel")
-    assert measured.mean.item() == 77
-    assert measured.std.item() == 1
-
-
 def test_normalized_training_images_have_mean_0_and_deviation_1() -> None:
     digits = open_dataset("digits")
     images = feed_of(digits).normalized(digits.splits["train"])

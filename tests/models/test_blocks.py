@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
+from resnetkit.errors import ArchitectureError
 from resnetkit.models.blocks import (
     BasicBlock,
     BlockOptions,
@@ -204,6 +205,15 @@ def test_groups_and_base_width_split_the_3x3_convolution() -> None:
     expected = relu(reference.norm("bn3", reference.conv("conv3", inner)) + x)
     assert kernels[0].shape == (8, 8, 3, 3)
     torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("block_type", BASIC)
+@pytest.mark.parametrize("options", [BlockOptions(groups=2), BlockOptions(base_width=128)])
+def test_basic_blocks_refuse_the_options_of_bottlenecks(
+    block_type: Any, options: BlockOptions
+) -> None:
+    with pytest.raises(ArchitectureError, match="groups and base_width belong to bottleneck"):
+        block_type(64, 64, options=options)
 
 
 @pytest.mark.parametrize("block_type", BLOCKS)

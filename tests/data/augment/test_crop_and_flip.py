@@ -21,7 +21,6 @@ from resnetkit.data.augment.crop_and_flip import (
     measure_color_axes,
 )
 from resnetkit.data.draws import Draws
-from resnetkit.data.normalization import Normalization
 
 PADDING, SIZE = 4, 32
 OFFSETS = 2 * PADDING + 1
@@ -218,17 +217,6 @@ def test_a_sample_looks_the_same_however_samples_are_divided(
         for rank in range(ranks):
             share = part[rank::ranks]
             assert torch.equal(seen(share), together[share])
-
-
-def test_normalize_equals_numpy_in_float64() -> None:
-    images = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8)
-    mean, std = torch.tensor([120.5, 3.0, 250.0]), torch.tensor([60.0, 1.0, 33.3])
-    expected = (images.numpy().astype(np.float64) - mean.numpy()[:, None, None]) / std.numpy()[
-        :, None, None
-    ]
-    normalized = Normalization(mean[:, None, None], std[:, None, None])(images)
-    assert normalized.dtype == torch.float32
-    np.testing.assert_allclose(normalized.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_small_crops_lie_at_every_place_of_the_padded_image_equally_often() -> None:
