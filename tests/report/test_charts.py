@@ -226,7 +226,7 @@ def test_descriptions_say_what_is_seen() -> None:
 def test_drawings_can_stand_in_one_page() -> None:
     drawings = draw_everything()
     assert draw_everything() == drawings
-    ids = [each for drawing in drawings for each in re.findall(r' id="([^"]+)"', drawing)]
+    ids = [name for drawing in drawings for name in re.findall(r' id="([^"]+)"', drawing)]
     assert len(ids) == len(set(ids))
     for drawing in drawings:
         assert drawing.startswith('<svg class="chart" role="img" aria-label="')
@@ -298,9 +298,9 @@ def test_matrices_of_all_sizes_can_be_drawn(classes: int) -> None:
 
 def luminance(shade: str) -> float:
     """Returns the relative luminance of WCAG 2."""
-    parts = [int(shade[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    values = [int(shade[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values
     ]
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 

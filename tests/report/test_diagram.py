@@ -15,9 +15,9 @@ NAMES = ["resnet20", "plain56", "resnet50", "preresnet20", "resnet152", "resnext
 
 def words_of(drawing: str) -> list[str]:
     return [
-        "".join(each.itertext())
-        for each in ElementTree.fromstring(drawing).iter()
-        if "text" in each.tag
+        "".join(element.itertext())
+        for element in ElementTree.fromstring(drawing).iter()
+        if "text" in element.tag
     ]
 
 

@@ -76,7 +76,7 @@ def test_a_study_is_told_in_korean(outcome: Outcome) -> None:
         assert KOREAN(finding.claim) != finding.claim
     told = visible(page).replace(outcome.study.source, "")
     assert re.findall(r"[A-Za-z]{3,} [a-z]{2,} [a-z]{2,}", told) == []
-    assert "<mi>F</mi>" in page  # formulas are found beside letters of another script
+    assert "<mi>F</mi>" in page  # formulas are recognized next to letters of another script
     assert '<span class="name">plain-56</span>' in page
 
 

@@ -121,7 +121,7 @@ def test_findings_for_machines_equal_the_findings(outcome: Outcome, whole_page: 
             assert values[key]["mean"] == pytest.approx(sample.mean)
             assert values[key]["spread"] == pytest.approx(sample.spread)
             assert values[key]["n"] == len(sample.values)
-    runs = [run for found in outcome.runs.values() for run in found]
+    runs = [run for group_runs in outcome.runs.values() for run in group_runs]
     assert [training["recipe_sha256"] for training in facts["trainings"]] == [
         r.recipe.digest for r in runs
     ]

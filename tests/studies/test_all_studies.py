@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from resnetkit.studies.chart import line
 from resnetkit.studies.phrase import Phrase
 from resnetkit.studies.questions.gradients import GRADIENTS
 from resnetkit.studies.statistics import by_depth, error_sample, limit, measured_sample
-from resnetkit.studies.study import UNSURE, Sample, Study
+from resnetkit.studies.study import UNSURE, Sample, Study, Trial
 from resnetkit.studies.table import STUDIES
 from resnetkit.training.run_folder import Run
 
@@ -24,22 +25,27 @@ NewRuns = Callable[[Study, Numbers], dict[str, list[Run]]]
 TRAINED = {"train": 5.0, "test": 8.0}
 
 
+@cache
+def quick_trials(name: str) -> list[Trial]:
+    return STUDIES[name].trials("quick")
+
+
 @pytest.fixture
 def new_runs(written_run: WrittenRun, tmp_path: Path) -> NewRuns:
     """Makes three finished runs of every group at the quick scale; seeds differ by a little."""
 
     def build(study: Study, numbers: Numbers) -> dict[str, list[Run]]:
         runs: dict[str, list[Run]] = {}
-        for trial in study.trials("quick"):
+        for trial in quick_trials(study.name):
             seed = trial.recipe.seed
             own = {**TRAINED, **numbers.get(trial.group, {})}
             folder = tmp_path / f"{trial.recipe.digest[:12]}"
-            errors = {part: own[part] + seed / 100 for part in ("train", "test")}
+            errors = {split: own[split] + seed / 100 for split in ("train", "test")}
             run = written_run(folder, trial.recipe, **errors)
             for name in study.measurements:
                 run.probe_path(name).parent.mkdir(exist_ok=True)
                 values = {
-                    key: [each * (1 + seed / 1000) for each in numbers]
+                    key: [value * (1 + seed / 1000) for value in numbers]
                     for key, numbers in own[name].items()
                 }
                 run.probe_path(name).write_text(json.dumps(values))
@@ -50,8 +56,8 @@ def new_runs(written_run: WrittenRun, tmp_path: Path) -> NewRuns:
 
 
 def slopes(value: float) -> dict[str, Any]:
-    found = {"slope": [value], "input": [1.0, 2.0], "weight": [1.0]}
-    return {"gradients": {**found, "steps": [0.0, 5.0], "slope along": [value, 0.0]}}
+    gradients = {"slope": [value], "input": [1.0, 2.0], "weight": [1.0]}
+    return {"gradients": {**gradients, "steps": [0.0, 5.0], "slope along": [value, 0.0]}}
 
 
 def response(value: float) -> dict[str, Any]:
@@ -59,10 +65,13 @@ def response(value: float) -> dict[str, Any]:
 
 
 def residual(ratio: float, totals: list[float]) -> dict[str, Any]:
-    found = {"before": [1.0, 1.0], "after": [ratio, ratio], "mean": [ratio]}
-    found |= {"steps": [5.0, 10.0], "mean along": [1.0, ratio], "change": [ratio]}
-    places = [float(place) for place in range(len(totals))]
-    return {"residuals": found, "paths": {"blocks": places, "gradient": totals, "total": totals}}
+    residuals = {"before": [1.0, 1.0], "after": [ratio, ratio], "mean": [ratio]}
+    residuals |= {"steps": [5.0, 10.0], "mean along": [1.0, ratio], "change": [ratio]}
+    blocks = [float(length) for length in range(len(totals))]
+    return {
+        "residuals": residuals,
+        "paths": {"blocks": blocks, "gradient": totals, "total": totals},
+    }
 
 
 def lesion(one: float, swapped: float) -> dict[str, Any]:
@@ -71,13 +80,13 @@ def lesion(one: float, swapped: float) -> dict[str, Any]:
 
 
 def gradient_numbers() -> Numbers:
-    found = {group: slopes(0.0) for group in GRADIENTS.scales["quick"].groups}
-    found["plain56 without BN, deviation 0.01"] |= {**slopes(1.0), "train": 89.0}
-    found["plain56 without BN, Xavier"] |= slopes(0.2)
-    found["plain56 without BN, He"] |= slopes(0.05)
-    found["plain56 with BN, He"] |= {**slopes(-0.05), "train": 70.0}
-    found["plain20 with BN, He"] |= {"train": 4.0}
-    return found
+    numbers = {group: slopes(0.0) for group in GRADIENTS.scales["quick"].groups}
+    numbers["plain56 without BN, deviation 0.01"] |= {**slopes(1.0), "train": 89.0}
+    numbers["plain56 without BN, Xavier"] |= slopes(0.2)
+    numbers["plain56 without BN, He"] |= slopes(0.05)
+    numbers["plain56 with BN, He"] |= {**slopes(-0.05), "train": 70.0}
+    numbers["plain20 with BN, He"] |= {"train": 4.0}
+    return numbers
 
 
 MEMORY = {"memory": {"mebibytes": [10.0]}}
@@ -163,8 +172,8 @@ def test_every_study_has_its_cases() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_numbers_that_say_so_confirm_every_claim(name: str, new_runs: NewRuns) -> None:
     study = STUDIES[name]
-    found = verdicts(study, new_runs(study, CASES[name][0]))
-    assert found == ["confirmed"] * len(CASES[name][1])
+    reached = verdicts(study, new_runs(study, CASES[name][0]))
+    assert reached == ["confirmed"] * len(CASES[name][1])
 
 
 @pytest.mark.parametrize(
@@ -173,10 +182,10 @@ def test_numbers_that_say_so_confirm_every_claim(name: str, new_runs: NewRuns) -
 )
 def test_each_claim_falls_alone(name: str, claim: int, new_runs: NewRuns) -> None:
     study, (numbers, faults) = STUDIES[name], CASES[name]
-    found = verdicts(study, new_runs(study, {**numbers, **faults[claim]}))
+    reached = verdicts(study, new_runs(study, {**numbers, **faults[claim]}))
     expected = ["confirmed"] * len(faults)
     expected[claim] = "not confirmed"
-    assert found == expected
+    assert reached == expected
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -186,11 +195,11 @@ def test_charts_are_drawn_of_every_group_measured(name: str, new_runs: NewRuns) 
     assert bool(charts) == bool(study.measurements)
     for chart in charts:
         assert chart.lines
-        for each in chart.lines:
-            assert len(each.x) == len(each.mean) == len(each.low) == len(each.high) > 0
+        for drawn in chart.lines:
+            assert len(drawn.x) == len(drawn.mean) == len(drawn.low) == len(drawn.high) > 0
             assert all(
                 low <= mean <= high
-                for low, mean, high in zip(each.low, each.mean, each.high, strict=True)
+                for low, mean, high in zip(drawn.low, drawn.mean, drawn.high, strict=True)
             )
 
 
@@ -256,9 +265,9 @@ def test_a_limit_is_as_many_values_as_it_is_compared_with() -> None:
 
 def test_measured_lists_become_one_number_a_training(new_runs: NewRuns) -> None:
     runs = new_runs(STUDIES["lesion"], CASES["lesion"][0])
-    found = measured_sample(runs, "plain20", "lesions", "one", "error of plain20")
-    assert found.values == pytest.approx((80.0, 80.08, 80.16))
-    assert (found.label, found.unit) == ("error of plain20", "")
+    sample = measured_sample(runs, "plain20", "lesions", "one", "error of plain20")
+    assert sample.values == pytest.approx((80.0, 80.08, 80.16))
+    assert (sample.label, sample.unit) == ("error of plain20", "")
 
 
 def test_depths_are_numbers_and_families_are_whole_words() -> None:
@@ -269,8 +278,8 @@ def test_depths_are_numbers_and_families_are_whole_words() -> None:
 
 
 def test_a_line_is_the_mean_and_range_of_what_is_finite() -> None:
-    found = line("a", [[1.0, 2.0, math.nan], [3.0, math.inf, math.nan]], [0, 5, 7])
-    assert (found.x, found.mean, found.low, found.high) == (
+    a = line("a", [[1.0, 2.0, math.nan], [3.0, math.inf, math.nan]], [0, 5, 7])
+    assert (a.x, a.mean, a.low, a.high) == (
         (0, 5),
         (2.0, 2.0),
         (1.0, 2.0),
@@ -300,9 +309,9 @@ def test_what_a_study_varies_cannot_be_set_in_any_spelling(name: str, key: str) 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_none_are_not_enough(value: float, new_runs: NewRuns) -> None:
     numbers = {**gradient_numbers(), "plain56 without BN, He": slopes(value)}
-    found = verdicts(GRADIENTS, new_runs(GRADIENTS, numbers))
-    assert found[:2] == ["not enough data"] * 2
-    assert found[2] == "confirmed"
+    reached = verdicts(GRADIENTS, new_runs(GRADIENTS, numbers))
+    assert reached[:2] == ["not enough data"] * 2
+    assert reached[2] == "confirmed"
 
 
 def test_means_that_agree_without_being_sure_are_called_so(new_runs: NewRuns) -> None:

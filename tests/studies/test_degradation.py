@@ -67,7 +67,7 @@ def test_findings_compare_the_deepest_with_the_shallowest(
     assert worse in finding.claim
 
 
-def test_the_last_claims_set_residual_beside_plain(degradation_runs: NewRuns) -> None:
+def test_the_last_claims_compare_residual_with_plain(degradation_runs: NewRuns) -> None:
     train, test = DEGRADATION.findings(degradation_runs(AS_IN_THE_PAPER))[2:]
     labels = [(finding.first.label, finding.second.label) for finding in (train, test)]
     assert labels == [

@@ -1,4 +1,4 @@
-"""Measurements of finished runs: taken once, kept beside the run, and what the probes say."""
+"""Measurements of finished runs: taken once, kept in the run's folder, and what they hold."""
 
 import math
 from collections.abc import Callable
@@ -33,8 +33,8 @@ def everything(run: Run) -> dict[str, dict[str, list[float]]]:
 
 
 def test_all_are_kept_and_finite(everything: dict[str, dict[str, list[float]]]) -> None:
-    for name, found in everything.items():
-        for key, values in found.items():
+    for name, measurement in everything.items():
+        for key, values in measurement.items():
             assert values, (name, key)
             assert all(math.isfinite(v) or key in ("before", "after") for v in values), (name, key)
 
@@ -59,7 +59,7 @@ def test_a_measurement_is_taken_once(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 3}', '{"a": ["x"]}'])
-def test_a_damaged_measurement_is_refused_with_advice(
+def test_a_corrupt_measurement_is_refused_with_advice(
     content: str, run: Run, tmp_path: Path
 ) -> None:
     other = Run(tmp_path, run.recipe)

@@ -137,7 +137,7 @@ def test_only_what_is_missing_is_trained(
     assert calls[0]["folder"] == whole.runs["plain20"][1].folder
 
 
-def test_an_interrupted_training_goes_on_and_ends_alike(
+def test_an_interrupted_training_is_resumed_and_ends_alike(
     trained: Outcome, tmp_path: Path, results: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
@@ -399,7 +399,7 @@ def test_findings_of_something_else_are_refused(reported: Outcome, values: dict[
 @pytest.mark.parametrize(
     "content", [pytest.param("{}", marks=pytest.mark.slow), '{"deviation": [], "mean": []}']
 )
-def test_a_damaged_measurement_is_named(content: str, new_study: NewStudy, tmp_path: Path) -> None:
+def test_a_corrupt_measurement_is_named(content: str, new_study: NewStudy, tmp_path: Path) -> None:
     study = replace(
         new_study(findings=RESPONSES.findings), measurements=("responses",), charts=RESPONSES.charts
     )
