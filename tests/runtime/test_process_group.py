@@ -104,6 +104,29 @@ def test_auto_takes_bfloat16_where_there_are_instructions_for_it(
     assert (chosen.name, chosen.reason) == (name, reason)
 
 
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [
+        (None, {"avx2", "avx_vnni", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16"}),
+        ("ALL", {"avx2", "avx_vnni", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16"}),
+        ("AVX512_CORE_BF16", {"avx2", "avx_vnni", "avx512_f", "avx512_vnni", "avx512_bf16"}),
+        ("avx512_core", {"avx2", "avx_vnni", "avx512_f"}),
+        ("AVX2", {"avx2", "avx_vnni"}),
+        ("SSE41", set()),
+    ],
+)
+def test_instructions_that_the_environment_denies_are_absent(
+    monkeypatch: pytest.MonkeyPatch, limit: str | None, left: set[str]
+) -> None:
+    names = ("avx2", "avx_vnni", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(names, True))
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert set(precision.cpu_capabilities()) == left
+
+
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_a_precision_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(precision, "cpu_capabilities", dict)
