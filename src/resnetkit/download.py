@@ -1,4 +1,4 @@
-"""Downloads that show how far they are, go on after a cut, and are never half-used."""
+"""Verified downloads: with progress, resumed after interruptions, and never partial."""
 
 import hashlib
 import http.client
@@ -27,52 +27,52 @@ __all__ = [
 ]
 
 Observer = Callable[[int, int], None]
-"""Is told how many bytes have come, and of how many; 0 of an unknown number."""
+"""Receives the number of bytes downloaded and the total number, 0 if it is unknown."""
 
 Result = TypeVar("Result")
 
 OFFLINE = ("RESNETKIT_OFFLINE", "HF_HUB_OFFLINE")
 CHUNK_BYTES = 1 << 18
 SECONDS_TO_ANSWER = 20
-LEAST_BYTES = 20_000  # that come in SECONDS_TO_ANSWER, or the connection counts as dead
-MOST_BYTES = 4 << 30  # nothing that we download is nearly as large
+LEAST_BYTES = 20_000  # in SECONDS_TO_ANSWER, or the connection counts as dead
+MOST_BYTES = 4 << 30  # no supported download is nearly as large
 PAUSES = (0.5, 1.0, 2.0)  # seconds between tries
-PASSING = {408, 429, 500, 502, 503, 504}  # answers that may be others a moment later
+TRANSIENT = {408, 429, 500, 502, 503, 504}  # statuses that a retry may change
 FAILURES = (OSError, http.client.HTTPException, ValueError)  # ValueError: an impossible address
-ADVICE = "Make room there, or choose another folder."
+ADVICE = "Free some space, or choose another folder."
 WAITING = "another process is fetching this file: waiting for it"
 
 
 @dataclass(frozen=True)
 class Digest:
-    """What a file must hash to.
+    """The digest that a file must have.
 
     Attributes:
-        kind: sha256, md5, or git: SHA-1 of the file as Git counts it.
-        beginning: of the hexadecimal number; all of it where its publisher says all.
+        kind: sha256, md5, or git for the SHA-1 of a Git blob.
+        beginning: hexadecimal digest, or as much of it as its publisher states.
     """
 
     kind: Literal["sha256", "md5", "git"]
     beginning: str
 
     def matches(self, path: Path) -> bool:
-        """Returns whether a file is there and is the one."""
+        """Returns whether a file exists and has this digest."""
         return path.is_file() and self.of(path).startswith(self.beginning)
 
     def of(self, path: Path) -> str:
-        """Returns what a file hashes to."""
+        """Returns the digest of a file."""
         with open_regular(path) as file:
-            digest = self.begun(os.fstat(file.fileno()).st_size)
+            digest = self.new_hash(os.fstat(file.fileno()).st_size)
             return hashlib.file_digest(file, lambda: digest).hexdigest()
 
     def of_bytes(self, content: bytes) -> str:
-        """Returns what the content of a file hashes to."""
-        digest = self.begun(len(content))
+        """Returns the digest of the content of a file."""
+        digest = self.new_hash(len(content))
         digest.update(content)
         return digest.hexdigest()
 
-    def begun(self, size: int) -> "hashlib._Hash":
-        """Returns a hash that waits for a content of so many bytes."""
+    def new_hash(self, size: int) -> "hashlib._Hash":
+        """Returns a hash object for a content of a size in bytes."""
         algorithm = "sha1" if self.kind == "git" else self.kind
         beginning = b"blob %d\0" % size if self.kind == "git" else b""
         return hashlib.new(algorithm, beginning, usedforsecurity=False)
@@ -82,15 +82,15 @@ class Digest:
 
 
 def check_online() -> None:
-    """Checks that downloads were not forbidden.
+    """Checks that downloads are allowed.
 
     Raises:
-        TransferError: when they were.
+        TransferError: if an environment variable forbids them.
     """
     for name in OFFLINE:
         if os.environ.get(name, "").lower() in ("1", "true", "yes", "on"):
             raise TransferError(
-                f"{name} is set, so nothing is fetched from elsewhere: unset it to go on."
+                f"{name} is set, so nothing is downloaded: unset it to allow downloads."
             )
 
 
@@ -103,22 +103,22 @@ def download(
     lock: Path | None = None,
     advice: str = ADVICE,
 ) -> None:
-    """Downloads a file from the first address that has it; it is there verified or not at all.
+    """Downloads a file from the first URL that has it; a file that is not verified is not kept.
 
-    A connection that is cut is taken up again where it ended, a few times. After that, what has
-    come stays for the next call. Of several processes one downloads, and the others wait for it.
+    An interrupted connection is resumed a few times. After that, the partial file is kept for the
+    next call. If several processes download the same file, one does, and the others wait.
 
     Args:
-        urls: addresses of the same file.
-        path: where to put it; what has come so far lies beside it under the name `<name>.part`.
-        digest: of the whole file; nothing is downloaded when it is there already.
+        urls: URLs of the same file.
+        path: path of the file; the partial file is `<name>.part` next to it.
+        digest: digest of the file; a file that has it already is not downloaded.
         observe: see `Observer`.
-        lock: file that is locked meanwhile; by default `<name>.lock` beside it.
-        advice: how to go on when the folder cannot be written.
+        lock: lock file; by default `<name>.lock` next to the file.
+        advice: advice to the user if the folder cannot be written.
 
     Raises:
-        TransferError: when no address can be reached, or what comes is not the file.
-        StorageError: when the disk is full.
+        TransferError: if no URL can be reached, or the file has another digest.
+        StorageError: if the disk is full.
     """
     check_online()
     lock = lock or path.with_name(f"{path.name}.lock")
@@ -127,7 +127,7 @@ def download(
             return
         part = path.with_name(f"{path.name}.part") if locked else temporary_for(path)
         try:
-            download_part(urls, part, digest=digest, observe=observe)
+            download_partial(urls, part, digest=digest, observe=observe)
             with storage_errors(path, ADVICE):
                 part.replace(path)
         finally:
@@ -135,8 +135,8 @@ def download(
                 part.unlink(missing_ok=True)
 
 
-def download_part(urls: Sequence[str], part: Path, *, digest: Digest, observe: Observer) -> None:
-    """Downloads a file from the first address that has it, to what becomes the file then."""
+def download_partial(urls: Sequence[str], part: Path, *, digest: Digest, observe: Observer) -> None:
+    """Downloads a file from the first URL that has it to a partial file."""
     reasons = []
     for url in urls:
         try:
@@ -149,10 +149,10 @@ def download_part(urls: Sequence[str], part: Path, *, digest: Digest, observe: O
 
 
 def download_from(url: str, part: Path, *, digest: Digest, observe: Observer) -> None:
-    """Downloads a file from one address, taking up a cut connection where it ended."""
+    """Downloads a file from one URL to a partial file, resuming interrupted connections."""
     if part.is_symlink() or not (part.is_file() or part.is_dir()):
         with storage_errors(part, ADVICE):
-            part.unlink(missing_ok=True)  # a link or a pipe in its place would be written to
+            part.unlink(missing_ok=True)  # a link or a pipe would be written to
     leftover = part.exists()
     if not (leftover and digest.matches(part)):
         persistently(url, lambda: receive(url, part, observe))
@@ -162,15 +162,17 @@ def download_from(url: str, part: Path, *, digest: Digest, observe: Observer) ->
     part.unlink()
     if not leftover:
         raise TransferError(message)
-    download_from(url, part, digest=digest, observe=observe)  # it may have been of another file
+    download_from(
+        url, part, digest=digest, observe=observe
+    )  # the leftover may have been of another file
 
 
 def other_file(url: str, part: Path, digest: Digest) -> str:
-    """Returns why what has come is not the file that was asked for."""
+    """Returns the message for a downloaded file with another digest."""
     with open_regular(part) as file:
         mistake = recognized_mistake(file.read(BEGINNING_BYTES))
     if mistake:
-        return f"{shown(url)} sends something else: {mistake}."
+        return f"{shown(url)} sends another file: {mistake}."
     actual = digest.of(part)
     is_whole = len(digest.beginning) == len(actual)
     expected = digest.beginning if is_whole else f"one that begins with {digest.beginning}"
@@ -178,10 +180,10 @@ def other_file(url: str, part: Path, digest: Digest) -> str:
 
 
 def persistently(url: str, action: Callable[[], Result]) -> Result:
-    """Does something at an address, again after a pause when that may help, a few times.
+    """Does something with a URL, and retries after transient failures.
 
     Raises:
-        TransferError: when it fails for good.
+        TransferError: if it fails finally.
     """
     for pause in (*PAUSES, None):
         try:
@@ -190,7 +192,7 @@ def persistently(url: str, action: Callable[[], Result]) -> Result:
             refused = False
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
-                refused = error.code not in PASSING
+                refused = error.code not in TRANSIENT
             if pause is None or refused:
                 raise TransferError(f"{shown(url)} cannot be reached ({reason(error)}).") from error
             time.sleep(pause)
@@ -198,12 +200,12 @@ def persistently(url: str, action: Callable[[], Result]) -> Result:
 
 
 def receive(url: str, part: Path, observe: Observer) -> None:
-    """Appends to a partial file what is missing of it; an address that cannot resume starts anew.
+    """Downloads what is missing from a partial file, or all of it if the server cannot resume.
 
     Raises:
-        OSError: when the connection fails, stands still or ends early.
-        TransferError: when it does not come to an end.
-        StorageError: when the disk is full.
+        OSError: if the connection fails, stalls or ends early.
+        TransferError: if the file is too large.
+        StorageError: if the disk is full.
     """
     have = part.stat().st_size if part.exists() else 0
     try:
@@ -211,7 +213,7 @@ def receive(url: str, part: Path, observe: Observer) -> None:
     except urllib.error.HTTPError as error:
         if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
-            raise ConnectionError("what had come before does not fit the file there") from error
+            raise ConnectionError("the partial file does not fit the file on the server") from error
         raise
     with answer:
         resumes = answer.status == http.client.PARTIAL_CONTENT
@@ -228,14 +230,14 @@ def receive(url: str, part: Path, observe: Observer) -> None:
 def write_all(
     answer: Any, file: io.FileIO, part: Path, have: int, total: int, observe: Observer
 ) -> int:
-    """Writes what comes to a file and returns how many bytes of the whole are there then."""
+    """Writes a response to a file and returns the number of bytes of the whole file."""
     since, before = time.monotonic(), have
     while chunk := answer.read1(CHUNK_BYTES):
         have += len(chunk)
         if have > MOST_BYTES:
             part.unlink()
             raise TransferError(
-                f"{shown(answer.url)} sends more than {MOST_BYTES:,} bytes, which no such file has."
+                f"{shown(answer.url)} sends more than {MOST_BYTES:,} bytes, the limit of downloads."
             )
         with storage_errors(part, ADVICE):
             file.write(chunk)
@@ -243,7 +245,7 @@ def write_all(
         now = time.monotonic()
         if now - since > SECONDS_TO_ANSWER:
             if have - before < LEAST_BYTES:
-                raise TimeoutError(f"{have - before:,} bytes came in {now - since:.0f} seconds")
+                raise TimeoutError(f"only {have - before:,} bytes in {now - since:.0f} seconds")
             since, before = now, have
     with storage_errors(part, ADVICE):
         os.fsync(file.fileno())
@@ -267,8 +269,8 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         check_address(newurl)
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             raise TransferError(
-                f"{shown(req.full_url)} leads from https to {shown(newurl)}, where anybody could"
-                " change the file on its way: that is not followed."
+                f"{shown(req.full_url)} redirects from https to {shown(newurl)}, where the file"
+                " could be changed: this is not followed."
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -287,10 +289,10 @@ def opened(url: str, *, start: int = 0) -> Any:
 
 
 def check_address(url: str) -> None:
-    """Checks that an address is one of the web, without a password in it.
+    """Checks that a URL is one of http or https, without a password.
 
     Raises:
-        TransferError: when it is another.
+        TransferError: if it is not.
     """
     try:
         parts = urlsplit(url)
@@ -299,23 +301,23 @@ def check_address(url: str) -> None:
         possible = False
     if not possible:
         raise TransferError(
-            f"the address '{shown(url)}' is not such as https://HOST/PATH, without user name and"
-            " password."
+            f"the URL '{shown(url)}' is not allowed: expected https://HOST/PATH, without user name"
+            " and password."
         )
 
 
 def shown(url: str) -> str:
-    """Returns an address without what in it may be secret: user name, password and query."""
+    """Returns a URL without its possible secrets: user name, password and query."""
     before, slashes, after = url.partition("://")
     host, slash, path = after.partition("/")
     return before + slashes + host.rpartition("@")[2] + slash + path.partition("?")[0]
 
 
 def reason(error: Exception) -> str:
-    """Returns why a connection failed, in few words."""
+    """Returns why a connection failed, in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         if error.code < 400:
-            return "it leads in a circle, or nowhere"
+            return "it redirects in a circle, or nowhere"
         return f"the server answers {error.code} {printable(str(error.reason))}"
     if isinstance(error, urllib.error.URLError):
         return printable(str(error.reason))

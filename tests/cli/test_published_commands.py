@@ -41,12 +41,12 @@ def test_the_list_says_what_there_is(resnet: Resnet, cached: str) -> None:
     assert by_name[cached] == ["", "69.76", "47 MB", "yes", "torchvision", "f37072fd..."]
     expected = ["v1.5", "80.86", "103 MB", "no", "torchvision", "11ad3fa6..."]
     assert by_name["resnet50.IMAGENET1K_V2"] == expected
-    assert by_name["resnet50.a1_in1k"] == ["v1.5", "", "102 MB", "no", "timm", "the Hub names it"]
+    assert by_name["resnet50.a1_in1k"] == ["v1.5", "", "102 MB", "no", "timm", "stated by the Hub"]
 
 
 def test_the_list_says_it_to_machines(resnet: Resnet, cached: str, tmp_path: Path) -> None:
     values = {each["name"]: each for each in resnet("weights", "list", "--json").values}
-    assert values[cached]["place"].startswith(str(tmp_path / "torch"))
+    assert values[cached]["path"].startswith(str(tmp_path / "torch"))
     assert values["resnet50.a1_in1k"] == {
         "name": "resnet50.a1_in1k",
         "library": "timm",
@@ -55,7 +55,7 @@ def test_the_list_says_it_to_machines(resnet: Resnet, cached: str, tmp_path: Pat
         "accuracy": None,
         "megabytes": 102.23,
         "sha256": "",
-        "place": "",
+        "path": "",
     }
 
 
@@ -76,17 +76,17 @@ def test_what_is_not_here_says_how_it_comes(resnet: Resnet) -> None:
     ):
         answer = resnet(*words)
         assert (answer.code, answer.out) == (3, ""), words
-        assert f"'resnet weights fetch {name}' brings their 102 MB." in answer.err
+        assert f"'resnet weights fetch {name}' downloads them (102 MB)." in answer.err
         assert answer.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (("fetch", "resnet50"), 2, "Of resnet50 there are resnet50.IMAGENET1K_V1, "),
+        (("fetch", "resnet50"), 2, "Weights of resnet50: resnet50.IMAGENET1K_V1, "),
         (("fetch", "../x"), 2, "there are no published weights '../x'"),
-        (("fetch", "resnet50.a1_in1k"), 3, "RESNETKIT_OFFLINE is set, so nothing is fetched"),
-        (("pull", "me/few"), 3, "RESNETKIT_OFFLINE is set, so nothing is fetched"),
+        (("fetch", "resnet50.a1_in1k"), 3, "RESNETKIT_OFFLINE is set, so nothing is downloaded"),
+        (("pull", "me/few"), 3, "RESNETKIT_OFFLINE is set, so nothing is downloaded"),
         (("pull", "few"), 2, "expected OWNER/NAME"),
         (("push", "none", "me/few"), 3, "there is no none: expected a run folder"),
     ],
@@ -113,7 +113,7 @@ def test_a_fetched_name_is_where_it_lies(
     name = "resnet50.a1_in1k"
     assert resnet("weights", "fetch", name).out == f"{tmp_path / name}\n"
     values = resnet("weights", "fetch", name, "--json").values
-    assert values == {"name": name, "place": str(tmp_path / name)}
+    assert values == {"name": name, "path": str(tmp_path / name)}
 
 
 def test_push_and_pull_say_where_it_is(

@@ -44,7 +44,7 @@ def test_show_says_what_a_file_is(file: Path, resnet: Resnet) -> None:
         "classes": "5, without names",
         "trained on": "unknown",
         "recognized as": (
-            "a residual network in the layout of torchvision, v1.5 (stride in the 3x3) as named,"
+            "a residual network in the layout of torchvision, v1.5 (stride in the 3x3) as given,"
             " images in RGB normalized with the constants of ImageNet"
         ),
     }
@@ -86,7 +86,7 @@ def test_convert_writes_what_another_library_reads(file: Path, resnet: Resnet) -
     answer = resnet("weights", "convert", str(file), *words)
     assert (answer.code, answer.out) == (0, "net\n")
     assert "all 122 tensors and the logits were read again: equal bit by bit" in answer.err
-    assert "v1 (stride in the 1x1) as named" in answer.err
+    assert "v1 (stride in the 1x1) as given" in answer.err
     again = load_network(Path("net"))
     assert (again.format, again.architecture.stride_in) == ("transformers", "1x1")
     for name, tensor in load_network(file, variant="v1").model.state_dict().items():
@@ -108,7 +108,7 @@ def test_convert_says_it_to_machines(file: Path, resnet: Resnet) -> None:
 
 
 REFUSED: dict[str, tuple[list[str], int, str]] = {
-    "no variant": (["show", "FILE"], 3, "Name it: --variant v1 or --variant v1.5"),
+    "no variant": (["show", "FILE"], 3, "Choose: --variant v1 or --variant v1.5"),
     "unknown variant": (["show", "FILE", "--variant", "v2"], 2, "unknown variant 'v2'"),
     "nothing there": (["show", "none"], 3, "there is no none"),
     "unknown format": (
@@ -149,10 +149,10 @@ def test_other_commands_take_the_variant(file: Path, resnet: Resnet) -> None:
         assert answer.code == 0
         first = answer.values[str(file)]["stages"][2]["blocks"][0]["layers"]
         assert [layer for layer in first if ", 12" in layer] == strides
-    assert "Name it: --variant" in resnet("inspect", str(file)).err
-    assert "Name it: --variant" in resnet("evaluate", str(file), "--data", "digits").err
+    assert "Choose: --variant" in resnet("inspect", str(file)).err
+    assert "Choose: --variant" in resnet("evaluate", str(file), "--data", "digits").err
     answer = resnet("evaluate", str(file), "--data", "digits", "--variant", "v1")
-    assert "v1 (stride in the 1x1) as named" in answer.err
+    assert "v1 (stride in the 1x1) as given" in answer.err
 
 
 def test_a_network_without_a_head_has_no_classes(file: Path, resnet: Resnet) -> None:

@@ -184,11 +184,11 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     ),
     "a name comes twice": (
         lambda state: state.update({"conv1.weight": torch.ones(16, 3, 3, 3)}),
-        "names a tensor twice, with a prefix and without: conv1.weight. Name the network to read",
+        "names a tensor twice, with a prefix and without: conv1.weight. To read it without the",
     ),
     "a head of no class": (
         lambda state: state.update({"module.linear.weight": torch.ones(0, 64)}),
-        "looks like a network of akamaster/pytorch_resnet_cifar10, but is none: num_classes is 0",
+        "looks like a network of akamaster/pytorch_resnet_cifar10, but is not: num_classes is 0",
     ),
     "another head": (
         renamed("module.linear.weight", "module.fc.weight"),
@@ -273,5 +273,5 @@ def test_akamaster_finds_its_own_names(tmp_path: Path) -> None:
 
 def test_equally_deep_stages_are_expected_by_akamaster(tmp_path: Path) -> None:
     options = {**HELD["akamaster, A"][1], "depths": (1, 2, 1)}
-    with pytest.raises(WeightsError, match=r"equally deep stages: this one has \(1, 2, 1\)"):
+    with pytest.raises(WeightsError, match=r"stages of equal depth: this one has \(1, 2, 1\)"):
         export_weights(narrow(**options), tmp_path / "net.th", "akamaster")

@@ -158,13 +158,13 @@ def test_the_mean_image_beside_a_caffe_file_is_subtracted(tmp_path: Path) -> Non
     (tmp_path / "ResNet_mean.binaryproto").write_bytes(caffe_blob(mean, "four"))
     network = load_network(path)
     assert network.normalization.mean.shape == (3, 224, 224)
-    assert "the mean image of ResNet_mean.binaryproto beside it" in network.origin
+    assert "the mean image of ResNet_mean.binaryproto next to it" in network.origin
     assert_answers_to_photos(network, lambda rgb: caffe_forward(layers, rgb, mean=mean), (224,))
     (tmp_path / "ResNet_mean.binaryproto").write_bytes(caffe_blob(mean[:, 1:], "four"))
     with pytest.raises(WeightsError, match=r"has the shape \(3, 223, 224\), expected"):
         load_network(path)
     (tmp_path / "ResNet_mean.binaryproto").write_bytes(b"\x07")
-    with pytest.raises(WeightsError, match=r"ResNet_mean\.binaryproto is damaged"):
+    with pytest.raises(WeightsError, match=r"ResNet_mean\.binaryproto is corrupt"):
         load_network(path)
 
 
@@ -216,7 +216,7 @@ CAFFE_DAMAGE: dict[str, tuple[Callable[[Caffe], object], str]] = {
     ),
     "not finite": (
         lambda layers: layers["scale_conv1"][1][0].fill_(torch.nan),
-        "'bn1.weight' holds values that are no finite numbers",
+        "'bn1.weight' holds values that are not finite",
     ),
     "negative variances": (
         lambda layers: layers["bn_conv1"][1][2].neg_(),
@@ -232,7 +232,7 @@ CAFFE_DAMAGE: dict[str, tuple[Callable[[Caffe], object], str]] = {
         lambda layers: layers.update(
             {"pool1": ("Pooling", [], inside(121, plain(2, 3) + plain(3, 2) + plain(4, 1)))}
         ),
-        "pools otherwise after the first convolution than the authors' networks",
+        "does not pool after the first convolution as the authors' networks do",
     ),
 }
 
@@ -252,7 +252,7 @@ def one_layer(blob: bytes) -> bytes:
 
 
 LIES: dict[str, tuple[bytes, str]] = {
-    "a length beyond the end": (b"\x0a" + number(2**62), "longer than what is there"),
+    "a length beyond the end": (b"\x0a" + number(2**62), "longer than the message"),
     "a number without end": (b"\x0a" + b"\xff" * 12, "does not end"),
     "a number cut off": (b"\x0a\x80", "ends too early"),
     "an unknown kind": (inside(1, b"net") + b"\x0b", "unknown kind 3"),
@@ -281,7 +281,7 @@ LIES: dict[str, tuple[bytes, str]] = {
 def test_a_caffe_file_that_lies_is_refused(lie: str, tmp_path: Path) -> None:
     content, message = LIES[lie]
     (tmp_path / "net").write_bytes(content)
-    with pytest.raises(WeightsError, match="is damaged or not a file of weights") as caught:
+    with pytest.raises(WeightsError, match="is corrupt or not a file of weights") as caught:
         load_network(tmp_path / "net")
     assert message in str(caught.value)
 

@@ -286,7 +286,7 @@ def test_what_is_no_run_is_not_pushed(
     with pytest.raises(WeightsError, match="is not finished"):
         push(tmp_path / "unfinished", "me/few")
     torch.save(ARCHITECTURES["resnet18"].build().state_dict(), tmp_path / "net.pth")
-    with pytest.raises(WeightsError, match="is no folder of resnetkit, but of the format torchvis"):
+    with pytest.raises(WeightsError, match="is not a folder of resnetkit, but of the format"):
         push(tmp_path / "net.pth", "me/few")
     assert hub.asked == []
 
@@ -403,7 +403,7 @@ def test_a_size_that_no_network_has_is_refused_before_the_download(
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("http://elsewhere/blob", "redirects from https to http, where anybody could change"),
+        ("http://elsewhere/blob", "redirects from https to http, where the file could be changed"),
         ("https://elsewhere/blob", "was asked"),
     ],
 )

@@ -85,7 +85,7 @@ def test_keras_names_of_one_table_are_not_read_over_and_over(tmp_path: Path) -> 
             group = file.create_group(name)
             group.attrs["weight_names"] = listed("kernel:0")
             group["kernel:0"] = table
-    with pytest.raises(WeightsError, match="does not hold 'layer1/kernel' whole"):
+    with pytest.raises(WeightsError, match="does not hold all of 'layer1/kernel'"):
         load_network(tmp_path / "net.h5")
 
 
@@ -128,11 +128,11 @@ KERAS_DAMAGE: dict[str, tuple[Callable[[Foreign], object], str]] = {
     ),
     "another bias": (part_set("conv1_conv", "bias", torch.ones(3)), "has the shape (3,)"),
     "another shape": (part_set("conv1_bn", "gamma", torch.ones(3)), "'bn1.weight' has the shape"),
-    "not finite": (part_set("conv1_bn", "gamma", torch.full((8,), torch.inf)), "no finite"),
+    "not finite": (part_set("conv1_bn", "gamma", torch.full((8,), torch.inf)), "not finite"),
     "nothing": (lambda layers: layers.clear(), "holds no weights"),
     "whole numbers": (
         part_set("conv1_conv", "bias", torch.ones(8, dtype=torch.int32)),
-        "holds no table of numbers in 'conv1_conv/bias'",
+        "holds no numbers in 'conv1_conv/bias'",
     ),
 }
 
@@ -181,14 +181,14 @@ def itself(file: Any, other: Path) -> None:
 
 
 TRICKS: dict[str, tuple[Callable[[Any, Path], None], str]] = {
-    "a link into another file": (external_link, "only points to 'conv1_bn', which lies elsewhere"),
-    "numbers in another file": (external_numbers, "does not hold 'conv1_conv/bias' whole"),
-    "numbers of another file": (virtual_numbers, "does not hold 'conv1_conv/bias' whole"),
-    "numbers that are not there": (huge_numbers, "does not hold 'conv1_conv/bias' whole"),
-    "a circle": (itself, "holds no table of numbers in 'conv1_conv/loop'"),
+    "a link into another file": (external_link, "only links to 'conv1_bn', which is elsewhere"),
+    "numbers in another file": (external_numbers, "does not hold all of 'conv1_conv/bias'"),
+    "numbers of another file": (virtual_numbers, "does not hold all of 'conv1_conv/bias'"),
+    "numbers that are not there": (huge_numbers, "does not hold all of 'conv1_conv/bias'"),
+    "a circle": (itself, "holds no numbers in 'conv1_conv/loop'"),
     "no names": (
         lambda file, other: file.attrs.pop("layer_names"),
-        "save_weights of Keras 3 writes others. Write it with model.save('NAME.h5')",
+        "save_weights of Keras 3 writes other files. Write it with model.save('NAME.h5')",
     ),
     "a layer that is not there": (
         lambda file, other: renamed_layers(file, "gone"),
@@ -221,7 +221,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_given_up(
     path = write_keras(tmp_path / "net.h5", keras_layers())
     monkeypatch.setattr(hdf5, "SECONDS", 0.0)
     monkeypatch.setattr(hdf5, "BYTES_PER_SECOND", 1e12)
-    with pytest.raises(WeightsError, match="reading it does not come to an end"):
+    with pytest.raises(WeightsError, match="reading it does not end"):
         load_network(path)
 
 
@@ -259,7 +259,7 @@ def test_keras_finds_its_own_names_order_and_values(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["net.weights.h5", "net.keras", "net"])
 def test_keras_would_not_read_other_names(name: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"end the name in \.h5, and not in \.weights\.h5"):
+    with pytest.raises(WeightsError, match=r"must end in \.h5, but not in \.weights\.h5"):
         export_weights(narrow(**HELD["keras"][1]), tmp_path / name, "keras")
     assert not list(tmp_path.iterdir())
 

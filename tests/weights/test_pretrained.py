@@ -101,7 +101,7 @@ def test_what_cannot_be_saved_is_said(folder: Path, tmp_path: Path) -> None:
 
 def test_the_variant_is_asked_for(tmp_path: Path) -> None:
     torch.save(torchvision_twin().state_dict(), tmp_path / "net.pth")
-    with pytest.raises(WeightsError, match="does not say where its bottleneck blocks stride"):
+    with pytest.raises(WeightsError, match="does not state where its bottleneck blocks stride"):
         resnetkit.from_pretrained(tmp_path / "net.pth")
     loaded = resnetkit.from_pretrained(tmp_path / "net.pth", variant="v1")
     assert loaded.trained.architecture.stride_in == "1x1"

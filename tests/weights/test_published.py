@@ -232,7 +232,7 @@ def test_bottlenecks_are_v15_and_nothing_is_here() -> None:
 def test_what_was_fetched_is_loaded_by_its_name(
     hub: type[Hub], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(WeightsError, match=f"'resnet weights fetch {name}' brings their 1 MB"):
+    with pytest.raises(WeightsError, match=f"'resnet weights fetch {name}' downloads them .1 MB"):
         load_network(name)
     assert hub.asked == []
     told: list[tuple[int, int]] = []
@@ -297,7 +297,7 @@ def test_weights_without_their_configuration_are_not_all(
     hub: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (fetch_weights(TIMM) / "config.json").unlink()
-    assert module.published()[TIMM].place is None
+    assert module.published()[TIMM].path is None
     hub.asked.clear()
     fetch_weights(TIMM)
     assert not [path for path in hub.asked if path.startswith("GET /cdn")]  # the blobs were there
@@ -395,7 +395,7 @@ def test_a_repository_that_is_gone_is_a_sentence(hub: type[Hub]) -> None:
         ("../../etc/passwd", "expected a name of 'resnet weights list'."),
         ("timm/resnet50.a1_in1k", "Did you mean 'resnet50.a1_in1k'?"),
         ("resnet50.a1_in1", "Did you mean 'resnet50.a1_in1k'?"),
-        ("resnet50", "Of resnet50 there are resnet50.IMAGENET1K_V1, resnet50.IMAGENET1K_V2, "),
+        ("resnet50", "Weights of resnet50: resnet50.IMAGENET1K_V1, resnet50.IMAGENET1K_V2, "),
         ("", "expected a name of 'resnet weights list'."),
     ],
 )
@@ -424,8 +424,10 @@ def test_without_a_home_nothing_is_here_and_the_variable_is_named(
     for unset in ("TORCH_HOME", "HF_HOME", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(unset, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
-    assert module.published()[name].place is None
-    with pytest.raises(WeightsError, match=rf"are not here: .* no home folder\. Set {variable} to"):
+    assert module.published()[name].path is None
+    with pytest.raises(
+        WeightsError, match=rf"not on this machine: .* no home folder\. Set {variable} to"
+    ):
         load_network(name)
     with pytest.raises(StorageError, match=rf"no home folder\. Set {variable} to"):
         fetch_weights(name)
@@ -436,14 +438,14 @@ def test_a_pipe_in_the_cache_is_not_waited_for(hub: type[Hub]) -> None:
     references = fetch_weights(TIMM).parent.parent / "refs"
     (references / "main").unlink()
     os.mkfifo(references / "main")
-    assert module.published()[TIMM].place is None
+    assert module.published()[TIMM].path is None
 
 
 @pytest.mark.parametrize("name", [TORCHVISION, TIMM])
 def test_several_fetches_of_one_name_at_once_all_end_well(hub: type[Hub], name: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(fetch_weights, name) for _ in range(4)]
-    assert {call.result() for call in calls} == {module.published()[name].place}
+    assert {call.result() for call in calls} == {module.published()[name].path}
     asked = [path for path in hub.asked if path.startswith(("GET /cdn", "GET /models"))]
     assert len(asked) == 1
     assert load_network(name).model is not None

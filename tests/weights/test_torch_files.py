@@ -144,13 +144,13 @@ def test_a_hand_made_archive_is_read(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[bytes, str]] = {
     "beyond what is stored": (rebuilt(4, 1, 2, 3), "reaches beyond what is stored"),
-    "before what is stored": (rebuilt(4, -1, 2, 1), "no whole numbers"),
-    "backwards": (rebuilt(4, 3, 2, -1), "no whole numbers"),
+    "before what is stored": (rebuilt(4, -1, 2, 1), "not non-negative integers"),
+    "backwards": (rebuilt(4, 3, 2, -1), "not non-negative integers"),
     "vast": (rebuilt(4, 0, 2**61, 2**61), "reaches beyond what is stored"),
-    "vaster": (rebuilt(4, 0, 2**70, 1), "no whole numbers"),
+    "vaster": (rebuilt(4, 0, 2**70, 1), "not non-negative integers"),
     "another size": (rebuilt(10**9, 0, 2, 1), "has 16 bytes, not 1,000,000,000 values"),
     "a missing record": (storage(4, b"U\x011"), "There is no item named"),
-    "another reference": (b"U\x04fileQ", "refers to what is no storage"),
+    "another reference": (b"U\x04fileQ", "refers to something else than a storage"),
     "a function": (named("os", "system", b"U\x04true"), "it names os.system"),
     "a builtin": (named("builtins", "eval", b"U\x011"), "it names builtins.eval"),
     "an attribute": (named("builtins", "getattr", b"U\x011", b"U\x011"), "it names builtins.getat"),
@@ -158,13 +158,13 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "by a path": (b"\x8c\x05torch\x8c\x0cnn.Module.to\x93", "it names torch.nn.Module.to"),
     "attributes of a function": (
         b"ctorch._utils\n_rebuild_tensor\n}U\x01aU\x01bsb",
-        "it sets attributes of what has none",
+        "it sets attributes of an object without any",
     ),
     "attributes of a class": (
         b"cargparse\nNamespace\nN}U\x0b__setitem__Ns\x86b",
-        "it sets attributes of what has none",
+        "it sets attributes of an object without any",
     ),
-    "items of a list": (b"]K\x00K\x01s", "it sets items of what is no mapping"),
+    "items of a list": (b"]K\x00K\x01s", "it sets items of something else than a mapping"),
     "an old operation": (b"(U\x01aicollections\nOrderedDict\n", "KeyError"),
 }
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_is_refused(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"archive/byteorder": b"big"}, "the highest byte first"),
+        ({"archive/byteorder": b"big"}, "its numbers are big-endian"),
         ({"other/data.pkl": b"\x80\x02N."}, "not one of torch.save"),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_record_twice_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "net", rebuilt(4, 0, 4, 1), **{"0": bytes(16)})
     with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
         file.writestr("archive/data/0", bytes(16))
-    with pytest.raises(WeightsError, match="two records of one name"):
+    with pytest.raises(WeightsError, match="two records of the same name"):
         read_file(path)
 
 
@@ -275,5 +275,5 @@ def test_a_legacy_file_with_another_count_is_refused(tmp_path: Path) -> None:
     place = content.rindex(struct.pack("<q", 3))
     content[place : place + 8] = struct.pack("<q", 10**12)
     (tmp_path / "net").write_bytes(content)
-    with pytest.raises(WeightsError, match="another size than its tensors say"):
+    with pytest.raises(WeightsError, match="another size than its tensors require"):
         read_file(tmp_path / "net")

@@ -105,9 +105,9 @@ def test_a_bare_file_must_be_named(bottleneck: nn.Module, tmp_path: Path) -> Non
     with pytest.raises(WeightsError) as caught:
         load_network(path)
     assert str(caught.value) == (
-        f"{path} does not say where its bottleneck blocks stride, and its tensors fit both: v1"
+        f"{path} does not state where its bottleneck blocks stride, and its tensors fit both: v1"
         " strides in the first 1x1 convolution (the paper, Caffe, Keras), v1.5 in the 3x3"
-        " (torchvision, timm). The wrong one answers, but badly. Name it: --variant v1 or"
+        " (torchvision, timm). The wrong one computes, but badly. Choose: --variant v1 or"
         ' --variant v1.5 (in Python: variant="v1.5").'
     )
 
@@ -120,7 +120,7 @@ def test_the_two_variants_answer_differently(tmp_path: Path) -> None:
     assert_answers(v15, theirs)
     assert_answers(v1, as_v1(theirs))
     assert not torch.allclose(answers(v1.model, images()), answers(v15.model, images()), atol=1e-3)
-    assert "v1 (stride in the 1x1) as named" in v1.origin
+    assert "v1 (stride in the 1x1) as given" in v1.origin
 
 
 @pytest.mark.parametrize("variant", ["", "v1", "v1.5"])
@@ -136,8 +136,8 @@ def test_what_we_write_as_safetensors_says_its_variant(
     network = load_network(tmp_path / "net.pth", variant="v1.5")
     path = tmp_path / "net.safetensors"
     export_weights(network, path, "torchvision")
-    assert "v1.5 (stride in the 3x3) as the file says" in load_network(path).origin
-    with pytest.raises(WeightsError, match=r"is of the variant v1\.5, not v1: its format says so"):
+    assert "v1.5 (stride in the 3x3) as the file states" in load_network(path).origin
+    with pytest.raises(WeightsError, match=r"is of the variant v1\.5, not v1, by its format"):
         load_network(path, variant="v1")
     with safetensors.safe_open(path, "pt") as file:
         assert file.metadata() == {"format": "pt", "resnetkit.variant": "v1.5"}
@@ -146,7 +146,7 @@ def test_what_we_write_as_safetensors_says_its_variant(
 def test_a_variant_of_another_kind_is_refused(bottleneck: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     safetensors.torch.save_file(bottleneck.state_dict(), path, {"resnetkit.variant": "v3"})
-    with pytest.raises(WeightsError, match=r"says that its variant is 'v3': expected v1 or v1\.5"):
+    with pytest.raises(WeightsError, match=r"states the variant 'v3': expected v1 or v1\.5"):
         load_network(path)
     with pytest.raises(UsageError, match=r"unknown variant 'v2': expected v1 or v1\.5"):
         load_network(path, variant="v2")
@@ -156,14 +156,14 @@ DAMAGE: dict[str, tuple[Callable[[State], object], str]] = {
     "missing": (dropped("layer2.0.bn2.running_var"), "lacks 1 tensor(s)"),
     "left over": (set_to("layer2.0.se.fc1.weight", torch.ones(1)), "has no use for 1 tensor(s)"),
     "another shape": (set_to("bn1.weight", torch.ones(3)), "'bn1.weight' has the shape (3,)"),
-    "not finite": (set_to("bn1.bias", torch.full((8,), torch.nan)), "no finite numbers"),
+    "not finite": (set_to("bn1.bias", torch.full((8,), torch.nan)), "not finite"),
     "negative variance": (set_to("bn1.running_var", -torch.ones(8)), "negative variance"),
     "half a head": (dropped("fc.bias"), "another head than one layer with a bias: 'fc.weight'"),
     "a flat head": (set_to("fc.weight", torch.ones(9)), "'fc.weight' has the shape (9,)"),
     "no class": (set_to("fc.weight", torch.ones(0, 64)), "num_classes is 0"),
     "a small stem": (
         set_to("conv1.weight", torch.ones(8, 3, 3, 3)),
-        "begins with a 3x3 convolution, and does not say whether pooling follows",
+        "begins with a 3x3 convolution, and does not state whether pooling follows",
     ),
     "a deep stem": (
         lambda state: state.update({"conv1.0.weight": state.pop("conv1.weight")}),
@@ -179,7 +179,7 @@ DAMAGE: dict[str, tuple[Callable[[State], object], str]] = {
     ),
     "a number that claims to be many": (
         set_to("fc.weight", torch.ones(1).expand(10**6, 10**6)),
-        "'fc.weight' is not a plain table of numbers",
+        "'fc.weight' is not a dense tensor",
     ),
     "an unfinished block": (dropped("layer3.0.conv1.weight"), "lacks"),
     "no second stage": (

@@ -41,7 +41,7 @@ def test_transformers_answers_as_its_configuration_says(v1: bool, tmp_path: Path
     assert load_network(folder / "model.safetensors", variant="v1" if v1 else "v1.5").origin == (
         network.origin
     )
-    with pytest.raises(WeightsError, match="its format says so"):
+    with pytest.raises(WeightsError, match="by its format"):
         load_network(folder, variant="v1.5" if v1 else "v1")
 
 
@@ -143,7 +143,7 @@ def test_every_tensor_of_transformers_is_accounted_for(
 def test_tensors_of_transformers_alone_are_not_enough(basic: nn.Module, tmp_path: Path) -> None:
     folder = transformers_folder(tmp_path / "net", basic)
     (folder / "config.json").unlink()
-    with pytest.raises(WeightsError, match=r"but no config\.json of theirs lies beside it"):
+    with pytest.raises(WeightsError, match=r"but their config\.json is not next to it"):
         load_network(folder / "model.safetensors")
 
 
@@ -167,5 +167,5 @@ def test_a_mean_of_each_pixel_is_not_written(tmp_path: Path) -> None:
     network = replace(
         narrow(), normalization=Normalization(torch.zeros(3, 224, 224), torch.ones(3, 1, 1))
     )
-    with pytest.raises(WeightsError, match="with a mean of each pixel, expected of channels"):
+    with pytest.raises(WeightsError, match="with a mean of each pixel, expected of each channel"):
         export_weights(network, tmp_path / "net", "transformers")

@@ -38,7 +38,7 @@ def list_weights(*, json: Json = False) -> None:
             "accuracy": entry.accuracy,
             "megabytes": round(entry.megabytes, 2),
             "sha256": entry.sha256,
-            "place": str(entry.place or ""),
+            "path": str(entry.path or ""),
         }
         for entry in published().values()
     ]
@@ -53,9 +53,9 @@ def list_weights(*, json: Json = False) -> None:
                 row["variant"],
                 f"{row['accuracy']:.2f}" if row["accuracy"] else "",
                 f"{row['megabytes']:.0f} MB",
-                "yes" if row["place"] else "no",
+                "yes" if row["path"] else "no",
                 row["library"],
-                f"{row['sha256']}..." if row["sha256"] else "the Hub names it",
+                f"{row['sha256']}..." if row["sha256"] else "stated by the Hub",
             ]
             for row in rows
         ],
@@ -80,11 +80,11 @@ def fetch(name: str, /, *, json: Json = False) -> None:
         def observe(done: int, total: int) -> None:
             progress.update(done / total if total else 0.0, f"{done / 1e6:,.0f} MB")
 
-        place = fetch_weights(name, observe=observe)
+        path = fetch_weights(name, observe=observe)
     if json:
-        print_json({"name": name, "place": str(place)})
+        print_json({"name": name, "path": str(path)})
     else:
-        say(place)
+        say(path)
 
 
 @weights.command(help_epilogue="Example: resnet weights push runs/NAME OWNER/NAME")

@@ -1,8 +1,8 @@
 """Weights of akamaster/pytorch_resnet_cifar10: the paper's CIFAR networks as `.th` files.
 
-What makes them different: names begin with `module.` and end with `linear` for the head; there is
-no `num_batches_tracked`; option A puts half of its zeros before the channels and half behind; and
-the images are normalized with the means and deviations of ImageNet.
+What differs from torchvision: names begin with `module.` and end with `linear` for the head; there
+is no `num_batches_tracked`; option A puts half of its zeros before the channels and half after
+them; and images are normalized with the mean and standard deviation of ImageNet.
 """
 
 import re
@@ -61,7 +61,7 @@ def load_akamaster(source: WeightsSource) -> TrainedNetwork:
     path, state = source.path, source.state.tensors
     tensors = {our_name(name): tensor for name, tensor in state.items()}
     if len(tensors) != len(state):
-        raise WeightsError(f"{path} names a tensor twice, in its own way and in torchvision's.")
+        raise WeightsError(f"{path} names a tensor twice, by its own and by torchvision's name.")
     architecture = architecture_of(path, tensors)
     add_batch_counts(tensors)
     sides = "zeros on both sides" if architecture.shortcut == "A" else "projections"
@@ -105,7 +105,7 @@ def architecture_of(path: Path, tensors: Tensors) -> Architecture:
         )
     except ArchitectureError as error:
         raise WeightsError(
-            f"{path} looks like a network of akamaster/pytorch_resnet_cifar10, but is none: {error}"
+            f"{path} looks like a network of akamaster/pytorch_resnet_cifar10, but is not: {error}"
         ) from error
 
 
@@ -113,11 +113,13 @@ def akamaster_bytes(network: TrainedNetwork, path: Path) -> bytes:
     """Returns a `.th` file as their training writes it.
 
     Raises:
-        WeightsError: when the stages are not equally deep, as theirs are.
+        WeightsError: if the stages differ in depth.
     """
     depths = network.architecture.depths
     if len(set(depths)) != 1:
-        raise WeightsError(f"akamaster's networks have equally deep stages: this one has {depths}.")
+        raise WeightsError(
+            f"akamaster's networks have stages of equal depth: this one has {depths}."
+        )
     state = network.model.state_dict()
     stream = BytesIO()
     torch.save(

@@ -1,9 +1,9 @@
 """Weights of the authors, KaimingHe/deep-residual-networks: `.caffemodel` files.
 
-What makes them different: a BatchNorm layer holds sums and a factor, a Scale layer the learned
-part; the first convolution of ResNet-50 has a bias; blocks stride in the first 1x1 (v1); images are
-BGR and not divided; pooling is not padded and rounds up. From images the authors subtract the mean
-of each pixel, a file of its own.
+What differs from torchvision: a BatchNorm layer holds sums and a factor, a Scale layer the learned
+parameters; the first convolution of ResNet-50 has a bias; blocks stride in the first 1x1 (v1);
+images are BGR and not divided; pooling is not padded and rounds up. From images the authors
+subtract the mean of each pixel, which is a file of its own.
 """
 
 import math
@@ -71,7 +71,7 @@ MOST_LETTERED = 6  # blocks, of ResNet-50
 
 
 class Malformed(ValueError):
-    """A file that is none of Caffe's."""
+    """Content that Caffe would not have written."""
 
 
 def is_caffe(source: WeightsSource) -> bool:
@@ -87,7 +87,7 @@ def names(numbered: bool) -> Names:
     """Returns the authors' names of a convolution and its normalization.
 
     Args:
-        numbered: whether blocks of stages 3 and 4 are a, b1, b2, ... instead of a, b, c, ....
+        numbered: whether blocks of stages 3 and 4 are named a, b1, b2, ... instead of a, b, c.
     """
 
     def of_layer(layer: Layer) -> tuple[str, str]:
@@ -104,7 +104,7 @@ def names(numbered: bool) -> Names:
 
 
 def scale_name(norm: str) -> str:
-    """Returns the name of the Scale layer behind a BatchNorm layer."""
+    """Returns the name of the Scale layer that follows a BatchNorm layer."""
     return norm.replace("bn", "scale", 1)
 
 
@@ -116,28 +116,28 @@ def load_caffe(source: WeightsSource) -> TrainedNetwork:
     """
     path = source.path
     try:
-        return understood(path, read_layers(path))
+        return network_of(path, read_layers(path))
     except (ValueError, OSError) as error:
         raise WeightsError(
-            f"{path} is damaged or not a file of weights: {str(error)[:150]}. Fetch it again."
+            f"{path} is corrupt or not a file of weights: {str(error)[:150]}. Download it again."
         ) from error
 
 
-def understood(path: Path, layers: dict[str, Fields]) -> TrainedNetwork:
-    """Builds the network of layers.
+def network_of(path: Path, layers: dict[str, Fields]) -> TrainedNetwork:
+    """Builds the network that layers make up.
 
     Raises:
-        WeightsError: when they are not exactly those of such a network.
-        ValueError: when one is damaged.
+        WeightsError: if they are not exactly those of such a network.
+        ValueError: if one is corrupt.
     """
-    found = {name: blobs_of(layer) for name, layer in layers.items() if LAYER_BLOBS in layer}
-    naming = names("res3b1_branch2a" in found or "res4b1_branch2a" in found)
-    places = layers_in(list(found), naming)
-    tensors = tensors_of(path, found, places, naming)
+    blobs = {name: blobs_of(layer) for name, layer in layers.items() if LAYER_BLOBS in layer}
+    naming = names("res3b1_branch2a" in blobs or "res4b1_branch2a" in blobs)
+    positions = layers_in(list(blobs), naming)
+    tensors = tensors_of(path, blobs, positions, naming)
     architecture = recognized(
         path,
         tensors,
-        stride_in=stride_in(path, layers, places, naming),
+        stride_in=stride_in(path, layers, positions, naming),
         pooling="ceil",
         norm_eps=norm_eps(path, layers),
     )
@@ -168,8 +168,8 @@ def read_layers(path: Path) -> dict[str, Fields]:
     """Returns the layers of a file by name.
 
     Raises:
-        ValueError: when it is no NetParameter.
-        WeightsError: when it cannot be read.
+        ValueError: if it is no NetParameter.
+        WeightsError: if it cannot be read.
     """
     net = group_fields(memoryview(read_content(path, LARGEST_NET)), MOST_LAYERS)
     if NET_LAYERS_V1 in net:
@@ -210,44 +210,44 @@ def blob(message: Value) -> Tensor:
     """Returns a BlobProto: its numbers in its shape.
 
     Raises:
-        ValueError: when there are not as many numbers as the shape says.
+        ValueError: if there are not as many numbers as the shape says.
     """
-    found = group_fields(message)
-    kind = "<f8" if BLOB_DOUBLES in found else "<f4"
-    values = found.get(BLOB_DOUBLES, found.get(BLOB_DATA, []))
+    blob_fields = group_fields(message)
+    kind = "<f8" if BLOB_DOUBLES in blob_fields else "<f4"
+    values = blob_fields.get(BLOB_DOUBLES, blob_fields.get(BLOB_DATA, []))
     if any(isinstance(value, int) for value in values):
         raise Malformed("whole numbers stand where weights should")
     content = b"".join(value for value in values if not isinstance(value, int))
-    shape = blob_shape(found)
+    shape = blob_shape(blob_fields)
     if math.prod(shape) * int(kind[-1]) != len(content) or not content:
         raise Malformed(f"{len(content):,} bytes are no table of {str(shape)[:50]}")
     numbers = np.frombuffer(content, dtype=kind).astype(np.float32)
     return torch.from_numpy(numbers.reshape(shape))
 
 
-def blob_shape(found: Fields) -> tuple[int, ...]:
-    """Returns the sizes of a blob, in the present or the older way of writing them."""
-    if BLOB_SHAPE in found:
-        return tuple(unpacked(group_fields(found[BLOB_SHAPE][-1]).get(SHAPE_SIZES, [])))
-    return tuple(whole(last(found, number, 0)) for number in BLOB_SIZES_V1)
+def blob_shape(blob_fields: Fields) -> tuple[int, ...]:
+    """Returns the sizes of a blob, in the present or the older encoding."""
+    if BLOB_SHAPE in blob_fields:
+        return tuple(unpacked(group_fields(blob_fields[BLOB_SHAPE][-1]).get(SHAPE_SIZES, [])))
+    return tuple(integer(last(blob_fields, number, 0)) for number in BLOB_SIZES_V1)
 
 
-def whole(value: Value) -> int:
-    """Returns a number that must be one."""
+def integer(value: Value) -> int:
+    """Returns the value of a field that must be a number."""
     if not isinstance(value, int):
         raise Malformed("bytes stand where a number should")
     return value
 
 
-def tensors_of(path: Path, found: Parts, places: Iterable[Layer], naming: Names) -> Tensors:
-    """Returns the tensors of our network; every blob is used."""
+def tensors_of(path: Path, blobs: Parts, positions: Iterable[Layer], naming: Names) -> Tensors:
+    """Returns tensors by our names; every blob must be used."""
     tensors: Tensors = {}
-    for place in places:
-        convolution, norm = naming(place)
-        own = take(path, found, convolution, ("0",), optional=("1",))
+    for position in positions:
+        convolution, norm = naming(position)
+        own = take(path, blobs, convolution, ("0",), optional=("1",))
         bias = without_ones(own["1"], 1) if "1" in own else None
-        statistics = take(path, found, norm, ("0", "1", "2"))
-        scales = take(path, found, scale_name(norm), ("0", "1"))
+        statistics = take(path, blobs, norm, ("0", "1", "2"))
+        scales = take(path, blobs, scale_name(norm), ("0", "1"))
         factor = statistics["2"].flatten()
         if len(factor) != 1:
             raise WeightsError(f"{path}: the factor of '{norm}' has {len(factor)} values.")
@@ -257,24 +257,24 @@ def tensors_of(path: Path, found: Parts, places: Iterable[Layer], naming: Names)
         put_layer(
             path,
             tensors,
-            place,
+            position,
             (own["0"], bias),
             [without_ones(vector, 1) for vector in vectors],
         )
-    add_head(path, found, tensors)
-    check_nothing_left(path, found)
+    add_head(path, blobs, tensors)
+    check_nothing_left(path, blobs)
     if tensors["conv1.weight"].dim() == 4:
         tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)  # BGR to RGB
     add_batch_counts(tensors)
     return tensors
 
 
-def add_head(path: Path, found: Parts, tensors: Tensors) -> None:
-    """Adds the head, which is called fc and its number of classes."""
-    heads = [name for name in found if name.startswith("fc")]
+def add_head(path: Path, blobs: Parts, tensors: Tensors) -> None:
+    """Adds the head, whose name is fc and the number of classes."""
+    heads = [name for name in blobs if name.startswith("fc")]
     if len(heads) != 1:
         raise WeightsError(f"{path} has {len(heads)} layers named fc...: expected one, the head.")
-    own = take(path, found, heads[0], ("0", "1"))
+    own = take(path, blobs, heads[0], ("0", "1"))
     tensors["fc.weight"] = without_ones(own["0"], 2)
     tensors["fc.bias"] = without_ones(own["1"], 1)
 
@@ -286,33 +286,35 @@ def without_ones(tensor: Tensor, dimensions: int) -> Tensor:
     return tensor
 
 
-def stride_in(path: Path, layers: dict[str, Fields], places: Iterable[Layer], naming: Names) -> str:
-    """Returns where the blocks stride: as their layers say, else in the first 1x1, as the authors'.
+def stride_in(
+    path: Path, layers: dict[str, Fields], positions: Iterable[Layer], naming: Names
+) -> str:
+    """Returns where the blocks stride: by their layers, or in the first 1x1 as the authors' do.
 
     Raises:
-        WeightsError: when some stride elsewhere.
+        WeightsError: if some stride elsewhere.
     """
-    found = set()
-    for stage in {place.stage for place in places if place.stage > 1}:
+    strides_of_stages = set()
+    for stage in {position.stage for position in positions if position.stage > 1}:
         strides = [
             stride_of(layers[naming(Layer(stage, 0, number))[0]])
             for number in (1, 2)
             if naming(Layer(stage, 0, number))[0] in layers
         ]
-        found.add(tuple(strides))
-    known = {(2, 1): "1x1", (1, 2): "3x3", (0, 0): "1x1"}
-    if len(found) == 1 and (only := found.pop()) in known:
-        return known[only]
-    if not found and not any(place.stage > 1 for place in places):
+        strides_of_stages.add(tuple(strides))
+    variants = {(2, 1): "1x1", (1, 2): "3x3", (0, 0): "1x1"}
+    if len(strides_of_stages) == 1 and (only := strides_of_stages.pop()) in variants:
+        return variants[only]
+    if not strides_of_stages and not any(position.stage > 1 for position in positions):
         return "1x1"
     raise WeightsError(
-        f"{path} has blocks with the strides {sorted(found)}: expected 2 in the first 1x1 (v1) or"
-        " in the 3x3 (v1.5) of the first block of each stage."
+        f"{path} has blocks with the strides {sorted(strides_of_stages)}: expected 2 in the"
+        " first 1x1 (v1) or in the 3x3 (v1.5) of the first block of each stage."
     )
 
 
 def stride_of(layer: Fields) -> int:
-    """Returns the stride of a convolution; 0 where the file holds weights alone."""
+    """Returns the stride of a convolution; 0 if the file holds no parameters of layers."""
     if CONVOLUTION_PARAM not in layer:
         return 0
     strides = unpacked(parameters(layer, CONVOLUTION_PARAM).get(CONVOLUTION_STRIDE, []))
@@ -323,70 +325,72 @@ def parameters(layer: Fields, number: int) -> Fields:
     """Returns the parameters of a layer.
 
     Raises:
-        ValueError: when they are no message.
+        ValueError: if they are no message.
     """
     return group_fields(layer[number][-1])
 
 
 def norm_eps(path: Path, layers: dict[str, Fields]) -> float:
-    """Returns what all BatchNorm layers add to the variance: 1e-5 unless they say otherwise."""
-    found = set()
+    """Returns what all BatchNorm layers add to the variance: 1e-5 by default."""
+    values = set()
     for layer in layers.values():
         if BATCH_NORM_PARAM in layer:
             written = last(parameters(layer, BATCH_NORM_PARAM), NORM_EPS, b"")
             content = b"" if isinstance(written, int) else bytes(written)
             # The shortest number that is the same in float32: 1e-5, not 9.99999975e-06.
-            found.add(float(str(np.frombuffer(content, "<f4")[0])) if len(content) == 4 else 1e-5)
-    if len(found) > 1:
+            values.add(float(str(np.frombuffer(content, "<f4")[0])) if len(content) == 4 else 1e-5)
+    if len(values) > 1:
         raise WeightsError(
-            f"{path} adds {sorted(found)} to variances: expected the same everywhere."
+            f"{path} adds {sorted(values)} to variances: expected the same everywhere."
         )
-    return found.pop() if found else 1e-5
+    return values.pop() if values else 1e-5
 
 
 def check_pooling(path: Path, layers: dict[str, Fields]) -> None:
-    """Checks that the stem pools as the authors' does, where the file says how."""
+    """Checks that the stem pools as the authors' does, if the file states it."""
     if "pool1" in layers and POOLING_PARAM in layers["pool1"]:
-        said = parameters(layers["pool1"], POOLING_PARAM)
+        pooling = parameters(layers["pool1"], POOLING_PARAM)
         expected = {POOLING_KERNEL: 3, POOLING_STRIDE: 2, POOLING_PAD: 0}
         defaults = {POOLING_KERNEL: 3, POOLING_STRIDE: 1, POOLING_PAD: 0}
-        found = {number: last(said, number, defaults[number]) for number in expected}
-        if found != expected:
+        actual = {number: last(pooling, number, defaults[number]) for number in expected}
+        if actual != expected:
             raise WeightsError(
-                f"{path} pools otherwise after the first convolution than the authors' networks:"
+                f"{path} does not pool after the first convolution as the authors' networks do:"
                 " expected windows of 3, a stride of 2 and no padding."
             )
 
 
 def mean_of(path: Path) -> tuple[Tensor, str]:
-    """Returns what is subtracted from images: the mean image that lies beside, else its channels'.
+    """Returns what is subtracted from images: the mean image next to the file, or channel means.
 
     Raises:
-        WeightsError: when the mean image is damaged.
+        WeightsError: if the mean image is corrupt.
     """
-    beside = path.with_name(MEAN_FILE)
-    if not os.path.lexists(beside):  # a broken link is an error
-        words = f"the mean of each channel ({MEAN_FILE} does not lie beside it)"
+    mean_file = path.with_name(MEAN_FILE)
+    if not os.path.lexists(mean_file):  # a broken link is an error
+        words = f"the mean of each channel ({MEAN_FILE} is not next to it)"
         return CAFFE_NORMALIZATION.mean, words
     try:
-        image = without_ones(blob(memoryview(read_content(beside, LARGEST_MEAN))), 3)
+        image = without_ones(blob(memoryview(read_content(mean_file, LARGEST_MEAN))), 3)
     except ValueError as error:
-        raise WeightsError(f"{beside} is damaged: {str(error)[:150]}.") from error
+        raise WeightsError(f"{mean_file} is corrupt: {str(error)[:150]}.") from error
     if image.shape != (3, 224, 224):
-        raise WeightsError(f"{beside} has the shape {tuple(image.shape)}, expected (3, 224, 224).")
-    check_values(beside, {"mean": image})
-    return image.flip(0), f"the mean image of {MEAN_FILE} beside it"
+        raise WeightsError(
+            f"{mean_file} has the shape {tuple(image.shape)}, expected (3, 224, 224)."
+        )
+    check_values(mean_file, {"mean": image})
+    return image.flip(0), f"the mean image of {MEAN_FILE} next to it"
 
 
 def caffe_bytes(network: TrainedNetwork, path: Path) -> bytes:
-    """Returns a NetParameter: names, kinds and parameters of layers with weights, and the weights.
+    """Returns a NetParameter: layers with weights, their kinds, parameters and weights.
 
     Raises:
-        WeightsError: when a mean image in the same folder would be taken for the network's.
+        WeightsError: if the folder holds a mean image that would be taken for the network's.
     """
     if os.path.lexists(path.with_name(MEAN_FILE)):
         raise WeightsError(
-            f"{path.with_name(MEAN_FILE)} lies in that folder and would be taken for this network's"
+            f"{path.with_name(MEAN_FILE)} is in that folder, and would be taken for this network's"
             " mean. Choose another folder."
         )
     state = {name: tensor.cpu() for name, tensor in network.model.state_dict().items()}
@@ -394,9 +398,9 @@ def caffe_bytes(network: TrainedNetwork, path: Path) -> bytes:
     depths = network.architecture.depths
     naming = names(max(depths) > MOST_LETTERED)
     content = [field(NET_NAME, known_as(network.architecture) or "resnet")]
-    for place in layers_in({name.rpartition(".")[0] for name in state}, our_names):
-        content += layers_of(network, state, place, naming)
-        if place == STEM:
+    for position in layers_in({name.rpartition(".")[0] for name in state}, our_names):
+        content += layers_of(network, state, position, naming)
+        if position == STEM:
             pooling = field(POOLING_KERNEL, 3) + field(POOLING_STRIDE, 2)
             content.append(layer_bytes("pool1", "Pooling", [], {POOLING_PARAM: pooling}))
     head = [state["fc.weight"], state["fc.bias"]]
@@ -405,12 +409,12 @@ def caffe_bytes(network: TrainedNetwork, path: Path) -> bytes:
 
 
 def layers_of(
-    network: TrainedNetwork, state: Tensors, place: Layer, naming: Names
+    network: TrainedNetwork, state: Tensors, position: Layer, naming: Names
 ) -> Iterable[bytes]:
     """Yields a convolution, its BatchNorm and its Scale layer."""
-    (convolution, norm), (ours, our_norm) = naming(place), our_names(place)
+    (convolution, norm), (ours, our_norm) = naming(position), our_names(position)
     module: Any = network.model.get_submodule(ours)
-    said = (
+    parameters = (
         field(CONVOLUTION_OUTPUTS, module.out_channels)
         + field(CONVOLUTION_BIAS, 0)
         + packed(CONVOLUTION_PAD, module.padding[:1])
@@ -418,7 +422,7 @@ def layers_of(
         + packed(CONVOLUTION_STRIDE, module.stride[:1])
     )
     weight = [state[f"{ours}.weight"]]
-    yield layer_bytes(convolution, "Convolution", weight, {CONVOLUTION_PARAM: said})
+    yield layer_bytes(convolution, "Convolution", weight, {CONVOLUTION_PARAM: parameters})
     statistics = [state[f"{our_norm}.running_mean"], state[f"{our_norm}.running_var"]]
     yield layer_bytes(norm, "BatchNorm", [*statistics, torch.ones(1)], {BATCH_NORM_PARAM: b""})
     learned = [state[f"{our_norm}.weight"], state[f"{our_norm}.bias"]]
@@ -434,7 +438,7 @@ def layer_bytes(
         shape = field(BLOB_SHAPE, packed(SHAPE_SIZES, tuple(tensor.shape)))
         data = field(BLOB_DATA, tensor.contiguous().numpy().astype("<f4").tobytes())
         parts.append(field(LAYER_BLOBS, shape + data))
-    parts += [field(number, said) for number, said in parameters.items()]
+    parts += [field(number, content) for number, content in parameters.items()]
     return field(NET_LAYER, b"".join(parts))
 
 

@@ -1,7 +1,7 @@
-"""From a checkpoint as people have it to named tensors: wrappers and prefixes are taken off.
+"""Finds the state_dict in a checkpoint, and removes wrappers and prefixes from its names.
 
 Training scripts save a state_dict alone or in an entry, next to a copy with averaged weights, and
-under the prefixes of what the network was wrapped in. Nothing is guessed where two entries fit.
+under the prefixes of the modules that wrapped the network. Of two possible entries none is guessed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,8 +25,8 @@ ENTRIES = (
 kuangliu/pytorch-cifar and their like."""
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "encoder.", "backbone.")
-"""What names begin with after training on several GPUs, compiling, or in a module of one's own; a
-network is found under any other name too."""
+"""Prefixes of training on several GPUs, of compilation and of wrapper modules; a network is found
+under any other prefix too."""
 
 STEMS = {
     "conv1.weight": ("layer1.0.conv1.weight", ""),
@@ -36,48 +36,48 @@ STEMS = {
         "resnet.",
     ),
 }
-"""First convolutions, the ones of the first blocks that come with them, and what belongs to their
-names: torchvision's and transformers'."""
+"""Name of a first convolution -> name of the convolution in the first block, and a prefix that
+belongs to the names: of torchvision and of transformers."""
 
-QUERY = "encoder_q."  # of the two networks of MoCo, the one that is used afterwards
+QUERY = "encoder_q."  # of the two networks of MoCo, the one to use after training
 
 
 @dataclass(frozen=True)
 class State:
-    """Named tensors, and how they were found.
+    """The tensors of a network in a checkpoint.
 
     Attributes:
-        tensors: by name, without wrappers and prefixes.
-        taken: what was taken off, in words for people.
-        others: tensors beside the network, under their whole names.
-        left_out: names of what is not read.
-        prefix: that was taken off the names.
+        tensors: tensors by name, without wrappers and prefixes.
+        removed: what was removed from file and names, in words.
+        others: other tensors of the file, by their full names.
+        left_out: names of entries that are not read.
+        prefix: prefix that was removed from the names.
     """
 
     tensors: Tensors
-    taken: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
     others: Tensors = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     prefix: str = ""
 
     @property
-    def found(self) -> str:
-        """What was taken off and left out, in words; empty where nothing was."""
+    def remarks(self) -> str:
+        """What was removed and left out, in words; empty if nothing was."""
         names = self.left_out
         more = ", ..." if len(names) > 3 else ""
         without = f"without {len(names)} other tensor(s): {', '.join(names[:3])}{more}"
-        return ", ".join([*self.taken, *([without] if names else [])])
+        return ", ".join([*self.removed, *([without] if names else [])])
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network of a file; a table of tensors may hold several, told apart by their prefixes.
+    """A network in a file; a mapping of tensors may hold several networks, with other prefixes.
 
     Attributes:
-        entry: of the file; empty for all of it.
-        prefix: what the names of the network's tensors begin with.
-        table: the entry.
-        prefixes: of all networks in the table.
+        entry: name of the entry in the file; empty for the file itself.
+        prefix: prefix of the names of the network's tensors.
+        table: content of the entry.
+        prefixes: prefixes of all networks in the entry.
     """
 
     entry: str
@@ -87,14 +87,14 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """What FILE# is followed by to name the network."""
+        """What selects this network in FILE#ENTRY."""
         return f"{self.entry}.{self.prefix}" if self.prefix else self.entry or "."
 
 
 def split_entry(path: Path) -> tuple[Path, str | None]:
-    """Returns a path and the entry that was named after it: FILE#ENTRY, or None.
+    """Splits FILE#ENTRY into the path and the entry; None for a path without an entry.
 
-    A file whose own name holds the sign is a file.
+    A file whose own name contains the sign is a file.
     """
     name, sign, entry = str(path).rpartition("#")
     if sign and not path.exists() and Path(name).is_file():
@@ -107,22 +107,25 @@ def read_state(path: Path, entry: str | None = None) -> State:
 
     Args:
         path: see `read_file`.
-        entry: which of several networks: its entry, the prefix of its names, or both with a dot
-            between them; a dot alone is the one without a prefix. Empty where there is only one.
+        entry: selects one of several networks: its entry, the prefix of its names, or both with a
+            dot between them; a dot alone selects the network without a prefix.
 
     Raises:
-        WeightsError: as `read_file`; when there are no named tensors, two networks and none was
-            named, or the one that was named is not there.
+        WeightsError: as in `read_file`; or if there are no named tensors, several networks without
+            a selection, or none that matches the selection.
     """
     content = read_file(path)
     network = chosen(path, list(candidates_in(content)) or remaining_tables(content), entry)
     if network is None:
         raise WeightsError(
             f"{path} is in no format that resnetkit reads: it holds {in_words(content)},"
-            " expected a table of named tensors. Save model.state_dict() where it comes from."
+            " expected a mapping of names to tensors. Save model.state_dict() in the program that"
+            " wrote the file."
         )
     prefix = network.prefix
-    longer = tuple(each for each in network.prefixes if each != prefix and each.startswith(prefix))
+    longer = tuple(
+        other for other in network.prefixes if other != prefix and other.startswith(prefix)
+    )
     own: dict[str, object] = {}
     others: dict[str, object] = {}
     for name, tensor in network.table.items():
@@ -130,29 +133,29 @@ def read_state(path: Path, entry: str | None = None) -> State:
         target = own if inside and isinstance(tensor, Tensor | Array) else others
         target[str(name)] = tensor
     own = {name.removeprefix(prefix): tensor for name, tensor in own.items()}
-    twice = names_twice(own, others)
-    if twice and entry is None:
+    duplicates = duplicate_names(own, others)
+    if duplicates and entry is None:
         raise WeightsError(
-            f"{path} names a tensor twice, with a prefix and without: {twice[0]}. Name the"
-            f" network to read it without such others: '{path}#{network.name}'."
+            f"{path} names a tensor twice, with a prefix and without: {duplicates[0]}. To"
+            f" read it without the duplicates: '{path}#{network.name}'."
         )
-    again = [name for name in twice if name not in others]  # a prefix more than the network's
-    left_out = [*others, *(name for name in again if own.pop(name, None) is not None)]
-    taken = [f"entry {network.entry}"] if network.entry else []
+    prefixed = [name for name in duplicates if name not in others]  # once more than the network
+    left_out = [*others, *(name for name in prefixed if own.pop(name, None) is not None)]
+    removed = [f"entry {network.entry}"] if network.entry else []
     if prefix:
-        taken.append(f"names without {prefix}")
+        removed.append(f"names without {prefix}")
     if prefix.endswith(QUERY):
-        taken.append("the query encoder of MoCo without its projection head")
+        removed.append("the query encoder of MoCo without its projection head")
         own = {name: tensor for name, tensor in own.items() if not name.startswith("fc.")}
         left_out = []
     own_tensors, other_tensors = as_tensors(path, own), as_tensors(path, others)
-    return State(own_tensors, tuple(taken), other_tensors, tuple(left_out), prefix)
+    return State(own_tensors, tuple(removed), other_tensors, tuple(left_out), prefix)
 
 
 def candidates_in(content: object) -> Iterator[Candidate]:
-    """Yields the networks of a file, in entries of any names, which are joined by dots.
+    """Yields the networks of a file, in entries of any depth, whose names are joined by dots.
 
-    Every mapping and list is looked through once, however often the file refers to it.
+    Every mapping and list is searched once, however often the file refers to it.
     """
     for entry, table in tables_in(content):
         prefixes = tuple(prefixes_in(table))
@@ -179,7 +182,7 @@ def tables_in(content: object) -> Iterator[tuple[str, Mapping[object, object]]]:
 
 
 def prefixes_in(table: Mapping[object, object]) -> Iterable[str]:
-    """Returns what the names of the networks in a table begin with, such as `model.backbone.`."""
+    """Returns the prefixes of the networks in a mapping of tensors, such as `model.backbone.`."""
     prefixes = dict.fromkeys(
         name.removesuffix(stem).removesuffix(own)
         for name, tensor in table.items()
@@ -191,7 +194,7 @@ def prefixes_in(table: Mapping[object, object]) -> Iterable[str]:
 
 
 def remaining_tables(content: object) -> list[Candidate]:
-    """Returns the first table of tensors where state_dicts are kept, of networks of other kinds."""
+    """Returns the first mapping of tensors in a usual entry, for networks of other kinds."""
     for entry, table in tables_in(content):
         if is_tensors(dict(table)) and entry.rpartition(".")[2] in ("", *ENTRIES):
             return [Candidate(entry, "", table)]
@@ -199,10 +202,10 @@ def remaining_tables(content: object) -> list[Candidate]:
 
 
 def chosen(path: Path, networks: list[Candidate], name: str | None) -> Candidate | None:
-    """Returns the network that was named, or the only one; None where there is none.
+    """Returns the network of a name, or the only network; None if there is no network.
 
     Raises:
-        WeightsError: when it is not there, or there are several.
+        WeightsError: if no network has the name, or there are several without a name.
     """
     if name and not named(networks, name):
         what = "network whose names begin with" if name.endswith(".") else "entry"
@@ -213,58 +216,60 @@ def chosen(path: Path, networks: list[Candidate], name: str | None) -> Candidate
     if name:
         networks = named(networks, name)
     else:
-        networks = [each for each in networks if is_used_afterwards(each)]
-    different = list({(id(each.table), each.prefix): each for each in reversed(networks)}.values())
+        networks = [network for network in networks if is_used_after_training(network)]
+    by_content = {(id(network.table), network.prefix): network for network in reversed(networks)}
+    different = list(by_content.values())
     if len(different) <= 1:
         return networks[0] if networks else None
     names = short_names(networks)[:5]
-    if len({id(each.table) for each in networks}) == 1:
-        without = [each.replace(".", "nothing") if each == "." else each for each in names]
+    if len({id(network.table) for network in networks}) == 1:
+        without = ["nothing" if name == "." else name for name in names]
         raise WeightsError(
-            f"{path} holds several networks, whose names begin with {', '.join(without)}: name one,"
-            f" as in '{path}#{names[0]}'."
+            f"{path} holds several networks, whose names begin with {', '.join(without)}: select"
+            f" one, as in '{path}#{names[0]}'."
         )
     raise WeightsError(
         f"{path} holds named tensors in the entries {', '.join(names)}, which may be different"
-        f" networks, such as one with averaged weights: name one, as in '{path}#{names[-1]}'."
+        f" networks, such as one with averaged weights: select one, as in '{path}#{names[-1]}'."
     )
 
 
-def is_used_afterwards(network: Candidate) -> bool:
-    """Returns whether a network is not the one of MoCo that only its training needs."""
+def is_used_after_training(network: Candidate) -> bool:
+    """Returns False for the network of MoCo that only training uses."""
     return network.prefix.endswith(QUERY) or not any(
         prefix.endswith(QUERY) for prefix in network.prefixes
     )
 
 
 def named(networks: list[Candidate], name: str) -> list[Candidate]:
-    """Returns the networks that a name means: by all of it, by prefix, or by entry."""
+    """Returns the networks of a name: of the full name, the prefix, or the entry."""
     name = name.removesuffix(".")
-    ways: tuple[Callable[[Candidate], bool], ...] = (
-        lambda each: each.name.removesuffix(".") == name,
-        lambda each: each.prefix.removesuffix(".") == name,
-        lambda each: each.entry == name,
-        lambda each: each.entry.startswith(f"{name}."),
+    matches: tuple[Callable[[Candidate], bool], ...] = (
+        lambda network: network.name.removesuffix(".") == name,
+        lambda network: network.prefix.removesuffix(".") == name,
+        lambda network: network.entry == name,
+        lambda network: network.entry.startswith(f"{name}."),
     )
-    for way in ways:
-        if matching := [each for each in networks if way(each)]:
+    for match in matches:
+        if matching := [network for network in networks if match(network)]:
             return matching
     return []
 
 
 def short_names(networks: list[Candidate]) -> list[str]:
-    """Returns names by which networks are told apart: prefixes where they lie in one entry."""
-    if len({id(each.table) for each in networks}) == 1 and len(networks) > 1:
-        return [each.prefix or "." for each in networks]
+    """Returns names that distinguish networks: prefixes if they are in one entry."""
+    if len({id(network.table) for network in networks}) == 1 and len(networks) > 1:
+        return [network.prefix or "." for network in networks]
     return list(
         dict.fromkeys(
-            each.entry if each.entry and len(each.prefixes) <= 1 else each.name for each in networks
+            network.entry if network.entry and len(network.prefixes) <= 1 else network.name
+            for network in networks
         )
     )
 
 
-def names_twice(own: Mapping[str, object], others: Mapping[str, object]) -> list[str]:
-    """Returns the names that are there with a prefix and without."""
+def duplicate_names(own: Mapping[str, object], others: Mapping[str, object]) -> list[str]:
+    """Returns the names that occur with a prefix and without."""
     bare = {name: without_prefixes(name) for name in own}
     return [
         *(name for name, short in bare.items() if short != name and short in own),
@@ -273,17 +278,17 @@ def names_twice(own: Mapping[str, object], others: Mapping[str, object]) -> list
 
 
 def without_prefixes(name: str) -> str:
-    """Returns a name without what wrappers put before it."""
-    while prefix := next((each for each in PREFIXES if name.startswith(each)), ""):
+    """Returns a name without the prefixes of wrappers."""
+    while prefix := next((known for known in PREFIXES if name.startswith(known)), ""):
         name = name.removeprefix(prefix)
     return name
 
 
 def as_tensors(path: Path, values: Mapping[str, object]) -> Tensors:
-    """Returns the tensors among values of a file; arrays of NumPy are made some.
+    """Returns the tensors among the values of a file; arrays of NumPy become tensors.
 
     Raises:
-        WeightsError: when an array holds no plain numbers, or all take more than the file.
+        WeightsError: if an array holds no plain numbers, or all together are larger than the file.
     """
     remaining = path.stat().st_size
     tensors: Tensors = {}
@@ -302,7 +307,7 @@ def as_tensors(path: Path, values: Mapping[str, object]) -> Tensors:
 
 
 def in_words(content: object) -> str:
-    """Returns what a file holds instead of a network, for people."""
+    """Returns what a file holds instead of a network, in words."""
     if isinstance(content, Mapping):
         keys = ", ".join(printable(str(key))[:40] for key in list(content)[:5])
         more = ", ..." if len(content) > 5 else ""
@@ -313,4 +318,4 @@ def in_words(content: object) -> str:
         return "a single tensor without a name"
     if isinstance(content, str | bytes | int | float):
         return f"one {type(content).__name__}"
-    return "nothing" if content is None else "an object that is no dict"
+    return "nothing" if content is None else "an object that is not a dict"

@@ -31,7 +31,7 @@ __all__ = [
     "json_object",
     "read_configuration",
     "texts",
-    "weights_beside",
+    "weights_next_to",
 ]
 
 JsonObject = Mapping[str, object]
@@ -92,7 +92,7 @@ def corrupt(path: Path, error: Exception) -> WeightsError:
     )
 
 
-def weights_beside(configuration: Path) -> Path:
+def weights_next_to(configuration: Path) -> Path:
     """Returns the file of weights that belongs to a config.json of timm or transformers.
 
     Raises:

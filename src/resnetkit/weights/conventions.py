@@ -57,12 +57,12 @@ def pixels(fractions: tuple[float, ...]) -> Tensor:
 
 
 def fractions(constants: Tensor) -> list[float]:
-    """Returns the shortest numbers that `pixels` makes exactly these constants (C, 1, 1) of."""
+    """Returns the shortest numbers that `pixels` turns into exactly these constants (C, 1, 1)."""
     return [shortest_fraction(float(value)) for value in constants.flatten()]
 
 
 def shortest_fraction(value: float) -> float:
-    """Returns value / 255 with as few digits as give value again in float32."""
+    """Returns value / 255 with the fewest digits that restore the value in float32."""
     for digits in range(1, 17):
         fraction = float(f"{value / 255:.{digits}g}")
         if pixels((fraction,)).item() == value:
@@ -77,16 +77,16 @@ CAFFE_NORMALIZATION = Normalization(
 
 
 def view_of(network: TrainedNetwork) -> tuple[tuple[int, int], int, str, str]:
-    """Returns what decides which pixels of an image a network is shown.
+    """Returns size, resized side, filter and mode, which decide the pixels that a network is shown.
 
-    Where what is cut off is odd, readers may put the middle a pixel apart: see `Convention.offset`.
+    If an odd number of pixels is cropped, readers may differ by a pixel: see `Convention.offset`.
     """
     side = network.resize.side(max(network.image_size), network.crop_pct)
     return network.image_size, side, network.resize.interpolation, network.resize.mode
 
 
 def crop_for_floor(network: TrainedNetwork) -> float:
-    """Returns the crop that libraries which round down resize to the same side for."""
+    """Returns the crop_pct with which libraries that round down resize to the same side."""
     size = max(network.image_size)
     side = network.resize.side(size, network.crop_pct)
     if math.floor(size / network.crop_pct) == side:
@@ -95,11 +95,11 @@ def crop_for_floor(network: TrainedNetwork) -> float:
 
 
 def implied_classes(data: str, count: int) -> tuple[str, ...]:
-    """Returns the names of classes that a number of classes without names is taken for.
+    """Returns the class names that are assumed for a number of classes; empty if unknown.
 
     Args:
-        data: what networks of the format are trained on, ImageNet or CIFAR-10.
-        count: of the classes.
+        data: data set that networks of the format are trained on, ImageNet or CIFAR-10.
+        count: number of classes.
     """
     if data == "CIFAR-10":
         return CIFAR10_CLASSES if count == len(CIFAR10_CLASSES) else ()
@@ -107,7 +107,7 @@ def implied_classes(data: str, count: int) -> tuple[str, ...]:
 
 
 def imagenet_classes(count: int) -> tuple[str, ...]:
-    """Returns the names of ImageNet's 1000 classes; none for another number of classes."""
+    """Returns the names of ImageNet's 1000 classes; empty for another number of classes."""
     if count != 1000:
         return ()
     from torchvision.models import ResNet50_Weights

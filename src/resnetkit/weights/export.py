@@ -1,4 +1,4 @@
-"""From a trained network to files that other libraries read; what was written is read again."""
+"""Writes trained networks in the formats of other libraries, and verifies what was written."""
 
 import shutil
 from pathlib import Path
@@ -19,21 +19,21 @@ __all__ = ["export_weights"]
 
 
 def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedNetwork:  # noqa: A002
-    """Writes a network in one of `FORMATS`, and returns what reading it again gives.
+    """Writes a network in one of `FORMATS`, reads it again, and returns the network read.
 
-    The file is there whole or not at all. Every tensor read again is equal to the bit, and so are
-    the logits of a fixed input.
+    The path is written atomically. All tensors and the logits of a fixed input must be equal bit by
+    bit after reading, or what was written is removed.
 
     Args:
-        network: any, if the format can hold it.
-        path: a file; a folder for resnetkit, timm and transformers. Nothing may be there yet.
-            torchvision's is safetensors where the name ends so, else as `torch.save` writes it.
-        format: which.
+        network: network to write; not every format can hold every network.
+        path: file to create; a folder for resnetkit, timm and transformers. For torchvision, a name
+            that ends in .safetensors selects that format; others are written by `torch.save`.
+        format: name of the format.
 
     Raises:
-        UsageError: when there is no such format, or it needs an extra.
-        WeightsError: when its readers would not compute what this network does.
-        StorageError: when it cannot be written, or something is there already.
+        UsageError: if the format does not exist, or requires an extra.
+        WeightsError: if readers of the format would compute something else than this network.
+        StorageError: if the path cannot be written, or exists already.
     """
     if format not in FORMATS:
         raise UsageError(
@@ -44,7 +44,7 @@ def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedN
         raise StorageError(f"{path} already exists: choose another path.")
     check_head(network)
     check_held(network, FORMATS[format])
-    # Whoever evaluated it may have left it elsewhere, and in another order, which rounds otherwise.
+    # An evaluation may have left it on another device, or channels-last, which rounds differently.
     network.model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     write(path, FORMATS[format].save(network, path))
     try:
@@ -57,7 +57,7 @@ def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedN
 
 
 def remove(path: Path) -> None:
-    """Removes what was written."""
+    """Removes a file or folder that was written."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -66,7 +66,7 @@ def remove(path: Path) -> None:
 
 def write(path: Path, contents: Contents) -> None:
     """Puts a file, or the files of a folder, in place at once."""
-    with storage_errors(path, "Choose another place."):
+    with storage_errors(path, "Choose another path."):
         if isinstance(contents, bytes):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, contents)
@@ -77,10 +77,10 @@ def write(path: Path, contents: Contents) -> None:
 
 
 def check_equal(path: Path, network: TrainedNetwork, again: TrainedNetwork) -> None:
-    """Checks that what was read again is what was written, to the bit.
+    """Checks that the network read again is equal to the one written, bit by bit.
 
     Raises:
-        WeightsError: when it is not.
+        WeightsError: if it is not.
     """
     convention = FORMATS[again.format].convention
     counted = convention is None or convention.counts_batches
@@ -93,20 +93,20 @@ def check_equal(path: Path, network: TrainedNetwork, again: TrainedNetwork) -> N
     ]
     ours, theirs = network.normalization, again.normalization
     if not torch.allclose(ours.mean, theirs.mean) or not torch.allclose(ours.std, theirs.std):
-        differing.append("the mean or deviation of images")
+        differing.append("the mean or standard deviation of images")
     if view_of(network) != view_of(again):
         differing.append("how images are shown")
     if not torch.equal(logits(network), logits(again)):
         differing.append("the logits")
     if differing:
         raise WeightsError(
-            f"reading {path} again after writing it gave something else:"
+            f"reading {path} after writing it gave another network: a difference in"
             f" {', '.join(sorted(differing)[:3])}. It was removed; please report this."
         )
 
 
 def same_bits(one: Tensor | None, other: Tensor | None) -> bool:
-    """Returns whether two tensors are there, and equal in every bit."""
+    """Returns whether two tensors exist and are equal bit by bit."""
     if one is None or other is None or one.dtype != other.dtype or one.shape != other.shape:
         return False
     return one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
@@ -114,8 +114,8 @@ def same_bits(one: Tensor | None, other: Tensor | None) -> bool:
 
 @torch.inference_mode()
 def logits(network: TrainedNetwork) -> Tensor:
-    """Returns the answers to a fixed input."""
+    """Returns the logits of a fixed input."""
     channels = network.architecture.in_channels
     images = torch.randn(2, channels, 64, 64, generator=torch.Generator().manual_seed(0))
-    answers: Tensor = network.model(images)
-    return answers
+    outputs: Tensor = network.model(images)
+    return outputs

@@ -23,18 +23,18 @@ HEXADECIMAL = re.compile(r"[0-9a-f]+")
 
 
 def fetch_weights(name: str, *, observe: Observer = lambda done, total: None) -> Path:
-    """Brings published weights to this machine and returns what `load_network` reads.
+    """Downloads published weights and returns the path that `load_network` reads.
 
-    What is in the cache and is what it should be is not fetched again.
+    Files in the cache that match their digests are not downloaded again.
 
     Args:
-        name: of `published()`.
-        observe: is told how many bytes of how many of a file have come.
+        name: name in `published()`.
+        observe: see `Observer`.
 
     Raises:
         UsageError: for an unknown name.
-        TransferError: when they cannot be reached, or what comes is something else.
-        StorageError: when the cache cannot be written.
+        TransferError: if they cannot be reached, or a digest is another.
+        StorageError: if the cache cannot be written.
     """
     entry = find_published(name)
     if entry is None:
@@ -43,28 +43,28 @@ def fetch_weights(name: str, *, observe: Observer = lambda done, total: None) ->
             f"there are no published weights '{name}': expected a name of 'resnet weights list'."
             + hint
         )
-    place = entry.place
-    if place is not None and is_whole(entry, place):
-        return place
+    path = entry.path
+    if path is not None and is_intact(entry, path):
+        return path
     if entry.library == "torchvision":
         fetch_from_torchvision(entry, observe)
     else:
         fetch_from_hub(entry, observe)
-    return entry.located()
+    return entry.required_path()
 
 
-def is_whole(entry: PublishedWeights, place: Path) -> bool:
-    """Returns whether files of a cache are what they should be, as far as the cache says it."""
-    if place.is_file():
-        return Digest("sha256", entry.sha256).matches(place)
-    blobs = [(place / file).resolve() for file in entry.files]
+def is_intact(entry: PublishedWeights, path: Path) -> bool:
+    """Returns whether files of a cache match their digests, as far as the cache states them."""
+    if path.is_file():
+        return Digest("sha256", entry.sha256).matches(path)
+    blobs = [(path / file).resolve() for file in entry.files]
     return all(
         digest_named(blob.name).matches(blob) for blob in blobs if HEXADECIMAL.fullmatch(blob.name)
     )
 
 
 def fetch_from_torchvision(entry: PublishedWeights, observe: Observer) -> None:
-    """Downloads the file of torchvision to where torch.hub looks for it."""
+    """Downloads the file of torchvision to the cache of torch.hub."""
     (file,) = entry.files
     base = os.environ.get("RESNETKIT_WEIGHTS_URL")
     url = f"{base.rstrip('/')}/{file}" if base else entry.source
@@ -73,16 +73,16 @@ def fetch_from_torchvision(entry: PublishedWeights, observe: Observer) -> None:
 
 def fetch_from_hub(entry: PublishedWeights, observe: Observer) -> None:
     """Downloads the files of a repository, all of one commit, to the cache of huggingface_hub."""
-    hub_cache()  # which may not be known: then nothing is asked
+    hub_cache()  # raises before anything is requested
     revision = "main"
     with hub_client(entry.source, token=False) as client:  # they are public
         for file in entry.files:
             path = client.download(file, revision=revision, observe=observe)
-            revision = path.parent.name  # the commit, whatever is published meanwhile
+            revision = path.parent.name  # the same commit for all files
 
 
 def fetch_file(url: str, path: Path, locks: Path, digest: Digest, observe: Observer) -> None:
-    """Downloads a file that no other process is downloading, unless it is there already."""
+    """Downloads a file, unless it exists, under a lock that other processes wait for."""
     with storage_errors(path, ADVICE):
         path.parent.mkdir(parents=True, exist_ok=True)
         locks.mkdir(parents=True, exist_ok=True)

@@ -109,7 +109,7 @@ def check_held(network: TrainedNetwork, format: Format) -> None:  # noqa: A002
     """Checks that a format can hold a network, so that its readers compute what the network does.
 
     Raises:
-        WeightsError: with everything that it cannot hold.
+        WeightsError: with all problems.
     """
     convention = format.convention
     if convention is None:
@@ -126,7 +126,7 @@ def check_held(network: TrainedNetwork, format: Format) -> None:  # noqa: A002
 
 
 def unheld_options(architecture: Architecture, convention: Convention) -> list[str]:
-    """Returns what of an architecture a format cannot hold, in words."""
+    """Returns the options of an architecture that a format cannot hold, in words."""
     meaningless = {"stride_in"} if architecture.block == "basic" else set()
     if architecture.shortcut != "A":
         meaningless.add("padding")
@@ -139,54 +139,65 @@ def unheld_options(architecture: Architecture, convention: Convention) -> list[s
     if convention.stages not in (0, stages):
         problems.append(f"it has {stages} stages, expected {convention.stages}")
     if any(architecture.replace_stride_with_dilation):
-        problems.append("it dilates instead of striding, which no file of weights says")
+        problems.append("it dilates instead of striding, which no file of weights states")
     return problems
 
 
 def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
-    """Returns what a format says wrongly about the images and the classes of a network."""
-    problems = []
-    normalization, expected = network.normalization, convention.normalization
+    """Returns what readers of a format would assume wrongly about images and classes, in words."""
+    problems = [
+        *unheld_normalization(network.normalization, convention.normalization),
+        *unheld_view(network, convention),
+    ]
+    if not convention.names_classes:
+        assumed = implied_classes(convention.data, network.architecture.num_classes)
+        if assumed and network.class_names != assumed:
+            problems.append(
+                f"its {len(assumed)} classes are not those of {convention.data}, which readers"
+                " would assume"
+            )
+    return problems
+
+
+def unheld_normalization(normalization: Normalization, expected: Normalization | None) -> list[str]:
+    """Returns how a normalization differs from the one that a format implies, in words."""
     if normalization.is_per_pixel:
-        problems.append("its images are normalized with a mean of each pixel, expected of channels")
-    elif expected is not None:
-        for word, ours, theirs in (
+        return ["its images are normalized with a mean of each pixel, expected of each channel"]
+    if expected is None:
+        return []
+    return [
+        f"its images are normalized with the {name} {constants_as_text(ours)}, expected"
+        f" {constants_as_text(theirs)}, which the format does not write down"
+        for name, ours, theirs in (
             ("mean", normalization.mean, expected.mean),
-            ("deviation", normalization.std, expected.std),
-        ):
-            if ours.shape != theirs.shape or not torch.allclose(ours, theirs):
-                problems.append(
-                    f"its images are normalized with the {word} {constants_as_text(ours)}, expected"
-                    f" {constants_as_text(theirs)}, which the format does not write down"
-                )
+            ("standard deviation", normalization.std, expected.std),
+        )
+        if ours.shape != theirs.shape or not torch.allclose(ours, theirs)
+    ]
+
+
+def unheld_view(network: TrainedNetwork, convention: Convention) -> list[str]:
+    """Returns how readers of a format would resize and crop images differently, in words."""
+    problems = []
     if convention.view is not None:
-        expected_size, expected_share = convention.view
-        expected_side = round(max(expected_size) / expected_share)
-        if view_of(network) != (expected_size, expected_side, "bilinear", "center"):
+        size, crop_pct = convention.view
+        if view_of(network) != (size, round(max(size) / crop_pct), "bilinear", "center"):
             height, width = network.image_size
             problems.append(
                 f"its images are of {height}x{width} pixels, {network.crop_pct:g} of the shorter"
-                " side,"
-                f" {network.resize.interpolation} and {network.resize.mode}; the format does not"
-                f" write that down, and its readers expect {expected_size[0]} pixels,"
-                f" {expected_share:g}, bilinear and center"
+                f" side, {network.resize.interpolation} and {network.resize.mode}; the format does"
+                f" not write that down, and its readers expect {size[0]} pixels, {crop_pct:g},"
+                " bilinear and center"
             )
-    size = max(network.image_size)
-    side = network.resize.side(size, network.crop_pct)
-    middle = network.resize.margin(side, size)
-    their_middle = replace(network.resize, offset=convention.offset).margin(side, size)
-    if middle != their_middle:
+    pixels = max(network.image_size)
+    side = network.resize.side(pixels, network.crop_pct)
+    ours = network.resize.margin(side, pixels)
+    theirs = replace(network.resize, offset=convention.offset).margin(side, pixels)
+    if ours != theirs:
         problems.append(
-            f"the middle of {side} pixels begins at {middle}, for readers of the format at"
-            f" {their_middle}"
+            f"the center crop of {side} pixels begins at {ours}, for readers of the format at"
+            f" {theirs}"
         )
-    if not convention.names_classes:
-        meant = implied_classes(convention.data, network.architecture.num_classes)
-        if meant and network.class_names != meant:
-            problems.append(
-                f"its {len(meant)} classes are not those of {convention.data}, which they would"
-                " be taken for"
-            )
     return problems
 
 

@@ -1,7 +1,7 @@
 """The tensors of a Keras file, read in a process of its own.
 
-The library that reads HDF5 is not made for files that lie: some changed bytes let it turn in
-circles for ever. A process can be stopped, which a call cannot. So this module is also a program:
+The library that reads HDF5 is not made for hostile files: some changed bytes make it loop forever.
+A process can be stopped, but a call cannot. So this module is also a program:
 `python -m resnetkit.weights.hdf5 FILE` writes the tensors as safetensors to its output.
 """
 
@@ -23,14 +23,14 @@ SECONDS = 20.0  # to start, and to look through the file
 BYTES_PER_SECOND = 10e6  # of a slow disk
 REFUSED = 3  # exit code: stderr says why
 LARGEST_ATTRIBUTE = 10_000  # names
-SPARE_BYTES = 2**29  # of memory that reading may take beside copies of what the file holds
+SPARE_BYTES = 2**29  # of memory that reading may take next to copies of what the file holds
 
 
 def check_installed() -> None:
-    """Checks that h5py is there.
+    """Checks that h5py is installed.
 
     Raises:
-        UsageError: when it is not.
+        UsageError: if it is not.
     """
     if sys.modules.get("h5py", ...) is None or importlib.util.find_spec("h5py") is None:
         raise UsageError(
@@ -42,8 +42,8 @@ def read_layers(path: Path) -> bytes:
     """Returns the weights of a Keras file as safetensors, named `layer/part`.
 
     Raises:
-        WeightsError: when it is damaged, or not laid out as `keras.applications` lays it out.
-        UsageError: when h5py is missing.
+        WeightsError: if it is corrupt, or not in the layout of `keras.applications`.
+        UsageError: if h5py is missing.
     """
     check_installed()
     paths = os.pathsep.join(filter(None, sys.path))
@@ -60,12 +60,12 @@ def read_layers(path: Path) -> bytes:
         )
     except subprocess.TimeoutExpired:
         raise WeightsError(
-            f"{path} is damaged: reading it does not come to an end. Fetch it again."
+            f"{path} is corrupt: reading it does not end. Download it again."
         ) from None
     if done.returncode == REFUSED:
         raise WeightsError(f"{path} {done.stderr.decode(errors='replace').strip()}")
     if done.returncode:
-        raise WeightsError(f"{path} is damaged or not a file of weights. Fetch it again.")
+        raise WeightsError(f"{path} is corrupt or not a file of weights. Download it again.")
     return done.stdout
 
 
@@ -80,7 +80,7 @@ def main(path: str) -> None:
         if "layer_names" not in root.attrs and "layer_names0" not in root.attrs:
             refuse(
                 "names no layers, as files of keras.applications do: save_weights of Keras 3 writes"
-                " others. Write it with model.save('NAME.h5'), or fetch the published file."
+                " other files. Write it with model.save('NAME.h5'), or fetch the published file."
             )
         arrays: dict[str, numpy.ndarray[Any, Any]] = {}
         remaining = os.path.getsize(path)
@@ -99,7 +99,7 @@ def main(path: str) -> None:
 
 
 def limit_memory(more_bytes: int) -> None:
-    """Lets this process take only so much more memory; where Linux does not count it, any."""
+    """Limits the memory of this process, if the system counts it."""
     try:
         import resource
 
@@ -113,47 +113,47 @@ def limit_memory(more_bytes: int) -> None:
 
 
 def names(group: Any, attribute: str) -> list[str]:
-    """Returns the names in an attribute, which long lists spread over several."""
+    """Returns the names in an attribute; long lists are spread over several attributes."""
     keys = [attribute] if attribute in group.attrs else []
     while f"{attribute}{len(keys)}" in group.attrs:
         keys.append(f"{attribute}{len(keys)}")
-    found: list[str] = []
+    values: list[str] = []
     for key in keys:
         if group.attrs.get_id(key).get_space().get_simple_extent_npoints() > LARGEST_ATTRIBUTE:
             refuse(f"has too many names in '{key}'.")
-        found += [
-            each.decode() if isinstance(each, bytes) else str(each) for each in group.attrs[key]
+        values += [
+            name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[key]
         ]
-    return found
+    return values
 
 
 def member(group: Any, path: str) -> Any:
-    """Returns what lies at a path below a group; nothing that lies in another file is opened."""
+    """Returns the object at a path in a group; nothing in another file is opened."""
     import h5py
 
     for part in filter(None, path.split("/")):
         if not isinstance(group, h5py.Group) or part not in group:
             refuse(f"lacks '{path}'.")
         if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            refuse(f"only points to '{path}', which lies elsewhere.")
+            refuse(f"only links to '{path}', which is elsewhere.")
         group = group[part]
     return group
 
 
 def values(dataset: Any, name: str, most_bytes: int) -> "numpy.ndarray[Any, Any]":
-    """Returns the numbers of a dataset, all of which lie in the file beside those read before."""
+    """Returns the numbers of a dataset, all of which must be in the file itself."""
     import h5py
     import numpy
 
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.shape is None:
-        refuse(f"holds no table of numbers in '{name}'.")
+        refuse(f"holds no numbers in '{name}'.")
     if dataset.external or dataset.is_virtual or dataset.nbytes > most_bytes:
-        refuse(f"does not hold '{name}' whole.")
+        refuse(f"does not hold all of '{name}'.")
     return numpy.asarray(dataset[()], dtype="<f4").reshape(dataset.shape)
 
 
 def refuse(words: str) -> NoReturn:
-    """Ends the process with the rest of a sentence that begins with the path."""
+    """Ends the process with the rest of an error message that begins with the path."""
     print(words, file=sys.stderr)
     raise SystemExit(REFUSED)
 

@@ -1,4 +1,4 @@
-"""Heads under any name: a single linear layer becomes ours, a projection head is left out."""
+"""Heads of any name: a single linear layer is renamed to `fc`, a projection head is left out."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,46 +9,48 @@ from resnetkit.weights.checkpoints import State
 from resnetkit.weights.layout import features_of
 from resnetkit.weights.tensors import Tensors
 
-__all__ = ["with_known_head"]
+__all__ = ["with_our_head"]
 
 ROOTS = ("fc", "head", "classifier", "linear", "last_linear", "cls_head", "logits", "output")
-"""What the head of a network is called; its layers are also named with a further word or number."""
+"""Names of heads; their layers may have a further word or number in their names."""
 
 PROJECTIONS = ("projection_head", "prototypes", "projector", "projection", "predictor", "queue")
-"""What self-supervised training puts behind a network, and nobody needs afterwards."""
+"""What self-supervised training adds to a network and is not needed afterwards."""
 
-FAMILIAR = ("fc.weight", "fc.bias")
+OURS = ("fc.weight", "fc.bias")
 
 
-def with_known_head(path: Path, state: State) -> State:
-    """Returns a state whose head is `fc`, or which has none.
+def with_our_head(path: Path, state: State) -> State:
+    """Returns a state whose head is named `fc`, or which has no head.
 
-    The head is the one linear layer that is named as heads are, within the network or beside it. A
-    head of several layers and a projection head are left out, and named.
+    The head is the one linear layer with the name of a head, in the network or next to it. A head
+    of several layers and a projection head are left out, and listed as such.
 
     Args:
-        path: of the file.
-        state: with torchvision's names.
+        path: path of the file.
+        state: tensors with torchvision's names.
 
     Raises:
-        WeightsError: when the head has no bias, or is not stored as it computes.
+        WeightsError: if the head has no bias, or a layer is reparametrized.
     """
     refuse_reparametrized(path, [*state.tensors])
-    if set(FAMILIAR) <= set(state.tensors):
+    if set(OURS) <= set(state.tensors):
         return without(state, beginning_with(state.tensors, PROJECTIONS))
     inside = beginning_with(state.tensors, ROOTS)
     if inside:
         refuse_missing_bias(path, state.tensors, inside)
         layer = single_layer(state.tensors, inside)
         if layer:
-            state = head_said(replace(state, tensors=moved(state.tensors, inside, layer)), layer)
+            state = with_head_remark(
+                replace(state, tensors=moved(state.tensors, inside, layer)), layer
+            )
             return without(state, beginning_with(state.tensors, PROJECTIONS))
     state = without(state, [*inside, *beginning_with(state.tensors, PROJECTIONS)])
     return state if inside else with_outside_head(state)
 
 
 def with_outside_head(state: State) -> State:
-    """Returns a state with the head that lies beside a network, where one fits it."""
+    """Returns a state with the head next to its network, if one fits."""
     names = {bare(name, state.prefix): name for name in state.others}
     others = {short: state.others[name] for short, name in names.items()}
     heads = beginning_with(others, ROOTS)
@@ -59,7 +61,7 @@ def with_outside_head(state: State) -> State:
     if weight.shape[1] != features_of(state.tensors):
         return state
     used = {names[f"{layer}.weight"], names[f"{layer}.bias"]}
-    return head_said(
+    return with_head_remark(
         replace(
             state,
             tensors={**state.tensors, "fc.weight": weight, "fc.bias": others[f"{layer}.bias"]},
@@ -70,7 +72,7 @@ def with_outside_head(state: State) -> State:
 
 
 def bare(name: str, prefix: str) -> str:
-    """Returns the name of a tensor beside a network, without what both names begin with."""
+    """Returns the name of a tensor next to a network, without the prefix of both."""
     for word in prefix.split("."):
         if not word or not name.startswith(f"{word}."):
             return name
@@ -79,12 +81,12 @@ def bare(name: str, prefix: str) -> str:
 
 
 def beginning_with(names: Iterable[str], words: tuple[str, ...]) -> list[str]:
-    """Returns the names whose first word is one of some."""
+    """Returns the names whose first word is one of `words`."""
     return [name for name in names if name.partition(".")[0] in words]
 
 
 def single_layer(tensors: Tensors, names: list[str]) -> str:
-    """Returns the linear layer that names are of; empty when they are of anything else."""
+    """Returns the linear layer that has exactly these names; empty for anything else."""
     layers = {name.rpartition(".")[0] for name in names}
     layer = layers.pop() if len(layers) == 1 else ""
     if not layer or {f"{layer}.weight", f"{layer}.bias"} != set(names):
@@ -93,24 +95,24 @@ def single_layer(tensors: Tensors, names: list[str]) -> str:
 
 
 def moved(tensors: Tensors, names: list[str], layer: str) -> Tensors:
-    """Returns tensors with a head under our name."""
+    """Returns tensors whose head has our name."""
     kept = {name: tensor for name, tensor in tensors.items() if name not in names}
-    return {**kept, **{ours: tensors[layer + ours.removeprefix("fc")] for ours in FAMILIAR}}
+    return {**kept, **{ours: tensors[layer + ours.removeprefix("fc")] for ours in OURS}}
 
 
-def head_said(state: State, layer: str) -> State:
-    """Returns a state that says which layer its head was."""
-    return replace(state, taken=(*state.taken, f"head {layer}"))
+def with_head_remark(state: State, layer: str) -> State:
+    """Returns a state whose remarks name the layer that its head was."""
+    return replace(state, removed=(*state.removed, f"head {layer}"))
 
 
 def without(state: State, names: list[str]) -> State:
-    """Returns a state without some tensors, which are named."""
+    """Returns a state without some tensors, which its remarks list."""
     kept = {name: tensor for name, tensor in state.tensors.items() if name not in names}
     return replace(state, tensors=kept, left_out=(*state.left_out, *names))
 
 
 def refuse_missing_bias(path: Path, tensors: Tensors, names: list[str]) -> None:
-    """Raises WeightsError for a single matrix: with normalized features, it computes otherwise."""
+    """Raises WeightsError for a weight alone: such heads may normalize their input."""
     if len(names) == 1 and names[0].endswith(".weight") and tensors[names[0]].dim() == 2:
         raise WeightsError(
             f"{path} has another head than one layer with a bias: '{names[0]}' alone. Some such"
@@ -121,7 +123,7 @@ def refuse_missing_bias(path: Path, tensors: Tensors, names: list[str]) -> None:
 
 
 def refuse_reparametrized(path: Path, names: list[str]) -> None:
-    """Raises WeightsError where weights are stored as something else that they are made of."""
+    """Raises WeightsError for weights that are stored as the factors they are computed from."""
     for ending, words in {
         ".weight_orig": "pruned: call torch.nn.utils.prune.remove",
         ".weight_g": "stored as length and direction: call torch.nn.utils.remove_weight_norm",

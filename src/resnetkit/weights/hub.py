@@ -1,4 +1,4 @@
-"""Networks of resnetkit to the Hugging Face Hub and from it."""
+"""Uploads runs to the Hugging Face Hub, and downloads them."""
 
 import re
 from pathlib import Path
@@ -29,17 +29,17 @@ tags:
 
 
 def push(folder: Path, repository: str, *, public: bool = False) -> str:
-    """Puts a finished run on the Hub, in one commit, and returns the address of that commit.
+    """Uploads a finished run to the Hub in one commit, and returns the address of the commit.
 
     Args:
-        folder: of a run, or one that `save_pretrained` or `export_weights` has written.
-        repository: OWNER/NAME; made when there is none.
-        public: whether everybody may see a repository that is made.
+        folder: a run folder, or a folder of `save_pretrained` or `export_weights`.
+        repository: OWNER/NAME; created if it does not exist.
+        public: whether a repository that is created is public.
 
     Raises:
         UsageError: if the name of the repository is impossible.
-        WeightsError: when the folder holds no network of resnetkit that can be read again.
-        TransferError: when the Hub refuses.
+        WeightsError: if the folder holds no network of resnetkit.
+        TransferError: if the Hub refuses.
     """
     check_repository(repository)
     contents = folder_contents(folder)
@@ -56,10 +56,10 @@ def push(folder: Path, repository: str, *, public: bool = False) -> str:
 
 
 def folder_contents(folder: Path) -> dict[str, bytes]:
-    """Returns the files that are put on the Hub, with a card that the Hub understands.
+    """Returns the files to upload, with a model card that the Hub understands.
 
     Raises:
-        WeightsError: when they cannot be read as a network.
+        WeightsError: if they cannot be read as a network.
     """
     network = check_ours(folder)
     model = folder / "model" if (folder / "recipe.yaml").is_file() else folder
@@ -75,7 +75,7 @@ def card_text(path: Path) -> str:
     """Returns the model card of a network.
 
     Raises:
-        WeightsError: when it is no text.
+        WeightsError: if it is not text in UTF-8.
     """
     try:
         return read_bounded(path, MAX_CARD_BYTES).decode()
@@ -89,32 +89,32 @@ def check_ours(folder: Path) -> TrainedNetwork:
     """Checks that a folder holds a network in our own format, and returns it.
 
     Raises:
-        WeightsError: when it does not.
+        WeightsError: if it does not.
     """
     network = load_network(folder)
     if network.format != "resnetkit" or not folder.is_dir():
         raise WeightsError(
-            f"{folder} is no folder of resnetkit, but of the format {network.format}. 'resnet"
-            f" weights convert {folder} --to resnetkit --out FOLDER' makes one."
+            f"{folder} is not a folder of resnetkit, but of the format {network.format}. Create"
+            f" one with 'resnet weights convert {folder} --to resnetkit --out FOLDER'."
         )
     return network
 
 
 def pull(repository: str, out: Path) -> Path:
-    """Brings a network of resnetkit from the Hub into a folder, whole or not at all.
+    """Downloads a network of resnetkit from the Hub to a folder, which is created atomically.
 
-    Every file has the digest that the Hub names, and the network is built once before it is kept.
-    Nothing in the files is executed.
+    Every file must have the digest that the Hub lists, and the network is built once before the
+    folder is created. Nothing in the files is executed.
 
     Args:
         repository: OWNER/NAME.
-        out: where nothing lies yet.
+        out: folder to create.
 
     Raises:
         UsageError: if the name of the repository is impossible.
-        TransferError: when the Hub refuses, or has no such network.
-        WeightsError: when the files cannot be trusted.
-        StorageError: when the folder cannot be written, or something is there already.
+        TransferError: if the Hub refuses, or has no such network.
+        WeightsError: if the files cannot be trusted.
+        StorageError: if the folder cannot be written, or exists already.
     """
     check_repository(repository)
     if out.exists() or out.is_symlink():
@@ -131,21 +131,21 @@ def pull(repository: str, out: Path) -> Path:
             if name in listed
         }
     check_ours(paths["config.json"].parent)
-    with storage_errors(out, "Choose another place with --out."), new_folder(out) as temporary:
+    with storage_errors(out, "Choose another path with --out."), new_folder(out) as temporary:
         for name, path in paths.items():
             write_synced(temporary / name, read_bounded(path, MOST_BYTES))
     return out
 
 
 def check_repository(repository: str) -> None:
-    """Checks that a name is one of a repository, and nothing else.
+    """Checks that a name is a valid name of a repository.
 
     Raises:
-        UsageError: when it is not.
+        UsageError: if it is not.
     """
     if not REPOSITORY.fullmatch(repository) or ".." in repository or "--" in repository:
         raise UsageError(
-            f"'{repository}' is no repository of the Hugging Face Hub: expected OWNER/NAME."
+            f"'{repository}' is not a repository of the Hugging Face Hub: expected OWNER/NAME."
         )
 
 
@@ -153,13 +153,13 @@ def check_listed(repository: str, listed: dict[str, Any]) -> None:
     """Checks that a repository lists a network of resnetkit, of a possible size.
 
     Raises:
-        TransferError: when it does not.
+        TransferError: if it does not.
     """
     missing = [name for name in NEEDED if name not in listed]
     if missing:
         raise TransferError(
-            f"{repository} holds no network of resnetkit: it lacks {', '.join(missing)}. Networks"
-            " of timm come with 'resnet weights fetch'."
+            f"{repository} holds no network of resnetkit: it lacks {', '.join(missing)}. Download"
+            " networks of timm with 'resnet weights fetch'."
         )
     for name in NEEDED:
         check_size(repository, name, listed[name].size)

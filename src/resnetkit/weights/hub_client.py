@@ -1,9 +1,8 @@
-"""The client of the Hugging Face Hub: files with their digests, and its failures as sentences.
+"""Access to the Hugging Face Hub: verified files, and failures as errors of our own.
 
-`huggingface_hub` moves the files and keeps the cache that timm and transformers share. What it does
-not check is checked here: that the digest and the commit which a server names are such, that a file
-of a possible size is announced, that nothing secure is left for plain http, and that what came has
-the announced digest.
+`huggingface_hub` transfers files and manages the cache that timm and transformers share. What it
+does not check is checked here: the form of the digest and the commit that a server states, the size
+of a file before its download, redirects from https to http, and the digest after the download.
 """
 
 import re
@@ -24,12 +23,12 @@ __all__ = ["HubClient", "check_size", "digest_named", "hub_client"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-NEEDS_LOGIN = (401, 403, 404)  # statuses of the Hub for what is private or may not be changed
+NEEDS_LOGIN = (401, 403, 404)  # answers of the Hub about private or protected repositories
 ADVICE = "Set HF_HOME to a folder that can be written."
 
 
 def progress_class(observe: Observer) -> type:
-    """Returns a class that huggingface_hub makes progress bars of, which only tells an observer."""
+    """Returns a class to use as a progress bar in huggingface_hub, which only calls an observer."""
 
     class FileProgress:
         def __init__(self, *_: object, total: int | None = None, initial: int = 0, **__: object):
@@ -54,9 +53,9 @@ class HubClient:
     """A repository of the Hub.
 
     Attributes:
-        repository: its name, OWNER/NAME.
-        library: the module huggingface_hub, which is imported when it is needed.
-        api: its client.
+        repository: OWNER/NAME.
+        library: the module huggingface_hub, which is imported only when it is needed.
+        api: its `HfApi`.
         token: False to send none, None for the user's own.
     """
 
@@ -73,20 +72,20 @@ class HubClient:
         digest: Digest | None = None,
         observe: Observer | None = None,
     ) -> Path:
-        """Downloads a file to the cache, unless it is there, and returns its path there.
+        """Downloads a file to the cache, unless it is there already, and returns its path.
 
         Args:
             name: name of the file in the repository.
-            revision: a branch or a commit.
-            digest: what it must hash to; by default what the server says of the file.
+            revision: branch or commit.
+            digest: expected digest; by default the one that the server states for the file.
             observe: see `Observer`.
 
         Raises:
-            TransferError: if the server does not describe a file, or what comes is another one.
+            TransferError: if the server does not describe the file, or the digest is another.
         """
-        own = self.described(name, revision)
-        digest = digest or own
-        for is_repeated in (False, True):  # a file of the cache may have been changed
+        stated = self.stated_digest(name, revision)
+        digest = digest or stated
+        for is_repeated in (False, True):  # the file in the cache may be corrupt
             path = Path(
                 self.library.hf_hub_download(
                     self.repository,
@@ -109,11 +108,11 @@ class HubClient:
             f" {digest.beginning}. It was removed."
         )
 
-    def described(self, name: str, revision: str) -> Digest:
-        """Returns the digest that the server names for a file, before it is downloaded.
+    def stated_digest(self, name: str, revision: str) -> Digest:
+        """Returns the digest that the server states for a file, before the file is downloaded.
 
         Raises:
-            TransferError: if it names none, or no commit, or a file that would not be downloaded.
+            TransferError: if it states no digest or commit, or the file must not be downloaded.
         """
         url = self.library.hf_hub_url(
             self.repository, name, revision=revision, endpoint=hub_address()
@@ -124,19 +123,19 @@ class HubClient:
         if not DIGEST.fullmatch(digest) or not COMMIT.fullmatch(commit):
             raise TransferError(
                 f"{url} does not answer as the Hugging Face Hub does: expected a commit and a"
-                " digest in its headers. Is HF_ENDPOINT right?"
+                " digest in the headers. Is HF_ENDPOINT right?"
             )
         check_size(self.repository, name, facts.size)
         if urlsplit(url).scheme == "https" and urlsplit(facts.location).scheme != "https":
             raise TransferError(
-                f"{url} redirects from https to http, where anybody could change the file: that is"
-                " not followed."
+                f"{url} redirects from https to http, where the file could be changed: this is not"
+                " followed."
             )
         return digest_named(digest)
 
 
 def digest_named(name: str) -> Digest:
-    """Returns the digest that the Hub names: SHA-256 of large files, Git's SHA-1 of small ones."""
+    """Returns a digest as the Hub states it: SHA-256 of large files, Git's SHA-1 of small ones."""
     return Digest("git" if len(name) == 40 else "sha256", name)
 
 
@@ -181,7 +180,7 @@ def response_of(error: Exception) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """Returns what the Hub or the network answered, in one line, and what may help."""
+    """Returns the answer of the Hub or the network in one line, with advice."""
     response = response_of(error)
     words = getattr(error, "server_message", None) or " ".join(str(error).split())
     words = printable((words or type(error).__name__)[:300]).rstrip(". ")

@@ -1,6 +1,6 @@
 """Weights of keras.applications: ResNet50, ResNet101 and ResNet152 as `.h5` files.
 
-What makes them different: every convolution has a bias, kernels are (height, width, inputs,
+What differs from torchvision: every convolution has a bias, kernels are (height, width, inputs,
 outputs), blocks stride in the first 1x1 (v1), images are BGR and not divided, and batch
 normalization adds 1.001e-5.
 """
@@ -59,8 +59,8 @@ NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 def names(layer: Layer) -> tuple[str, str]:
     """Returns the names of a convolution and its normalization in keras.applications."""
     block = f"conv{layer.stage + 1}_block{layer.block + 1}_{layer.number}"
-    place = "conv1" if layer == STEM else block
-    return f"{place}_conv", f"{place}_bn"
+    prefix = "conv1" if layer == STEM else block
+    return f"{prefix}_conv", f"{prefix}_bn"
 
 
 def is_keras(source: WeightsSource) -> bool:
@@ -76,17 +76,20 @@ def load_keras(source: WeightsSource) -> TrainedNetwork:
         UsageError: if h5py is not installed.
     """
     path = source.path
-    found = layers_of(path)
+    layers = layers_of(path)
     tensors: Tensors = {}
-    for layer in layers_in(list(found), names):
+    for layer in layers_in(list(layers), names):
         convolution, norm = names(layer)
-        own, statistics = take(path, found, convolution, CONVOLUTION), take(path, found, norm, NORM)
-        weight = turned(path, convolution, own["kernel"], (3, 2, 0, 1))
+        own, statistics = (
+            take(path, layers, convolution, CONVOLUTION),
+            take(path, layers, norm, NORM),
+        )
+        weight = permuted(path, convolution, own["kernel"], (3, 2, 0, 1))
         put_layer(path, tensors, layer, (weight, own["bias"]), [statistics[part] for part in NORM])
-    own = take(path, found, HEAD, CONVOLUTION)
-    tensors["fc.weight"] = turned(path, HEAD, own["kernel"], (1, 0))
+    own = take(path, layers, HEAD, CONVOLUTION)
+    tensors["fc.weight"] = permuted(path, HEAD, own["kernel"], (1, 0))
     tensors["fc.bias"] = own["bias"]
-    check_nothing_left(path, found)
+    check_nothing_left(path, layers)
     tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)  # BGR to RGB
     add_batch_counts(tensors)
     architecture = recognized(path, tensors, stride_in="1x1", norm_eps=NORM_EPS)
@@ -108,20 +111,20 @@ def load_keras(source: WeightsSource) -> TrainedNetwork:
 
 
 def layers_of(path: Path) -> Parts:
-    """Returns the tensors of a file by layer and part."""
+    """Returns the tensors of a file by layer and parameter."""
     try:
         flat = safetensors.torch.load(read_layers(path))
     except (SafetensorError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or not a file of weights.") from error
-    found: Parts = {}
+        raise WeightsError(f"{path} is corrupt or not a file of weights.") from error
+    layers: Parts = {}
     for name, tensor in flat.items():
-        layer, _, part = name.rpartition("/")
-        found.setdefault(layer, {})[part] = tensor
-    return found
+        layer, _, parameter = name.rpartition("/")
+        layers.setdefault(layer, {})[parameter] = tensor
+    return layers
 
 
-def turned(path: Path, name: str, kernel: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Returns a kernel with its dimensions in another order."""
+def permuted(path: Path, name: str, kernel: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Returns a kernel with permuted dimensions."""
     if kernel.dim() != len(order):
         raise WeightsError(
             f"{path}: the kernel of '{name}' has the shape {tuple(kernel.shape)}, expected"
@@ -134,12 +137,12 @@ def keras_bytes(network: TrainedNetwork, path: Path) -> bytes:
     """Returns a file as keras.applications publishes them; the biases of convolutions are zero.
 
     Raises:
-        WeightsError: when Keras would take the name for another format.
-        UsageError: when h5py is missing.
+        WeightsError: if Keras would read a file of that name as another format.
+        UsageError: if h5py is missing.
     """
     if path.suffix not in (".h5", ".hdf5") or path.name.endswith(".weights.h5"):
         raise WeightsError(
-            f"Keras would not read {path.name} as such a file: end the name in .h5, and not in"
+            f"Keras would read {path.name} as another format: the name must end in .h5, but not in"
             " .weights.h5."
         )
     check_installed()
@@ -147,11 +150,11 @@ def keras_bytes(network: TrainedNetwork, path: Path) -> bytes:
 
     stream = BytesIO()
     with h5py.File(stream, "w") as file:
-        found = their_layers(network)
-        file.attrs["layer_names"] = np.array(list(found), dtype="S")
+        layers = their_layers(network)
+        file.attrs["layer_names"] = np.array(list(layers), dtype="S")
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.2.4"
-        for layer, parts in found.items():
+        for layer, parts in layers.items():
             group: Any = file.create_group(layer)
             group.attrs["weight_names"] = np.array([f"{layer}/{part}:0" for part in parts], "S")
             for part, tensor in parts.items():
@@ -160,34 +163,34 @@ def keras_bytes(network: TrainedNetwork, path: Path) -> bytes:
 
 
 WRITTEN_IN = ((1, 0), (1, 1), (2, 0), (2, 1), (0, 0), (3, 0), (0, 1), (3, 1))
-"""Number of the convolution, and whether its normalization, in the order of Keras' own layers:
-Keras reads by order, not by name."""
+"""Number of the convolution, and whether it is its normalization, in the order of Keras' layers:
+Keras reads weights by order, not by name."""
 
 
 def their_layers(network: TrainedNetwork) -> Parts:
-    """Returns the tensors of a network in Keras' layers and parts, in Keras' order."""
+    """Returns the tensors of a network by Keras' layers and parameters, in Keras' order."""
     state = {name: tensor.cpu() for name, tensor in network.model.state_dict().items()}
     state["conv1.weight"] = state["conv1.weight"].flip(1)  # RGB to BGR
-    places = layers_in({name.rpartition(".")[0] for name in state}, our_names)
-    pairs = [(place, is_norm) for place in places for is_norm in (0, 1)]
+    positions = layers_in({name.rpartition(".")[0] for name in state}, our_names)
+    pairs = [(position, is_norm) for position in positions for is_norm in (0, 1)]
     pairs.sort(key=lambda pair: (pair[0].stage, pair[0].block, rank(*pair)))
-    found: Parts = {}
-    for place, is_norm in pairs:
-        ours, theirs = our_names(place)[is_norm], names(place)[is_norm]
+    layers: Parts = {}
+    for position, is_norm in pairs:
+        ours, theirs = our_names(position)[is_norm], names(position)[is_norm]
         if is_norm:
             parts = ("weight", "bias", "running_mean", "running_var")
-            found[theirs] = {
+            layers[theirs] = {
                 part: state[f"{ours}.{our}"] for part, our in zip(NORM, parts, strict=True)
             }
         else:
             kernel = state[f"{ours}.weight"].permute(2, 3, 1, 0)
-            found[theirs] = {"kernel": kernel, "bias": torch.zeros(kernel.shape[3])}
-    found[HEAD] = {"kernel": state["fc.weight"].T, "bias": state["fc.bias"]}
-    return found
+            layers[theirs] = {"kernel": kernel, "bias": torch.zeros(kernel.shape[3])}
+    layers[HEAD] = {"kernel": state["fc.weight"].T, "bias": state["fc.bias"]}
+    return layers
 
 
 def rank(layer: Layer, is_norm: int) -> int:
-    """Returns when Keras comes to a layer of a block."""
+    """Returns the position of a layer in Keras' order of a block."""
     return WRITTEN_IN.index((layer.number, is_norm))
 
 

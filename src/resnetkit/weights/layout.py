@@ -1,4 +1,4 @@
-"""What the readers of all formats share: the places of layers, and the network they make up."""
+"""What all formats share: the layers of a network, and the architecture that tensors belong to."""
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ LARGEST = 10_000  # depth of a stage and width that a network may have
 
 @dataclass(frozen=True)
 class Layer:
-    """The place of a convolution and its normalization.
+    """A convolution and its normalization, by position.
 
     Attributes:
-        stage: from 1; 0 is the stem.
-        block: of the stage, from 0.
-        number: of the convolution in F, from 1; 0 is the projection of the shortcut.
+        stage: stage from 1; 0 is the stem.
+        block: block of the stage, from 0.
+        number: number of the convolution in F, from 1; 0 is the projection of the shortcut.
     """
 
     stage: int
@@ -50,10 +50,10 @@ class Layer:
 STEM = Layer(0, 0, 1)
 
 Names = Callable[[Layer], tuple[str, str]]
-"""Names in a format of a layer's convolution and of its normalization."""
+"""Names that a format gives a layer's convolution and normalization."""
 
 Parts = dict[str, Tensors]
-"""Tensors of a file by layer, then by part, such as kernel and bias."""
+"""Tensors of a file by layer, then by parameter, such as kernel and bias."""
 
 
 def our_names(layer: Layer) -> tuple[str, str]:
@@ -66,13 +66,13 @@ def our_names(layer: Layer) -> tuple[str, str]:
     return f"{block}.conv{layer.number}", f"{block}.bn{layer.number}"
 
 
-def layers_in(found: Container[str], names: Names) -> list[Layer]:
-    """Returns the layers of a file from the stem to the last block, as far as they go on."""
+def layers_in(module_names: Container[str], names: Names) -> list[Layer]:
+    """Returns the layers of a file from the stem to the last block without a gap."""
     layers = [STEM]
     for stage in count(1):
         for block in count():
-            places = [Layer(stage, block, number) for number in (1, 2, 3, 0)]
-            own = [place for place in places if names(place)[0] in found]
+            candidates = [Layer(stage, block, number) for number in (1, 2, 3, 0)]
+            own = [layer for layer in candidates if names(layer)[0] in module_names]
             if not own:
                 break
             layers += own
@@ -82,14 +82,14 @@ def layers_in(found: Container[str], names: Names) -> list[Layer]:
 
 
 def take(
-    path: Path, found: Parts, layer: str, parts: Sequence[str], *, optional: Sequence[str] = ()
+    path: Path, layers: Parts, layer: str, parts: Sequence[str], *, optional: Sequence[str] = ()
 ) -> Tensors:
-    """Takes a layer out of a file's, with all its parts and perhaps the optional ones.
+    """Removes a layer from the layers of a file and returns its parameters.
 
     Raises:
-        WeightsError: when a part is missing, or there is one more.
+        WeightsError: if a parameter is missing, or is neither expected nor optional.
     """
-    own = found.pop(layer, {})
+    own = layers.pop(layer, {})
     for part in parts:
         if part not in own:
             raise WeightsError(f"{path} lacks '{part}' of the layer '{layer}'.")
@@ -101,14 +101,14 @@ def take(
     return own
 
 
-def check_nothing_left(path: Path, found: Parts) -> None:
-    """Checks that every layer of a file was taken.
+def check_nothing_left(path: Path, layers: Parts) -> None:
+    """Checks that every layer of a file was used.
 
     Raises:
-        WeightsError: with the first names that were not.
+        WeightsError: with the first names of layers that were not.
     """
-    if found:
-        names = sorted(found)
+    if layers:
+        names = sorted(layers)
         raise WeightsError(
             f"{path} has no use for {len(names)} layer(s) of the network it was recognized as:"
             f" {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}."
@@ -127,14 +127,14 @@ def put_layer(
     Normalizing w * x + b with the mean m is normalizing w * x with the mean m - b.
 
     Args:
-        path: of the file.
-        tensors: of the network, added to.
-        layer: the place.
-        convolution: weight (outputs, inputs, height, width) and bias, or None.
-        norm: weight, bias, mean and variance, each (outputs,).
+        path: path of the file.
+        tensors: tensors of the network, to which the layer is added.
+        layer: position of the layer.
+        convolution: weight (outputs, inputs, height, width), and bias or None.
+        norm: weight, bias, mean and variance, (outputs,) each.
 
     Raises:
-        WeightsError: when the bias does not fit the mean.
+        WeightsError: if bias and mean differ in shape.
     """
     our_convolution, our_norm = our_names(layer)
     weight, bias = convolution
@@ -153,22 +153,22 @@ def put_layer(
 
 
 def add_batch_counts(tensors: Tensors) -> None:
-    """Adds what some files lack: the batches counted, which change nothing in use.
+    """Adds the numbers of batches that some files lack, and that inference does not use.
 
-    A count in a table of its own becomes a single number.
+    A count of shape (1,) becomes a scalar.
     """
     for name in [name for name in tensors if name.endswith(".running_mean")]:
-        counted = name.removesuffix("running_mean") + "num_batches_tracked"
-        tensors.setdefault(counted, torch.tensor(0))
-        if tensors[counted].numel() == 1 and tensors[counted].dim() == 1:  # of some converters
-            tensors[counted] = tensors[counted].reshape(())
+        count_name = name.removesuffix("running_mean") + "num_batches_tracked"
+        tensors.setdefault(count_name, torch.tensor(0))
+        if tensors[count_name].shape == (1,):  # of some converters
+            tensors[count_name] = tensors[count_name].reshape(())
 
 
 def with_head(path: Path, tensors: Tensors) -> bool:
-    """Returns whether tensors have a head; where there is none, one of zeros for a class is added.
+    """Returns whether tensors have a head; if not, adds a head of zeros for a single class.
 
     Raises:
-        WeightsError: when the head is not a single layer.
+        WeightsError: if the head is not a single layer.
     """
     names = sorted(name for name in tensors if name.startswith(("fc.", "head.", "classifier.")))
     if {"fc.weight", "fc.bias"} <= set(names):
@@ -183,29 +183,29 @@ def with_head(path: Path, tensors: Tensors) -> bool:
 
 
 def features_of(tensors: Tensors) -> int:
-    """Returns how many features the last stage gives; 1 where there is none."""
+    """Returns the number of features of the last stage; 1 without a stage."""
     last = [name for name in tensors if name.startswith("layer") and name.endswith(".weight")]
     widths = [len(tensors[name]) for name in last if tensors[name].dim() == 4]
     return max(widths, default=1)
 
 
 def recognized(path: Path, tensors: Tensors, **options: Any) -> Architecture:
-    """Returns the network with the 7x7 stem that tensors with our names belong to.
+    """Returns the architecture with a 7x7 stem that tensors with our names belong to.
 
     Args:
-        path: of the file.
-        tensors: under our names; whether they are complete is not checked.
-        **options: of the architecture that no tensor shows.
+        path: path of the file.
+        tensors: tensors by our names; whether they are complete is not checked here.
+        **options: options of the architecture that tensors do not show.
 
     Raises:
-        WeightsError: when they cannot be of such a network.
+        WeightsError: if there is no such architecture.
     """
     check_plain(path, tensors)
     head, stem = shape_of(path, tensors, "fc.weight", 2), shape_of(path, tensors, "conv1.weight", 4)
     if stem[2:] == (3, 3):
         raise WeightsError(
-            f"{path} begins with a 3x3 convolution, and does not say whether pooling follows:"
-            " expected the 7x7 one of networks for ImageNet."
+            f"{path} begins with a 3x3 convolution, and does not state whether pooling follows:"
+            " expected the 7x7 convolution of networks for ImageNet."
         )
     block: BlockName = "bottleneck" if "layer1.0.conv3.weight" in tensors else "basic"
     last, expansion = (3, 4) if block == "bottleneck" else (2, 1)
@@ -230,11 +230,11 @@ def recognized(path: Path, tensors: Tensors, **options: Any) -> Architecture:
             **options,
         )
     except ArchitectureError as error:
-        raise WeightsError(f"{path} looks like a residual network, but is none: {error}") from error
+        raise WeightsError(f"{path} looks like a residual network, but is not: {error}") from error
 
 
 def blocks_of_stages(tensors: Tensors) -> tuple[int, ...]:
-    """Returns how many blocks each stage has."""
+    """Returns the number of blocks of each stage."""
     depths: list[int] = []
     for layer in layers_in({name.removesuffix(".weight") for name in tensors}, our_names):
         depths += [0] * (layer.stage - len(depths))
@@ -244,10 +244,10 @@ def blocks_of_stages(tensors: Tensors) -> tuple[int, ...]:
 
 
 def shape_of(path: Path, tensors: Tensors, name: str, dimensions: int) -> tuple[int, ...]:
-    """Returns the shape of a tensor that must be there.
+    """Returns the shape of a tensor.
 
     Raises:
-        WeightsError: when it is not, or has another number of dimensions.
+        WeightsError: if the tensor is missing, or has another number of dimensions.
     """
     if name not in tensors:
         raise WeightsError(f"{path} lacks '{name}'.")

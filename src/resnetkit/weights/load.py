@@ -1,4 +1,4 @@
-"""From a path to a trained network, whatever the format."""
+"""Loads a trained network from a path, whatever its format."""
 
 import os
 from dataclasses import replace
@@ -21,32 +21,32 @@ __all__ = ["is_trained", "load_network"]
 
 
 def is_trained(name: str) -> bool:
-    """Returns whether a word means a trained network: there is such a path, or published weights.
+    """Returns whether a name is that of an existing path or of published weights.
 
-    The latter need not be on this machine.
+    Published weights need not be on this machine.
     """
     return Path(name).exists() or find_published(name) is not None
 
 
 def load_network(path: Path | str, *, variant: str | None = None) -> TrainedNetwork:
-    """Loads a trained network; the format is recognized by what is there, not by the name.
+    """Loads a trained network; the format is recognized by the content, not by the name.
 
     Args:
-        path: of a run folder, of its `model` folder, of a folder of timm or transformers, or of a
-            file of weights. A file that belongs to the config.json beside it is read with it. Of
-            a file with several entries, FILE#ENTRY names one.
-            Where nothing lies there, the name of published weights, such as resnet50.a1_in1k,
-            which 'resnet weights fetch' has brought.
-        variant: where bottlenecks stride, v1 or v1.5, which some files do not say.
+        path: a run folder, its folder `model`, a folder of timm or transformers, or a file of
+            weights. If a config.json next to the file describes it, both are read together.
+            FILE#ENTRY selects an entry of a file with several networks.
+            If the path does not exist, the name of published weights that
+            'resnet weights fetch' has downloaded, such as resnet50.a1_in1k.
+        variant: v1 or v1.5, for a file that does not state where its bottlenecks stride.
 
     Raises:
-        WeightsError: when there is nothing, or not exactly the weights of a known network; when the
-            variant is neither in the file nor named, or both and not the same.
-        UsageError: when there is no such variant, or the format needs an extra.
+        WeightsError: if there are no weights, or not exactly those of a known network; or if the
+            variant is neither stated by the file nor given, or both contradict each other.
+        UsageError: if the variant does not exist, or the format requires an extra.
     """
     if variant and variant not in VARIANTS:
         raise UsageError(f"unknown variant '{variant}': expected {' or '.join(VARIANTS)}.")
-    path, part = split_entry(Path(path))
+    path, entry = split_entry(Path(path))
     published = None
     if not path.exists():
         published = find_published(str(path))
@@ -55,11 +55,11 @@ def load_network(path: Path | str, *, variant: str | None = None) -> TrainedNetw
                 f"there is no {path}: expected a run folder or a file of weights."
                 + similar(str(path))
             )
-        path = published.located()
+        path = published.required_path()
     if not path.is_file() and not path.is_dir():
         raise WeightsError(f"{path} is neither a file nor a folder.")
-    known = published.variant if published else variant
-    network = load_file(path, known, part) if path.is_file() else load_folder(path)
+    stated = published.variant if published else variant
+    network = load_file(path, stated, entry) if path.is_file() else load_folder(path)
     check_variant(path, network.architecture, variant)
     if published is None:
         return network
@@ -68,27 +68,27 @@ def load_network(path: Path | str, *, variant: str | None = None) -> TrainedNetw
 
 
 def load_folder(path: Path) -> TrainedNetwork:
-    """Loads what a folder holds."""
+    """Loads the network of a run folder, or of a folder with a config.json."""
     folder = path / "model" if (path / "recipe.yaml").is_file() else path
     if (folder / "config.json").is_file():
         network = load_configured(folder / "config.json")
         return replace(network, images=images_of_run(folder.parent))
     if folder != path:
         raise WeightsError(
-            f"the run in {path} is not finished: it has no model yet. 'resnet train' with its"
-            " recipe goes on with it."
+            f"the run in {path} is not finished: it has no model yet. Resume it with"
+            " 'resnet train' and its recipe."
         )
     raise WeightsError(f"{path} holds no network: it has neither recipe.yaml nor config.json.")
 
 
 def images_of_run(folder: Path) -> RunImages | None:
-    """Returns the user's images that a run has listed; None where there is no run, or no list.
+    """Returns the user's images that a run has listed; None without a run or a list.
 
     Raises:
-        WeightsError: when its recipe cannot be read.
+        WeightsError: if its recipe cannot be read.
     """
-    recipe, listed = folder / "recipe.yaml", folder / "images.csv"
-    if not recipe.is_file() or not listed.is_file():
+    recipe, image_list = folder / "recipe.yaml", folder / "images.csv"
+    if not recipe.is_file() or not image_list.is_file():
         return None
     try:
         data = dict(read_yaml(recipe)["data"])
@@ -97,11 +97,11 @@ def images_of_run(folder: Path) -> RunImages | None:
             if data.get("train_on") == "train+validation"
             else frozenset(("train",))
         )
-        return RunImages(listed, Path(data["name"]), learned)
+        return RunImages(image_list, Path(data["name"]), learned)
     except (OSError, TypeError, *YAML_ERRORS) as error:
         raise WeightsError(
-            f"{recipe} is not the recipe of a run ({error}). Put the file back, or name the folder"
-            " 'model' in it."
+            f"{recipe} is not the recipe of a run ({error}). Restore the file, or give the path of"
+            " the folder 'model' in it."
         ) from error
 
 

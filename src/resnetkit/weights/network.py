@@ -1,4 +1,4 @@
-"""A trained network, with all that is needed to use it, from whatever file it comes."""
+"""A trained network with everything needed to use it, independent of the format of its file."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,12 @@ __all__ = ["RunImages", "TrainedNetwork", "built", "check_head", "with_remarks"]
 
 @dataclass(frozen=True)
 class RunImages:
-    """A user's images, as the run that trained a network has listed them.
+    """A user's images, as listed by the run that trained a network on them.
 
     Attributes:
-        path: of the list, in the folder of the run.
-        root: the folder or table they came from.
-        learned: the splits that the network has learned from.
+        path: path of the list, in the run folder.
+        root: folder or table that the images came from.
+        learned: splits that the network was trained on.
     """
 
     path: Path
@@ -34,33 +34,33 @@ class RunImages:
     learned: frozenset[Split]
 
     def read(self) -> ImageList:
-        """Returns the images with their splits; they need not be there any longer.
+        """Returns the list of images with their splits; the images need not exist any longer.
 
         Raises:
-            DataError: when the list cannot be read.
+            DataError: if the list cannot be read.
         """
         return read_list(self.path, self.root)
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network that is ready to be asked.
+    """A network ready for inference.
 
     Attributes:
         model: images (B, C, H, W) -> logits (B, K), in evaluation mode, on the CPU.
-        architecture: of the model.
-        normalization: of pixels of 0 to 255.
-        class_names: in the order of the logits; empty where the file does not say.
-        image_size: height and width in pixels that it was trained on.
-        data: name of the data set it was trained on; empty where the file does not say.
-        origin: what the file was recognized as and how it is read, in words.
-        format: of the file, a name of `formats.FORMATS`.
-        crop_pct: share of the shorter side that is shown of an image of any size: 1 shows all of
-            it, 0.875 is 224 of 256 pixels (He et al. 2015, sec. 3.4).
-        resize: how an image of any size is resized before its middle is shown.
-        has_head: whether it answers at all; else it can be started from, and gives features.
-        images: of the user, which its run has listed: where they lie is a fact of the run, and is
-            written into no file of weights.
+        architecture: architecture of the model.
+        normalization: normalization of pixels of 0 to 255.
+        class_names: names in the order of the logits; empty if unknown.
+        image_size: height and width of its input in pixels.
+        data: name of the data set that it was trained on; empty if unknown.
+        origin: what the file was recognized as and how it was read, in words.
+        format: format of the file, a name of `formats.FORMATS`.
+        crop_pct: fraction of the shorter side of an image that is shown: 1 shows all of it, 0.875
+            is 224 of 256 pixels (He et al. 2015, sec. 3.4).
+        resize: how an image is resized before its center is cropped.
+        has_head: whether it classifies; without a head it gives features and initial weights.
+        images: the user's images that its run has listed. Their location is a fact of the run and
+            is written to no file of weights.
     """
 
     model: ResNet
@@ -78,27 +78,27 @@ class TrainedNetwork:
 
 
 def check_head(network: TrainedNetwork) -> None:
-    """Raises WeightsError for a network that cannot answer, because its file had no head."""
+    """Raises WeightsError for a network without a head, which cannot classify."""
     if not network.has_head:
         raise WeightsError(
-            f"the network ({network.origin}) has no head, so that it tells no classes apart. Train"
-            " one with 'resnet train --weights', or take its features with 'resnet features'."
+            f"the network ({network.origin}) has no head, so that it cannot classify. Train one"
+            " with 'resnet train --weights', or take its features with 'resnet features'."
         )
 
 
 def with_remarks(network: TrainedNetwork, state: State) -> TrainedNetwork:
-    """Returns a network that says what was taken off its tensors, and that it has no head."""
-    words = [*filter(None, [state.found]), *([] if network.has_head else ["without a head"])]
+    """Returns a network whose origin names what was removed from its file, and a missing head."""
+    words = [*filter(None, [state.remarks]), *([] if network.has_head else ["without a head"])]
     return replace(network, origin=f"{network.origin} ({', '.join(words)})") if words else network
 
 
 def built(path: Path, architecture: Architecture, tensors: Tensors) -> ResNet:
-    """Returns the network with the weights of a file, every tensor of which finds its place.
+    """Builds a network with the tensors of a file, all of which must be used.
 
     Raises:
-        WeightsError: when one is missing, left over, of another shape, or holds what is no number.
+        WeightsError: if a tensor is missing, unused, of another shape, or not of finite numbers.
     """
-    with torch.device("meta"):  # shapes without values: nothing large is built in vain
+    with torch.device("meta"):  # shapes alone, before anything large is allocated
         model = architecture.build()
     expected = model.state_dict()
     check_names(path, tensors, expected)

@@ -100,7 +100,7 @@ def preprocessing(path: Path, channels: int) -> Preprocessing:
         channels: of the network's images.
 
     Raises:
-        WeightsError: when it does what resnetkit does not, with the reason, or a value cannot be.
+        WeightsError: if it does what resnetkit does not, with the reason, or a value cannot be.
     """
     if not os.path.lexists(path):  # a broken link is an error
         return Preprocessing(constants(IMAGENET_MEAN, IMAGENET_STD, channels))

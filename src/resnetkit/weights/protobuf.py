@@ -1,7 +1,7 @@
-"""Protocol buffers on the wire, as far as Caffe's files need them.
+"""The wire format of protocol buffers, as far as Caffe's files need it.
 
-A message is a row of fields: a number, a kind, and a value. Nothing is allocated by what a length
-claims: a value is a view of the bytes that are there. Nobody descends but the caller.
+A message is a sequence of fields: number, wire type and value. A value is a view of the bytes of
+the file, so that no claimed length allocates memory. Nested messages are parsed on request.
 Source: protobuf.dev/programming-guides/encoding.
 """
 
@@ -25,72 +25,72 @@ VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
 
 Value = int | memoryview
 Fields = dict[int, list[Value]]
-"""Values of a message by number of the field, in order."""
+"""Values of a message by field number, in order."""
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
-    """Yields number and value of each field: a number where it is a varint, else its bytes.
+    """Yields number and value of each field: an integer for a varint, otherwise its bytes.
 
     Raises:
-        ValueError: when the bytes are no message.
+        ValueError: if the bytes are not a message.
     """
-    place = 0
-    while place < len(message):
-        key, place = read_varint(message, place)
+    position = 0
+    while position < len(message):
+        key, position = read_varint(message, position)
         number, kind = key >> 3, key & 7
         if number == 0:
             raise ValueError("a field has the number 0")
         if kind == VARINT:
-            value, place = read_varint(message, place)
+            value, position = read_varint(message, position)
             yield number, value
             continue
         if kind == LENGTH:
-            length, place = read_varint(message, place)
+            length, position = read_varint(message, position)
         elif kind in (EIGHT_BYTES, FOUR_BYTES):
             length = 8 if kind == EIGHT_BYTES else 4
         else:
             raise ValueError(f"a field is of the unknown kind {kind}")
-        if length > len(message) - place:
-            raise ValueError("a field is longer than what is there")
-        yield number, message[place : place + length]
-        place += length
+        if length > len(message) - position:
+            raise ValueError("a field is longer than the message")
+        yield number, message[position : position + length]
+        position += length
 
 
 def group_fields(message: Value, most: int = MOST_FIELDS) -> Fields:
-    """Returns the fields of a message that lies in another.
+    """Returns the fields of a nested message.
 
     Args:
-        message: its bytes.
-        most: how many fields it may have: a field may take two bytes, and much longer to read.
+        message: bytes of the message.
+        most: limit of the number of fields, since two bytes suffice for a field.
 
     Raises:
-        ValueError: when it is none, or has more fields.
+        ValueError: if it is not a message, or has more fields.
     """
     if isinstance(message, int):
         raise ValueError("a number stands where a message should")
-    found: Fields = {}
+    grouped: Fields = {}
     for count, (number, value) in enumerate(fields(message)):
         if count >= most:
             raise ValueError(f"it has more than {most:,} fields")
-        found.setdefault(number, []).append(value)
-    return found
+        grouped.setdefault(number, []).append(value)
+    return grouped
 
 
-def read_varint(message: memoryview, place: int) -> tuple[int, int]:
-    """Returns a number of up to 64 bits and the place behind it.
+def read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    """Returns an integer of up to 64 bits and the position after it.
 
     Raises:
-        ValueError: when it does not end.
+        ValueError: if it does not end.
     """
     value = 0
     for shift in range(0, 70, 7):
-        if place >= len(message):
+        if position >= len(message):
             raise ValueError("a number ends too early")
-        byte = message[place]
-        place += 1
+        byte = message[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place
+            return value, position
     raise ValueError("a number does not end")
 
 
@@ -98,24 +98,24 @@ def unpacked(values: list[Value]) -> list[int]:
     """Returns the numbers of a repeated field, written one by one or packed.
 
     Raises:
-        ValueError: when they do not end.
+        ValueError: if they do not end.
     """
-    found: list[int] = []
+    numbers: list[int] = []
     for value in values:
         if isinstance(value, int):
-            found.append(value)
+            numbers.append(value)
             continue
         if len(value) > MOST_PACKED:
             raise ValueError(f"it packs more than {MOST_PACKED:,} bytes of numbers")
-        place = 0
-        while place < len(value):
-            number, place = read_varint(value, place)
-            found.append(number)
-    return found
+        position = 0
+        while position < len(value):
+            number, position = read_varint(value, position)
+            numbers.append(number)
+    return numbers
 
 
 def varint(value: int) -> bytes:
-    """Returns a number as it is written: seven bits a byte, the lowest first."""
+    """Returns an integer as a varint: seven bits a byte, the lowest first."""
     written = bytearray()
     while value >= 0x80:
         written.append(value & 0x7F | 0x80)
@@ -124,7 +124,7 @@ def varint(value: int) -> bytes:
 
 
 def field(number: int, value: int | bytes | str) -> bytes:
-    """Returns a field: a number as varint, all else with its length before it."""
+    """Returns a field: an integer as a varint, anything else with its length before it."""
     if isinstance(value, int):
         return varint(number << 3 | VARINT) + varint(value)
     content = value.encode() if isinstance(value, str) else value

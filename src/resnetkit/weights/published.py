@@ -1,4 +1,4 @@
-"""The table of published weights, and where in the caches of their libraries each one lies."""
+"""The table of published weights, and their paths in the caches of their libraries."""
 
 import functools
 import os
@@ -39,19 +39,18 @@ TIMM_TAGS = {
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """Weights that their library publishes.
+    """Weights that a library publishes.
 
     Attributes:
-        name: by which they are asked for: ARCHITECTURE.WEIGHTS, as their library calls them.
+        name: ARCHITECTURE.WEIGHTS, as in the library.
         library: torchvision or timm.
-        files: their names; the first is the one with the tensors.
-        source: the address of torchvision's file, or the repository on the Hub.
-        megabytes: to be fetched, as torchvision says it; of timm's, from the number of parameters.
-        accuracy: top-1 on ImageNet in percent, as torchvision says it; None: nobody says.
-        sha256: the beginning, which torchvision puts into the file's name; empty where only the
-            server says what the file must hash to.
-        crop_pct: share of an image's shorter side that was shown for that accuracy; 0: the file
-            says.
+        files: names of the files; the first holds the tensors.
+        source: URL of torchvision's file, or repository on the Hub.
+        megabytes: size of the download, by torchvision's metadata or the number of parameters.
+        accuracy: top-1 accuracy on ImageNet in percent by torchvision; None if it is not stated.
+        sha256: beginning of the digest, from the name of torchvision's file; empty if only the
+            server states a digest.
+        crop_pct: fraction of the shorter side of images for that accuracy; 0 if the file states it.
     """
 
     name: str
@@ -65,7 +64,7 @@ class PublishedWeights:
 
     @property
     def variant(self) -> str:
-        """Returns v1.5, which both libraries build; empty for networks that know no difference."""
+        """Returns v1.5, as both libraries build bottlenecks; empty for networks without them."""
         return variant_of(ARCHITECTURES[self.name.partition(".")[0]])
 
     @property
@@ -80,15 +79,15 @@ class PublishedWeights:
         return hub_cache()
 
     @property
-    def place(self) -> Path | None:
-        """Returns the file or folder that `load_network` reads; None if it is not here."""
+    def path(self) -> Path | None:
+        """Returns the file or folder that `load_network` reads; None if it was not downloaded."""
         try:
-            return self.place_in(self.cache)
+            return self.path_in(self.cache)
         except StorageError:
             return None
 
-    def place_in(self, cache: Path) -> Path | None:
-        """Returns the file or folder in a cache that `load_network` reads; None if not there."""
+    def path_in(self, cache: Path) -> Path | None:
+        """Returns the file or folder in a cache that `load_network` reads; None if missing."""
         if self.library == "torchvision":
             path = cache / self.files[0]
             return path if path.is_file() else None
@@ -98,30 +97,32 @@ class PublishedWeights:
         folders = {Path(path).parent if isinstance(path, str) else None for path in paths}
         return folders.pop() if len(folders) == 1 else None
 
-    def located(self) -> Path:
+    def required_path(self) -> Path:
         """Returns the file or folder that `load_network` reads.
 
         Raises:
-            WeightsError: when it is not on this machine.
+            WeightsError: if it was not downloaded.
         """
         try:
             cache = self.cache
         except StorageError as error:
-            raise WeightsError(f"the weights '{self.name}' are not here: {error}") from error
-        place = self.place_in(cache)
-        if place is None:
             raise WeightsError(
-                f"the weights '{self.name}' are not on this machine (looked in {cache}):"
-                f" 'resnet weights fetch {self.name}' brings their {self.megabytes:,.0f} MB."
+                f"the weights '{self.name}' are not on this machine: {error}"
+            ) from error
+        path = self.path_in(cache)
+        if path is None:
+            raise WeightsError(
+                f"the weights '{self.name}' are not on this machine (searched in {cache}):"
+                f" 'resnet weights fetch {self.name}' downloads them ({self.megabytes:,.0f} MB)."
             )
-        return place
+        return path
 
 
 def hub_cache() -> Path:
-    """Returns where files of the Hub are kept: HF_HUB_CACHE, HF_HOME/hub or the XDG cache.
+    """Returns the cache of the Hub: HF_HUB_CACHE, HF_HOME/hub or the XDG cache.
 
     Raises:
-        StorageError: when none is set, and this user has no home.
+        StorageError: if none is set, and this user has no home folder.
     """
     general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or f"{general}/huggingface"
@@ -130,19 +131,19 @@ def hub_cache() -> Path:
 
 
 def hub_address() -> str:
-    """Returns the address of the Hub: HF_ENDPOINT or the official one."""
+    """Returns the URL of the Hub: HF_ENDPOINT or the official one."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 @functools.cache
 def published() -> Mapping[str, PublishedWeights]:
-    """Returns the published weights of networks that we have, by name."""
+    """Returns the published weights of supported networks, by name."""
     entries = [*torchvision_weights(), *timm_weights()]
     return MappingProxyType({entry.name: entry for entry in entries})
 
 
 def torchvision_weights() -> list[PublishedWeights]:
-    """Returns what torchvision says of its weights."""
+    """Returns torchvision's weights, by its own metadata."""
     from torchvision import models
 
     return [
@@ -163,12 +164,12 @@ def torchvision_weights() -> list[PublishedWeights]:
 
 
 def crop_pct_of(transforms: Any) -> float:
-    """Returns what of an image torchvision's preprocessing shows: 224 of 256 pixels, or of 232."""
+    """Returns the crop_pct of torchvision's preprocessing: 224 of 256 pixels, or of 232."""
     return transforms.crop_size[0] / transforms.resize_size[0]
 
 
 def timm_weights() -> list[PublishedWeights]:
-    """Returns what is known of timm's weights."""
+    """Returns timm's weights; the Hub states their digests."""
     from torchvision import models
 
     return [
@@ -188,19 +189,19 @@ def timm_weights() -> list[PublishedWeights]:
 
 
 def find_published(name: str) -> PublishedWeights | None:
-    """Returns the published weights of a name; None when there are none.
+    """Returns the published weights of a name; None if there are none.
 
-    torchvision's table is only read for what can be a name.
+    torchvision is imported only for a name that could be in its table.
     """
     architecture, point, _ = name.partition(".")
     return published().get(name) if point and architecture in ARCHITECTURES else None
 
 
 def similar(name: str) -> str:
-    """Returns a sentence that names the weights that may be meant; empty when there are none."""
+    """Returns a sentence that suggests names of weights; empty without a suggestion."""
     if name in TIMM_TAGS:
-        found = [each for each in published() if each.startswith(f"{name}.")][:4]
-        return f" Of {name} there are {', '.join(found)}, ... ('resnet weights list')."
+        examples = [weights for weights in published() if weights.startswith(f"{name}.")][:4]
+        return f" Weights of {name}: {', '.join(examples)}, ... ('resnet weights list')."
     if name.partition(".")[0] in TIMM_TAGS:
         return did_you_mean(name, published())
     return ""

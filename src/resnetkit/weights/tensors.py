@@ -58,29 +58,26 @@ DAMAGED = (
     zipfile.BadZipFile,
 )
 
-NO_FORMAT = (
-    "it begins neither as safetensors nor as a file of torch.save. Fetch it again, or name another."
-)
+NO_FORMAT = "it begins neither as safetensors nor as a file of torch.save. Download it again, or name another."
 
 MOST_TENSORS = 100_000  # of a safetensors file; ResNet-1202 has 7,000
 LARGEST_FILE = 2**32  # bytes; a checkpoint of the largest network with its optimizer has 1 GB
 
 
 def read_file(path: Path) -> Any:
-    """Returns what a file holds: tensors, numbers and texts in mappings and lists.
+    """Returns the content of a file: tensors, numbers and strings in mappings and lists.
 
     Args:
-        path: of a safetensors file, or of one written by `torch.save` in either of its formats,
-            whatever its name ends in.
+        path: a safetensors file, or a file of `torch.save` in either format, whatever its suffix.
 
     Raises:
-        WeightsError: when it cannot be read, is damaged, or holds anything else, such as code.
+        WeightsError: if it cannot be read, is corrupt, or holds anything else, such as code.
     """
     beginning = read_beginning(path, BEGINNING_BYTES)
     if mistake := recognized_mistake(beginning):
         raise WeightsError(f"{path} is no file of weights: {mistake}.")
     if not is_safetensors(beginning) and not is_torch_file(beginning):
-        raise WeightsError(f"{path} is damaged or not a file of weights: {NO_FORMAT}")
+        raise WeightsError(f"{path} is corrupt or not a file of weights: {NO_FORMAT}")
     content = read_content(path)
     try:
         if is_safetensors(content):
@@ -89,18 +86,18 @@ def read_file(path: Path) -> Any:
         return read_torch_file(content)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} is not a file of weights, or holds more than tensors, numbers and texts:"
+            f"{path} is not a file of weights, or holds more than tensors, numbers and strings:"
             f" {error}. Nothing in it was executed. Save only the state_dict, or convert it to"
-            " safetensors where it comes from."
+            " safetensors, in the program that wrote it."
         ) from error
     except (*DAMAGED, safetensors.SafetensorError) as error:
         raise WeightsError(
-            f"{path} is damaged or not a file of weights: {first_line(error)} Fetch it again."
+            f"{path} is corrupt or not a file of weights: {first_line(error)} Download it again."
         ) from error
 
 
 def check_header(content: bytes) -> None:
-    """Raises ValueError for a header of more tensors than are read in seconds."""
+    """Raises ValueError for a header with too many tensors to be read in seconds."""
     end = 8 + int.from_bytes(content[:8], "little")
     if content.count(b"{", 8, end) > MOST_TENSORS:
         raise ValueError(f"it lists more than {MOST_TENSORS:,} tensors")
@@ -110,7 +107,7 @@ def read_content(path: Path, most_bytes: int = LARGEST_FILE) -> bytes:
     """Returns the content of a file.
 
     Raises:
-        WeightsError: when it cannot be read, is no regular file or larger than such files are.
+        WeightsError: if it cannot be read, is not a regular file, or is too large.
     """
     try:
         return read_bounded(path, most_bytes)
@@ -122,7 +119,7 @@ def read_beginning(path: Path, count: int) -> bytes:
     """Returns the first bytes of a file.
 
     Raises:
-        WeightsError: when it cannot be read.
+        WeightsError: if it cannot be read.
     """
     try:
         with open_regular(path) as file:
@@ -132,17 +129,17 @@ def read_beginning(path: Path, count: int) -> bytes:
 
 
 def is_safetensors(beginning: bytes) -> bool:
-    """Returns whether a file begins as safetensors do: with the length of a header, and it."""
+    """Returns whether a file begins as safetensors do: with the length of a header and a header."""
     return beginning[8:9] == b"{"
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Returns the texts that a safetensors file holds beside its tensors; none of other files.
+    """Returns the metadata of a safetensors file; empty for other files.
 
-    The file was read before, so that its header is known to be whole.
+    The file has been read before, so its header is complete.
 
     Raises:
-        WeightsError: when the header names something twice.
+        WeightsError: if the header names something twice.
     """
     with open_regular(path) as file:
         beginning = file.read(9)
@@ -152,17 +149,19 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         return dict(parse_json(b"{" + header).get("__metadata__") or {})
     except ValueError as error:
-        raise WeightsError(f"{path} is damaged: in its header, {error}. Fetch it again.") from error
+        raise WeightsError(
+            f"{path} is corrupt: in its header, {error}. Download it again."
+        ) from error
 
 
 def safetensors_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
-    """Returns the content of a safetensors file; transformers wants to read `format` in it."""
+    """Returns the content of a safetensors file; transformers requires `format` in its metadata."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(whole, {"format": "pt", **metadata})
 
 
 def first_line(error: Exception) -> str:
-    """Returns the beginning of an error's words, as a sentence."""
+    """Returns the beginning of an error message, as a sentence."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__} {words[:150]}".rstrip(". ") + "."
 
@@ -171,16 +170,16 @@ def read_tensors(path: Path) -> Tensors:
     """Returns the named tensors of a file that holds nothing else.
 
     Raises:
-        WeightsError: as `read_file`, or when there is something else.
+        WeightsError: as in `read_file`, or if it holds anything else.
     """
     content = read_file(path)
     if not is_tensors(content):
-        raise WeightsError(f"{path} holds no table of named tensors, which weights are.")
+        raise WeightsError(f"{path} holds no mapping of names to tensors.")
     return content
 
 
 def is_tensors(content: object) -> bool:
-    """Returns whether something is a mapping of names to tensors, and not empty."""
+    """Returns whether a value is a mapping of names to tensors, and not empty."""
     return (
         isinstance(content, dict)
         and bool(content)
@@ -196,40 +195,40 @@ def check_values(path: Path, tensors: Tensors) -> None:
     """Checks that every tensor holds plain, finite numbers, and no variance is negative.
 
     Raises:
-        WeightsError: with the name of the first that does not.
+        WeightsError: with the name of the first tensor that does not.
     """
     check_plain(path, tensors)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all() or not torch.isfinite(tensor.float()).all():
             raise WeightsError(
-                f"{path}: '{name}' holds values that are no finite numbers in float32: the"
-                " training it comes from diverged, or the file is damaged."
+                f"{path}: '{name}' holds values that are not finite in float32: the training"
+                " diverged, or the file is corrupt."
             )
         if name.endswith("running_var") and (tensor < 0).any():
-            raise WeightsError(f"{path}: '{name}' holds a negative variance: the file is damaged.")
+            raise WeightsError(f"{path}: '{name}' holds a negative variance: the file is corrupt.")
 
 
 def check_plain(path: Path, tensors: Tensors) -> None:
-    """Checks that every tensor is a table of numbers, all of which lie in the file.
+    """Checks that every tensor is dense, and that all its numbers are in the file.
 
     Raises:
-        WeightsError: with the name of the first that is not, such as one of a single number that
-            claims to be a million.
+        WeightsError: with the name of the first tensor that is not, such as a single number
+            expanded to a million.
     """
     for name, tensor in tensors.items():
-        if strange := oddity(tensor):
-            raise WeightsError(f"{path}: '{name}' is not a plain table of numbers: {strange}.")
+        if problem := unsupported_kind(tensor):
+            raise WeightsError(f"{path}: '{name}' is not a dense tensor: {problem}.")
         expected = COUNTS if name.endswith("num_batches_tracked") else NUMBERS
         if tensor.dtype not in expected:
             raise WeightsError(
                 f"{path}: '{name}' holds {str(tensor.dtype).removeprefix('torch.')}, expected"
                 f" {' or '.join(str(dtype).removeprefix('torch.') for dtype in expected)}:"
-                " convert it where it comes from, with model.float() before saving."
+                " convert it with model.float() before saving."
             )
 
 
-def oddity(tensor: Tensor) -> str:
-    """Returns why a tensor is no table of numbers, all of which lie in the file, and what helps."""
+def unsupported_kind(tensor: Tensor) -> str | None:
+    """Returns why a tensor is not dense or not complete, and what helps; None if it is."""
     if tensor.is_quantized or isinstance(tensor, Quantized):
         return "it is quantized. Save the network as it was before quantizing it"
     if tensor.layout != torch.strided:
@@ -240,23 +239,23 @@ def oddity(tensor: Tensor) -> str:
         return "it has no values. Save the network after its weights were loaded"
     if tensor.nbytes > tensor.untyped_storage().nbytes():
         return "it repeats fewer numbers, as expand() does. Save it with contiguous()"
-    return ""
+    return None
 
 
-def check_names(path: Path, found: Tensors, expected: Tensors) -> None:
-    """Checks that every tensor a network has is there in its shape, and that none is left over.
+def check_names(path: Path, tensors: Tensors, expected: Tensors) -> None:
+    """Checks that a file has exactly the tensors of a network, in their shapes.
 
     Args:
-        path: of the file.
-        found: what it holds, under the network's names.
-        expected: the network's own state.
+        path: path of the file.
+        tensors: its tensors, by the names of the network.
+        expected: state_dict of the network.
 
     Raises:
-        WeightsError: with the first names that are missing, unknown or of another shape.
+        WeightsError: with the first names that are missing, unused or of another shape.
     """
     problems = {
-        "lacks": [name for name in expected if name not in found],
-        "has no use for": [name for name in found if name not in expected],
+        "lacks": [name for name in expected if name not in tensors],
+        "has no use for": [name for name in tensors if name not in expected],
     }
     for words, names in problems.items():
         if names:
@@ -264,7 +263,7 @@ def check_names(path: Path, found: Tensors, expected: Tensors) -> None:
                 f"{path} {words} {len(names)} tensor(s) of the network it was recognized as:"
                 f" {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}."
             )
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise WeightsError(
                 f"{path}: '{name}' has the shape {tuple(tensor.shape)}, expected"

@@ -19,7 +19,7 @@ from resnetkit.weights.configuration import (
     json_bytes,
     json_object,
     texts,
-    weights_beside,
+    weights_next_to,
 )
 from resnetkit.weights.conventions import (
     IMAGENET_OPTIONS,
@@ -28,7 +28,7 @@ from resnetkit.weights.conventions import (
     imagenet_classes,
 )
 from resnetkit.weights.format import Convention, Format, WeightsSource
-from resnetkit.weights.heads import with_known_head
+from resnetkit.weights.heads import with_our_head
 from resnetkit.weights.network import TrainedNetwork, built, with_remarks
 from resnetkit.weights.tensors import safetensors_bytes
 from resnetkit.weights.torchvision import network_of, stride_words, variant_metadata
@@ -40,8 +40,8 @@ CONVENTION = Convention({**IMAGENET_OPTIONS, "stride_in": ("3x3",)}, names_class
 PLAIN_NAMES = re.compile(
     r"(?:tv_|gluon_|ssl_|swsl_|ig_)?((?:resnet|resnext|wide_resnet)\d+(?:_\d+x\d+d|_2)?)(?:_v1b)?"
 )
-"""timm's names of networks that compute as torchvision's do. Most others (resnet50d, resnetblur50,
-resnetaa50) compute something else, some of them with the same tensors."""
+"""timm's names of networks that compute the same as torchvision's. Most others (resnet50d,
+resnetblur50, resnetaa50) compute something else, some of them with the same tensors."""
 
 
 def is_timm(source: WeightsSource) -> bool:
@@ -65,8 +65,8 @@ def load_timm(source: WeightsSource) -> TrainedNetwork:
             " resnext50_32x4d or wide_resnet50_2."
         )
     refuse_changes(configuration, config)
-    path = weights_beside(configuration)
-    state = with_known_head(path, read_state(path))
+    path = weights_next_to(configuration)
+    state = with_our_head(path, read_state(path))
     architecture, tensors, has_head = network_of(path, state.tensors, "v1.5")
     actual = known_as(architecture)
     if actual and actual != plain[1]:

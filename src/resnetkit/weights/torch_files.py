@@ -1,9 +1,10 @@
-"""Files of torch.save read as data: nothing that they name is called, and no claim is believed.
+"""Reads files of torch.save as data: nothing that they name is called, and every size is checked.
 
-A file is a pickle, a small program, with the bytes of tensors next to it: in an archive, or behind
-it in the format before PyTorch 1.6. Here the program may make mappings, lists, numbers, texts and
-tensors. What it names besides is either known to be needless, and becomes nothing, or refused.
-torch.load(weights_only=True) executes nothing either, but it calls what fills the memory.
+A file is a pickle, which is a small program, together with the bytes of tensors: in an archive, or
+after the pickle in the format before PyTorch 1.6. Here the program may make mappings, lists,
+numbers, strings and tensors. Other names are replaced by an inert object if they are known to be
+unnecessary, and refused otherwise. torch.load(weights_only=True) executes no code either, but it
+makes calls that can exhaust the memory.
 """
 
 import math
@@ -30,33 +31,33 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older format
 
 
 class Inert:
-    """Stands for what a checkpoint holds next to its tensors and nobody needs: it keeps nothing."""
+    """Replaces an object of a checkpoint that is not needed; it stores nothing."""
 
     def __new__(cls, *_: object, **__: object) -> "Inert":
         return object.__new__(cls)
 
     def __setitem__(self, key: object, value: object) -> None:
-        """Forgets an item."""
+        """Discards an item."""
 
     def append(self, value: object) -> None:
-        """Forgets an item."""
+        """Discards an item."""
 
     def extend(self, values: object) -> None:
-        """Forgets items."""
+        """Discards items."""
 
 
 class Items(dict[Any, Any]):
-    """An OrderedDict, which is not filled by what it is called with."""
+    """An OrderedDict that ignores the arguments of its call."""
 
     def __init__(self, *_: object) -> None:
         super().__init__()
 
 
 class ArrayType:
-    """A type of NumPy's numbers.
+    """A dtype of NumPy.
 
     Args:
-        code: NumPy's word for it, such as f4.
+        code: code of the dtype, such as f4.
     """
 
     def __init__(self, code: object = None, *_: object) -> None:
@@ -64,15 +65,15 @@ class ArrayType:
         self.order = "<"
 
     def set_state(self, state: object) -> None:
-        """Sets the order of bytes."""
+        """Sets the byte order."""
         if isinstance(state, tuple) and len(state) > 1 and isinstance(state[1], str):
             self.order = state[1]
 
     def kind(self) -> torch.dtype:
-        """Returns the same type of tensors.
+        """Returns the dtype of tensors.
 
         Raises:
-            ValueError: when there is none.
+            ValueError: if there is no equivalent.
         """
         if self.code.lstrip("<|=") not in ARRAY_TYPES or self.order not in "<|=":
             raise ValueError("an array of NumPy holds no plain numbers")
@@ -86,7 +87,7 @@ ARRAY_TYPES = {
 
 
 class Encoded:
-    """Bytes that a pickle writes as a text (_codecs.encode): kept as it is until it is needed."""
+    """Bytes that a pickle writes as a string (_codecs.encode), decoded when they are needed."""
 
     def __init__(self, text: object = None, *_: object) -> None:
         self.text = text
@@ -97,29 +98,29 @@ class Encoded:
 
 
 class Array:
-    """An array of NumPy (numpy._core.multiarray._reconstruct), which NumPy is not asked to read."""
+    """An array of NumPy (numpy._core.multiarray._reconstruct), read without NumPy."""
 
     def __init__(self, *_: object) -> None:
         self.state: tuple[object, ...] = ()
 
     def set_state(self, state: object) -> None:
-        """Sets version, shape, type, order of dimensions and bytes."""
+        """Sets version, shape, dtype, order of dimensions and bytes."""
         self.state = state if isinstance(state, tuple) else ()
 
     def tensor(self, most_bytes: int) -> Tensor:
-        """Returns its values.
+        """Returns the values of the array.
 
         Args:
-            most_bytes: that they may take; several arrays may refer to the same ones.
+            most_bytes: limit of its size; several arrays may refer to the same bytes.
 
         Raises:
-            ValueError: when they are no plain numbers, not as many as its shape says, or too many.
+            ValueError: if they are not plain numbers, do not fit the shape, or are too many.
         """
         if len(self.state) != 5 or not isinstance(self.state[2], ArrayType):
-            raise ValueError("an array of NumPy has no shape, type or values")
+            raise ValueError("an array of NumPy has no shape, dtype or values")
         _, shape, kind, is_fortran, content = self.state
         assert isinstance(kind, ArrayType)
-        sizes, dtype = whole_numbers(shape), kind.kind()
+        sizes, dtype = integers(shape), kind.kind()
         if math.prod(sizes) * dtype.itemsize > most_bytes:
             raise ValueError("an array of NumPy is larger than the file")
         written = content.content() if isinstance(content, Encoded) else content
@@ -132,7 +133,7 @@ class Array:
 
 
 def array_of_buffer(content: object, kind: object, shape: object, order: object) -> Array:
-    """Returns an array of a newer pickle (numpy._core.numeric._frombuffer)."""
+    """Returns an array of a pickle by protocol 5 (numpy._core.numeric._frombuffer)."""
     array = Array()
     array.set_state((1, shape, kind, order == "F", content))
     return array
@@ -140,10 +141,10 @@ def array_of_buffer(content: object, kind: object, shape: object, order: object)
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """The bytes of one or more tensors.
+    """The storage of one or more tensors.
 
     Attributes:
-        values: one-dimensional.
+        values: its values, (N,).
     """
 
     values: Tensor
@@ -153,10 +154,10 @@ def tensor(storage: object, offset: object, size: object, stride: object, *_: ob
     """Returns a view of stored values (torch._utils._rebuild_tensor_v2).
 
     Raises:
-        ValueError: when it does not lie within them.
+        ValueError: if it exceeds them.
     """
-    sizes, strides = whole_numbers(size), whole_numbers(stride)
-    (start,) = whole_numbers((offset,))
+    sizes, strides = integers(size), integers(stride)
+    (start,) = integers((offset,))
     if not isinstance(storage, Storage) or len(sizes) != len(strides):
         raise ValueError("a tensor is not made of a storage, sizes and strides")
     last = sum((count - 1) * step for count, step in zip(sizes, strides, strict=True))
@@ -168,26 +169,26 @@ def tensor(storage: object, offset: object, size: object, stride: object, *_: ob
 def tensor_of_bytes(
     storage: object, offset: object, size: object, stride: object, _: object, __: object, *kind: Any
 ) -> Tensor:
-    """Returns a view of bytes as another type (torch._utils._rebuild_tensor_v3)."""
+    """Returns a view of a storage as another dtype (torch._utils._rebuild_tensor_v3)."""
     if not isinstance(storage, Storage) or not isinstance(kind[0], torch.dtype):
         raise ValueError("a tensor is not made of a storage and a type")
     return tensor(Storage(storage.values.view(kind[0])), offset, size, stride)
 
 
 def first(value: object, *_: object) -> object:
-    """Returns a parameter's tensor (torch._utils._rebuild_parameter)."""
+    """Returns the tensor of a parameter (torch._utils._rebuild_parameter)."""
     return value
 
 
 def remade(make: Callable[..., object], _: object, arguments: Sequence[object], *__: object) -> Any:
-    """Returns a tensor with attributes without them (torch._tensor._rebuild_from_type_v2)."""
+    """Returns a tensor without its attributes (torch._tensor._rebuild_from_type_v2)."""
     if make not in (tensor, tensor_of_bytes, first):
         raise ValueError("a tensor is made of something else")
     return make(*arguments)
 
 
 def special(*_: object) -> Tensor:
-    """Returns a tensor without values, for those that are no plain table of numbers."""
+    """Returns a tensor without values in place of one that is not dense."""
     return torch.empty(0, device="meta")
 
 
@@ -197,24 +198,24 @@ def sparse(*_: object) -> Tensor:
 
 
 class Quantized(Tensor):
-    """A tensor without values in place of a quantized one, which torch makes with a warning."""
+    """A tensor without values in place of a quantized tensor, which torch builds with a warning."""
 
 
 def quantized(*_: object) -> Tensor:
-    """Returns what stands for a quantized tensor."""
+    """Returns the replacement of a quantized tensor."""
     return torch.empty(0, device="meta").as_subclass(Quantized)
 
 
-def whole_numbers(values: object) -> tuple[int, ...]:
+def integers(values: object) -> tuple[int, ...]:
     """Returns sizes, strides or offsets.
 
     Raises:
-        ValueError: when they are none.
+        ValueError: if the values are not non-negative integers.
     """
     if not isinstance(values, tuple | list) or not all(
         type(value) is int and 0 <= value < 2**62 for value in values
     ):
-        raise ValueError("the sizes of a tensor are no whole numbers")
+        raise ValueError("the sizes of a tensor are not non-negative integers")
     return tuple(values)
 
 
@@ -236,7 +237,7 @@ KINDS = {
     "QUInt8": torch.uint8,
     "QInt32": torch.int32,
 }
-"""What the classes of torch's storages hold."""
+"""Dtypes of torch's storage classes."""
 
 CALLED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): Items,
@@ -261,7 +262,7 @@ CALLED: dict[tuple[str, str], Any] = {
     ("numpy._core.numeric", "_frombuffer"): array_of_buffer,
 }
 
-NEEDLESS = {
+UNNEEDED = {
     "argparse": ("Namespace",),
     "types": ("SimpleNamespace",),
     "pathlib": ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
@@ -295,18 +296,18 @@ NEEDLESS = {
     "torch.serialization": ("_get_layout",),
     "torch.torch_version": ("TorchVersion",),
 }
-"""What checkpoints name next to tensors: options of a command line, paths, times, best results."""
+"""What checkpoints hold besides tensors: command line options, paths, times, best results."""
 
 
-def found_class(module: str, name: str) -> Any:
-    """Returns what stands for something that a file names.
+def replacement(module: str, name: str) -> Any:
+    """Returns the replacement of a class or function that a file names.
 
     Raises:
-        UnpicklingError: when nothing does, such as for a function that could be called.
+        UnpicklingError: if there is none, as for a function that runs code.
     """
     if (module, name) in CALLED:
         return CALLED[module, name]
-    if name in NEEDLESS.get(module, ()):
+    if name in UNNEEDED.get(module, ()):
         return Inert
     is_storage = module in ("torch", "torch.cuda", "torch.storage") and name.endswith("Storage")
     if is_storage and name.removesuffix("Storage") in KINDS:
@@ -319,26 +320,26 @@ def found_class(module: str, name: str) -> Any:
 PLAIN_KEYS = (str, int, float, bool, bytes, type(None))
 
 
-PYTHONS: Any = pickle._Unpickler  # that in C asks for as much memory as a file says
+PYTHON_UNPICKLER: Any = pickle._Unpickler  # the one in C allocates what a file claims
 
 OPERATIONS = {
     code: method
-    for code, method in PYTHONS.dispatch.items()
+    for code, method in PYTHON_UNPICKLER.dispatch.items()
     if bytes([code])
     not in {
         *(pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
         *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.INST, pickle.OBJ),
     }
 }
-"""What a pickle may do; the others are of no use here, and some take what a file claims."""
+"""Allowed operations of a pickle; others are not needed, and some allocate what a file claims."""
 
 
-class Reader(PYTHONS):  # type: ignore[misc]  # it has no types
+class Reader(PYTHON_UNPICKLER):  # type: ignore[misc]  # it has no types
     """Reads one pickle.
 
     Args:
-        file: that reads no more often than it may.
-        stored: from the words on a storage to it.
+        file: content, with a limited number of reads.
+        stored: maps the description of a storage to the storage.
     """
 
     def __init__(self, file: BytesIO, stored: Callable[[tuple[Any, ...]], object]) -> None:
@@ -346,22 +347,22 @@ class Reader(PYTHONS):  # type: ignore[misc]  # it has no types
         self.stored = stored
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns what stands for something that the file names."""
-        return found_class(module, name)
+        """Returns the replacement of a class or function that the file names."""
+        return replacement(module, name)
 
     def persistent_load(self, pid: object) -> object:
         """Returns a storage."""
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise pickle.UnpicklingError("it refers to what is no storage")
+            raise pickle.UnpicklingError("it refers to something else than a storage")
         return self.stored(pid)
 
     def load_build(self) -> None:
-        """Forgets the attributes of what needs none; sets those of arrays; refuses any others."""
+        """Sets the state of arrays, discards that of inert objects, and refuses any other."""
         state = self.stack.pop()
         if isinstance(self.stack[-1], Array | ArrayType):
             self.stack[-1].set_state(state)
         elif not isinstance(self.stack[-1], Inert | Items):
-            raise pickle.UnpicklingError("it sets attributes of what has none")
+            raise pickle.UnpicklingError("it sets attributes of an object without any")
 
     def load_setitem(self) -> None:
         """Sets an item."""
@@ -374,20 +375,20 @@ class Reader(PYTHONS):  # type: ignore[misc]  # it has no types
         set_items(self.stack[-1], items)
 
     def load_empty_set(self) -> None:
-        """Puts nothing in place of a set."""
+        """Replaces a set by an inert object."""
         self.append(Inert())
 
     def load_frozenset(self) -> None:
-        """Puts nothing in place of a set."""
+        """Replaces a set by an inert object."""
         self.pop_mark()
         self.append(Inert())
 
     def load_additems(self) -> None:
-        """Forgets the items of a set."""
+        """Discards the items of a set."""
         self.pop_mark()
 
     def load_frame(self) -> None:
-        """Passes over the length of a frame, which would be read at once, however long."""
+        """Skips the length of a frame, which would be read at once, whatever its length."""
         self.read(8)
 
     dispatch: ClassVar[dict[int, Any]] = {
@@ -405,18 +406,18 @@ class Reader(PYTHONS):  # type: ignore[misc]  # it has no types
 def set_items(target: object, items: Sequence[object]) -> None:
     """Sets items of a mapping, keys and values in turn.
 
-    Other keys than numbers and texts are forgotten: Python breaks down over that of a tuple within
-    a tuple within a tuple, and so on.
+    Keys other than numbers and strings are discarded: hashing deeply nested tuples would exhaust
+    the stack of Python.
     """
     if not isinstance(target, dict | Inert) or len(items) % 2:
-        raise pickle.UnpicklingError("it sets items of what is no mapping")
+        raise pickle.UnpicklingError("it sets items of something else than a mapping")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if isinstance(key, PLAIN_KEYS):
             target[key] = value
 
 
 class Bounded(BytesIO):
-    """The content of a file, which is read only so often."""
+    """The content of a file, with a limited number of reads."""
 
     reads = 0
 
@@ -424,7 +425,7 @@ class Bounded(BytesIO):
         """Returns the next bytes.
 
         Raises:
-            ValueError: when it was read too often, as a file that is made to take long.
+            ValueError: after too many reads, as of a file that is made to take long.
         """
         self.reads += 1
         if self.reads > MAX_READS:
@@ -438,16 +439,16 @@ class Bounded(BytesIO):
 
 
 def is_torch_file(beginning: bytes) -> bool:
-    """Returns whether a file begins as those of torch.save do, in either format."""
+    """Returns whether a file begins as files of torch.save do, in either format."""
     return beginning.startswith((b"PK\x03\x04", b"\x80"))
 
 
 def read_torch_file(content: bytes) -> Any:
-    """Returns what torch.save has written: tensors, numbers and texts in mappings and lists.
+    """Returns the content of a file of torch.save: tensors, numbers and strings in containers.
 
     Raises:
-        UnpicklingError: when it holds anything else.
-        ValueError: when it is damaged; or what pickle, zipfile and torch raise then.
+        UnpicklingError: if it holds anything else.
+        ValueError: if it is corrupt; or what pickle, zipfile and torch raise then.
     """
     if content.startswith(b"PK"):
         return read_archive(content)
@@ -464,7 +465,7 @@ def read_archive(content: bytes) -> Any:
         root = names[0].removesuffix("data.pkl")
         order = f"{root}byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
-            raise ValueError("its numbers are stored with the highest byte first")
+            raise ValueError("its numbers are big-endian")
         if archive.getinfo(names[0]).file_size > MAX_PICKLE:
             raise ValueError("its pickle is larger than that of any checkpoint")
         storages: dict[str, Storage] = {}
@@ -482,18 +483,18 @@ def check_archive(archive: zipfile.ZipFile, count: int) -> None:
     """Checks the records of an archive, and their checksums.
 
     Args:
-        archive: of torch.save.
-        count: of its bytes.
+        archive: archive of torch.save.
+        count: size of the archive in bytes.
 
     Raises:
-        ValueError: when a record is compressed, so that a small file could fill the memory, lies
-            over another one, or is not what its checksum says.
+        ValueError: if a record is compressed, so that a small file could exhaust the memory,
+            overlaps another record, or does not match its checksum.
     """
     records = archive.infolist()
     if len(records) > MAX_RECORDS:
         raise ValueError(f"it has {len(records):,} records")
     if len({record.filename for record in records}) < len(records):
-        raise ValueError("it has two records of one name")
+        raise ValueError("it has two records of the same name")
     for record in records:
         if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
             raise ValueError("a record is compressed or encrypted, as torch never writes one")
@@ -501,19 +502,19 @@ def check_archive(archive: zipfile.ZipFile, count: int) -> None:
             raise ValueError("a record claims another size than it has")
     if sum(record.file_size for record in records) > count:
         raise ValueError("its records overlap")
-    damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"the record '{damaged[:100]}' is not what its checksum says")
+    corrupt = archive.testzip()
+    if corrupt is not None:
+        raise ValueError(f"the record '{corrupt[:100]}' does not match its checksum")
 
 
 def storage_of(content: bytes, kind: object, count: object) -> Storage:
-    """Returns stored values.
+    """Returns a storage.
 
     Raises:
-        ValueError: when there are not as many as the file says.
+        ValueError: if its size is not the one that the file states.
     """
     if not isinstance(kind, torch.dtype) or type(count) is not int:
-        raise ValueError("a storage has no type or no size")
+        raise ValueError("a storage has no dtype or no size")
     if len(content) != count * kind.itemsize:
         raise ValueError(f"a storage has {len(content):,} bytes, not {count:,} values")
     if not content:
@@ -524,8 +525,8 @@ def storage_of(content: bytes, kind: object, count: object) -> Storage:
 def read_legacy(content: bytes) -> Any:
     """Returns the content of a file in the format before PyTorch 1.6.
 
-    Magic number, protocol, facts on the machine and the object are pickles; then one with the keys
-    of the storages, and of each the number of its values and these.
+    Magic number, protocol, information on the machine and the object are pickles. They are followed
+    by a pickle of the keys of storages, and by the size and the values of each storage.
     """
     file = Bounded(content)
     if (read_one(file), read_one(file)) != (MAGIC, PROTOCOL):
@@ -546,7 +547,7 @@ def read_legacy(content: bytes) -> Any:
         if len(pid) == 5 or pid[5] is None:
             return storage
         _, offset, size = pid[5]  # of a part of the storage: before PyTorch 0.4
-        start, count = whole_numbers((offset, size))
+        start, count = integers((offset, size))
         return Storage(storage.values[start : start + count])
 
     file.seek(begin)
@@ -554,12 +555,12 @@ def read_legacy(content: bytes) -> Any:
 
 
 class Noting(Reader):
-    """Reads a pickle only to see which storages it refers to, and where it ends."""
+    """Reads a pickle only to list the storages it refers to, and to find its end."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns what makes nothing; types are needed."""
-        found = found_class(module, name)
-        return found if isinstance(found, torch.dtype) else Inert
+        """Returns a dtype, or the inert object."""
+        value = replacement(module, name)
+        return value if isinstance(value, torch.dtype) else Inert
 
 
 def read_one(file: BytesIO) -> object:
@@ -568,17 +569,17 @@ def read_one(file: BytesIO) -> object:
 
 
 def refuse_storage(_: object) -> object:
-    """Raises UnpicklingError for a storage where none belongs."""
-    raise pickle.UnpicklingError("it refers to a storage where none belongs")
+    """Raises UnpicklingError for an unexpected storage."""
+    raise pickle.UnpicklingError("it refers to a storage in an unexpected place")
 
 
 def legacy_storages(
     file: BytesIO, kinds: dict[object, tuple[object, object]]
 ) -> Iterator[tuple[str, Storage]]:
-    """Yields key and values of each storage that lies behind the pickles.
+    """Yields key and values of each storage that follows the pickles.
 
     Raises:
-        ValueError: when one is not what the pickle says.
+        ValueError: if one is not as the pickle describes it.
     """
     keys = read_one(file)
     if not isinstance(keys, list) or len(keys) > MAX_RECORDS:
@@ -587,5 +588,5 @@ def legacy_storages(
         kind, count = kinds[str(key)]
         (written,) = struct.unpack("<q", file.read(8))
         if written != count or not isinstance(kind, torch.dtype) or written < 0:
-            raise ValueError("a storage has another size than its tensors say")
+            raise ValueError("a storage has another size than its tensors require")
         yield str(key), storage_of(file.read(written * kind.itemsize), kind, count)

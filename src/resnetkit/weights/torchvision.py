@@ -19,7 +19,7 @@ from resnetkit.weights.conventions import (
     imagenet_classes,
 )
 from resnetkit.weights.format import Convention, Format, WeightsSource
-from resnetkit.weights.heads import with_known_head
+from resnetkit.weights.heads import with_our_head
 from resnetkit.weights.layout import add_batch_counts, recognized, with_head
 from resnetkit.weights.network import TrainedNetwork, built, with_remarks
 from resnetkit.weights.tensors import Tensors, read_metadata, safetensors_bytes
@@ -51,12 +51,12 @@ def load_torchvision(source: WeightsSource) -> TrainedNetwork:
         WeightsError: if the tensors are not exactly those of a network, or neither the file nor the
             caller names the variant.
     """
-    path, state = source.path, with_known_head(source.path, source.state)
+    path, state = source.path, with_our_head(source.path, source.state)
     stored = read_metadata(path).get(VARIANT_KEY, "")
     if stored and stored not in VARIANTS:
-        raise WeightsError(f"{path} says that its variant is '{stored}': expected v1 or v1.5.")
+        raise WeightsError(f"{path} states the variant '{stored}': expected v1 or v1.5.")
     architecture, tensors, has_head = network_of(path, state.tensors, stored or source.variant)
-    reason = " as the file says" if stored else " as named"
+    reason = " as the file states" if stored else " as given"
     channels = architecture.in_channels
     if channels != 3:
         raise WeightsError(
@@ -85,7 +85,7 @@ def load_torchvision(source: WeightsSource) -> TrainedNetwork:
 def network_of(
     path: Path, tensors: Tensors, variant: str | None
 ) -> tuple[Architecture, Tensors, bool]:
-    """Returns the network of a state_dict, all its tensors, and whether it has a head.
+    """Returns the architecture of a state_dict, its tensors, and whether it has a head.
 
     A network without a head is given one of a single class, whose weights are zero.
     """
@@ -99,17 +99,17 @@ def network_of(
 
 
 def refuse_deep_stems(path: Path, tensors: Tensors) -> None:
-    """Raises WeightsError for timm's variants whose stem or shortcuts are others."""
+    """Raises WeightsError for timm's variants with another stem or other shortcuts."""
     if "conv1.0.weight" in tensors or any(".downsample.2." in name for name in tensors):
         raise WeightsError(
             f"{path} is one of timm's networks with a deep stem or pooling shortcuts (its names end"
-            " in c, d, s or t): resnetkit has no such network. Expected a plain one, such as"
-            " resnet50."
+            " in c, d, s or t): resnetkit has no such network. Expected a plain network,"
+            " such as resnet50."
         )
 
 
 def stride_words(architecture: Architecture, source: str) -> str:
-    """Returns words on the variant; none for networks that know no difference."""
+    """Returns words on the variant; empty if the network has no bottlenecks."""
     variant = variant_of(architecture)
     return variant and f", {variant} (stride in the {architecture.stride_in}){source}"
 
@@ -125,7 +125,7 @@ def torchvision_bytes(network: TrainedNetwork, path: Path) -> bytes:
 
 
 def variant_metadata(network: TrainedNetwork) -> dict[str, str]:
-    """Returns what we write into safetensors so that v1 and v1.5 are told apart."""
+    """Returns the metadata of safetensors that distinguishes v1 from v1.5."""
     variant = variant_of(network.architecture)
     return {VARIANT_KEY: variant} if variant else {}
 

@@ -1,6 +1,6 @@
 """Weights of Hugging Face transformers: a folder with config.json and the tensors.
 
-What makes them different: other names, and a configuration that says everything, the variant too
+What differs from torchvision: the names, and a complete configuration, which states the variant too
 (`downsample_in_bottleneck`).
 """
 
@@ -16,7 +16,7 @@ from resnetkit.weights.configuration import (
     json_bytes,
     json_object,
     texts,
-    weights_beside,
+    weights_next_to,
 )
 from resnetkit.weights.conventions import IMAGENET_OPTIONS, UNGROUPED, imagenet_classes
 from resnetkit.weights.format import Convention, Format, WeightsSource
@@ -46,11 +46,11 @@ HEAD = "classifier.1"
 def names(layer: Layer) -> tuple[str, str]:
     """Returns transformers' names of a convolution and its normalization."""
     if layer == STEM:
-        place = "resnet.embedder.embedder"
+        prefix = "resnet.embedder.embedder"
     else:
         block = f"resnet.encoder.stages.{layer.stage - 1}.layers.{layer.block}"
-        place = f"{block}.layer.{layer.number - 1}" if layer.number else f"{block}.shortcut"
-    return f"{place}.convolution", f"{place}.normalization"
+        prefix = f"{block}.layer.{layer.number - 1}" if layer.number else f"{block}.shortcut"
+    return f"{prefix}.convolution", f"{prefix}.normalization"
 
 
 def is_transformers(source: WeightsSource) -> bool:
@@ -69,12 +69,12 @@ def load_transformers(source: WeightsSource) -> TrainedNetwork:
     """
     if source.configuration is None:
         raise WeightsError(
-            f"{source.path} has the names of Hugging Face transformers, but no config.json of"
-            " theirs lies beside it: put the whole folder together, and name the folder."
+            f"{source.path} has the names of Hugging Face transformers, but their config.json"
+            " is not next to it: complete the folder, and give the path of the folder."
         )
     configuration, config = source.path, source.configuration
     refuse_others(configuration, config)
-    path = weights_beside(configuration)
+    path = weights_next_to(configuration)
     state = read_state(path)
     tensors = renamed(path, state.tensors)
     add_batch_counts(tensors)
@@ -102,7 +102,7 @@ def load_transformers(source: WeightsSource) -> TrainedNetwork:
             f"{known_as(architecture) or 'a residual network'} of Hugging Face transformers"
             f"{variant and f', {variant} (stride in the {architecture.stride_in}) as its config'}"
             f"{variant and '.json says'}, images in RGB"
-            f"{'' if processor.exists() else f' as of ImageNet, since there is no {PREPROCESSOR}'}"
+            f"{'' if processor.exists() else f' as for ImageNet, since there is no {PREPROCESSOR}'}"
         ),
         format="transformers",
         has_head=has_head,
@@ -128,18 +128,18 @@ def refuse_others(configuration: Path, config: JsonObject) -> None:
 
 
 def renamed(path: Path, state: Tensors) -> Tensors:
-    """Returns tensors under our names; one that has no place in the network keeps its own."""
+    """Returns tensors by our names; a tensor that is not of the network keeps its name."""
     if not any(name.startswith("resnet.") for name in state):  # saved without a head
         state = {f"resnet.{name}": tensor for name, tensor in state.items()}
-    places = {HEAD: "fc"}
+    modules = {HEAD: "fc"}
     for layer in layers_in({name.rpartition(".")[0] for name in state}, names):
-        places.update(zip(names(layer), our_names(layer), strict=True))
+        modules.update(zip(names(layer), our_names(layer), strict=True))
     tensors: Tensors = {}
     for name, tensor in state.items():
-        place, _, part = name.rpartition(".")
-        ours = f"{places[place]}.{part}" if place in places else name
+        module, _, parameter = name.rpartition(".")
+        ours = f"{modules[module]}.{parameter}" if module in modules else name
         if ours in tensors:
-            raise WeightsError(f"{path} has no use for '{name}': '{ours}' is there already.")
+            raise WeightsError(f"{path} has no use for '{name}': it has '{ours}' as well.")
         tensors[ours] = tensor
     return tensors
 
@@ -215,13 +215,13 @@ def transformers_files(network: TrainedNetwork, path: Path) -> dict[str, bytes]:
 
 
 def their_state(network: TrainedNetwork) -> Tensors:
-    """Returns the tensors of a network under transformers' names."""
+    """Returns the tensors of a network by transformers' names."""
     state = network.model.state_dict()
-    places = {"fc": HEAD}
+    modules = {"fc": HEAD}
     for layer in layers_in({name.rpartition(".")[0] for name in state}, our_names):
-        places.update(zip(our_names(layer), names(layer), strict=True))
+        modules.update(zip(our_names(layer), names(layer), strict=True))
     return {
-        f"{places[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": tensor
+        f"{modules[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": tensor
         for name, tensor in state.items()
     }
 

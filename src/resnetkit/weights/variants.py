@@ -13,37 +13,37 @@ VARIANTS: dict[str, StrideIn] = {"v1": "1x1", "v1.5": "3x3"}
 
 
 def variant_of(architecture: Architecture) -> str:
-    """Returns v1 or v1.5; empty for networks without bottlenecks, which know no difference."""
+    """Returns v1 or v1.5; empty for networks without bottlenecks, to which it does not apply."""
     if architecture.block == "basic":
         return ""
     return next(name for name, stride in VARIANTS.items() if stride == architecture.stride_in)
 
 
 def stride_named(path: Path, block: BlockName, variant: str | None) -> StrideIn:
-    """Returns where the blocks of a file stride that does not say it.
+    """Returns where the blocks of a file stride that does not state it.
 
     Raises:
-        WeightsError: when nobody says it, though both are possible.
+        WeightsError: if the caller does not name the variant, and both are possible.
     """
     if variant or block == "basic":
         return VARIANTS[variant or "v1.5"]
     raise WeightsError(
-        f"{path} does not say where its bottleneck blocks stride, and its tensors fit both: v1"
+        f"{path} does not state where its bottleneck blocks stride, and its tensors fit both: v1"
         " strides in the first 1x1 convolution (the paper, Caffe, Keras), v1.5 in the 3x3"
-        " (torchvision, timm). The wrong one answers, but badly. Name it: --variant v1 or"
+        " (torchvision, timm). The wrong one computes, but badly. Choose: --variant v1 or"
         ' --variant v1.5 (in Python: variant="v1.5").'
     )
 
 
 def check_variant(path: Path, architecture: Architecture, variant: str | None) -> None:
-    """Checks that a file is of the variant that was named, if one was.
+    """Checks that a file is of the variant that the caller names, if any.
 
     Raises:
-        WeightsError: when it is of the other.
+        WeightsError: if it is of the other.
     """
-    found = variant_of(architecture)
-    if variant and found and variant != found:
+    actual = variant_of(architecture)
+    if variant and actual and variant != actual:
         raise WeightsError(
-            f"{path} is of the variant {found}, not {variant}: its format says so. Leave the"
-            " variant out."
+            f"{path} is of the variant {actual}, not {variant}, by its format. Leave out the"
+            " variant."
         )
