@@ -58,7 +58,7 @@ DAMAGED = (
     zipfile.BadZipFile,
 )
 
-NO_FORMAT = "it begins neither as safetensors nor as a file of torch.save. Download it again, or name another."
+NO_FORMAT = "it begins neither as safetensors nor as a file of torch.save. Download it again."
 
 MOST_TENSORS = 100_000  # of a safetensors file; ResNet-1202 has 7,000
 LARGEST_FILE = 2**32  # bytes; a checkpoint of the largest network with its optimizer has 1 GB
