@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 Resnet = Callable[..., Any]
+SMALL = ("--set", "model.name=resnet8")  # where the size of the network is not the point
 
 
 def picture(label: int, number: int) -> Image.Image:
@@ -108,7 +109,7 @@ def test_what_was_begun_goes_on_though_images_were_added(
 ) -> None:
     """With more images another number of epochs would be chosen: another recipe."""
     words = ["train", "--data", str(photos), "--out", str(tmp_path / "run")]
-    words += ["--set", "length=2 epochs", "--set", "warmup.kind=none"]
+    words += ["--set", "length=2 epochs", "--set", "warmup.kind=none", *SMALL]
     first = resnet(*words)
     for number in range(200, 290):
         picture(0, number).save(photos / "cat" / f"{number}.png")
@@ -130,6 +131,7 @@ def test_the_recipe_for_own_images_may_be_named(
 
 def test_weights_are_tuned(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
     base = ["train", "--data", str(photos), "--set", "length=2 epochs", "--set", "warmup.kind=none"]
+    base += SMALL
     assert resnet(*base, "--out", str(tmp_path / "a")).code == 0
     answer = resnet(*base, "--weights", str(tmp_path / "a"), "--out", str(tmp_path / "b"))
     assert answer.code == 0, answer.err
@@ -140,7 +142,7 @@ def test_weights_are_tuned(resnet: Resnet, photos: Path, tmp_path: Path) -> None
 
 def test_micro_batches_come_with_their_caveat(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
     words = ["train", "--data", str(photos), "--set", "length=1 epochs", "--micro-batch", "8"]
-    answer = resnet(*words, "--set", "warmup.kind=none", "--out", str(tmp_path / "run"))
+    answer = resnet(*words, *SMALL, "--set", "warmup.kind=none", "--out", str(tmp_path / "run"))
     assert answer.code == 0, answer.err
     assert "batch normalization sees one micro-batch" in answer.err
 
@@ -148,7 +150,7 @@ def test_micro_batches_come_with_their_caveat(resnet: Resnet, photos: Path, tmp_
 def test_a_learning_rate_is_found_and_drawn(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "rate.svg"
     words = ["lr-find", "--data", str(photos), "--steps", "20", "--out", str(out)]
-    words += ["--set", "model.name=resnet8"]
+    words += SMALL
     answer = resnet(*words)
     assert answer.code == 0, answer.err
     assert answer.out.startswith("--set optimizer.lr=")
@@ -185,6 +187,7 @@ def test_the_classes_that_are_learned_are_said(
     resnet: Resnet, photos: Path, tmp_path: Path, words: list[str], recipe: list[str]
 ) -> None:
     more = [
+        *SMALL,
         "--set",
         "warmup.kind=none",
         "--set",
