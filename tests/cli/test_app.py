@@ -25,6 +25,7 @@ HEAVY = {
     "yaml",
     "joblib",
     "sklearn",
+    "rich.markdown",  # of the help of one command, not of the list
 }
 RESNET = str(Path(sys.executable).with_name("resnet"))
 Resnet = Callable[..., Any]

@@ -1,6 +1,8 @@
 """Traced costs against the paper, torchvision's documented figures and torch's own counter."""
 
 import re
+import subprocess
+import sys
 from functools import cache
 from typing import Any
 
@@ -9,8 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
 
-from resnetkit.models.summary import Complexity, trace
-from resnetkit.models.zoo import ARCHITECTURES, Architecture
+from resnetkit.models.summary import Complexity, Totals, count, trace
+from resnetkit.models.zoo import ARCHITECTURES, Architecture, cifar
 
 # Parameters with option A (and of the plain network), B and C; millions of multiply-adds.
 # Source: He et al. 2015, sec. 4.2 and table 6; computed by formula where the paper rounds.
@@ -179,6 +181,7 @@ def flops_by_torch(architecture: Architecture) -> int:
         ("resnet50", {"stride_in": "1x1"}),
         ("resnet50", {"replace_stride_with_dilation": (False, True, True)}),
         ("resnet18_3x3", {"shortcut": "B"}),
+        ("resnet34", {"pooling": "ceil"}),
         ("resnext50_32x4d", {"shortcut": "B"}),
         ("wide_resnet50_2", {"shortcut": "B"}),
     ],
@@ -245,3 +248,47 @@ def test_tracing_leaves_the_global_generator_as_it_was() -> None:
     before = torch.get_rng_state()
     trace(never_traced)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def totals_of(traced: Complexity) -> Totals:
+    return Totals(traced.depth, traced.parameters, traced.multiply_adds)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if is_deep(name) else ()) for name in ARCHITECTURES],
+)
+def test_counting_one_block_of_each_kind_counts_them_all(name: str) -> None:
+    traced = cost(name, shortcut=ARCHITECTURES[name].shortcut)
+    assert count(ARCHITECTURES[name]) == totals_of(traced)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [
+        (cifar(8), 32),  # no stage has a second block
+        (cifar(20, shortcut="C"), 33),
+        (cifar(20, norm="none"), 32),
+        (cifar(32, num_classes=3, in_channels=1), 8),
+        (ARCHITECTURES["resnet34"].with_options(pooling="ceil"), 97),
+        (
+            ARCHITECTURES["resnet50"].with_options(
+                replace_stride_with_dilation=(False, True, True), stride_in="1x1", shortcut="C"
+            ),
+            224,
+        ),
+    ],
+)
+def test_counting_follows_options_and_size(architecture: Architecture, size: int) -> None:
+    assert count(architecture, size) == totals_of(trace(architecture, size))
+
+
+def test_counting_does_not_import_the_compiler_of_torch() -> None:
+    script = (
+        "import sys; from resnetkit.models.summary import count, trace;"
+        " from resnetkit.models.zoo import ARCHITECTURES;"
+        " [count(ARCHITECTURES[name]) for name in ('resnet20', 'preresnet50', 'resnext50_32x4d')];"
+        " trace(ARCHITECTURES['resnet18']); print('torch._dynamo' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert answer.stdout.strip() == b"False"

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -37,14 +36,23 @@ EXAMPLES: dict[Callable[..., object], str] = {
     recipes: "resnet recipes digits",
 }
 
+
+def installed_version() -> str:
+    """Returns the version of the installed package."""
+    from importlib.metadata import version
+
+    return version("resnetkit")
+
+
 app = App(
     name="resnet",
     help=(
         "Train, measure and explain residual networks, and see why they work where plain ones fail."
     ),
     help_epilogue="Start with: resnet study degradation",
+    help_format="plaintext",  # the list of commands needs no parser of Markdown
     console=StdoutConsole(),
-    version=lambda: version("resnetkit"),
+    version=installed_version,
     result_action="return_value",
     exit_on_error=False,
     print_error=False,
@@ -54,7 +62,7 @@ app = App(
     ),  # the help text of an option states its default
 )
 for command, example in EXAMPLES.items():
-    app.command(command, help_epilogue=f"Example: {example}")
+    app.command(command, help_epilogue=f"Example: {example}", help_format="markdown")
 app.command(data)
 app.command(weights)
 

@@ -22,6 +22,7 @@ data = App(
     name="data",
     help="List, fetch, check and show data sets.",
     help_epilogue="Example: resnet data fetch cifar10",
+    help_format="markdown",
 )
 
 

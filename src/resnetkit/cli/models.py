@@ -11,7 +11,8 @@ __all__ = ["models"]
 def models(name: str | None = None, /, *, changes: Changes = (), json: Json = False) -> None:
     """List the architectures, or show the layers of one.
 
-    All numbers are traced by running the network on tensors that have a shape but no values.
+    All numbers come from running the network, or its distinct blocks for the list, on tensors that
+    have a shape but no values.
 
     Args:
         name: An architecture, such as resnet56; all are listed without it.
@@ -81,18 +82,18 @@ class ListedArchitecture:
 
 def listed(name: str) -> ListedArchitecture:
     """Returns the row of an architecture."""
-    from resnetkit.models.summary import trace
+    from resnetkit.models.summary import count
     from resnetkit.models.zoo import ARCHITECTURES, PAPER_RESULTS
 
     architecture = ARCHITECTURES[name]
-    complexity = trace(architecture)
+    totals = count(architecture)
     paper = PAPER_RESULTS.get(name)
     size = architecture.input_size
     return ListedArchitecture(
         name=name,
-        layers=complexity.depth,
-        parameters=complexity.parameters,
-        multiply_adds=complexity.multiply_adds,
+        layers=totals.depth,
+        parameters=totals.parameters,
+        multiply_adds=totals.multiply_adds,
         input=(architecture.in_channels, size, size),
         shortcut=architecture.shortcut,
         paper_error=paper.error if paper else None,

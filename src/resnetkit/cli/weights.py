@@ -21,6 +21,7 @@ weights = App(
     name="weights",
     help="List and fetch published weights; show, convert and publish weights.",
     help_epilogue="Example: resnet weights fetch resnet50.a1_in1k",
+    help_format="markdown",
 )
 
 

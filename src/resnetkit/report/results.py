@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from resnetkit.models.summary import trace
+from resnetkit.models.summary import count
 from resnetkit.models.zoo import Architecture
 from resnetkit.report.page import NetworkFacts, link, network_facts
 from resnetkit.report.series import final_values
@@ -88,7 +88,7 @@ def rows(outcome: Outcome) -> list[Row]:
 def row(group: str, runs: Sequence[Run]) -> Row:
     """Returns one row of the table of results."""
     networks = (architecture_of(run, facts) for run in runs if (facts := network_facts(run)))
-    cost = next((trace(*network) for network in networks), None)
+    cost = next((count(*network) for network in networks), None)
     return Row(
         group,
         cost.parameters if cost else None,

@@ -11,7 +11,7 @@ from types import FrameType
 import joblib
 
 from resnetkit.errors import DataError, Interrupted, TrainingDiverged, UsageError
-from resnetkit.models.summary import trace
+from resnetkit.models.summary import count
 from resnetkit.models.zoo import find_architecture
 from resnetkit.studies.measurements import is_measured, measure
 from resnetkit.studies.study import Changes, Outcome, Study, Trial
@@ -79,7 +79,7 @@ class Task:
     @property
     def cost(self) -> int:
         """Returns the multiply-adds of the network, a measure of the training time."""
-        return trace(find_architecture(self.recipe.model.name)).multiply_adds
+        return count(find_architecture(self.recipe.model.name)).multiply_adds
 
 
 def tasks_of(

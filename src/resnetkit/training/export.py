@@ -8,7 +8,7 @@ from torch import nn
 from resnetkit.data.splits import Split
 from resnetkit.evaluation.metric_sums import Score
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.summary import trace
+from resnetkit.models.summary import count
 from resnetkit.storage import replaced_folder, write_synced
 from resnetkit.training.setup import TrainingSetup
 from resnetkit.weights.native import model_folder_files
@@ -54,7 +54,7 @@ def finished_network(setup: TrainingSetup, network: nn.Module) -> TrainedNetwork
 def card(setup: TrainingSetup, scores: dict[Split, Score]) -> str:
     """Returns the model card."""
     height, width = setup.dataset.image_size
-    complexity = trace(setup.architecture, height)
+    totals = count(setup.architecture, height)
     rows = "\n".join(
         f"| {split} | {score.error:.2f} | {score.loss:.4f} | {score.count:,} |"
         for split, score in scores.items()
@@ -62,8 +62,8 @@ def card(setup: TrainingSetup, scores: dict[Split, Score]) -> str:
     name, data = setup.recipe.model.name, setup.dataset.title
     return f"""# {name} trained on {data}
 
-{complexity.depth} layers, {complexity.parameters:,} parameters, {
-        complexity.multiply_adds / 1e6:.1f} million multiply-adds for an image of {height}x{
+{totals.depth} layers, {totals.parameters:,} parameters, {
+        totals.multiply_adds / 1e6:.1f} million multiply-adds for an image of {height}x{
         width
     } pixels with
 {setup.dataset.channels} channel(s). Trained by resnetkit from seed {setup.recipe.seed}; the

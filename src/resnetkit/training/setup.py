@@ -17,7 +17,7 @@ from resnetkit.data.published.table import cache_folder
 from resnetkit.data.splits import Split
 from resnetkit.evaluation.metric_sums import Score, score
 from resnetkit.models.resnet import ResNet
-from resnetkit.models.summary import trace
+from resnetkit.models.summary import count
 from resnetkit.models.zoo import Architecture
 from resnetkit.runtime.precision import ChosenPrecision, choose_precision
 from resnetkit.runtime.process_group import World
@@ -123,7 +123,7 @@ class TrainingSetup:
         8x8 pixels takes 14 ms a step with one thread, and up to 2.7 s with two when something else
         runs on one of two cores (torch 2.15, AMD EPYC with 2 cores, November 2026).
         """
-        for_one_image = trace(self.architecture, min(self.dataset.image_size)).multiply_adds
+        for_one_image = count(self.architecture, min(self.dataset.image_size)).multiply_adds
         is_small = for_one_image * self.recipe.batch_size < SMALL_STEP * self.world.size
         return 1 if is_small else torch.get_num_threads()
 
@@ -250,7 +250,7 @@ def kernels_for(
 ) -> ChosenKernels:
     """Returns the kernels of a training of this length."""
     images = batches.size * recipe.length.steps(batches.steps_per_epoch)
-    for_one_image = trace(architecture, min(dataset.image_size)).multiply_adds
+    for_one_image = count(architecture, min(dataset.image_size)).multiply_adds
     return choose_kernels(
         recipe.kernels, architecture, device, multiply_adds=images * for_one_image
     )
