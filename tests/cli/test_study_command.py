@@ -37,7 +37,7 @@ def test_studies_are_listed_with_their_scales(resnet: Resnet, words: tuple[str, 
     assert heading[:4] == ["name", "scale", "data", "trainings"]
     expected = [(s.name, scale) for s in STUDIES.values() for scale in s.scales]
     assert [(row[0], row[1]) for row in rows] == expected
-    assert ["degradation", "quick", "digits", "18"] in [row[:4] for row in rows]
+    assert ["degradation", "quick", "digits", "14"] in [row[:4] for row in rows]
     values = resnet(*words, "--json").values
     assert [(each["name"], each["scale"]) for each in values] == expected
     assert values[0]["question"].endswith("?")

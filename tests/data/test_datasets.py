@@ -1,17 +1,22 @@
 """Named data sets: what they hold, how they are split for ever, and what is refused."""
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import sklearn.datasets
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
+from resnetkit.data import datasets
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import (
     DATASETS,
@@ -51,6 +56,25 @@ def test_digits_are_those_of_scikit_learn(digits: Dataset) -> None:
     assert digits.class_names == tuple("0123456789")
     assert not digits.mirrored
     assert (digits.channels, digits.image_size) == (1, (8, 8))
+
+
+def test_digits_are_read_without_importing_scikit_learn() -> None:
+    code = (
+        "import sys; from resnetkit.data.datasets import open_digits; open_digits();"
+        " print('sklearn' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout == "False\n", answer.stderr
+
+
+def test_digits_are_asked_of_scikit_learn_where_its_file_lies_elsewhere(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "find_spec", lambda name: None)  # as for a frozen program
+    again = open_digits()
+    assert isinstance(again.images, Tensor)
+    assert torch.equal(again.images, digits.images[:])
+    assert torch.equal(again.labels, digits.labels)
 
 
 def test_digits_are_split_into_splits_of_fixed_size(digits: Dataset) -> None:
@@ -112,25 +136,29 @@ def test_another_seed_gives_another_split(digits: Dataset) -> None:
     assert len(set(once) & set(other)) < 0.35 * len(once)  # a fifth by chance
 
 
-def spoil_image(digits: Any) -> None:
-    digits.images[1000, 3, 3] += 1 if digits.images[1000, 3, 3] < 16 else -1
+Table = npt.NDArray[np.float64]
 
 
-def spoil_label(digits: Any) -> None:
-    digits.target[1000] = (digits.target[1000] + 1) % 10
+def spoil_image(table: Table) -> Table:
+    table[1000, 27] += 1 if table[1000, 27] < 16 else -1
+    return table
 
 
-def drop_last(digits: Any) -> None:
-    digits.images, digits.target = digits.images[:-1], digits.target[:-1]
+def spoil_label(table: Table) -> Table:
+    table[1000, -1] = (table[1000, -1] + 1) % 10
+    return table
+
+
+def drop_last(table: Table) -> Table:
+    return table[:-1]
 
 
 @pytest.mark.parametrize("spoil", [spoil_image, spoil_label, drop_last])
 def test_other_content_is_refused(
-    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Any], None]
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Table], Table]
 ) -> None:
-    theirs = sklearn.datasets.load_digits()
-    spoil(theirs)
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: theirs)
+    spoilt = spoil(datasets.digits_table())
+    monkeypatch.setattr(datasets, "digits_table", lambda: spoilt)
     monkeypatch.setitem(DATASETS, "digits", open_digits)  # other tests read them only once
     with pytest.raises(DataError, match=r"'digits' is corrupt: .* expected 0b7e9c3202"):
         open_dataset("digits")

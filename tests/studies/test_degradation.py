@@ -158,3 +158,17 @@ def test_the_claims_stand_and_fall_with_the_shortcuts(
     assert confirmed(list(whole.findings)) == set(CLAIMS)
     faulty = run_study(study, "tiny", tmp_path, changes={"model.options.shortcut": "none"})
     assert confirmed(list(faulty.findings)) <= {"plain degrades"}
+
+
+def test_networks_that_no_claim_compares_are_trained_once() -> None:
+    quick = DEGRADATION.scales["quick"]
+    seeds = {
+        group: [t.recipe.seed for t in DEGRADATION.trials("quick") if t.group == group]
+        for group in quick.groups
+    }
+    assert [group for group, of_group in seeds.items() if of_group == [0]] == [
+        "plain32",
+        "resnet32",
+    ]
+    assert all(of_group in ([0], [0, 1, 2]) for of_group in seeds.values())
+    assert quick.trainings == sum(map(len, seeds.values())) == 14

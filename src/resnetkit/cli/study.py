@@ -151,7 +151,7 @@ def list_studies(*, json: bool) -> None:
             name=study.name,
             scale=scale,
             data=size.data,
-            trainings=len(size.groups) * size.seeds,
+            trainings=size.trainings,
             cost=size.cost,
             question=study.question,
         )

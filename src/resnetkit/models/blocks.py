@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnetkit.errors import ArchitectureError
+from resnetkit.models.tiny_maps import Conv3x3
 
 __all__ = [
     "BasicBlock",
@@ -104,7 +105,7 @@ def conv3x3(
     norm: Norm = "batch",
 ) -> nn.Conv2d:
     """Returns a 3x3 convolution that keeps the image size at stride 1."""
-    return nn.Conv2d(
+    return Conv3x3(
         inputs,
         outputs,
         3,

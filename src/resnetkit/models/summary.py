@@ -154,7 +154,7 @@ def layer_cost(name: str, module: nn.Module, output: Tensor) -> LayerCost:
         multiply_adds = prod(output.shape[1:]) * (module.weight.numel() // outputs)
     return LayerCost(
         name=name,
-        kind=type(module).__name__,
+        kind="Conv2d" if isinstance(module, nn.Conv2d) else type(module).__name__,
         output_shape=tuple(output.shape[1:]),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         multiply_adds=multiply_adds,

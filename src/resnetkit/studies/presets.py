@@ -1,5 +1,7 @@
 """What studies have in common: their scales and the published numbers."""
 
+from collections.abc import Collection
+
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.study import Groups, PaperFigure, Scale
 
@@ -57,9 +59,15 @@ CIFAR10_WORDS = phrase(
 )
 
 
-def digits(groups: Groups, *, cost: str) -> Scale:
-    """Returns a scale on scikit-learn's digits, 13 epochs."""
-    return Scale("digits-study", groups, SEEDS, cost, OTHER_TASK)
+def digits(groups: Groups, *, cost: str, trained_once: Collection[str] = ()) -> Scale:
+    """Returns a scale on scikit-learn's digits, 13 epochs.
+
+    Args:
+        groups: see `Scale`.
+        cost: see `Scale`.
+        trained_once: groups of which no claim is made.
+    """
+    return Scale("digits-study", groups, SEEDS, cost, OTHER_TASK, frozenset(trained_once))
 
 
 def cifar10(groups: Groups, *, cost: str) -> Scale:

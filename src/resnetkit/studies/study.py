@@ -232,6 +232,7 @@ class Scale:
         seeds: trainings per group, with seeds 0, 1, ...
         cost: measured, with hardware; an estimate says so.
         comparability: how its numbers compare with the published ones, in a sentence.
+        trained_once: groups that are shown but that no claim compares; they get one seed.
     """
 
     recipe: str
@@ -239,6 +240,15 @@ class Scale:
     seeds: int
     cost: str
     comparability: str
+    trained_once: frozenset[str] = frozenset()
+
+    def seeds_of(self, group: str) -> range:
+        """Returns the seeds of the trainings of a group."""
+        return range(min(self.seeds, 1) if group in self.trained_once else self.seeds)
+
+    @property
+    def trainings(self) -> int:
+        return sum(len(self.seeds_of(group)) for group in self.groups)
 
     @property
     def data(self) -> str:
@@ -362,5 +372,5 @@ class Study:
         return [
             Trial(group, load_recipe(chosen.recipe, {**(changes or {}), **values, "seed": seed}))
             for group, values in chosen.groups.items()
-            for seed in range(chosen.seeds)
+            for seed in chosen.seeds_of(group)
         ]
