@@ -26,6 +26,13 @@ def _compiled() -> None:
         pytest.skip(f"no fused kernels: {reason}")
 
 
+@pytest.fixture(params=["functions", pytest.param("compiled", marks=pytest.mark.slow)])
+def _either(request: pytest.FixtureRequest) -> None:
+    """Runs the kernels as plain functions, and compiled in slow tests."""
+    if request.param == "functions":
+        request.getfixturevalue("_uncompiled")
+
+
 SHAPE = (4, 16, 6, 6)  # 144 rows, which are not a multiple of 64
 
 
@@ -49,7 +56,7 @@ def by_modules(norm: nn.BatchNorm2d, x: Tensor, shortcut: Tensor | None) -> Tens
     return torch.relu(normalized if shortcut is None else normalized + shortcut)
 
 
-@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("adds", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("offset", [0.0, 1e4], ids=["centered", "far from zero"])
 def test_everything_equals_the_modules(adds: bool, offset: float) -> None:
     results = []
@@ -68,6 +75,7 @@ def test_everything_equals_the_modules(adds: bool, offset: float) -> None:
         assert ours.dim() < 4 or ours.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.usefixtures("_either")
 @pytest.mark.parametrize("adds", [False, True])
 def test_the_gradient_is_that_of_finite_differences(adds: bool) -> None:
     norm = norm_with_history()
@@ -126,6 +134,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "case",
     [pytest.param(case, marks=pytest.mark.slow if "bottle" in case else ()) for case in NETWORKS],
 )
+@pytest.mark.usefixtures("_either")
 def test_a_network_learns_the_same(case: str) -> None:
     block, options = NETWORKS[case]
     model, twin = twins(block, torch.float64, **options)
@@ -146,6 +155,7 @@ def test_bfloat16_strays_no_further_than_with_modules() -> None:
     assert 0 < fused_strays.norm() <= 1.5 * modules_stray.norm()
 
 
+@pytest.mark.usefixtures("_either")
 def test_evaluation_calls_the_modules() -> None:
     model, twin = twins("basic", torch.float64)
     heard: list[str] = []
