@@ -1,141 +1,160 @@
-"""The pipeline from JPEG files to batches: alone, and beside a training that must not wait for it.
+"""The pipeline from JPEG files to batches: alone, and in a training that must not wait for it.
 
-Alone: random crops by area, 224x224, of JPEGs of 500x375 pixels, with one core; beside it what
-torchvision's loader and transforms deliver on the same files, in turns. Beside a training:
-ResNet-50 at 224 on a folder of 20,000 small JPEGs, with the time that steps wait for their batch;
-and the same training with its images in memory. Files are drawn once and used again.
+Alone: random crops by area, 224x224, of JPEGs of 500x375 pixels, with one core; the peer is what
+torchvision's transforms deliver from the same files. In a training: ResNet-50 at 224 on small
+JPEGs; the peer is the same training with its images in memory. Files are drawn once and used again.
 
-    python benchmarks/folder_pipeline.py --folder /tmp/jpegs
+    python benchmarks/folder_pipeline.py --folder jpegs
 """
 
 import argparse
 import os
-import platform
-import statistics
-import time
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
-import numpy as np
-import torch
-import torchvision
-from PIL import Image
-from torchvision.transforms import v2
-
-from resnetkit.data.augment.crop_and_flip import Augmentation
-from resnetkit.data.datasets import open_dataset
-from resnetkit.data.images.photos import Photos
-from resnetkit.runtime.process_group import World, open_world
-from resnetkit.runtime.resources import usable_processors
-from resnetkit.training.recipe import load_recipe
-from resnetkit.training.setup import TrainingSetup, prepare
-from resnetkit.training.state import TrainingState
-from resnetkit.training.step import train_step
+from side_by_side import (
+    Comparison,
+    Measurement,
+    Plan,
+    measured,
+    print_measurement,
+    results,
+    script,
+)
 
 CLASSES = 10
 BATCH = 64
+SIZES = {"large": (500, 375), "small": (160, 120)}
+IN_MEMORY = 512  # images of the training that needs no files
 
 
-def draw(folder: Path, count: int, size: tuple[int, int]) -> Path:
+def comparisons(folder: Path) -> list[Comparison]:
+    """Returns the comparisons on the files of a folder; nothing is imported or measured yet."""
+    command = (script("folder_pipeline.py"), "--folder", str(folder), "--measure")
+    return [
+        Comparison(
+            "JPEG 500x375 to crop 224x224, one core (peer: torchvision's transforms)",
+            (*command, "crops"),
+            (*command, "torchvision-crops"),
+        ),
+        Comparison(
+            "training resnet50 at 224x224, batch 16, JPEGs of 160x120 (peer: images in memory)",
+            (*command, "train-from-files"),
+            (*command, "train-from-memory"),
+        ),
+    ]
+
+
+def draw(folder: Path, *, small: int, large: int = 200) -> None:
     """Writes JPEGs of smooth colors with the grain of photos, unless they are there."""
+    import numpy as np
+    from PIL import Image
+
     rng = np.random.default_rng(0)
-    for number in range(count):
-        path = folder / str(number % CLASSES) / f"{number:05}.jpg"
-        if not path.exists():
+    for name, count in (("large", large), ("small", small)):
+        width, height = SIZES[name]
+        for number in range(count):
+            path = folder / name / str(number % CLASSES) / f"{number:05}.jpg"
+            if path.exists():
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-            smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
-            grain = rng.integers(-12, 13, (size[1], size[0], 1))
+            coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+            smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+            grain = rng.integers(-12, 13, (height, width, 1))
             Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(path, quality=90)
-    return folder
 
 
-def ours_alone(photos: Photos, rounds: int) -> Iterator[float]:
-    """Yields images a second of our decoding, batch by batch."""
-    shown = Augmentation(crop="area")
-    for epoch in range(rounds):
-        began = time.perf_counter()
-        photos.random_views(torch.arange(BATCH), shown, seed=0, epoch=epoch, size=224)
-        yield BATCH / (time.perf_counter() - began)
+def on_one_core() -> None:
+    """Leaves this process one core; before torch is imported, which counts them."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def theirs_alone(photos: Photos, rounds: int) -> Iterator[float]:
-    """Yields images a second of torchvision's loader and transforms, up to uint8 as ours."""
+def measure_crops(folder: Path, seconds: float) -> Measurement:
+    """Measures our random crops by area, batch by batch."""
+    on_one_core()
+    import torch
+
+    from resnetkit.data.augment.crop_and_flip import Augmentation
+    from resnetkit.data.datasets import open_dataset
+    from resnetkit.data.draws import Draws
+
+    photos = open_dataset(str(folder / "large"), image_size=224).images
+    crop = Augmentation(crop="area")
+
+    def decode(epoch: int) -> None:
+        photos.random_views(Draws(torch.arange(BATCH), 0, epoch), crop, size=224)
+
+    epochs = iter(range(10**9))
+    return measured(lambda: next(epochs), decode, BATCH, seconds=seconds, warm_up=1)
+
+
+def measure_torchvision_crops(folder: Path, seconds: float) -> Measurement:
+    """Measures torchvision's transforms, up to uint8 as ours."""
+    on_one_core()
+    from PIL import Image
+    from torchvision.transforms import v2
+
     transform = v2.Compose([v2.RandomResizedCrop(224, antialias=True), v2.PILToTensor()])
-    for _ in range(rounds):
-        began = time.perf_counter()
-        for path in photos.paths[:BATCH]:
+    paths = sorted((folder / "large").rglob("*.jpg"))[:BATCH]
+
+    def decode(_: None) -> None:
+        for path in paths:
             with path.open("rb") as file:
                 transform(Image.open(file).convert("RGB"))
-        yield BATCH / (time.perf_counter() - began)
+
+    return measured(lambda: None, decode, BATCH, seconds=seconds, warm_up=1)
 
 
-def prepared(folder: Path, world: World, *, in_memory: bool) -> tuple[TrainingSetup, TrainingState]:
-    """Returns a training of ResNet-50 on the folder, or on some of its images in memory."""
-    changes = {"model.name": "resnet50", "data.name": str(folder), "data.image_size": 224}
-    changes |= {"batch_size": 16, "data.augment.flip": "random", "length": "1000 steps"}
-    changes |= {"precision": "auto", "data.augment.crop_padding": 0}
-    if not in_memory:
-        changes |= {"data.augment.crop": "area"}
-    setup, state = prepare(load_recipe("digits", changes), world)
-    if in_memory:
-        ids = torch.arange(512)
-        loader = replace(
-            setup.loader, images=setup.dataset.images[ids], labels=setup.loader.labels[ids]
-        )
-        batches = replace(setup.batches, sample_ids=ids)
-        setup = replace(setup, loader=loader, batches=batches)
-    return setup, state
+def measure_training(folder: Path, seconds: float, *, in_memory: bool) -> Measurement:
+    """Measures steps of ResNet-50 on the folder, or on some of its images in memory."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command sets it
+    import torch
 
+    from resnetkit.runtime.process_group import open_world
+    from resnetkit.training.recipe import load_recipe
+    from resnetkit.training.setup import prepare
+    from resnetkit.training.step import train_step
 
-def train(
-    setup: TrainingSetup, state: TrainingState, steps: int, warm_up: int = 4
-) -> tuple[float, float]:
-    """Returns seconds a step, and seconds a step that it waited for its batch."""
-    took, waited = [], []
-    batches = setup.batches.between(0, steps + warm_up)
-    for batch, images_and_labels in setup.loader.stream(batches, setup.crop_size):
-        began = time.perf_counter()
-        shown = images_and_labels()
-        ready = time.perf_counter()
-        state, _ = train_step(setup, state, *shown)
-        if batch.step >= warm_up:
-            took.append(time.perf_counter() - began)
-            waited.append(ready - began)
-    return statistics.mean(took), statistics.mean(waited)
+    changes = {"model.name": "resnet50", "data.name": str(folder / "small")}
+    changes |= {"data.image_size": 224, "data.augment.flip": "random", "precision": "auto"}
+    changes |= {"data.augment.crop_padding": 0, "batch_size": 16, "length": "10000 steps"}
+    changes |= {} if in_memory else {"data.augment.crop": "area"}
+    with open_world("cpu") as world:
+        setup, state = prepare(load_recipe("digits", changes), world)
+        loader, batches = setup.loader, setup.batches
+        if in_memory:
+            ids = torch.arange(IN_MEMORY)
+            loader = replace(loader, images=setup.dataset.images[ids], labels=loader.labels[ids])
+            batches = replace(batches, sample_ids=ids)
+        stream = loader.stream(batches.between(0, 10_000), setup.crop_size)
+
+        def step(images_and_labels) -> None:
+            nonlocal state
+            state, _ = train_step(setup, state, *images_and_labels)
+
+        return measured(lambda: next(stream)[1](), step, 16, seconds=seconds, warm_up=2)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True)
+    measures = {
+        "crops": measure_crops,
+        "torchvision-crops": measure_torchvision_crops,
+        "train-from-files": lambda *given: measure_training(*given, in_memory=False),
+        "train-from-memory": lambda *given: measure_training(*given, in_memory=True),
+    }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True, help="of the JPEGs")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=30)
-    chosen = parser.parse_args()
-    large = draw(chosen.folder / "large", 200, (500, 375))
-    small = draw(chosen.folder / "small", 20_000, (160, 120))
-
-    photos = open_dataset(str(large), image_size=224).images
-    assert isinstance(photos, Photos)
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    runs = (ours_alone(photos, chosen.rounds), theirs_alone(photos, chosen.rounds))
-    pairs = list(zip(*runs, strict=True))
-    os.sched_setaffinity(0, cores)
-    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-    print(f"{date.today()}, {platform.machine()}, {usable_processors()} cores,")
-    print(f"{versions}, Python {platform.python_version()}; n = {len(pairs)}\n")
-    for name, rates in zip(("ours", "torchvision"), zip(*pairs, strict=True), strict=True):
-        low, high = min(rates), max(rates)
-        print(f"{name}: {statistics.median(rates):.0f} images/s ({low:.0f} to {high:.0f}) a core")
-    with open_world("cpu") as world:
-        from_files, waited = train(*prepared(small, world, in_memory=False), chosen.steps)
-        from_memory, _ = train(*prepared(small, world, in_memory=True), chosen.steps)
-    files, memory, share = 1e3 * from_files, 1e3 * from_memory, 100 * (from_files / from_memory - 1)
-    print(f"\nResNet-50 at 224, batch 16, n = {chosen.steps} steps: {files:.0f} ms a step from")
-    print(f"20,000 files, of which {1e3 * waited:.1f} ms waiting; {memory:.0f} ms from memory;")
-    print(f"the pipeline takes {share:.1f} % of a step")
+    parser.add_argument("--seconds", type=float, default=30, help="of each measurement")
+    parser.add_argument("--images", type=int, default=20_000, help="small JPEGs to train on")
+    parser.add_argument("--measure", choices=measures, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure is None:
+        draw(options.folder, small=options.images)
+        print(results(comparisons(options.folder), Plan(options.rounds, options.seconds)), end="")
+    else:
+        print_measurement(measures[options.measure](options.folder, options.seconds))
 
 
 if __name__ == "__main__":

@@ -5,28 +5,26 @@ training step of `resnet train`: resident uint8 images, batched augmentation, ch
 precision and kernels that `auto` chooses for a long training, in the environment that the command
 sets. `peer` is what public trainers do: torchvision's network (for the CIFAR networks, which it
 lacks, ours), a data set that hands out one PIL image at a time, transforms, a DataLoader with two
-workers, eager float32 in NCHW. Each measurement is a fresh process and the two take turns, so that
-a machine whose speed drifts treats both alike.
+workers, eager float32 in NCHW.
 
-    python benchmarks/train_throughput.py --network resnet20 --rounds 5
-    python benchmarks/train_throughput.py --network resnet50 --rounds 3 --steps 8
+    python benchmarks/train_throughput.py --network resnet20
+    python benchmarks/train_throughput.py --network resnet50 --rounds 3 --seconds 10
 """
 
 import argparse
-import json
 import os
-import platform
-import resource
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
 
-WARM_UP_STEPS = 5
+from side_by_side import (
+    Comparison,
+    Measurement,
+    Plan,
+    measured,
+    print_measurement,
+    results,
+    script,
+)
 
 
 @dataclass(frozen=True)
@@ -37,23 +35,36 @@ class Case:
         size: of the images, in pixels.
         batch_size: images a step.
         samples: images in the data set.
+        warm_up: steps before those that are timed.
     """
 
     size: int
     batch_size: int
     samples: int
+    warm_up: int
 
 
 CASES = {
-    "resnet20": Case(size=32, batch_size=128, samples=5_000),
-    "resnet56": Case(size=32, batch_size=128, samples=5_000),
-    "resnet18": Case(size=224, batch_size=32, samples=500),
-    "resnet50": Case(size=224, batch_size=16, samples=500),
+    "resnet20": Case(size=32, batch_size=128, samples=5_000, warm_up=5),
+    "resnet56": Case(size=32, batch_size=128, samples=5_000, warm_up=5),
+    "resnet18": Case(size=224, batch_size=32, samples=500, warm_up=2),
+    "resnet50": Case(size=224, batch_size=16, samples=500, warm_up=2),
 }
 
 
-def measure_ours(network: str, steps: int) -> dict[str, float]:
-    """Returns the throughput of our training step, pipeline included."""
+def comparison(network: str) -> Comparison:
+    """Returns the comparison of a network; nothing is imported or measured yet."""
+    case = CASES[network]
+    command = (script("train_throughput.py"), "--network", network, "--measure")
+    title = f"training {network} at {case.size}x{case.size}, batch {case.batch_size}"
+    return Comparison(
+        f"{title} (peer: as public trainers do it)", (*command, "ours"), (*command, "peer")
+    )
+
+
+def measure_ours(network: str, seconds: float) -> Measurement:
+    """Measures our training step, pipeline included."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command sets it
     from resnetkit.data.datasets import DATASETS
     from resnetkit.runtime.process_group import open_world
     from resnetkit.training.recipe import load_recipe
@@ -67,13 +78,28 @@ def measure_ours(network: str, steps: int) -> dict[str, float]:
     changes |= {"length": "64000 steps"}
     with open_world("cpu") as world:
         setup, state = prepare(load_recipe("digits", changes), world)
-        batches = setup.batches.between(0, WARM_UP_STEPS + steps)
+        stream = setup.loader.stream(setup.batches.between(0, 64_000), setup.crop_size)
 
-        def step() -> None:
+        def step(images_and_labels) -> None:
             nonlocal state
-            state, _ = train_step(setup, state, *setup.loader.training(next(batches)))
+            state, _ = train_step(setup, state, *images_and_labels)
 
-        return timed(step, steps, case)
+        return measured(
+            lambda: next(stream)[1](),
+            step,
+            case.batch_size,
+            seconds=seconds,
+            warm_up=case.warm_up,
+            gflop_per_image=gflop_per_image(network),
+        )
+
+
+def gflop_per_image(network: str) -> float:
+    """Returns what a training step computes for an image: forward, and twice that backward."""
+    from resnetkit.models.summary import trace
+    from resnetkit.models.zoo import find_architecture
+
+    return 3 * 2 * trace(find_architecture(network)).multiply_adds / 1e9
 
 
 def random_dataset(case: Case):
@@ -91,8 +117,8 @@ def random_dataset(case: Case):
     return Dataset("random", images, labels, tuple("0123456789"), split, True, "")
 
 
-def measure_peer(network: str, steps: int) -> dict[str, float]:
-    """Returns the throughput of a training as public trainers write it."""
+def measure_peer(network: str, seconds: float) -> Measurement:
+    """Measures a training as public trainers write it."""
     import torch
     import torchvision
     from PIL import Image
@@ -102,8 +128,9 @@ def measure_peer(network: str, steps: int) -> dict[str, float]:
     from resnetkit.models.zoo import create_model
 
     case = CASES[network]
-    images = random_dataset(case).images.permute(0, 2, 3, 1).numpy()
-    labels = random_dataset(case).labels.tolist()
+    dataset = random_dataset(case)
+    images = dataset.images.permute(0, 2, 3, 1).numpy()
+    labels = dataset.labels.tolist()
     transform = transforms.Compose(
         [
             transforms.RandomCrop(case.size, padding=4),
@@ -127,15 +154,17 @@ def measure_peer(network: str, steps: int) -> dict[str, float]:
     criterion = torch.nn.CrossEntropyLoss()
     batches = forever(loader)
 
-    def step() -> None:
-        inputs, targets = next(batches)
+    def step(batch) -> None:
+        inputs, targets = batch
         loss = criterion(model(inputs), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         loss.item()
 
-    return timed(step, steps, case)
+    return measured(
+        lambda: next(batches), step, case.batch_size, seconds=seconds, warm_up=case.warm_up
+    )
 
 
 def forever(loader) -> Iterator:
@@ -144,121 +173,19 @@ def forever(loader) -> Iterator:
         yield from loader
 
 
-def timed(step: Callable[[], None], steps: int, case: Case) -> dict[str, float]:
-    """Returns images a second after a warm-up, its seconds, and the peak memory in GiB."""
-    began = time.perf_counter()
-    for _ in range(WARM_UP_STEPS):
-        step()
-    warm = time.perf_counter()
-    for _ in range(steps):
-        step()
-    seconds = time.perf_counter() - warm
-    peak = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return {
-        "images_per_second": steps * case.batch_size / seconds,
-        "warm_up_seconds": warm - began,
-        "peak_gib": peak / 2**20,
-    }
-
-
-def measure_limit() -> dict[str, float]:
-    """Returns the rate of large matrix products in this process, in GFLOP/s."""
-    import torch
-
-    rates = {}
-    for name in ("float32", "bfloat16"):
-        left, right = (torch.randn(2048, 2048, dtype=getattr(torch, name)) for _ in range(2))
-        left @ right
-        began = time.perf_counter()
-        for _ in range(10):
-            left @ right
-        rates[name] = 10 * 2 * 2048**3 / (time.perf_counter() - began) / 1e9
-    return rates
-
-
-def in_fresh_process(what: str, network: str, steps: int) -> dict[str, float]:
-    """Runs one measurement in a process of its own."""
-    command = [sys.executable, __file__, "--measure", what, network, "--steps", str(steps)]
-    command_sets = {} if what == "peer" else {"GOMP_SPINCOUNT": "1000"}
-    output = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, **command_sets}
-    )
-    return json.loads(output.stdout.splitlines()[-1])
-
-
-def processor() -> str:
-    """Returns the name of the processor."""
-    lines = (
-        Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
-    )
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def compare(network: str, rounds: int, steps: int) -> None:
-    """Prints the comparison as Markdown."""
-    import torch
-    import torchvision
-
-    from resnetkit.models.summary import trace
-    from resnetkit.models.zoo import find_architecture
-
-    case = CASES[network]
-    results: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
-    limits = []
-    for number in range(rounds):
-        limits.append(in_fresh_process("limit", network, steps))
-        for who in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
-            results[who].append(in_fresh_process(who, network, steps))
-    speeds = {who: [r["images_per_second"] for r in rows] for who, rows in results.items()}
-    ratios = [ours / peer for ours, peer in zip(speeds["ours"], speeds["peer"], strict=True)]
-    limit = statistics.median(row["bfloat16"] for row in limits)
-    flops = 3 * 2 * trace(find_architecture(network)).multiply_adds
-    share = statistics.median(speeds["ours"]) * flops / (limit * 1e9)
-
-    print(f"## {network} at {case.size}x{case.size}, batch {case.batch_size}\n")
-    print(
-        f"{date.today()}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__},"
-        f" torchvision {torchvision.__version__}, Python {platform.python_version()};"
-        f" n = {rounds} pairs of fresh processes taking turns, {steps} steps each after"
-        f" {WARM_UP_STEPS}.\n"
-    )
-    print("| | images/s, median | lowest to highest | seconds of warm-up | peak memory |")
-    print("|---|---|---|---|---|")
-    for who, rows in results.items():
-        low, high = min(speeds[who]), max(speeds[who])
-        peak = max(row["peak_gib"] for row in rows)
-        median = statistics.median(speeds[who])
-        warm = statistics.median(row["warm_up_seconds"] for row in rows)
-        print(
-            f"| {who} | {median:,.1f} | {low:,.1f} to {high:,.1f} | {warm:.1f} | {peak:.2f} GiB |"
-        )
-    print(
-        f"\nRatio ours / peer: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to"
-        f" {max(ratios):.2f}. Large bfloat16 matrix products ran at {limit:,.0f} GFLOP/s in the"
-        f" same run; our training step reaches {share:.0%} of that."
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="resnet20", choices=CASES)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=30, help="of each measurement")
+    parser.add_argument("--measure", choices=("ours", "peer"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is None:
-        compare(options.network, options.rounds, options.steps)
-        return
-    what, network = options.measure
-    if what == "limit":
-        print(json.dumps(measure_limit()))
+        plan = Plan(options.rounds, options.seconds)
+        print(results([comparison(options.network)], plan), end="")
     else:
-        measure = {"ours": measure_ours, "peer": measure_peer}[what]
-        print(json.dumps(measure(network, options.steps)))
+        measure = {"ours": measure_ours, "peer": measure_peer}[options.measure]
+        print_measurement(measure(options.network, options.seconds))
 
 
 if __name__ == "__main__":
