@@ -216,3 +216,55 @@ def test_what_is_passed_over_is_counted_by_its_reason(resnet: Resnet, photos: Pa
     facts = json.loads(resnet("data", "check", str(photos), "--json").out)
     gone = {"a broken link": [str(photos / "cat" / "gone.png")]}
     assert gone.items() <= facts["skipped"].items()
+
+
+QUICK = ("--set", "length=1 epochs", "--set", "warmup.kind=none", *SMALL)
+
+
+def test_the_same_command_resumes_without_timing_again(resnet: Resnet, photos: Path) -> None:
+    words = ("train", "--data", str(photos), "--minutes", "2", *QUICK)
+    first = resnet(*words)
+    assert first.code == 0, first.err
+    assert "timed on this machine" in first.err
+    assert "after 1 epoch(s): about" in first.err
+    (run,) = Path("runs").iterdir()
+    assert "minutes" not in (run / "recipe.yaml").read_text()
+    for number in range(200, 290):
+        picture(0, number).save(photos / "cat" / f"{number}.png")
+    second = resnet(*words)
+    assert (second.code, second.out) == (0, first.out), second.err
+    assert f"resuming with the recipe in {run}; nothing is timed again" in second.err
+    assert "timed on this machine" not in second.err
+    assert "is already finished; nothing was trained" in second.err
+    assert resnet(*words[:3], "--minutes", "3", *QUICK, "--dry-run").code == 0
+    assert list(Path("runs").iterdir()) == [run]
+    assert resnet(*words[:3], "--minutes", "3", *QUICK).code == 0
+    assert len(list(Path("runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "photos", "--minutes", "0"], "--minutes 0: expected a number above 0"),
+        (["--data", "photos", "--minutes", "-5"], "--minutes -5: expected a number above 0"),
+        (["--data", "photos", "--minutes", "nan"], "--minutes nan: expected a number above 0"),
+        (["--data", "photos", "--minutes", "1e12"], "--minutes 1e+12: expected a number above 0"),
+        (["--minutes", "5"], "--minutes chooses a recipe for your images"),
+        (["--data", "digits", "--minutes", "5"], "--minutes chooses a recipe for your images"),
+        (["paper-imagenet", "--data", "photos", "--minutes", "5"], "no other recipe"),
+    ],
+)
+def test_impossible_minutes_are_refused(
+    resnet: Resnet, photos: Path, words: list[str], message: str
+) -> None:
+    answer = resnet("train", *(str(photos) if word == "photos" else word for word in words))
+    assert (answer.code, answer.out) == (2, "")
+    assert message in answer.err
+    assert not Path("runs").exists()
+
+
+def test_a_time_that_is_too_short_is_said_with_the_estimate(resnet: Resnet, photos: Path) -> None:
+    answer = resnet("train", "--data", str(photos), "--minutes", "0.0001", *SMALL, "--dry-run")
+    assert answer.code == 0, answer.err
+    assert "the shortest training that makes sense here: longer than the 0 seconds" in answer.err
+    assert "length: 3 epochs" in answer.out

@@ -1,6 +1,7 @@
 """resnet train: one recipe, one run folder."""
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,13 +11,18 @@ from resnetkit.cli.options import Changes, Device, Json, Variant, parse_changes
 from resnetkit.cli.output import Bar, bar, print_json, remark, remark_on_data, say
 
 if TYPE_CHECKING:
+    from resnetkit.runtime.process_group import World
+    from resnetkit.training.auto_recipe import AutoRequest
     from resnetkit.training.events import EpochEvent, Event, IntervalEvent, Session
     from resnetkit.training.recipe import Recipe
     from resnetkit.training.run_folder import Run
+    from resnetkit.training.time_budget import Plan
 
 __all__ = ["lr_find", "recipes", "train"]
 
 MOST_THREADS = 1024
+MOST_MINUTES = 30 * 24 * 60
+SETTLED_SECONDS = 10.0  # after which the speed of a training can be told
 
 Data = Annotated[
     str | None,
@@ -41,6 +47,12 @@ def train(
     weights: Weights = None,
     variant: Variant = None,
     micro_batch: MicroBatch = 0,
+    minutes: Annotated[
+        float | None,
+        Parameter(
+            help="Your images: about how long the training may take on this machine; 10 by default."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, Parameter(help="Run folder; named after the recipe by default.")
     ] = None,
@@ -62,44 +74,49 @@ def train(
             that --set replaces) or a YAML file; digits by default. For your images it is
             finetune, adapted to them; the choices are printed.
     """
+    from resnetkit.runtime.process_group import open_world
     from resnetkit.training.loop import train as train_recipe
 
     threads = checked_threads(threads)
-    begun = out / "recipe.yaml" if out else Path()
-    if (
-        recipe in (None, "finetune") and data and begun.is_file()
-    ):  # the choice was made when it began
-        remark(f"resuming with the recipe in {out}")
-        recipe = str(begun)
-    chosen = requested_recipe(recipe, changes, data, weights, variant, micro_batch)
-    if dry_run:
-        remark_on_classes(chosen)
-        show_estimate(chosen, device=device, threads=threads, json=json)
-        return
-    folder = out or Path("runs") / f"{chosen.name}-{chosen.digest[:8]}"
-    with bar(chosen.name) as progress:
-        reporter = TrainingProgress(progress)
-        run = train_recipe(chosen, folder, device=device, threads=threads, observe=reporter)
+    values = recipe_values(changes, data, weights, variant, micro_batch)
+    request = auto_request(recipe, changes, data, weights, variant, micro_batch, minutes)
+    folder = out or (Path("runs") / request.folder_name if request else None)
+    begun = folder / "recipe.yaml" if folder and data and recipe in (None, "finetune") else Path()
+    with open_world(device) as world:  # the one that chooses is the one that trains
+        plan = None
+        if begun.is_file():  # the choice was made when it began
+            remark(f"resuming with the recipe in {folder}; nothing is timed again")
+            chosen = requested_recipe(str(begun), values)
+        elif request is None:
+            chosen = requested_recipe(recipe or "digits", values)
+        else:
+            chosen, plan = timed_recipe(request, world, threads=threads)
+        if dry_run:
+            remark_on_classes(chosen)
+            show_estimate(chosen, device=device, threads=threads, json=json)
+            return
+        folder = folder or Path("runs") / f"{chosen.name}-{chosen.digest[:8]}"
+        with bar(chosen.name) as progress:
+            reporter = TrainingProgress(progress, plan)
+            run = train_recipe(chosen, folder, device=device, threads=threads, observe=reporter)
     if os.environ.get("RANK", "0") != "0":
         return  # only the first of the processes that torchrun starts prints
     if not reporter.total_steps:
-        remark(f"the run in {folder} is already finished; nothing was trained.")
+        remark(
+            f"the run in {folder} is already finished; nothing was trained. --out trains another in"
+            " a folder of your choice."
+        )
     show_result(run, json=json)
 
 
-def requested_recipe(
-    recipe: str | None,
+def recipe_values(
     changes: tuple[str, ...],
     data: str | None,
     weights: str | None,
     variant: str | None,
     micro_batch: int,
-) -> "Recipe":
-    """Returns the recipe of a command, and reports choices that were made for the images."""
-    from resnetkit.data.datasets import custom_path
-    from resnetkit.training.auto_recipe import auto_recipe
-    from resnetkit.training.recipe import load_recipe
-
+) -> dict[str, object]:
+    """Returns the values of a recipe that a command gives by options, by dotted key."""
     options = {
         "data.name": data,
         "model.weights": weights,
@@ -107,20 +124,86 @@ def requested_recipe(
         "micro_batch": micro_batch,
     }
     named = {key: value for key, value in options.items() if value}
+    return {**named, **parse_changes(changes)}
+
+
+def auto_request(
+    recipe: str | None,
+    changes: tuple[str, ...],
+    data: str | None,
+    weights: str | None,
+    variant: str | None,
+    micro_batch: int,
+    minutes: float | None,
+) -> "AutoRequest | None":
+    """Returns what is to be chosen for custom images; None for a recipe of another kind.
+
+    Raises:
+        UsageError: when minutes are given that cannot be, or where nothing is chosen.
+    """
+    from resnetkit.data.datasets import custom_path
+    from resnetkit.errors import UsageError
+    from resnetkit.training.auto_recipe import DEFAULT_MINUTES, AutoRequest
+
+    if minutes is not None and not 0 < minutes <= MOST_MINUTES:
+        raise UsageError(
+            f"--minutes {minutes:g}: expected a number above 0, up to {MOST_MINUTES:,}, such as"
+            " --minutes 10."
+        )
     custom_images = custom_path(data)
     if recipe in (None, "finetune") and custom_images is not None:
-        choice = auto_recipe(custom_images, weights=weights, variant=variant)
-        chosen = load_recipe("finetune", {**named, **choice.changes, **parse_changes(changes)})
-        remark(choice.in_words(chosen))
-    else:
-        chosen = load_recipe(recipe or "digits", {**named, **parse_changes(changes)})
+        return AutoRequest(
+            data=custom_images,
+            minutes=DEFAULT_MINUTES if minutes is None else minutes,
+            weights=weights,
+            variant=variant,
+            micro_batch=micro_batch,
+            changes=parse_changes(changes),
+        )
+    if minutes is not None:
+        raise UsageError(
+            "--minutes chooses a recipe for your images: give their folder with --data, and no"
+            " other recipe. In a recipe, --set length=N epochs sets the length, and --dry-run"
+            " estimates the time."
+        )
+    return None
+
+
+def timed_recipe(request: "AutoRequest", world: "World", *, threads: int) -> "tuple[Recipe, Plan]":
+    """Returns the recipe chosen for custom images, and reports the choice."""
+    from resnetkit.training.auto_recipe import auto_recipe
+    from resnetkit.training.timings import MachineTimings
+
+    choice = auto_recipe(
+        request,
+        MachineTimings(world, threads),
+        ranks=world.size,
+        overlaps=world.device.type == "cuda",
+    )
+    chosen = choice.recipe
+    if world.is_main:
+        remark(choice.in_words())
+    remark_on_recipe(chosen)
+    return chosen, choice.plan
+
+
+def requested_recipe(name_or_path: str, values: dict[str, object]) -> "Recipe":
+    """Returns a recipe with some values replaced."""
+    from resnetkit.training.recipe import load_recipe
+
+    chosen = load_recipe(name_or_path, values)
+    remark_on_recipe(chosen)
+    return chosen
+
+
+def remark_on_recipe(chosen: "Recipe") -> None:
+    """Reports what a user of a recipe should know."""
     remark_on_data(chosen.data.name)
     if chosen.micro_batch:
         remark(
             f"micro-batches of {chosen.micro_batch}: gradients are accumulated over a batch, but"
             " batch normalization sees one micro-batch; from 16 images or so this does little harm"
         )
-    return chosen
 
 
 def remark_on_classes(recipe: "Recipe") -> None:
@@ -160,12 +243,19 @@ def lr_find(
 
     from resnetkit.errors import UsageError
     from resnetkit.report.rate_sheet import rate_sheet
+    from resnetkit.runtime.process_group import open_world
     from resnetkit.storage import storage_errors, write_file
     from resnetkit.training.lr_find import find_lr
 
     if out.suffix != ".svg":
         raise UsageError(f"--out {out}: expected a file name that ends in .svg.")
-    chosen = requested_recipe(recipe, changes, data, weights, variant, 0)
+    request = auto_request(recipe, changes, data, weights, variant, 0, None)
+    if request is None:
+        values = recipe_values(changes, data, weights, variant, 0)
+        chosen = requested_recipe(recipe or "digits", values)
+    else:
+        with open_world(device) as world:
+            chosen, _ = timed_recipe(request, world, threads=checked_threads(threads))
     remark_on_classes(chosen)
     with bar("lr-find") as progress:
         search = find_lr(
@@ -201,8 +291,10 @@ def checked_threads(threads: int) -> int:
 class TrainingProgress:
     """Reports the progress of a training: on a bar, or in one line for each epoch."""
 
-    def __init__(self, progress: Bar) -> None:
+    def __init__(self, progress: Bar, plan: "Plan | None" = None) -> None:
         self.progress = progress
+        self.plan = plan
+        self.began = 0.0
         self.total_steps = 0
         self.images_per_second = 0.0
 
@@ -217,12 +309,21 @@ class TrainingProgress:
                     self.images_per_second = event.timing.images_per_second
                 text = interval_words(event, self.images_per_second)
                 self.progress.update(event.step / self.total_steps, text)
-            case EpochEvent() if not self.progress.is_shown:
-                remark(epoch_words(event, self.images_per_second))
+            case EpochEvent():
+                if not self.progress.is_shown:
+                    remark(epoch_words(event, self.images_per_second))
+                self.compare(event)
+
+    def compare(self, event: "EpochEvent") -> None:
+        """Reports once how long a training that was planned really takes."""
+        seconds = time.perf_counter() - self.began
+        if self.plan is not None and seconds >= min(SETTLED_SECONDS, self.plan.seconds / 10):
+            remark(real_time_words(self.plan, event.epoch, seconds, event.step / self.total_steps))
+            self.plan = None
 
     def begin(self, session: "Session") -> None:
         """Reports the classes, the number of steps, the device, the precision and the kernels."""
-        self.total_steps = session.total_steps
+        self.began, self.total_steps = time.perf_counter(), session.total_steps
         remark(session.data.classes)
         start = f"from step {session.from_step}, " if session.from_step else ""
         precision, kernels, hardware = session.precision, session.kernels, session.hardware
@@ -231,6 +332,25 @@ class TrainingProgress:
             f" {hardware['threads']} thread(s), {precision['name']} ({precision['reason']}),"
             f" kernels: {kernels['name']} ({kernels['reason']})"
         )
+
+
+def real_time_words(plan: "Plan", epochs: int, seconds: float, fraction: float) -> str:
+    """Returns how long a training will really take, by its first epochs.
+
+    Args:
+        plan: what was predicted.
+        epochs: number of epochs that were trained.
+        seconds: that they took.
+        fraction: of the training that they are.
+    """
+    from resnetkit.training.auto_recipe import duration_words
+
+    around = plan.seconds - plan.epochs * plan.epoch_seconds
+    total = around + seconds / fraction
+    return (
+        f"after {epochs} epoch(s): about {duration_words(total)} in all"
+        f" ({duration_words(plan.seconds)} were predicted)"
+    )
 
 
 def interval_words(event: "IntervalEvent", images_per_second: float) -> str:
@@ -277,6 +397,7 @@ def show_estimate(chosen: "Recipe", *, device: str, threads: int, json: bool) ->
     """Prints the resolved recipe and the estimated cost."""
     from dataclasses import asdict
 
+    from resnetkit.training.auto_recipe import duration_words
     from resnetkit.training.dry_run import dry_run as estimate_cost
 
     estimate = estimate_cost(chosen, device=device, threads=threads)
@@ -289,14 +410,6 @@ def show_estimate(chosen: "Recipe", *, device: str, threads: int, json: bool) ->
         f" {estimate.seconds_per_step:.3f} s: about {duration_words(estimate.seconds)};"
         f" peak memory {estimate.peak_memory_bytes / 2**30:.1f} GiB. Nothing was written."
     )
-
-
-def duration_words(seconds: float) -> str:
-    """Returns a duration in words."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def recipes(name: str | None = None, /, *, json: Json = False) -> None:

@@ -15,6 +15,7 @@ from resnetkit.runtime.process_group import World
 from resnetkit.training.recipe import Recipe
 
 __all__ = [
+    "MOST_CHECKED",
     "check_batch_fit",
     "check_custom_images",
     "check_data_fit",

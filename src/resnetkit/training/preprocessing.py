@@ -13,7 +13,7 @@ from resnetkit.errors import RecipeError
 from resnetkit.training.recipe import Recipe
 from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["find_class_weights", "find_color_axes", "find_normalization"]
+__all__ = ["NORMALIZED_ON", "find_class_weights", "find_color_axes", "find_normalization"]
 
 NORMALIZED_ON = 1_000  # custom images: decoding all of them would take long
 

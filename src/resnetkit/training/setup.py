@@ -41,7 +41,7 @@ from resnetkit.training.schedules import LearningRate
 from resnetkit.training.state import TrainingState, start_state
 from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["TrainingSetup", "prepare"]
+__all__ = ["TrainingSetup", "prepare", "threads_for"]
 
 SMALL_STEP = 10**9  # multiply-adds of a forward pass
 
@@ -117,15 +117,23 @@ class TrainingSetup:
 
     @property
     def sensible_threads(self) -> int:
-        """Returns how many CPU threads one step is worth.
-
-        Threads that share too little work wait for each other more than they compute: ResNet-20 on
-        8x8 pixels takes 14 ms a step with one thread, and up to 2.7 s with two when something else
-        runs on one of two cores (torch 2.15, AMD EPYC with 2 cores, November 2026).
-        """
+        """Returns how many CPU threads one step is worth."""
         for_one_image = count(self.architecture, min(self.dataset.image_size)).multiply_adds
-        is_small = for_one_image * self.recipe.batch_size < SMALL_STEP * self.world.size
-        return 1 if is_small else torch.get_num_threads()
+        return threads_for(for_one_image * self.recipe.batch_size, self.world)
+
+
+def threads_for(multiply_adds: int, world: World) -> int:
+    """Returns how many CPU threads a step is worth.
+
+    Threads that share too little work wait for each other more than they compute: ResNet-20 on 8x8
+    pixels takes 14 ms a step with one thread, and up to 2.7 s with two when something else runs on
+    one of two cores (torch 2.15, AMD EPYC with 2 cores, November 2026).
+
+    Args:
+        multiply_adds: of the forward pass of a batch, of all ranks together.
+        world: who trains.
+    """
+    return 1 if multiply_adds < SMALL_STEP * world.size else torch.get_num_threads()
 
 
 def prepare(

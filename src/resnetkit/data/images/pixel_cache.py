@@ -22,7 +22,7 @@ from resnetkit.errors import DataError
 from resnetkit.storage import exclusive, remove_leftovers, replaced_folder, storage_errors
 from resnetkit.untrusted import open_regular
 
-__all__ = ["PixelCache", "open_cache"]
+__all__ = ["DISK_FRACTION", "PixelCache", "open_cache", "reduced"]
 
 ADVICE = "Free some space, or set data.cache=none."
 DISK_FRACTION = 0.5  # of the free space, that a cache may use
@@ -42,6 +42,17 @@ class PixelCache:
     pixels: npt.NDArray[np.uint8]
     index: npt.NDArray[np.int64]
     channels: int
+
+    @classmethod
+    def of(cls, images: Sequence[npt.NDArray[np.uint8]]) -> "PixelCache":
+        """Returns a cache in memory of images, each uint8 (H, W) or (H, W, 3)."""
+        rows, begin = [], 0
+        for image in images:
+            rows.append((begin, *image.shape[:2]))
+            begin += image.size
+        channels = 3 if images[0].ndim == 3 else 1
+        pixels = np.concatenate([image.ravel() for image in images])
+        return cls(pixels, np.array(rows, dtype=np.int64), channels)
 
     def image(self, sample_id: int) -> Image.Image:
         """Returns a decoded image."""
