@@ -14,7 +14,7 @@ import pytest
 
 from resnetkit import download as module
 from resnetkit.data.published.fetch import fetch as fetch_dataset
-from resnetkit.download import Digest, Redirects, download, shown
+from resnetkit.download import Digest, Redirects, download, redacted
 from resnetkit.errors import StorageError, TransferError
 
 CONTENT = bytes(range(256)) * 4000
@@ -401,9 +401,9 @@ def test_no_password_of_the_user_is_sent(
 
 
 def test_what_may_be_secret_in_an_address_is_not_shown() -> None:
-    assert shown("https://me:pass@host:1/a?Signature=x#y") == "https://host:1/a"
-    assert shown("https://host/a@b") == "https://host/a@b"
-    assert shown("none") == "none"
+    assert redacted("https://me:pass@host:1/a?Signature=x#y") == "https://host:1/a"
+    assert redacted("https://host/a@b") == "https://host/a@b"
+    assert redacted("none") == "none"
 
 
 @pytest.mark.parametrize("name", module.OFFLINE)

@@ -1,4 +1,4 @@
-"""The process behind the command `resnet`, also as `python -m resnetkit`, which torchrun starts."""
+"""The entry point of the command `resnet`, and of `python -m resnetkit`, which torchrun starts."""
 
 import os
 import signal
@@ -10,18 +10,18 @@ __all__ = ["main"]
 
 def main() -> None:
     """Runs the command and ends the process; an interruption never shows a traceback."""
-    asks_to_stop = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if asks_to_stop:  # else it is ignored, as in a shell's background
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:  # else it is ignored, as in a shell's background
         signal.signal(signal.SIGINT, leave)
     from resnetkit.cli.app import run
 
     # Threads that wait spin for some microseconds before they sleep: waking up costs more than
     # most waits, and spinning for long takes the core from others (figures in docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    if asks_to_stop:
+    if interruptible:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     code = run(sys.argv[1:])
-    if asks_to_stop:
+    if interruptible:
         signal.signal(signal.SIGINT, leave)
     sys.exit(code)
 

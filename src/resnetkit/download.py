@@ -38,7 +38,7 @@ LEAST_BYTES = 20_000  # in SECONDS_TO_ANSWER, or the connection counts as dead
 MOST_BYTES = 4 << 30  # no supported download is nearly as large
 PAUSES = (0.5, 1.0, 2.0)  # seconds between tries
 TRANSIENT = {408, 429, 500, 502, 503, 504}  # statuses that a retry may change
-FAILURES = (OSError, http.client.HTTPException, ValueError)  # ValueError: an impossible address
+FAILURES = (OSError, http.client.HTTPException, ValueError)  # ValueError: an invalid URL
 ADVICE = "Free some space, or choose another folder."
 WAITING = "another process is fetching this file: waiting for it"
 
@@ -49,7 +49,7 @@ class Digest:
 
     Attributes:
         kind: sha256, md5, or git for the SHA-1 of a Git blob.
-        beginning: hexadecimal digest, or as much of it as its publisher states.
+        beginning: hexadecimal digest, or the prefix of it that its publisher states.
     """
 
     kind: Literal["sha256", "md5", "git"]
@@ -72,7 +72,7 @@ class Digest:
         return digest.hexdigest()
 
     def new_hash(self, size: int) -> "hashlib._Hash":
-        """Returns a hash object for a content of a size in bytes."""
+        """Returns a hash object for content of a size in bytes."""
         algorithm = "sha1" if self.kind == "git" else self.kind
         beginning = b"blob %d\0" % size if self.kind == "git" else b""
         return hashlib.new(algorithm, beginning, usedforsecurity=False)
@@ -155,10 +155,10 @@ def download_from(url: str, part: Path, *, digest: Digest, observe: Observer) ->
             part.unlink(missing_ok=True)  # a link or a pipe would be written to
     leftover = part.exists()
     if not (leftover and digest.matches(part)):
-        persistently(url, lambda: receive(url, part, observe))
+        with_retries(url, lambda: receive(url, part, observe))
     if digest.matches(part):
         return
-    message = other_file(url, part, digest)
+    message = digest_mismatch(url, part, digest)
     part.unlink()
     if not leftover:
         raise TransferError(message)
@@ -167,23 +167,23 @@ def download_from(url: str, part: Path, *, digest: Digest, observe: Observer) ->
     )  # the leftover may have been of another file
 
 
-def other_file(url: str, part: Path, digest: Digest) -> str:
+def digest_mismatch(url: str, part: Path, digest: Digest) -> str:
     """Returns the message for a downloaded file with another digest."""
     with open_regular(part) as file:
         mistake = recognized_mistake(file.read(BEGINNING_BYTES))
     if mistake:
-        return f"{shown(url)} sends another file: {mistake}."
+        return f"{redacted(url)} sends another file: {mistake}."
     actual = digest.of(part)
     is_whole = len(digest.beginning) == len(actual)
     expected = digest.beginning if is_whole else f"one that begins with {digest.beginning}"
-    return f"{shown(url)} holds another file: its {digest} is {actual}, expected {expected}."
+    return f"{redacted(url)} holds another file: its {digest} is {actual}, expected {expected}."
 
 
-def persistently(url: str, action: Callable[[], Result]) -> Result:
-    """Does something with a URL, and retries after transient failures.
+def with_retries(url: str, action: Callable[[], Result]) -> Result:
+    """Runs an action that uses a URL, and retries it after transient failures.
 
     Raises:
-        TransferError: if it fails finally.
+        TransferError: if the last try fails.
     """
     for pause in (*PAUSES, None):
         try:
@@ -194,7 +194,9 @@ def persistently(url: str, action: Callable[[], Result]) -> Result:
                 error.close()
                 refused = error.code not in TRANSIENT
             if pause is None or refused:
-                raise TransferError(f"{shown(url)} cannot be reached ({reason(error)}).") from error
+                raise TransferError(
+                    f"{redacted(url)} cannot be reached ({reason(error)})."
+                ) from error
             time.sleep(pause)
     raise AssertionError("the last pause is None")
 
@@ -209,35 +211,36 @@ def receive(url: str, part: Path, observe: Observer) -> None:
     """
     have = part.stat().st_size if part.exists() else 0
     try:
-        answer = opened(url, start=have)
+        response = opened(url, start=have)
     except urllib.error.HTTPError as error:
         if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
             raise ConnectionError("the partial file does not fit the file on the server") from error
         raise
-    with answer:
-        resumes = answer.status == http.client.PARTIAL_CONTENT
+    with response:
+        resumes = response.status == http.client.PARTIAL_CONTENT
         have = have if resumes else 0
-        total = have + (answer.length or 0)
+        total = have + (response.length or 0)
         with storage_errors(part, ADVICE):
             file = part.open("ab" if resumes else "wb", buffering=0)
         with file:
-            have = write_all(answer, file, part, have, total, observe)
+            have = write_all(response, file, part, have, total, observe)
     if have < total:
         raise ConnectionError(f"the connection ended after {have:,} of {total:,} bytes")
 
 
 def write_all(
-    answer: Any, file: io.FileIO, part: Path, have: int, total: int, observe: Observer
+    response: Any, file: io.FileIO, part: Path, have: int, total: int, observe: Observer
 ) -> int:
     """Writes a response to a file and returns the number of bytes of the whole file."""
     since, before = time.monotonic(), have
-    while chunk := answer.read1(CHUNK_BYTES):
+    while chunk := response.read1(CHUNK_BYTES):
         have += len(chunk)
         if have > MOST_BYTES:
             part.unlink()
             raise TransferError(
-                f"{shown(answer.url)} sends more than {MOST_BYTES:,} bytes, the limit of downloads."
+                f"{redacted(response.url)} sends more than {MOST_BYTES:,} bytes, the limit of"
+                " downloads."
             )
         with storage_errors(part, ADVICE):
             file.write(chunk)
@@ -269,8 +272,8 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         check_address(newurl)
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             raise TransferError(
-                f"{shown(req.full_url)} redirects from https to {shown(newurl)}, where the file"
-                " could be changed: this is not followed."
+                f"{redacted(req.full_url)} redirects from https to {redacted(newurl)}, where the"
+                " file could be changed: this is not followed."
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -289,25 +292,25 @@ def opened(url: str, *, start: int = 0) -> Any:
 
 
 def check_address(url: str) -> None:
-    """Checks that a URL is one of http or https, without a password.
+    """Checks that a URL uses http or https and contains no password.
 
     Raises:
         TransferError: if it is not.
     """
     try:
         parts = urlsplit(url)
-        possible = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
+        allowed = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
     except ValueError:
-        possible = False
-    if not possible:
+        allowed = False
+    if not allowed:
         raise TransferError(
-            f"the URL '{shown(url)}' is not allowed: expected https://HOST/PATH, without user name"
-            " and password."
+            f"the URL '{redacted(url)}' is not allowed: expected https://HOST/PATH, without user"
+            " name and password."
         )
 
 
-def shown(url: str) -> str:
-    """Returns a URL without its possible secrets: user name, password and query."""
+def redacted(url: str) -> str:
+    """Returns a URL without possible secrets: user name, password and query."""
     before, slashes, after = url.partition("://")
     host, slash, path = after.partition("/")
     return before + slashes + host.rpartition("@")[2] + slash + path.partition("?")[0]

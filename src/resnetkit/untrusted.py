@@ -160,9 +160,9 @@ def recognized_mistake(beginning: bytes) -> str | None:
         'git lfs pull' ...", without a full stop; None if nothing is recognized.
     """
     content = beginning[:BEGINNING_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip()
-    for pattern, words in MISTAKES.items():
+    for pattern, description in MISTAKES.items():
         if re.match(pattern, content, re.IGNORECASE | re.DOTALL):
-            return words
+            return description
     return None
 
 

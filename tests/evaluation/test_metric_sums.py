@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_ac
 from torch import Tensor, nn
 
 from resnetkit.evaluation import metrics
-from resnetkit.evaluation.metric_sums import MetricSums, Score, count, outside_top_k, score
+from resnetkit.evaluation.metric_sums import MetricSums, Score, batch_sums, outside_top_k, score
 from resnetkit.models.zoo import create_model
 from resnetkit.runtime.precision import choose_precision
 from resnetkit.runtime.process_group import World
@@ -82,8 +82,8 @@ def test_the_error_and_the_confusion_matrix_agree_when_logits_are_equal() -> Non
 
 def test_two_ranks_together_count_what_one_does() -> None:
     logits, labels = random_logits(10)
-    shares = [(logits[rank::2], labels[rank::2]) for rank in range(2)]
-    first, second = (count(*share) for share in shares)
+    halves = [(logits[rank::2], labels[rank::2]) for rank in range(2)]
+    first, second = (batch_sums(*half) for half in halves)
     sums = MetricSums(CPU)
     sums.add(first)
     together = sums.score(FakeWorld(0, 2, CPU, (second,)))
@@ -97,17 +97,17 @@ def test_sums_add_and_clear() -> None:
     logits, labels = random_logits(10)
     sums = MetricSums(CPU)
     for part, known in zip(logits.split(100), labels.split(100), strict=True):
-        sums.add(count(part, known))
+        sums.add(batch_sums(part, known))
     assert sums.score(ALONE).count == 997
     sums.clear()
-    sums.add(count(logits[:3], labels[:3]))
+    sums.add(batch_sums(logits[:3], labels[:3]))
     assert sums.score(ALONE).count == 3
 
 
 def test_counts_stay_exact_beyond_the_whole_numbers_of_float32() -> None:
     sums = MetricSums(CPU)
     sums.add(torch.tensor([0.0, 2.0**24, 0.0, 2.0**25], dtype=torch.float64))
-    sums.add(count(torch.tensor([[0.0, 9.0]]), torch.tensor([0])))
+    sums.add(batch_sums(torch.tensor([[0.0, 9.0]]), torch.tensor([0])))
     assert sums.sums[1:].tolist() == [2**24 + 1, 0, 2**25 + 1]
 
 

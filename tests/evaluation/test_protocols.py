@@ -22,7 +22,7 @@ from resnetkit.evaluation.evaluate import (
     evaluate_all,
     predict_probabilities,
 )
-from resnetkit.evaluation.network_data import data_of, order_in_words
+from resnetkit.evaluation.network_data import data_of, describe_class_order
 from resnetkit.evaluation.protocols import PROTOCOLS, SCALES
 from resnetkit.report.evaluation_report import write_evaluation
 from resnetkit.report.language import find_language
@@ -303,8 +303,8 @@ def test_without_names_of_classes_the_order_is_that_of_the_library_and_said(
     nameless = replace(network, class_names=(), format=kind, images=None)
     dataset = data_of(nameless, str(tmp_path))
     assert dataset.class_names[0] == first
-    words = order_in_words(nameless, dataset)
+    words = describe_class_order(nameless, dataset)
     assert words is not None
     assert f"matched by order{', in natural order' if kind == 'timm' else ''}" in words
     assert f": 0 = {first}, 1 = " in words
-    assert order_in_words(network, dataset) is None
+    assert describe_class_order(network, dataset) is None

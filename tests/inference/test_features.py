@@ -17,7 +17,7 @@ from torch import Tensor
 from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.inference.features import (
     Features,
-    check_out,
+    encoder_for,
     network_sha256,
     read_features,
     write_features,
@@ -76,7 +76,7 @@ def test_a_file_of_features_is_plain_safetensors_and_comes_back(tmp_path: Path) 
     assert json.loads(header)["__metadata__"] == FACTS
     again = read_features(path)
     assert again.paths == PATHS
-    assert again.facts == FACTS
+    assert again.metadata == FACTS
     assert torch.equal(again.values, some_features().values)
     assert [item.name for item in path.parent.iterdir()] == [path.name]
 
@@ -103,13 +103,13 @@ def test_parquet_without_its_extra_is_refused_before_any_work(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match=r"parquet needs pyarrow: pip install 'resnetkit\[parque"):
-        check_out(Path("features.parquet"))
+        encoder_for(Path("features.parquet"))
 
 
 @pytest.mark.parametrize("name", ["features", "features.csv", "photo.jpg", "features.SAFETENSORS"])
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"ends in \.safetensors or \.parquet"):
-        check_out(Path(name))
+        encoder_for(Path(name))
 
 
 def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from resnetkit.errors import DataError
 from resnetkit.inference import nearest as nearest_module
 from resnetkit.inference.features import Features, network_sha256
-from resnetkit.inference.nearest import check_made_by, nearest
+from resnetkit.inference.nearest import check_computed_by, nearest
 from resnetkit.weights.network import TrainedNetwork
 
 MakeNetwork = Callable[..., TrainedNetwork]
@@ -56,9 +56,9 @@ def test_zeros_are_similar_to_nothing() -> None:
 def test_features_of_another_network_are_refused(make_network: MakeNetwork) -> None:
     network = make_network()
     features = Features(torch.ones(1, 2), ["a"], "pool", "a drawn one", network_sha256(network))
-    check_made_by(features, network)
+    check_computed_by(features, network)
     with pytest.raises(DataError, match=r"computed by another network \(a drawn one\)"):
-        check_made_by(
+        check_computed_by(
             features,
             replace(
                 network,

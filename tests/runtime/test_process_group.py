@@ -33,7 +33,7 @@ def test_a_world_of_one_is_the_identity() -> None:
     assert alone.sum(values).tolist() == [1.0, 2.0]
     assert alone.any(False, True) == [False, True]
     assert alone.wrap(model) is model
-    alone.share_buffers(model)
+    alone.broadcast_buffers(model)
 
 
 def test_one_process_opens_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_a_run_does_not_go_on_with_other_images(
     if change == "removed":
         path.unlink()
         picture(0, 999).save(photos / "cat" / "later.png")
-    with pytest.raises(WeightsError, match="images, their classes or splits are others than when"):
+    with pytest.raises(WeightsError, match="images, their classes or splits differ from those it"):
         train(own(), tmp_path / "run")
 
 
@@ -204,7 +204,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"data.normalize": "pixel-mean", "data.early_size": 8},
         "does not fit smaller crops",
     ),
-    "a size for the digits": ({"data.name": "digits"}, "leave it out for a data set of the table"),
+    "a size for the digits": ({"data.name": "digits"}, "leave it out for a named data set"),
     "a crop for the digits": (
         {"data.name": "digits", "data.image_size": 0},
         "crop 'area' is for custom images",

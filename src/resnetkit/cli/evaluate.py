@@ -96,13 +96,13 @@ def remark_on_networks(
     networks: "Sequence[TrainedNetwork]", dataset: "Dataset", split: str
 ) -> None:
     """Reports what is measured, and how classes without names are matched."""
-    from resnetkit.evaluation.network_data import order_in_words
+    from resnetkit.evaluation.network_data import describe_class_order
 
     remark_on_data(dataset.name)
     for network in networks:
         remark(f"{network.origin}; {split} split of {dataset.name}")
     for network in networks:
-        if words := order_in_words(network, dataset):
+        if words := describe_class_order(network, dataset):
             remark(words)
 
 

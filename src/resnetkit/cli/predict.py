@@ -102,11 +102,11 @@ def features(
     Args:
         network: A run folder, its model folder, or weights of another library.
     """
-    from resnetkit.inference.features import check_out, write_features
+    from resnetkit.inference.features import encoder_for, write_features
     from resnetkit.inference.predictor import load_predictor
     from resnetkit.storage import storage_errors
 
-    check_out(out)
+    encoder_for(out)
     images = images_of(paths)
     predictor = load_predictor(
         network, variant=variant, device=device, precision=precision, batch_size=batch_size
@@ -122,7 +122,7 @@ def features(
     count, width = made.values.shape
     if json:
         print_json(
-            {"file": str(out), "images": count, "width": width, "bad": counts.bad, **made.facts}
+            {"file": str(out), "images": count, "width": width, "bad": counts.bad, **made.metadata}
         )
     else:
         say(f"{out}: {count:,} image(s), {width:,} features of {layer} each")
@@ -182,7 +182,7 @@ def nearest(
         features: A .safetensors file of 'resnet features'.
     """
     from resnetkit.inference.features import read_features
-    from resnetkit.inference.nearest import check_made_by
+    from resnetkit.inference.nearest import check_computed_by
     from resnetkit.inference.predictor import load_predictor
 
     form, images = chosen_form(format, json=json), images_of(queries)
@@ -192,7 +192,7 @@ def nearest(
     predictor = load_predictor(
         model, variant=variant, device=device, precision=precision, batch_size=batch_size
     )
-    check_made_by(library, predictor.network)
+    check_computed_by(library, predictor.network)
     remark(f"{len(library.paths):,} image(s), {library.layer} of {library.origin}")
     return print_records(neighbors(library, predictor, images, top), NEAREST, form)
 

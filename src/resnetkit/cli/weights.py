@@ -230,7 +230,7 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
 
     return {
         "format": network.format,
-        "name": known_as(network.architecture),
+        "name": known_as(network.architecture) or "",
         "variant": variant_of(network.architecture),
         **counts(network),
         "architecture": asdict(network.architecture),

@@ -1,1 +1,1 @@
-"""What a trained network gets right and wrong, and how far its own confidence can be trusted."""
+"""Evaluation of trained networks: errors, confusions and calibration."""

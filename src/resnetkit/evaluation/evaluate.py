@@ -64,8 +64,8 @@ class Evaluation:
         precision: of the computation, float32 or bfloat16.
         metrics: errors, loss and calibration.
         worst: wrong predictions of the highest probability, the highest first.
-        learned: how many of these images the network was trained on, as far as its run tells: its
-            error on them is no test error. Of an ensemble, by any of its networks.
+        learned: number of these images that the network was trained on, according to its run: the
+            error on them is not a test error. For an ensemble, any of its networks counts.
     """
 
     origin: str
@@ -110,19 +110,17 @@ def evaluate_all(
         observe: called now and then with the fraction done, from 0 to 1.
 
     Raises:
-        UsageError: when flips are asked for of a protocol that includes them.
+        UsageError: when `flip` is set for a protocol that includes flips.
         DataError: when a network expects other images or classes, the split is empty, or the
         images do not suit the protocol.
     """
     check_views(dataset, protocol, flip=flip)
-    sample_ids = dataset.splits[split]
-    if not len(sample_ids):
-        raise DataError(f"'{dataset.name}' has no images in the split '{split}'.")
+    sample_ids = nonempty_split(dataset, split)
     for network in networks:
         check_fit(network, dataset)
     trained_on = [trained_samples(network, dataset, sample_ids) for network in networks]
     origins = [network.origin for network in networks]
-    answers = []
+    outputs = []
     with open_world(device) as world:
         chosen = choose_precision(precision, world.device)
         for index, network in enumerate(networks):
@@ -135,10 +133,9 @@ def evaluate_all(
                 precision=chosen,
                 observe=observe_portion(observe, index, len(networks)),
             )
-            check_finite(network, probabilities)
-            answers.append(probabilities)
+            outputs.append(finite(network, probabilities))
     if len(networks) > 1:
-        answers.append(np.mean(answers, axis=0))
+        outputs.append(np.mean(outputs, axis=0))
         origins.append(f"ensemble of {len(networks)} networks")
         trained_on.append(set[int]().union(*trained_on))
     labels = dataset.labels[sample_ids].numpy()
@@ -154,15 +151,27 @@ def evaluate_all(
             worst=worst_errors(probabilities, dataset, sample_ids),
             learned=len(overlap) if split != "train" else 0,
         )
-        for origin, probabilities, overlap in zip(origins, answers, trained_on, strict=True)
+        for origin, probabilities, overlap in zip(origins, outputs, trained_on, strict=True)
     ]
+
+
+def nonempty_split(dataset: Dataset, split: Split) -> Tensor:
+    """Returns the samples of a split, int64 (N,).
+
+    Raises:
+        DataError: when there are none.
+    """
+    sample_ids = dataset.splits[split]
+    if not len(sample_ids):
+        raise DataError(f"'{dataset.name}' has no images in the split '{split}'.")
+    return sample_ids
 
 
 def check_views(dataset: Dataset, protocol: Protocol, *, flip: bool) -> None:
     """Checks that the views of a protocol are images of the same class.
 
     Raises:
-        UsageError: when flips are asked for of a protocol that includes them.
+        UsageError: when `flip` is set for a protocol that includes flips.
         DataError: when horizontal flips change the class.
     """
     if flip and protocol != "center":
@@ -181,13 +190,18 @@ def observe_portion(
     return lambda fraction: observe((index + fraction) / count)
 
 
-def check_finite(network: TrainedNetwork, probabilities: Floats) -> None:
-    """Raises DataError when a probability is not finite."""
+def finite(network: TrainedNetwork, probabilities: Floats) -> Floats:
+    """Returns the probabilities.
+
+    Raises:
+        DataError: when one of them is not finite.
+    """
     if not np.isfinite(probabilities).all():
         raise DataError(
             f"the network ({network.origin}) gives probabilities that are not finite: its weights"
             " do not fit these images."
         )
+    return probabilities
 
 
 def worst_errors(

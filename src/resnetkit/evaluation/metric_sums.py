@@ -1,4 +1,4 @@
-"""Exact sums of loss and errors, kept on the device until they are read."""
+"""Sums of loss and errors, which stay on the device until they are read."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch.nn import functional
 from resnetkit.runtime.precision import ChosenPrecision
 from resnetkit.runtime.process_group import World
 
-__all__ = ["TOP", "MetricSums", "Score", "count", "outside_top_k", "score"]
+__all__ = ["TOP", "MetricSums", "Score", "batch_sums", "outside_top_k", "score"]
 
 TOP = 5
 
@@ -32,7 +32,7 @@ class Score:
     count: int
 
 
-def count(logits: Tensor, labels: Tensor) -> Tensor:
+def batch_sums(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns the sums over a batch of loss, top-1 errors, top-5 errors and samples: float64 (4,).
 
     Args:
@@ -40,7 +40,7 @@ def count(logits: Tensor, labels: Tensor) -> Tensor:
         labels: int64 (B,).
     """
     losses = functional.cross_entropy(logits, labels, reduction="sum")
-    wrong = (logits.argmax(1) != labels).sum()  # as in the confusion matrix, ties and all
+    wrong = (logits.argmax(1) != labels).sum()  # as in the confusion matrix, also for ties
     top5_wrong = outside_top_k(logits, labels, TOP).sum()
     samples = torch.full_like(losses, len(labels))
     return torch.stack([losses, wrong, top5_wrong, samples]).double()
@@ -49,7 +49,7 @@ def count(logits: Tensor, labels: Tensor) -> Tensor:
 def outside_top_k(scores: Tensor, labels: Tensor, k: int) -> Tensor:
     """Returns whether at least k classes have a higher score than the label's: bool (B,).
 
-    A score that is NaN counts as higher, so that a network without answers has no success.
+    A score that is NaN counts as higher, so that a network that outputs NaN is never right.
 
     Args:
         scores: logits or probabilities, float (B, K).
@@ -64,14 +64,14 @@ class MetricSums:
     """The metric sums of one rank, on the device; counts up to 2**53 are exact.
 
     Attributes:
-        sums: float64 (4,), as `count` returns them.
+        sums: float64 (4,), as `batch_sums` returns them.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
 
     def add(self, counts: Tensor) -> None:
-        """Adds the sums that `count` returns for a batch."""
+        """Adds the sums that `batch_sums` returns for a batch."""
         self.sums += counts
 
     def score(self, world: World) -> Score:
@@ -82,7 +82,7 @@ class MetricSums:
         )
 
     def load(self, sums: Sequence[float]) -> None:
-        """Replaces the sums, as they were saved."""
+        """Replaces the sums by saved ones."""
         self.sums.copy_(torch.tensor(sums, dtype=torch.float64))
 
     def clear(self) -> None:
@@ -119,7 +119,7 @@ def score(
     for images, labels in batches:
         with precision.autocast():
             logits = model(images)
-        sums.add(count(logits.float(), labels))
+        sums.add(batch_sums(logits.float(), labels))
         cells += torch.bincount(labels * num_classes + logits.argmax(1), minlength=len(cells))
     model.train(was_training)
     return sums.score(world), world.sum(cells).reshape(num_classes, num_classes)

@@ -74,7 +74,7 @@ class Metrics:
         top5: error of the five most probable classes; 0 with up to five classes.
         loss: mean cross entropy, in nats.
         calibration_error: expected calibration error in percent; see `calibration_error`.
-        classes: one entry a class.
+        classes: one entry for each class.
         confusion: images by true class (rows) and predicted class (columns).
     """
 

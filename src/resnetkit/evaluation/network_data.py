@@ -13,7 +13,7 @@ from resnetkit.errors import DataError, UsageError
 from resnetkit.resizing import ImageFormat
 from resnetkit.weights.network import TrainedNetwork, check_head
 
-__all__ = ["check_fit", "data_of", "order_in_words", "trained_samples"]
+__all__ = ["check_fit", "data_of", "describe_class_order", "trained_samples"]
 
 ORDER_SHOWN = 6
 
@@ -27,7 +27,7 @@ def data_of(network: TrainedNetwork, name: str | None = None) -> Dataset:
     are all test images.
 
     Raises:
-        UsageError: when there is no data set of that name, or neither name nor network tells one.
+        UsageError: when there is no data set of that name, or the network does not name its data.
         DataError: when the data set cannot be read.
     """
     return open_for_evaluation(
@@ -45,10 +45,13 @@ def data_of(network: TrainedNetwork, name: str | None = None) -> Dataset:
 
 
 def images_of_run(network: TrainedNetwork, name: str | None) -> ImageList | None:
-    """Returns the images of a network's run, with their splits, if they were moved to a path.
+    """Returns the images of a network's run, with their splits, at the path they were moved to.
+
+    Returns:
+        None if they were not moved, or the path holds other images.
 
     Raises:
-        DataError: when the run's list of images cannot be read, or they are nowhere.
+        DataError: when the run's list of images cannot be read, or no path to them is given.
     """
     listed, path = network.images, custom_path(name)
     if listed is None or (name and path is None):
@@ -68,17 +71,17 @@ def images_of_run(network: TrainedNetwork, name: str | None) -> ImageList | None
         return None
 
 
-def order_in_words(network: TrainedNetwork, dataset: Dataset) -> str | None:
+def describe_class_order(network: TrainedNetwork, dataset: Dataset) -> str | None:
     """Describes how classes are matched to a network without class names; None if it has names."""
     if network.class_names:
         return None
     names = dataset.class_names
     listed = ", ".join(f"{label} = {name}" for label, name in enumerate(names[:ORDER_SHOWN]))
     more = ", ..." if len(names) > ORDER_SHOWN else ""
-    how = ", in natural order and without case as timm does" if network.format == "timm" else ""
+    rule = ", in natural order and without case as timm does" if network.format == "timm" else ""
     return (
-        f"the file does not name its classes, so they are matched by order{how}: {listed}{more}. An"
-        " error close to that of guessing may be due to another order"
+        f"the file does not name its classes, so they are matched by order{rule}: {listed}{more}."
+        " An error close to that of guessing may be due to another order"
     )
 
 

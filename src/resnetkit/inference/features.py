@@ -19,7 +19,7 @@ from resnetkit.inference.transform import EvalTransform
 from resnetkit.storage import storage_errors, write_file
 from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["Features", "check_out", "network_sha256", "read_features", "write_features"]
+__all__ = ["Features", "encoder_for", "network_sha256", "read_features", "write_features"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Features:
     network_sha256: str
 
     @property
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """Returns the metadata: the layer and the network that computed the features."""
         return {
             "layer": self.layer,
@@ -79,30 +79,30 @@ def write_features(path: Path, features: Features) -> None:
     """Writes features atomically to a .safetensors or .parquet file.
 
     A safetensors file contains `features`, float32 (N, D), and `paths`, uint8: the bytes of all
-    paths, separated by zero bytes, which no path contains. Its metadata are `Features.facts`. The
-    paths are not part of the metadata, because safetensors limits these to 100 MB of valid text.
+    paths, separated by zero bytes, which no path contains. Its metadata is `Features.metadata`. The
+    paths are not part of it, because safetensors limits metadata to 100 MB of valid text.
 
     A parquet file has the columns path and features, and the same metadata.
 
     Raises:
-        UsageError: when the extension is another one, the path is a folder, or pyarrow is not
+        UsageError: when the extension is not one of these, the path is a folder, or pyarrow is not
             installed for a parquet file.
         StorageError: when the file cannot be written.
     """
-    content = check_out(path)(features)
+    content = encoder_for(path)(features)
     with storage_errors(path, "Choose another path with --out."):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)
 
 
-def check_out(path: Path) -> Callable[[Features], bytes]:
+def encoder_for(path: Path) -> Callable[[Features], bytes]:
     """Returns the function that encodes features for the extension of a path.
 
     Raises:
         UsageError: as for `write_features`.
     """
-    if path.suffix not in CONTENTS:
-        raise UsageError(f"--out {path}: expected a name that ends in {' or '.join(CONTENTS)}.")
+    if path.suffix not in ENCODERS:
+        raise UsageError(f"--out {path}: expected a name that ends in {' or '.join(ENCODERS)}.")
     if path.is_dir():
         raise UsageError(f"--out {path}: it is a folder, expected a file.")
     if path.suffix == ".parquet":
@@ -113,7 +113,7 @@ def check_out(path: Path) -> Callable[[Features], bytes]:
                 f"--out {path}: parquet needs pyarrow: pip install 'resnetkit[parquet]', or write"
                 " .safetensors."
             ) from error
-    return CONTENTS[path.suffix]
+    return ENCODERS[path.suffix]
 
 
 def safetensors_content(features: Features) -> bytes:
@@ -123,7 +123,7 @@ def safetensors_content(features: Features) -> bytes:
         "features": features.values.contiguous(),
         "paths": torch.from_numpy(np.array(paths, dtype=np.uint8)),
     }
-    return safetensors.torch.save(tensors, features.facts)
+    return safetensors.torch.save(tensors, features.metadata)
 
 
 def parquet_content(features: Features) -> bytes:
@@ -136,11 +136,11 @@ def parquet_content(features: Features) -> bytes:
     lists = pyarrow.FixedSizeListArray.from_arrays(values, features.values.shape[1])
     table = pyarrow.table({"path": paths, "features": lists})
     content = BytesIO()
-    pyarrow.parquet.write_table(table.replace_schema_metadata(features.facts), content)
+    pyarrow.parquet.write_table(table.replace_schema_metadata(features.metadata), content)
     return content.getvalue()
 
 
-CONTENTS = {".safetensors": safetensors_content, ".parquet": parquet_content}
+ENCODERS = {".safetensors": safetensors_content, ".parquet": parquet_content}
 
 
 def read_features(path: Path) -> Features:

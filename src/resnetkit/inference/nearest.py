@@ -7,12 +7,12 @@ from resnetkit.errors import DataError
 from resnetkit.inference.features import Features, network_sha256
 from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["check_made_by", "nearest"]
+__all__ = ["check_computed_by", "nearest"]
 
 BLOCK = 16_384  # rows per matrix product
 
 
-def check_made_by(features: Features, network: TrainedNetwork) -> None:
+def check_computed_by(features: Features, network: TrainedNetwork) -> None:
     """Checks that a network computed some features, so that they can be compared with its own.
 
     Raises:

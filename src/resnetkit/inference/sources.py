@@ -22,26 +22,28 @@ BEGINNING_BYTES = 64  # of a stream, from which its type is determined
 LONGEST_LINE = 2**16  # bytes, or characters of UTF-16; Linux paths have at most 4,096 bytes
 
 
-def find_images(words: Iterable[str], stream: BufferedReader) -> Iterator[str | bytes | BadImage]:
+def find_images(
+    arguments: Iterable[str], stream: BufferedReader
+) -> Iterator[str | bytes | BadImage]:
     """Yields the images that are named, in order, and a `BadImage` where there are none.
 
-    A word is the path of a file or folder, a pattern with `*`, `?` or `[]`, or `-` for standard
-    input. A folder stands for all image files in it, sorted by name, and then for those in its
-    folders. A word that contains `*` is a path if a file has that name. No image is decoded, and
-    the list is never held in memory as a whole.
+    An argument is the path of a file or folder, a pattern with `*`, `?` or `[]`, or `-` for
+    standard input. A folder stands for all image files in it, sorted by name, and then for those in
+    its folders. An argument that contains `*` is a path if a file has that name. No image is
+    decoded, and the list is never held in memory as a whole.
 
     Args:
-        words: as on a command line.
+        arguments: as on a command line.
         stream: standard input: a path of a file or folder on each line, or the content of one image
             file.
     """
-    for word in words:
-        if word == "-":
+    for argument in arguments:
+        if argument == "-":
             yield from from_stream(stream)
-        elif has_magic(word) and not os.path.lexists(word):
-            yield from matching(word)
+        elif has_magic(argument) and not os.path.lexists(argument):
+            yield from matching(argument)
         else:
-            yield from from_path(word)
+            yield from from_path(argument)
 
 
 def from_path(path: str) -> Iterator[str | BadImage]:
@@ -68,9 +70,9 @@ def matching(pattern: str) -> Iterator[str | BadImage]:
 
 def images_below(root: Path) -> Iterator[str | BadImage]:
     """Yields the images below a folder; each folder is searched once, whatever links there are."""
-    waiting, searched, is_empty = [root], set(), True
-    while waiting:
-        folder = waiting.pop()
+    pending, searched, is_empty = [root], set(), True
+    while pending:
+        folder = pending.pop()
         if (real := os.path.realpath(folder)) in searched:
             continue
         searched.add(real)
@@ -87,7 +89,7 @@ def images_below(root: Path) -> Iterator[str | BadImage]:
             elif reason := unreadable_reason(path.suffix):
                 is_empty = False
                 yield BadImage(path, f"{path}: {reason}.")
-        waiting.extend(reversed(folders))
+        pending.extend(reversed(folders))
     if is_empty:
         yield BadImage(
             root,
@@ -130,11 +132,11 @@ def paths_in(stream: BufferedReader, encoding: str) -> Iterator[str | None]:
     else:
         text = TextIOWrapper(stream, encoding, errors="replace")
         try:
-            for written in bounded_lines(text, "\n"):
+            for decoded in bounded_lines(text, "\n"):
                 yield (
                     None
-                    if written is None
-                    else path_from_text(written.rstrip("\r\n").removeprefix("\ufeff"))
+                    if decoded is None
+                    else path_from_text(decoded.rstrip("\r\n").removeprefix("\ufeff"))
                 )
         finally:
             text.detach()  # the stream stays open

@@ -1,1 +1,1 @@
-"""What the network is: pure torch, imports nothing else of this package but its errors."""
+"""Architectures and networks in pure torch; of this package, only the errors are imported."""

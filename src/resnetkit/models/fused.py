@@ -22,7 +22,7 @@ from resnetkit.models.blocks import Block
 __all__ = ["build_error", "fused_block", "normalize_add_relu"]
 
 SHAPES = 64  # of activations that a process may compile for; the default of torch is 8
-ROWS_A_GROUP = 64  # that are added up in registers, before the sums of the groups
+ROWS_PER_GROUP = 64  # that are added up in registers, before the sums of the groups
 
 
 def fused_block(block: Block, x: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ class NormalizeAddRelu(Function):
         output, mean, variance = kernels().forward(
             rows, added, weight.detach(), bias.detach(), shift, eps
         )
-        kept = None if added is None else output
-        ctx.save_for_backward(rows, kept, weight, bias, mean, variance)
+        saved_output = None if added is None else output
+        ctx.save_for_backward(rows, saved_output, weight, bias, mean, variance)
         ctx.eps, ctx.shape = eps, x.shape
         ctx.mark_non_differentiable(mean, variance)
         return as_images(output, x.shape), mean, variance
@@ -92,7 +92,7 @@ class NormalizeAddRelu(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the gradients of the arguments of `forward`."""
         rows, output, weight, bias, mean, variance = ctx.saved_tensors
-        by_rows, by_added, by_weight, by_bias = kernels().backward(
+        grad_rows, grad_added, grad_weight, grad_bias = kernels().backward(
             as_rows(gradients[0]),
             rows,
             output,
@@ -100,8 +100,8 @@ class NormalizeAddRelu(Function):
             Statistics(mean, variance),
             ctx.eps,
         )
-        by_shortcut = None if by_added is None else as_images(by_added, ctx.shape)
-        return as_images(by_rows, ctx.shape), by_shortcut, by_weight, by_bias, None, None
+        grad_shortcut = None if grad_added is None else as_images(grad_added, ctx.shape)
+        return as_images(grad_rows, ctx.shape), grad_shortcut, grad_weight, grad_bias, None, None
 
 
 def as_rows(images: Tensor) -> Tensor:
@@ -175,14 +175,14 @@ def backward(
     inverse = torch.rsqrt(statistics.variance + eps)
     factor = affine.weight * inverse
     centered = widened(rows) - statistics.mean
-    passed = output > 0 if output is not None else centered * factor + affine.bias > 0
-    through = torch.where(passed, gradient, 0)
-    wide = widened(through)
-    by_bias = column_sums(wide)
-    by_weight = column_sums(wide * centered) * inverse
+    is_positive = output > 0 if output is not None else centered * factor + affine.bias > 0
+    grad_sum = torch.where(is_positive, gradient, 0)
+    wide = widened(grad_sum)
+    grad_bias = column_sums(wide)
+    grad_weight = column_sums(wide * centered) * inverse
     count = len(rows)
-    by_rows = factor * (wide - by_bias / count - centered * (inverse * by_weight / count))
-    return by_rows.to(rows.dtype), None if output is None else through, by_weight, by_bias
+    grad_rows = factor * (wide - grad_bias / count - centered * (inverse * grad_weight / count))
+    return grad_rows.to(rows.dtype), None if output is None else grad_sum, grad_weight, grad_bias
 
 
 def widened(values: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ def widened(values: Tensor) -> Tensor:
 
 def column_sums(values: Tensor) -> Tensor:
     """Returns the sum of each column of (N, C), added up by groups of rows: fast and accurate."""
-    group = min(len(values) & -len(values), ROWS_A_GROUP)  # a power of two that divides N
+    group = min(len(values) & -len(values), ROWS_PER_GROUP)  # a power of two that divides N
     return values.unflatten(0, (-1, group)).sum(1).sum(0)
 
 
@@ -213,13 +213,13 @@ def kernels() -> SimpleNamespace:
 
 
 @cache
-def build_error() -> str:
-    """Returns why the functions cannot be compiled on this machine; empty if they can."""
+def build_error() -> str | None:
+    """Returns why the functions cannot be compiled on this machine; None if they can."""
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         return "there is no C++ compiler"
-    rows, channels = torch.ones(ROWS_A_GROUP, 16), torch.ones(16)
+    rows, channels = torch.ones(ROWS_PER_GROUP, 16), torch.ones(16)
     try:
         kernels().forward(rows, None, channels, channels, channels, 1e-5)
     except Exception as error:  # of the compiler, its headers, or a full disk
         return f"compiling fails ({type(error).__name__})"
-    return ""
+    return None

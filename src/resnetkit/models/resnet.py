@@ -28,8 +28,8 @@ __all__ = [
     "FeatureMap",
     "Initialization",
     "Pooling",
+    "PreservedRunningStatistics",
     "ResNet",
-    "RunningStatisticsKept",
     "Stem",
     "initialize",
 ]
@@ -44,7 +44,8 @@ Pooling = Literal["padded", "ceil"]
 the output size rounded up (Caffe)."""
 
 Initialization = Literal["he", "xavier", "normal"]
-"""he: He et al. 2015 (ICCV), fan-out; xavier: Glorot and Bengio 2010; normal: deviation 0.01."""
+"""he: He et al. 2015 (ICCV), fan-out; xavier: Glorot and Bengio 2010; normal: standard deviation
+0.01."""
 
 
 @dataclass(frozen=True)
@@ -281,12 +282,12 @@ def run_block(block: Any, x: Tensor, *, recompute: bool, fused: bool) -> Tensor:
         x,
         use_reentrant=False,
         preserve_rng_state=False,  # nothing in a block is random
-        context_fn=lambda: (nullcontext(), RunningStatisticsKept(block)),
+        context_fn=lambda: (nullcontext(), PreservedRunningStatistics(block)),
     )
     return output
 
 
-class RunningStatisticsKept:
+class PreservedRunningStatistics:
     """Lets the second forward pass of a batch update copies of the running statistics.
 
     Checkpointing compares the tensors that both passes save, so that updates cannot be turned off.
@@ -297,13 +298,13 @@ class RunningStatisticsKept:
         self.norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
 
     def __enter__(self) -> None:
-        self.kept = [dict(norm.named_buffers(recurse=False)) for norm in self.norms]
-        for norm, buffers in zip(self.norms, self.kept, strict=True):
+        self.buffers = [dict(norm.named_buffers(recurse=False)) for norm in self.norms]
+        for norm, buffers in zip(self.norms, self.buffers, strict=True):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer.clone())
 
     def __exit__(self, *_: object) -> None:
-        for norm, buffers in zip(self.norms, self.kept, strict=True):
+        for norm, buffers in zip(self.norms, self.buffers, strict=True):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer)
 

@@ -348,13 +348,13 @@ FREE = (
 """Fields in which networks of the same name may differ."""
 
 
-def known_as(architecture: Architecture) -> str:
-    """Returns the name of a network with these blocks in the table; empty for no name."""
+def known_as(architecture: Architecture) -> str | None:
+    """Returns the name of a network with these blocks in the table; None if it has no name."""
     free = {name: getattr(architecture, name) for name in FREE}
     for name, named in ARCHITECTURES.items():
         if replace(named, **free) == architecture:
             return name
-    return ""
+    return None
 
 
 def create_model(name: str, *, generator: torch.Generator | None = None, **options: Any) -> ResNet:

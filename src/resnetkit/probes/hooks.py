@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from resnetkit.errors import ArchitectureError
 from resnetkit.models.blocks import Block, PreactivationBlock
-from resnetkit.models.resnet import ResNet, RunningStatisticsKept
+from resnetkit.models.resnet import PreservedRunningStatistics, ResNet
 
 __all__ = [
     "blocks_of",
@@ -32,7 +32,7 @@ def unchanged(model: nn.Module, *, training: bool) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     model.train(training)
     try:
-        with RunningStatisticsKept(model):
+        with PreservedRunningStatistics(model):
             yield
     finally:
         for module, mode in modes.items():

@@ -1,1 +1,1 @@
-"""Where a process computes: device, precision, process group, memory, environment."""
+"""The runtime of a process: device, precision, process group, memory, environment."""

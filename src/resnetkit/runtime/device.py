@@ -1,4 +1,4 @@
-"""The device of this process: which one a word names, and how it repeats its results."""
+"""The device of this process, and deterministic results on it."""
 
 import os
 from collections.abc import Iterator
@@ -9,11 +9,18 @@ import torch
 
 from resnetkit.errors import UsageError
 
-__all__ = ["choose_device", "repeatable"]
+__all__ = ["choose_device", "deterministic"]
 
 
 def choose_device(device: str) -> torch.device:
-    """Returns the device that a word names; of several GPUs, the one of this rank."""
+    """Returns the device that the user has chosen.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N; of several GPUs, `cuda` is the one of this rank.
+
+    Raises:
+        UsageError: when the device is unknown or does not exist.
+    """
     try:
         chosen = torch.device(default_device() if device == "auto" else device)
     except RuntimeError:
@@ -40,8 +47,8 @@ def default_device() -> str:
 
 
 @contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
-    """Makes a GPU give the same bits each time, as a CPU with as many threads does anyway."""
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Selects deterministic GPU kernels; a CPU with the same number of threads needs none."""
     if device.type == "cpu":
         yield
         return

@@ -1,9 +1,8 @@
-"""What a run ran on: versions and hardware, for the record."""
+"""The versions and the hardware that a run records."""
 
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,13 +15,13 @@ LIBRARIES = ("resnetkit", "torch", "numpy", "scikit-learn", "safetensors")
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that can change a result."""
+    """Returns the versions of Python and of the libraries that can change a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
-def hardware(world: World) -> dict[str, Any]:
-    """Returns the machine, and how much of it was used."""
-    facts: dict[str, Any] = {
+def hardware(world: World) -> dict[str, str | int]:
+    """Returns the machine, and the resources in use."""
+    facts: dict[str, str | int] = {
         "processor": processor_name(),
         "cores": usable_processors(),
         "memory_gib": round(usable_memory() / 2**30),

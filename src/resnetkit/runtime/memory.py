@@ -1,4 +1,4 @@
-"""How the C library keeps the memory of activations for the next step."""
+"""A setting of the C library's memory allocator that makes training steps faster."""
 
 import ctypes
 import sys
@@ -17,6 +17,6 @@ def keep_freed_memory() -> None:
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and mallopt(M_MMAP_THRESHOLD, 2**30):  # older ones refuse so much
+    if mallopt is not None and mallopt(M_MMAP_THRESHOLD, 2**30):  # older versions refuse it
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_TOP_PAD, 2**26)

@@ -25,11 +25,11 @@ UNUSED = {
 
 @dataclass(frozen=True)
 class ChosenPrecision:
-    """What the forward pass computes in.
+    """The precision of the forward pass.
 
     Attributes:
         name: float32 or bfloat16.
-        reason: why, in words.
+        reason: why it was chosen, for messages.
         device_type: cpu or cuda.
     """
 
@@ -45,7 +45,7 @@ class ChosenPrecision:
 
 
 def choose_precision(requested: str, device: torch.device) -> ChosenPrecision:
-    """Returns the precision asked for; for `auto`, bfloat16 where there are instructions for it.
+    """Returns the requested precision; for `auto`, bfloat16 if the device has instructions for it.
 
     float16 is not offered: on CPUs its matrix products are up to a thousand times slower (pytorch
     193951).
@@ -58,14 +58,15 @@ def choose_precision(requested: str, device: torch.device) -> ChosenPrecision:
         if torch.cuda.get_device_capability(device) >= (8, 0):
             return ChosenPrecision("bfloat16", "this GPU has bfloat16 matrix units", device.type)
         return ChosenPrecision("float32", "this GPU has no bfloat16 matrix units", device.type)
-    found = [name for name in ("amx_bf16", "avx512_bf16") if cpu_capabilities().get(name)]
-    if found:
-        return ChosenPrecision("bfloat16", f"this processor has {found[0]}", device.type)
+    capabilities = cpu_capabilities()
+    instructions = [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)]
+    if instructions:
+        return ChosenPrecision("bfloat16", f"this processor has {instructions[0]}", device.type)
     return ChosenPrecision("float32", "this processor has no bfloat16 instructions", device.type)
 
 
 def cpu_capabilities() -> dict[str, object]:
-    """Returns what torch knows of the processor's instructions, by name.
+    """Returns the processor's instruction sets that torch detects, by name.
 
     Instructions that the environment denies to oneDNN count as absent: torch does not look at the
     environment, and bfloat16 without instructions for it is emulated, a hundred times slower.

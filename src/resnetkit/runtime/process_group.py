@@ -1,4 +1,4 @@
-"""The processes that train together, as `torchrun` starts them; alone, they are one."""
+"""The processes that train together, as started by `torchrun`; without it, a single one."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 
-from resnetkit.runtime.device import choose_device, repeatable
+from resnetkit.runtime.device import choose_device, deterministic
 from resnetkit.runtime.memory import keep_freed_memory
 
 __all__ = ["World", "open_world"]
@@ -34,12 +34,12 @@ class World:
         return self.rank == 0
 
     def gather(self, values: Tensor) -> Tensor:
-        """Returns the same tensor of every rank, stacked: (size, *shape)."""
+        """Returns the values of every rank, stacked: (size, *shape)."""
         if self.size == 1:
             return values[None]
-        parts = [torch.empty_like(values) for _ in range(self.size)]
-        distributed.all_gather(parts, values.contiguous())
-        return torch.stack(parts)
+        gathered = [torch.empty_like(values) for _ in range(self.size)]
+        distributed.all_gather(gathered, values.contiguous())
+        return torch.stack(gathered)
 
     def sum(self, values: Tensor) -> Tensor:
         """Returns the sum over all ranks, added in the order of the ranks."""
@@ -53,7 +53,7 @@ class World:
         return [bool(vote) for vote in self.gather(votes).amax(0)]
 
     def barrier(self) -> None:
-        """Returns when every rank has come here."""
+        """Waits until every rank has reached this call."""
         self.any(False)
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -63,13 +63,13 @@ class World:
         return nn.parallel.DistributedDataParallel(model)
 
     def no_sync(self, parallel: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-        """Returns the context of one part of a batch: ranks average gradients after the last."""
+        """Returns the context of a micro-batch: ranks average gradients only after the last."""
         if isinstance(parallel, nn.parallel.DistributedDataParallel) and not last:
-            waiting: AbstractContextManager[None] = parallel.no_sync()
-            return waiting
+            context: AbstractContextManager[None] = parallel.no_sync()
+            return context
         return nullcontext()
 
-    def share_buffers(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """Gives every rank the running statistics of rank 0."""
         if self.size > 1:
             for buffer in model.buffers():
@@ -78,7 +78,7 @@ class World:
 
 @contextmanager
 def open_world(device: str = "auto") -> Iterator[World]:
-    """Joins the processes that `torchrun` started, or stands alone; leaves torch as it was.
+    """Joins the processes that `torchrun` started, if any; restores torch's settings afterwards.
 
     Args:
         device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
@@ -95,7 +95,7 @@ def open_world(device: str = "auto") -> Iterator[World]:
     if joined:
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        with repeatable(chosen):
+        with deterministic(chosen):
             yield World(rank, size, chosen)
     finally:
         torch.set_num_threads(threads_before)

@@ -39,7 +39,7 @@ def processor_quota() -> float:
 
 
 def ratio(quota: str, period: str) -> float:
-    """Returns the quota in processors; infinity for what is no limit, such as max or -1."""
+    """Returns the quota in processors; infinity for values that set no limit, such as max or -1."""
     if quota.isdecimal() and period.isdecimal() and int(period):
         return int(quota) / int(period)
     return math.inf
@@ -56,7 +56,7 @@ def usable_memory() -> int:
 
 
 def limits(name: str) -> Iterator[str]:
-    """Yields the content of a file of limits in each control group around this process."""
+    """Yields the content of a limit's file in each control group that contains this process."""
     try:
         groups = MEMBERSHIP.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

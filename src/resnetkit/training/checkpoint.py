@@ -5,7 +5,6 @@ import json
 import shutil
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -31,7 +30,7 @@ Tensors = dict[str, dict[str, Tensor]]
 """Named tensors of each file, such as {"model": {...}, "optimizer": {...}}."""
 
 
-def save_checkpoint(folder: Path, step: int, tensors: Tensors, state: dict[str, Any]) -> Path:
+def save_checkpoint(folder: Path, step: int, tensors: Tensors, state: dict[str, object]) -> Path:
     """Writes the folder `step-<step>`, atomically.
 
     Args:
@@ -79,7 +78,7 @@ def remove_old_checkpoints(folder: Path, keep: int, spare: Collection[int] = ())
     remove_leftovers(folder)
 
 
-def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:
+def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, object]:
     """Reads a checkpoint, with the digest of every file verified.
 
     Returns:
@@ -99,7 +98,7 @@ def load_checkpoint(folder: Path, step: int) -> tuple[Tensors, dict[str, Any]]:
             raise corrupt(path, f"{name} does not have the digest in manifest.json")
     if "state.json" not in contents:
         raise corrupt(path, "state.json is not in its manifest")
-    state: dict[str, Any] = {}
+    state: object = None
     tensors: Tensors = {}
     for name, content in contents.items():
         try:

@@ -118,7 +118,7 @@ def check_same_data(dataset: Dataset, world: World) -> None:
 
 
 def check_custom_images(images: ImageList) -> None:
-    """Decodes custom images before training starts: all of them, or of very many those held out.
+    """Decodes custom images before training starts: all, or if there are very many, the held-out.
 
     Raises:
         DataError: when an image cannot be used.

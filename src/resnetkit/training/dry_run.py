@@ -25,8 +25,8 @@ class DryRun:
         parameters: trainable parameters.
         total_steps: of the whole training.
         seconds_per_step: mean over the training, from the second step of each size of images; the
-            first also builds what all others use again.
-        seconds: of the whole training, with the evaluations along it.
+            first includes work that is done once, such as compiling.
+        seconds: of the whole training, evaluations included.
         peak_memory_bytes: of the GPU, or of the process on a CPU.
     """
 
@@ -38,10 +38,10 @@ class DryRun:
 
 
 def dry_run(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> DryRun:
-    """Builds everything a recipe asks for, takes a first and a timed step, and estimates.
+    """Sets up the training of a recipe, times a step and estimates the cost of all of them.
 
     Raises:
-        ResnetkitError: any error of building the training.
+        ResnetkitError: any error of setting up the training.
     """
     with open_world(device) as world:
         setup, state = prepare(recipe, world, cache=False)
@@ -69,7 +69,7 @@ def seconds_per_step(setup: TrainingSetup, state: TrainingState) -> float:
 
 
 def timed_step(setup: TrainingSetup, state: TrainingState, size: int) -> float:
-    """Takes a step, with crops of a size, and returns its seconds."""
+    """Takes a step, with crops of a size, and returns its duration in seconds."""
     (batch,) = setup.batches.between(0, 1)
     began = time.perf_counter()
     _, norm = take_gradient(setup, state, *setup.loader.training(batch, size=size))

@@ -150,7 +150,7 @@ class SessionData:
     Attributes:
         name: of the data set, or the path of custom images.
         sha256: digest of the data.
-        classes: number and names of the classes, for people.
+        classes: number and names of the classes, as readable text.
     """
 
     name: str
@@ -183,8 +183,8 @@ class Session:
     data: SessionData
 
     @property
-    def facts(self) -> dict[str, dict[str, Any]]:
-        """Returns what describes the environment, by subject; neither date nor steps."""
+    def facts(self) -> dict[str, dict[str, object]]:
+        """Returns the fields that describe the environment, by name: all but date and steps."""
         return {key: value for key, value in asdict(self).items() if isinstance(value, dict)}
 
 
@@ -201,7 +201,7 @@ SESSION = TypeAdapter(Session)
 TIMING = TypeAdapter(Timing)
 
 
-def event_to_json(event: StoredEvent) -> dict[str, Any]:
+def event_to_json(event: StoredEvent) -> dict[str, object]:
     """Returns an event as a line of metrics.jsonl holds it: without times and missing values."""
     if isinstance(event, FinalEvent):
         return final_to_json(event)
@@ -212,13 +212,13 @@ def event_to_json(event: StoredEvent) -> dict[str, Any]:
     return {"event": kind, **values}
 
 
-def final_to_json(event: FinalEvent) -> dict[str, Any]:
+def final_to_json(event: FinalEvent) -> dict[str, object]:
     """Returns the final event as a line of metrics.jsonl holds it."""
-    values: dict[str, Any] = {"event": "final", "step": event.step, "reached": event.reached}
+    values: dict[str, object] = {"event": "final", "step": event.step, "reached": event.reached}
     if event.best_epoch is not None:
         values["best_epoch"] = event.best_epoch
     values |= {split: asdict(score) for split, score in event.scores.items()}
-    values["test"]["confusion"] = event.confusion
+    values["test"] = {**asdict(event.test), "confusion": event.confusion}
     return values
 
 
@@ -268,7 +268,7 @@ def timing_from_json(values: object) -> Timing:
 
 
 def validated(adapter: TypeAdapter[T], values: object) -> T:
-    """Returns values of the type of an adapter.
+    """Validates values against the type of an adapter.
 
     Raises:
         ValueError: naming the first value that does not fit.

@@ -20,7 +20,7 @@ __all__ = ["export_model"]
 def export_model(
     setup: TrainingSetup, network: nn.Module, folder: Path, scores: dict[Split, Score]
 ) -> None:
-    """Writes weights, preprocessing, configuration and card; the folder appears complete."""
+    """Writes weights, preprocessing, configuration and card; the folder is created atomically."""
     data = setup.dataset
     facts = {
         "architecture": setup.recipe.model.name,
@@ -38,7 +38,7 @@ def finished_network(setup: TrainingSetup, network: nn.Module) -> TrainedNetwork
     """Returns the network with the preprocessing and class names that its use needs."""
     data = setup.dataset
     assert isinstance(network, ResNet)
-    title = data.title.encode(errors="backslashreplace").decode()  # it may be no text
+    title = data.title.encode(errors="backslashreplace").decode()  # of a path, not always UTF-8
     return TrainedNetwork(
         model=network,
         architecture=setup.architecture,

@@ -1,7 +1,6 @@
 """Training that starts from pretrained weights."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,10 +11,10 @@ from resnetkit.training.recipe import Recipe
 from resnetkit.weights.load import load_network
 from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["learned_network", "spelled", "take_over"]
+__all__ = ["copy_backbone", "pretrained_network", "spelled"]
 
 
-def learned_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwork | None:
+def pretrained_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwork | None:
     """Returns the network whose weights a recipe starts from; None when it trains from scratch.
 
     Raises:
@@ -32,27 +31,28 @@ def learned_network(recipe: Recipe, architecture: Architecture) -> TrainedNetwor
                 f"model.weights ({path}) belong to a network for images of"
                 f" {differences['in_channels']} channel(s), the data has"
                 f" {architecture.in_channels}."
-                " Your images are read with as many as model.options.in_channels says."
+                " model.options.in_channels sets the number of channels that custom images are"
+                " read with."
             )
         name, options = spelled(network.architecture)
         if "in_channels" not in differences:
             options.pop("in_channels", None)  # it follows the data
-        words = [f"model.name={name}", *(f"model.options.{k}={v}" for k, v in options.items())]
+        settings = [f"model.name={name}", *(f"model.options.{k}={v}" for k, v in options.items())]
         raise RecipeError(
             f"model.weights ({path}) belong to another network than the recipe's. For theirs set"
-            f" {', '.join(words)}."
+            f" {', '.join(settings)}."
         )
     return network
 
 
-def spelled(architecture: Architecture) -> tuple[str, dict[str, Any]]:
+def spelled(architecture: Architecture) -> tuple[str, dict[str, object]]:
     """Returns the named network closest to an architecture, and the options that make them equal.
 
     Raises:
         RecipeError: when no named network has these layers.
     """
     differences = {name: named.differences(architecture) for name, named in ARCHITECTURES.items()}
-    fixed = {"block", "depths", "widths", "stem", "preactivation"}  # no options of create_model
+    fixed = {"block", "depths", "widths", "stem", "preactivation"}  # not options of create_model
     candidates = {
         name: options for name, options in differences.items() if not fixed & set(options)
     }
@@ -62,7 +62,7 @@ def spelled(architecture: Architecture) -> tuple[str, dict[str, Any]]:
     return name, candidates[name]
 
 
-def take_over(model: ResNet, network: TrainedNetwork) -> None:
+def copy_backbone(model: ResNet, network: TrainedNetwork) -> None:
     """Copies the weights of a network into another, except for the head.
 
     Args:

@@ -51,14 +51,14 @@ def average_statistics(setup: TrainingSetup, network: nn.Module, images: int) ->
     Args:
         setup: of the training.
         network: whose statistics are replaced, in place.
-        images: how many training images are averaged over, of all ranks together.
+        images: number of training images to average over, of all ranks together.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     network.train()
     averaged = {norm: norm.momentum for norm in norms if norm.training}
     for norm in averaged:
         norm.reset_running_stats()
-        norm.momentum = None  # torch then averages over all batches alike
+        norm.momentum = None  # torch then weights all batches equally
     steps = max(1, min(images // setup.batches.size, setup.batches.steps_per_epoch))
     for _, images_and_labels in setup.loader.stream(
         setup.batches.between(0, steps), lambda step: 0

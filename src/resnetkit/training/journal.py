@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from resnetkit.errors import DataError, WeightsError
 from resnetkit.storage import write_file
@@ -36,7 +35,7 @@ class MetricsEnd:
 
     Attributes:
         size: in bytes.
-        sha256: digest of that much of the file.
+        sha256: digest of these bytes.
     """
 
     size: int = 0
@@ -58,11 +57,11 @@ class EventLog:
         """Returns the length in bytes."""
         return os.fstat(self.file.fileno()).st_size
 
-    def write(self, values: dict[str, Any]) -> None:
+    def write(self, values: dict[str, object]) -> None:
         """Appends a line."""
         line = json.dumps(finite(values), allow_nan=False).encode() + b"\n"
         self.digest.update(line)
-        while line:  # before a full disk raises, a part may be written
+        while line:  # a disk that becomes full writes some bytes before it raises
             line = line[self.file.write(line) :]
 
     @property
@@ -104,11 +103,11 @@ class EventLog:
 
 def prefix_digest(path: Path, size: int) -> "hashlib._Hash":
     """Returns the running SHA-256 of the first bytes of a file."""
-    digest, left = hashlib.sha256(), size
+    digest, remaining = hashlib.sha256(), size
     with path.open("rb") as file:
-        while left > 0 and (chunk := file.read(min(left, 2**20))):
+        while remaining > 0 and (chunk := file.read(min(remaining, 2**20))):
             digest.update(chunk)
-            left -= len(chunk)
+            remaining -= len(chunk)
     return digest
 
 

@@ -16,11 +16,11 @@ SMALL_TRAINING = 10**13  # multiply-adds of all forward passes: about five epoch
 
 @dataclass(frozen=True)
 class ChosenKernels:
-    """Who computes normalization, addition and relu in training.
+    """The kernels that compute normalization, addition and relu in training.
 
     Attributes:
         name: modules or fused.
-        reason: why, in words.
+        reason: why they were chosen, for messages.
     """
 
     name: Literal["modules", "fused"]
@@ -30,7 +30,7 @@ class ChosenKernels:
 def choose_kernels(
     requested: str, architecture: Architecture, device: torch.device, *, multiply_adds: int
 ) -> ChosenKernels:
-    """Returns the kernels asked for; for `auto`, the faster ones (figures in docs/log.md).
+    """Returns the requested kernels; for `auto`, the faster ones (figures in docs/log.md).
 
     Args:
         requested: auto, modules or fused.
@@ -39,10 +39,11 @@ def choose_kernels(
         multiply_adds: of all forward passes of the training.
 
     Raises:
-        RecipeError: when fused kernels are asked for and cannot be had.
+        RecipeError: when fused kernels are requested but not available.
     """
     if requested == "modules":
         return ChosenKernels("modules", "the recipe asks for them")
+    obstacle: str | None
     if architecture.preactivation or architecture.norm == "none":
         obstacle = "they need blocks that end with batch normalization, addition and relu"
     elif requested == "fused" or worth_fusing(architecture, device, multiply_adds):

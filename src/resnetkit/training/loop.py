@@ -54,7 +54,7 @@ def train(
 ) -> Run:
     """Trains a recipe in a run folder, to the end.
 
-    A folder that does not exist is made. An interrupted run of the same recipe is resumed and ends
+    The folder is created if needed. An interrupted run of the same recipe is resumed and ends
     with the same weights and metrics, to the bit, as if it had never been interrupted. A finished
     run is returned as it is.
 
@@ -62,13 +62,14 @@ def train(
         recipe: what to train.
         folder: of the run.
         device: auto, cpu, cuda or cuda:N.
-        threads: CPU threads; 0 chooses by the cost of a step. Their number can change last bits.
+        threads: CPU threads; 0 chooses by the cost of a step. The number can change the last bits
+            of results.
         observe: called with every event as it is written; intervals have their timing.
 
     Raises:
         RecipeError: when the recipe does not fit its data, or the folder holds another recipe's
         run.
-        DataError: when the data is not what it should be.
+        DataError: when the data is missing, corrupt or not what was expected.
         WeightsError: when the checkpoint to resume from is corrupt.
         StorageError: when the folder cannot be written; the last checkpoint is kept.
         TrainingDiverged: when the loss or gradient is not finite, before that step is taken.
@@ -85,7 +86,7 @@ def train(
         torch.set_num_threads(threads or setup.sensible_threads)
         with opened_run(folder, recipe, world) as run:
             if run.final is None:
-                write_list(setup, run)
+                write_image_list(setup, run)
                 with closing(Journal(run, observe, writes=world.is_main)) as journal:
                     state, metrics_end = restore(setup, run, state)
                     journal.open_session(session(setup, state), metrics_end)
@@ -131,7 +132,7 @@ def opened_run(folder: Path, recipe: Recipe, world: World) -> Iterator[Run]:
         yield run
 
 
-def write_list(setup: TrainingSetup, run: Run) -> None:
+def write_image_list(setup: TrainingSetup, run: Run) -> None:
     """Writes images.csv: the custom images and their splits."""
     if setup.dataset.custom is not None and setup.world.is_main and not run.images_path.exists():
         with run.writing():
@@ -164,7 +165,7 @@ def due(step: int, every: int, total: int) -> bool:
 def fit(
     setup: TrainingSetup, run: Run, state: TrainingState, journal: Journal, stop: StopRequest
 ) -> TrainingState:
-    """Takes the remaining steps, with all that is due on the way, and returns the last state.
+    """Takes the remaining steps, evaluates and saves when due, and returns the last state.
 
     Raises:
         TrainingDiverged: before a step whose loss or gradient is not finite.
@@ -277,7 +278,7 @@ def with_score(event: EpochEvent, split: Split, score: Score) -> EpochEvent:
 
 
 def divergence(setup: TrainingSetup, run: Run, batch: Batch, step: Step) -> TrainingDiverged:
-    """Writes failure.json, and returns the error that says what to try."""
+    """Writes failure.json, and returns the error, which says what to try."""
     details = {
         "step": batch.step,
         "epoch": batch.epoch,

@@ -54,12 +54,12 @@ def find_lr(
         steps: from the lowest to the highest rate.
         device: see `train`.
         threads: see `train`.
-        observe: is called now and then with the fraction done, from 0 to 1.
+        observe: called now and then with the fraction done, from 0 to 1.
 
     Raises:
         UsageError: for too few steps.
         TrainingDiverged: when the first loss is not finite.
-        ResnetkitError: any error of building the training.
+        ResnetkitError: any error of setting up the training.
     """
     if steps < FEWEST_STEPS:
         raise UsageError(f"{steps} steps are too few: expected {FEWEST_STEPS} or more.")

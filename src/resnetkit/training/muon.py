@@ -38,7 +38,7 @@ class Muon(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # it has no closure
         """Takes a step with the gradients that the parameters hold."""
         for group in self.param_groups:
-            for weights in of_equal_shape(group["params"]):
+            for weights in grouped_by_shape(group["params"]):
                 ahead = torch.stack([self.look_ahead(w, group["momentum"]) for w in weights])
                 steps = orthogonal(ahead.flatten(2)).view_as(ahead)
                 for weight, step in zip(weights, steps, strict=True):
@@ -55,8 +55,8 @@ class Muon(Optimizer):
         return weight.grad.add(velocity, alpha=momentum)
 
 
-def of_equal_shape(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Yields the weights that have a gradient, those of one shape together."""
+def grouped_by_shape(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Yields the weights that have a gradient, in lists of equal shape."""
     shapes: dict[torch.Size, list[Tensor]] = {}
     for weight in weights:
         if weight.grad is not None:

@@ -19,7 +19,7 @@ def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimize
     settings = recipe.optimizer
     orthogonal = inner_convolutions(model) if settings.muon_lr else []
     groups = parameter_groups(model, settings.weight_decay, settings.decay, exclude=orthogonal)
-    descent = torch.optim.SGD(
+    sgd = torch.optim.SGD(
         with_lr_scales(groups, model.fc, recipe.finetune.backbone_lr),
         lr=settings.lr,
         momentum=settings.momentum,
@@ -27,17 +27,17 @@ def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimize
         fused=True,
     )
     if not orthogonal:
-        return (descent,)
+        return (sgd,)
     muon = Muon(orthogonal, lr=settings.muon_lr, momentum=settings.muon_momentum)
     relative = settings.muon_lr / settings.lr
     muon.param_groups[0]["lr_scale"] = relative * recipe.finetune.backbone_lr
-    return descent, muon
+    return sgd, muon
 
 
 def with_lr_scales(
     groups: list[dict[str, Any]], head: nn.Module, backbone_lr: float
 ) -> list[dict[str, Any]]:
-    """Returns the groups with their `lr_scale`: lower for all parameters but the head's."""
+    """Returns the groups with their `lr_scale`: 1 for the head, `backbone_lr` for the rest."""
     if backbone_lr == 1:
         return [{**group, "lr_scale": 1.0} for group in groups]
     head_parameters = set(head.parameters())
@@ -78,7 +78,7 @@ def parameter_groups(
         decay: see `Decay`.
         exclude: parameters of another optimizer.
 
-    Source: the README of fb.resnet.torch names weight decay of every parameter as its deviation
+    Source: the README of fb.resnet.torch lists weight decay of every parameter among its deviations
     from the paper.
     """
     decayed_types: tuple[type[nn.Module], ...] = {

@@ -1,4 +1,4 @@
-"""What is measured on the training images: normalization, color axes and class weights."""
+"""Statistics of the training images: normalization, color axes and class weights."""
 
 import torch
 from torch import Tensor
@@ -15,25 +15,25 @@ from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["NORMALIZED_ON", "find_class_weights", "find_color_axes", "find_normalization"]
 
-NORMALIZED_ON = 1_000  # custom images: decoding all of them would take long
+MEASURED = 1_000  # custom images: decoding all of them would take long
 
 
-def looked_at(dataset: Dataset, trained_on: Tensor) -> Tensor:
+def measured_samples(dataset: Dataset, trained_on: Tensor) -> Tensor:
     """Returns the samples that the normalization is measured on: all, or some of custom images."""
     if dataset.custom is None:
         return trained_on
-    return epoch_order(Draws(trained_on, seed=0))[:NORMALIZED_ON]
+    return epoch_order(Draws(trained_on, seed=0))[:MEASURED]
 
 
 def find_normalization(
-    recipe: Recipe, dataset: Dataset, trained_on: Tensor, learned: TrainedNetwork | None
+    recipe: Recipe, dataset: Dataset, trained_on: Tensor, pretrained: TrainedNetwork | None
 ) -> Normalization:
     """Returns the normalization of the weights that training starts from, or measures one."""
     if recipe.data.normalize != "weights":
-        some = dataset.images[looked_at(dataset, trained_on)]
-        return measure_normalization(some, recipe.data.normalize)
-    assert learned is not None  # the recipe was checked
-    normalization = learned.normalization
+        images = dataset.images[measured_samples(dataset, trained_on)]
+        return measure_normalization(images, recipe.data.normalize)
+    assert pretrained is not None  # the recipe was checked
+    normalization = pretrained.normalization
     size = normalization.mean.shape[1:]
     if normalization.is_per_pixel and size != dataset.image_size:
         raise RecipeError(
@@ -49,7 +49,7 @@ def find_normalization(
 
 
 def find_color_axes(recipe: Recipe, dataset: Dataset, trained_on: Tensor) -> Tensor:
-    """Returns along which axes the colors vary, where the recipe shifts them; else zeros."""
+    """Returns the principal axes of the colors where the recipe shifts them, else zeros: (3, 3)."""
     if recipe.data.augment.color == "none":
         return NO_AXES
     if dataset.channels != 3:
@@ -57,13 +57,13 @@ def find_color_axes(recipe: Recipe, dataset: Dataset, trained_on: Tensor) -> Ten
             f"data.augment.color is 'pca', but the images of '{dataset.name}' have"
             f" {dataset.channels} channel(s). Set data.augment.color=none."
         )
-    return measure_color_axes(dataset.images[looked_at(dataset, trained_on)])
+    return measure_color_axes(dataset.images[measured_samples(dataset, trained_on)])
 
 
 def find_class_weights(
     recipe: Recipe, dataset: Dataset, trained_on: Tensor, device: torch.device
 ) -> Tensor | None:
-    """Returns N / (K n) for a class of n of N images, so that every class counts as much."""
+    """Returns N / (K n) for a class of n of N images, so that all classes weigh the same: (K,)."""
     if recipe.class_weights == "none":
         return None
     counts = torch.bincount(dataset.labels[trained_on], minlength=len(dataset.class_names))

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from resnetkit.data.datasets import DATASETS, is_custom
 from resnetkit.errors import ArchitectureError, RecipeError, did_you_mean
@@ -72,13 +74,13 @@ class Recipe(Section):
     checkpoint: CheckpointSection = CheckpointSection()
 
     @model_validator(mode="after")
-    def parts_fit(self) -> Self:
-        chooses = {
+    def check_combination(self) -> Self:
+        choices = {
             "target_error": self.target_error,
             "finetune.patience": self.finetune.patience,
             "schedule.kind=plateau": self.schedule.kind == "plateau",
         }
-        for key, value in chooses.items():
+        for key, value in choices.items():
             if value and self.evaluation.split == "test":
                 raise ValueError(
                     f"{key} would choose the course of training on the test split: set"
@@ -127,11 +129,11 @@ class Recipe(Section):
         """
         derived = {"num_classes": num_classes, "in_channels": in_channels}
         for option, value in derived.items():
-            asked = self.model.options.get(option, value)
-            if asked != value:
+            requested = self.model.options.get(option, value)
+            if requested != value:
                 raise RecipeError(
-                    f"model.options.{option} is {asked}, but the data set '{self.data.name}' has"
-                    f" {value}: leave the option out, it follows the data."
+                    f"model.options.{option} is {requested}, but the data set '{self.data.name}'"
+                    f" has {value}: leave the option out, it follows the data."
                 )
         return find_architecture(self.model.name).with_options(**{**self.model.options, **derived})
 
@@ -149,7 +151,7 @@ def named_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(recipe_folder().glob("*.yaml"))}
 
 
-def load_recipe(name_or_path: str, changes: dict[str, Any] | None = None) -> Recipe:
+def load_recipe(name_or_path: str, changes: Mapping[str, object] | None = None) -> Recipe:
     """Reads a named recipe or a YAML file, with some values replaced.
 
     Args:
@@ -179,7 +181,7 @@ def recipe_text(name: str) -> str:
     return named_recipes().get(name, Path(name)).read_text(encoding="utf-8")
 
 
-def read_values(name_or_path: str) -> dict[str, Any]:
+def read_values(name_or_path: str) -> dict[str, object]:
     """Returns the mapping in a recipe file."""
     named = named_recipes()
     path = named.get(name_or_path, Path(name_or_path))
@@ -217,7 +219,7 @@ def data_hint(word: str) -> str:
     return f" Did you mean '--data {word}'?" if means_data else ""
 
 
-def set_value(values: dict[str, Any], key: str, value: Any) -> None:
+def set_value(values: dict[str, object], key: str, value: object) -> None:
     """Replaces the value at a dotted key in a nested mapping."""
     *parents, last = key.split(".")
     for parent in parents:
@@ -236,8 +238,8 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def checked_recipe(values: dict[str, Any]) -> Recipe:
-    """Returns the recipe that a mapping spells.
+def checked_recipe(values: Mapping[str, object]) -> Recipe:
+    """Validates the values of a recipe.
 
     Raises:
         RecipeError: with one sentence for each problem.
@@ -245,7 +247,7 @@ def checked_recipe(values: dict[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        problems = [problem_sentence(dict(problem)) for problem in error.errors()]
+        problems = [problem_sentence(problem) for problem in error.errors()]
         raise RecipeError(" ".join(problems)) from None
     try:
         find_architecture(recipe.model.name).with_options(**recipe.model.options)
@@ -254,17 +256,17 @@ def checked_recipe(values: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def problem_sentence(problem: dict[str, Any]) -> str:
+def problem_sentence(problem: ErrorDetails) -> str:
     """Returns a sentence about one of pydantic's error details."""
     path = [str(item) for item in problem["loc"]]
     if len(path) > 1 and len(section_types([path[0]])) > 1:
         del path[1]  # pydantic's own name for the kind of section
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = known_keys(path[:-1])
-        if key in known:
+        keys = known_keys(path[:-1])
+        if key in keys:
             return f"'{key}' belongs to another {path[0]}.kind than this recipe has."
-        return f"unknown key '{key}' in the recipe.{did_you_mean(key, known)}"
+        return f"unknown key '{key}' in the recipe.{did_you_mean(key, keys)}"
     if problem["type"] in ("missing", "union_tag_not_found"):
         missing = key if problem["type"] == "missing" else f"{key}.kind"
         return f"the recipe lacks '{missing}'."

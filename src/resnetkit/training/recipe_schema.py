@@ -88,7 +88,7 @@ class ModelSection(Section):
 
     @field_validator("weights")
     @classmethod
-    def from_anywhere(cls, weights: str) -> str:
+    def absolute_path(cls, weights: str) -> str:
         """Makes the path of weights absolute; the name of published weights stays as it is."""
         is_path = weights and (Path(weights).exists() or find_published(weights) is None)
         return str(Path(weights).resolve()) if is_path else weights
@@ -134,8 +134,8 @@ class DataSection(Section):
 
     @field_validator("name")
     @classmethod
-    def from_anywhere(cls, name: str) -> str:
-        """Makes the path of custom images absolute; refuses names that are no data set."""
+    def absolute_path(cls, name: str) -> str:
+        """Makes the path of custom images absolute; refuses unknown names of data sets."""
         try:
             check_name(name)
         except UsageError as error:
@@ -144,11 +144,11 @@ class DataSection(Section):
         return name if path is None else str(path.resolve())
 
     @model_validator(mode="after")
-    def parts_fit(self) -> Self:
+    def check_combination(self) -> Self:
         if is_custom(self.name) != (self.image_size > 0):
             raise ValueError(
-                "image_size is the side that custom images are shown at: set it for a folder of"
-                " images, and leave it out for a data set of the table"
+                "image_size is the size of the input for custom images, in pixels: set it for a"
+                " folder of images, and leave it out for a named data set"
             )
         augment = self.augment
         if augment.crop != "padded" and not is_custom(self.name):
@@ -159,8 +159,8 @@ class DataSection(Section):
             raise ValueError("cache 'disk' keeps custom images for crops by area and scale")
         if augment.crop == "scale" and augment.side[0] < self.image_size:
             raise ValueError(
-                f"augment.side begins at {augment.side[0]}, below the {self.image_size} pixels that"
-                " are shown"
+                f"augment.side begins at {augment.side[0]}, below the image_size of"
+                f" {self.image_size} pixels"
             )
         if self.normalize == "pixel-mean" and self.early_size:
             raise ValueError("a mean of each pixel does not fit smaller crops: set early_size=0")
@@ -200,7 +200,7 @@ class CheckpointSection(Section):
     """How often a checkpoint is saved, and how many are kept.
 
     In addition, `snapshots` checkpoints, evenly spaced over the training, and one of its beginning
-    are kept for good: probes measure the network at these steps. Zero keeps none.
+    are kept permanently: probes measure the network at these steps. Zero keeps none.
     """
 
     every: Length = Duration(1, "epochs")

@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -29,7 +28,7 @@ __all__ = ["restore", "save"]
 
 @dataclass(frozen=True)
 class StoredState:
-    """`state.json` of a checkpoint: all of a training state that is no tensor, and its origin.
+    """`state.json` of a checkpoint: a training state without its tensors, and its origin.
 
     Attributes:
         recipe_sha256: digest of the recipe.
@@ -38,7 +37,7 @@ class StoredState:
         step: see `TrainingState`, as for `reached`, `best_epoch` and `best_error`.
         below: see `ScheduleState`, as for `drops`, `waiting_since` and `lowest_error`.
         metrics_bytes: length of metrics.jsonl.
-        metrics_sha256: digest of that much of it, so that changed lines are noticed.
+        metrics_sha256: digest of these bytes, so that changed lines are noticed.
         epoch_sums: of each rank, the metric sums since the epoch began.
         interval_sums: of each rank, the metric sums since the last interval event.
     """
@@ -77,12 +76,12 @@ def save(setup: TrainingSetup, run: Run, state: TrainingState, end: MetricsEnd) 
     if setup.world.is_main:
         with run.writing():
             save_checkpoint(run.checkpoints, state.step, tensors_of(state), asdict(stored))
-            remove_unasked(setup, run)
+            prune_checkpoints(setup, run)
     setup.world.barrier()  # a rank that left now would take the others with it
 
 
-def remove_unasked(setup: TrainingSetup, run: Run) -> None:
-    """Removes the checkpoints that the recipe does not ask to keep."""
+def prune_checkpoints(setup: TrainingSetup, run: Run) -> None:
+    """Removes the checkpoints that the recipe does not keep."""
     keep = setup.recipe.checkpoint.keep
     remove_old_checkpoints(run.checkpoints, keep, spare=setup.snapshot_steps)
 
@@ -109,7 +108,7 @@ def restore(
 
     Args:
         setup: of the training.
-        run: whose checkpoints are looked for.
+        run: of which the newest checkpoint is read.
         start: the state before the first step; its tensors take the values of the checkpoint.
 
     Returns:
@@ -135,11 +134,11 @@ def restore(
         ) from error
     if setup.world.is_main:  # a kill between saving and removing leaves one too many
         with run.writing():
-            remove_unasked(setup, run)
+            prune_checkpoints(setup, run)
     return state, MetricsEnd(stored.metrics_bytes, stored.metrics_sha256)
 
 
-def stored_state(values: dict[str, Any]) -> StoredState:
+def stored_state(values: object) -> StoredState:
     """Returns the content of state.json, with every value of its type.
 
     Raises:
@@ -147,8 +146,8 @@ def stored_state(values: dict[str, Any]) -> StoredState:
     """
     expected = {field.name for field in fields(StoredState)}
     if not isinstance(values, dict) or set(values) != expected:
-        odd = sorted(set(values) ^ expected) if isinstance(values, dict) else "no table of values"
-        raise ValueError(f"its state does not hold what it should: {odd}.")
+        odd = sorted(set(values) ^ expected) if isinstance(values, dict) else "not an object"
+        raise ValueError(f"state.json has missing or unknown entries: {odd}.")
     return TypeAdapter(StoredState).validate_json(json.dumps(values), strict=True)
 
 
@@ -174,7 +173,7 @@ def check_plausible(setup: TrainingSetup, stored: StoredState, step: int) -> Non
     }
     for name, holds in possible.items():
         if not holds:
-            raise ValueError(f"its {name} is {getattr(stored, name)}, which cannot be.")
+            raise ValueError(f"its {name} is {getattr(stored, name)}, which is impossible.")
 
 
 def check_origin(setup: TrainingSetup, stored: StoredState) -> None:
@@ -182,7 +181,7 @@ def check_origin(setup: TrainingSetup, stored: StoredState) -> None:
     if stored.recipe_sha256 != setup.recipe.digest:
         raise ValueError("it belongs to another recipe.")
     if stored.data_sha256 not in ("", setup.dataset.sha256):
-        raise ValueError("the images, their classes or splits are others than when it began.")
+        raise ValueError("the images, their classes or splits differ from those it began with.")
     ranks = len(stored.epoch_sums)
     if ranks != setup.world.size:
         raise ValueError(f"it was saved by {ranks} ranks, this training has {setup.world.size}.")
@@ -195,7 +194,7 @@ def load_state(
 
     Raises:
         KeyError: when a group or a name is missing or unknown.
-        ValueError: when a value is no finite number, or the shape of a momentum differs.
+        ValueError: when a value is not finite, or the shape of a momentum differs.
         RuntimeError: when another shape differs.
     """
     best = tensors.pop("best", {}) if setup.recipe.finetune.patience else {}
@@ -232,7 +231,7 @@ def check_finite(tensors: Tensors) -> None:
     for group, named in tensors.items():
         for name, tensor in named.items():
             if not torch.isfinite(tensor).all():
-                raise ValueError(f"'{name}' of {group} holds values that are no finite numbers.")
+                raise ValueError(f"'{name}' of {group} holds values that are not finite.")
 
 
 def with_momentum(state: TrainingState) -> set[str]:
@@ -251,7 +250,7 @@ def load_momentum(state: TrainingState, momentum: dict[str, Tensor], *, expected
     """Gives the optimizers the momentum of each parameter.
 
     Raises:
-        KeyError: unless it is there for exactly the expected parameters.
+        KeyError: unless it covers exactly the expected parameters.
         ValueError: when a shape differs.
     """
     if odd := sorted(set(momentum) ^ expected):
@@ -265,5 +264,5 @@ def load_momentum(state: TrainingState, momentum: dict[str, Tensor], *, expected
 
 
 def first_line(error: Exception) -> str:
-    """Returns an error's own words, on one line."""
+    """Returns the message of an error on one line."""
     return " ".join(str(error.args[0] if error.args else error).split())

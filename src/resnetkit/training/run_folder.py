@@ -14,11 +14,11 @@ model/             weights, configuration and model card of the finished network
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import filelock
 
@@ -145,9 +145,11 @@ class Run:
     def how_to_resume(self) -> str:
         """Returns what is saved when writing fails, and how to resume."""
         steps = checkpoint_steps(self.checkpoints)
-        kept = f"The checkpoint of step {steps[-1]} is kept." if steps else "Nothing was saved yet."
+        saved = (
+            f"The checkpoint of step {steps[-1]} is kept." if steps else "Nothing was saved yet."
+        )
         return (
-            f"{kept} Make room or choose another folder with --out; the same command then resumes."
+            f"{saved} Make room or choose another folder with --out; the same command then resumes."
         )
 
     @property
@@ -192,7 +194,7 @@ class Run:
 
     @property
     def sessions(self) -> list[Session]:
-        """Returns the sessions in order: what each start of the training ran on.
+        """Returns the sessions in order: the environment of each start of the training.
 
         Raises:
             DataError: if environment.json is corrupt.
@@ -325,25 +327,25 @@ def refuse_other_recipe(run: Run, recipe: Recipe) -> None:
     """Raises RecipeError, naming the first difference, unless the run has this recipe."""
     if run.recipe.digest == recipe.digest:
         return
-    stored, asked = flat(run.recipe.model_dump(mode="json")), flat(recipe.model_dump(mode="json"))
-    key = next(key for key in {**stored, **asked} if stored.get(key) != asked.get(key))
+    stored, given = flat(run.recipe.model_dump(mode="json")), flat(recipe.model_dump(mode="json"))
+    key = next(key for key in {**stored, **given} if stored.get(key) != given.get(key))
     raise RecipeError(
         f"{run.folder} holds a run of another recipe: there {key} is {stored.get(key)}, here"
-        f" {asked.get(key)}. Nothing in it was touched. Choose another folder with --out."
+        f" {given.get(key)}. Nothing in it was touched. Choose another folder with --out."
     )
 
 
 def run_elsewhere(folder: Path, recipe: Recipe) -> Run | None:
     """Returns the run in a folder if its custom images have been moved, else None.
 
-    They have if its recipe and the one asked for differ in their path alone, or if they are no
+    They were moved if its recipe differs from the given one in their path alone, or if they are no
     longer where images.csv says.
     """
     if not ((folder / "recipe.yaml").is_file() and (folder / "images.csv").is_file()):
         return None
     run = read_run(folder)
-    here = run.recipe.data.model_copy(update={"name": recipe.data.name})
-    if run.recipe.model_copy(update={"data": here}).digest != recipe.digest:
+    data = run.recipe.data.model_copy(update={"name": recipe.data.name})
+    if run.recipe.model_copy(update={"data": data}).digest != recipe.digest:
         return None
     is_same = run.recipe.data.name == recipe.data.name
     return None if is_same and run.images.files[0].path.is_file() else run
@@ -370,10 +372,12 @@ def find_images(run: Run, root: Path) -> None:
                 write_file(run.images_path, write_images(moved))
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, object]) -> dict[str, object]:
     """Returns a nested mapping as one level of dotted keys."""
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for key, value in values.items():
-        inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else None
-        result.update(inner if inner is not None else {prefix + key: value})
+        if isinstance(value, dict) and value:
+            result |= {f"{key}.{inner}": leaf for inner, leaf in flat(value).items()}
+        else:
+            result[key] = value
     return result

@@ -1,4 +1,4 @@
-"""Learning-rate schedules and warm-up: what a recipe may ask for, and the rate of every step."""
+"""Learning-rate schedules and warm-up: the kinds of a recipe, and the rate of every step."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a training works with and never changes: everything a recipe asks for, built and checked."""
+"""The immutable setup of a training: everything a recipe describes, built and checked."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from resnetkit.training.checks import (
     check_same_data,
     check_size_fit,
 )
-from resnetkit.training.finetune import learned_network, take_over
+from resnetkit.training.finetune import copy_backbone, pretrained_network
 from resnetkit.training.kernels import ChosenKernels, choose_kernels
 from resnetkit.training.preprocessing import (
     find_class_weights,
@@ -48,11 +48,11 @@ SMALL_STEP = 10**9  # multiply-adds of a forward pass
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What a training works with; what changes along it is its `TrainingState`.
+    """Everything that a training uses and does not change; the rest is its `TrainingState`.
 
     Attributes:
-        recipe: what was asked for.
-        world: who trains.
+        recipe: of the training.
+        world: the processes that train.
         dataset: on the CPU, with its splits.
         architecture: which network, for this data.
         precision: of the forward pass.
@@ -60,7 +60,7 @@ class TrainingSetup:
         loader: the images on the device.
         batches: the order of the training.
         learning_rate: of every step.
-        class_weights: float32 (K,) by which the loss of each class is multiplied; none for 1.
+        class_weights: float32 (K,) by which the loss of each class is multiplied; None for 1.
     """
 
     recipe: Recipe
@@ -80,24 +80,24 @@ class TrainingSetup:
 
     @property
     def snapshot_steps(self) -> frozenset[int]:
-        """Returns the steps done when a state is saved that stays: from 0 to all."""
+        """Returns the steps after which a permanent checkpoint is saved, from 0 to the last."""
         count = self.recipe.checkpoint.snapshots
         return frozenset(
             index * self.total_steps // count for index in range(count + 1 if count else 0)
         )
 
     def crop_size(self, step: int) -> int:
-        """Returns the side of the crops that a step, from 0, is shown; 0 for whole images."""
+        """Returns the side of the crops of a step, counted from 0; 0 for whole images."""
         data = self.recipe.data
         return data.early_size if step < data.early_fraction * self.total_steps else 0
 
     def split_ids(self, split: Split) -> Tensor:
-        """Returns the samples of a split; those that are trained on are the training split."""
+        """Returns the samples of a split; the training split is all that is trained on."""
         return self.batches.sample_ids if split == "train" else self.dataset.splits[split]
 
     def score(self, network: nn.Module, split: Split) -> tuple[Score, Tensor]:
         """Measures a network on a split: averages, and the confusion matrix (K, K)."""
-        self.world.share_buffers(network)
+        self.world.broadcast_buffers(network)
         return score(
             network,
             self.evaluation_batches(split),
@@ -117,13 +117,13 @@ class TrainingSetup:
 
     @property
     def sensible_threads(self) -> int:
-        """Returns how many CPU threads one step is worth."""
+        """Returns a sensible number of CPU threads for a step."""
         for_one_image = count(self.architecture, min(self.dataset.image_size)).multiply_adds
         return threads_for(for_one_image * self.recipe.batch_size, self.world)
 
 
 def threads_for(multiply_adds: int, world: World) -> int:
-    """Returns how many CPU threads a step is worth.
+    """Returns a sensible number of CPU threads for a step.
 
     Threads that share too little work wait for each other more than they compute: ResNet-20 on 8x8
     pixels takes 14 ms a step with one thread, and up to 2.7 s with two when something else runs on
@@ -131,7 +131,7 @@ def threads_for(multiply_adds: int, world: World) -> int:
 
     Args:
         multiply_adds: of the forward pass of a batch, of all ranks together.
-        world: who trains.
+        world: the processes that train.
     """
     return 1 if multiply_adds < SMALL_STEP * world.size else torch.get_num_threads()
 
@@ -139,26 +139,26 @@ def threads_for(multiply_adds: int, world: World) -> int:
 def prepare(
     recipe: Recipe, world: World, *, listed: Path | None = None, cache: bool = True
 ) -> tuple[TrainingSetup, TrainingState]:
-    """Builds everything a recipe asks for.
+    """Builds everything a recipe describes.
 
     Args:
-        recipe: what is asked for.
-        world: who trains.
-        listed: a list of custom images with their splits, which an earlier start has written.
-        cache: whether photos may be decoded and kept on the disk, where the recipe asks for it.
+        recipe: of the training.
+        world: the processes that train.
+        listed: path of a list of custom images with their splits, written by an earlier session.
+        cache: whether decoded photos may be cached on disk, if the recipe does so.
 
     Returns:
-        What the training works with, and its state before the first step.
+        The setup, and the state before the first step.
 
     Raises:
         RecipeError: when the recipe does not fit the data or the number of ranks.
-        DataError: when the data is not what it should be.
+        DataError: when the data is missing, corrupt or not what was expected.
     """
     dataset = open_training_data(recipe, listed)
     architecture = recipe.architecture(
         num_classes=len(dataset.class_names), in_channels=dataset.channels
     )
-    trained_on = ids_to_train_on(recipe, dataset)
+    trained_on = training_ids(recipe, dataset)
     check_data_fit(recipe, dataset)
     check_network_fit(recipe, architecture)
     check_batch_fit(recipe, len(trained_on), world)
@@ -169,7 +169,7 @@ def prepare(
     if recipe.data.cache == "disk" and cache:
         dataset = with_cache(dataset, recipe)
 
-    model, learned = build_model(recipe, architecture, dataset)
+    model, pretrained = build_model(recipe, architecture, dataset)
     model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = TrainingBatches(
         trained_on, recipe.batch_size, recipe.seed, rank=world.rank, ranks=world.size
@@ -181,7 +181,7 @@ def prepare(
         architecture=architecture,
         precision=choose_precision(recipe.precision, world.device),
         kernels=kernels_for(recipe, architecture, dataset, batches, world.device),
-        loader=training_loader(recipe, dataset, trained_on, learned, world.device),
+        loader=training_loader(recipe, dataset, trained_on, pretrained, world.device),
         batches=batches,
         learning_rate=LearningRate(
             peak=recipe.optimizer.lr,
@@ -197,7 +197,7 @@ def prepare(
 
 
 def open_training_data(recipe: Recipe, listed: Path | None) -> Dataset:
-    """Opens the data of a recipe, from the list of an earlier start if there is one.
+    """Opens the data of a recipe, from the list of an earlier session if there is one.
 
     Raises:
         DataError: when the images are missing, corrupt or not what was expected.
@@ -216,7 +216,7 @@ def open_training_data(recipe: Recipe, listed: Path | None) -> Dataset:
     )
 
 
-def ids_to_train_on(recipe: Recipe, dataset: Dataset) -> Tensor:
+def training_ids(recipe: Recipe, dataset: Dataset) -> Tensor:
     """Returns the samples that are trained on, int64 (N,), in the order of their numbers."""
     if recipe.data.train_on == "train":
         return dataset.splits["train"]
@@ -224,7 +224,7 @@ def ids_to_train_on(recipe: Recipe, dataset: Dataset) -> Tensor:
 
 
 def with_cache(dataset: Dataset, recipe: Recipe) -> Dataset:
-    """Returns custom images whose random views come from pixels that were decoded before."""
+    """Returns custom images whose random crops are taken from cached pixels."""
     photos = dataset.images
     assert isinstance(photos, Photos)  # the recipe was checked
     cache = open_cache(
@@ -242,11 +242,11 @@ def build_model(
     """Returns the network before the first step, and the one whose weights it starts from."""
     model = architecture.build(torch.Generator().manual_seed(recipe.seed))
     check_size_fit(recipe, dataset, model)
-    learned = learned_network(recipe, architecture)
-    if learned is not None:
-        take_over(model, learned)
+    pretrained = pretrained_network(recipe, architecture)
+    if pretrained is not None:
+        copy_backbone(model, pretrained)
     model.freeze(recipe.finetune.freeze, norms=recipe.finetune.frozen_norm)
-    return model, learned
+    return model, pretrained
 
 
 def kernels_for(
@@ -268,13 +268,13 @@ def training_loader(
     recipe: Recipe,
     dataset: Dataset,
     trained_on: Tensor,
-    learned: TrainedNetwork | None,
+    pretrained: TrainedNetwork | None,
     device: torch.device,
 ) -> DeviceLoader:
     """Returns the images on the device, normalized and augmented as the recipe asks."""
     return DeviceLoader.of(
         dataset,
-        find_normalization(recipe, dataset, trained_on, learned),
+        find_normalization(recipe, dataset, trained_on, pretrained),
         device,
         seed=recipe.seed,
         augmentation=recipe.data.augment,

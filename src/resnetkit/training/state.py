@@ -20,7 +20,7 @@ __all__ = ["TrainingState", "start_state"]
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a training stands; a checkpoint holds all of it.
+    """The state of a training; a checkpoint holds all of it.
 
     A step updates the tensors in place, as torch does, and returns a new state for the rest.
 
@@ -28,8 +28,8 @@ class TrainingState:
         model: the network, in channels-last memory.
         parallel: the same network, averaging gradients over ranks.
         averaged: the running average of its weights, when the recipe asks for one.
-        optimizers: each of some of the model's parameters; a group's `lr_scale` is its rate
-            relative to `recipe.optimizer.lr`.
+        optimizers: each updates some of the model's parameters; the `lr_scale` of a parameter
+            group is its learning rate relative to `recipe.optimizer.lr`.
         best: tensors of the result in the epoch of the lowest validation error, where the recipe
             asks for patience.
         epoch: metrics of this rank since the epoch began.
@@ -66,7 +66,7 @@ class TrainingState:
 
     @property
     def optimizer_states(self) -> dict[str, dict[str, Tensor]]:
-        """Returns what the optimizers remember of each parameter, by its name."""
+        """Returns the optimizer state of each parameter, by name."""
         names = {parameter: name for name, parameter in self.parameters.items()}
         return {
             names[parameter]: optimizer.state[parameter]
@@ -90,7 +90,7 @@ class TrainingState:
 
 
 def start_state(model: ResNet, recipe: Recipe, world: World) -> TrainingState:
-    """Returns the state before the first step of a network that lies on its device."""
+    """Returns the state before the first step of a network that is on its device."""
     return TrainingState(
         model=model,
         parallel=world.wrap(model),
@@ -102,7 +102,7 @@ def start_state(model: ResNet, recipe: Recipe, world: World) -> TrainingState:
 
 
 def averaged_copy(model: nn.Module, decay: float) -> AveragedModel | None:
-    """Returns a copy that follows the weights and running statistics; none for a decay of 0."""
+    """Returns a copy that follows the weights and running statistics; None for a decay of 0."""
     if decay == 0:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from resnetkit.evaluation.metric_sums import count
+from resnetkit.evaluation.metric_sums import batch_sums
 from resnetkit.training.setup import TrainingSetup
 from resnetkit.training.state import TrainingState
 
@@ -86,7 +86,7 @@ def take_gradient(
 def micro_batches(
     setup: TrainingSetup, images: Tensor, labels: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """Yields as many images at a time as the recipe allows, and whether they are the last."""
+    """Yields the micro-batches of a batch, and whether each is the last."""
     size = setup.recipe.micro_batch or len(labels)
     for first in range(0, len(labels), size):
         end = first + size
@@ -104,8 +104,10 @@ def add_gradient(
     mean = functional.cross_entropy(logits, labels, setup.class_weights, label_smoothing=smoothing)
     loss = mean * scale
     loss.backward()
-    classes = labels.argmax(1) if labels.dim() == 2 else labels  # of mixed images, the likeliest
-    counts = count(logits.detach(), classes)
+    classes = (
+        labels.argmax(1) if labels.dim() == 2 else labels
+    )  # of mixed images, the largest weight
+    counts = batch_sums(logits.detach(), classes)
     state.epoch.add(counts)
     state.interval.add(counts)
     return loss.detach()
