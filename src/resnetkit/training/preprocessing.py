@@ -15,14 +15,14 @@ from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["NORMALIZED_ON", "find_class_weights", "find_color_axes", "find_normalization"]
 
-MEASURED = 1_000  # custom images: decoding all of them would take long
+NORMALIZED_ON = 1_000  # custom images: decoding all of them would take long
 
 
 def measured_samples(dataset: Dataset, trained_on: Tensor) -> Tensor:
     """Returns the samples that the normalization is measured on: all, or some of custom images."""
     if dataset.custom is None:
         return trained_on
-    return epoch_order(Draws(trained_on, seed=0))[:MEASURED]
+    return epoch_order(Draws(trained_on, seed=0))[:NORMALIZED_ON]
 
 
 def find_normalization(
