@@ -192,6 +192,18 @@ def test_a_logarithmic_axis_puts_powers_of_ten_at_equal_distances() -> None:
     assert "10\u207b\u2074" in drawing
 
 
+@pytest.mark.parametrize("title", ["Error", "The same in resnet-56, before and after training"])
+def test_titles_end_inside_the_drawing(title: str) -> None:
+    drawing = charts.line_chart(replace(ERRORS, title=title), name="c")
+    match = re.search(rf'font-size: ([\d.]+)px[^>]* x="([\d.]+)"[^>]*>{title}<', drawing)
+    assert match is not None
+    size, x = float(match[1]), float(match[2])
+    bold = FontProperties(family="DejaVu Sans", weight="bold")
+    width = TextPath((0, 0), title, size=size, prop=bold).get_extents().width
+    assert x + width < charts.PANEL[0]
+    assert (size == 13) == (title == "Error")
+
+
 def test_titles_name_networks_as_the_paper_does() -> None:
     drawing = charts.line_chart(replace(ERRORS, title="The same in resnet56, later"), name="c")
     assert drawing.count("The same in resnet-56, later") == 2  # title and description

@@ -431,7 +431,8 @@ def test_a_value_where_a_group_of_keys_belongs_is_refused(
 
 @pytest.mark.parametrize("value", [None, 5, "resnet20", ["a"]])
 def test_a_value_for_a_group_that_the_file_leaves_out_is_refused(value: object) -> None:
-    assert refusal({"checkpoint": value}).startswith(f"checkpoint is {value!r}: ")
+    expected = f"checkpoint is {value!r}: expected keys, such as 'checkpoint.every'."
+    assert refusal({"checkpoint": value}) == expected
 
 
 @pytest.mark.parametrize(
@@ -445,6 +446,10 @@ def test_a_value_for_a_group_that_the_file_leaves_out_is_refused(value: object) 
         ("model.nam", "model.name"),
         ("data.augment.crop_pading", "data.augment.crop_padding"),
         ("data.flip", "data.augment.flip"),
+        ("data.crop", "data.augment.crop"),
+        ("data.area", "data.augment.area"),
+        ("lr", "optimizer.lr"),
+        ("optimizer.batch_size", "batch_size"),
         ("schedule.finl", "schedule.final"),
         ("warmup.lenght", "warmup.length"),
         ("evaluation.every_epoch", "evaluation.every_epochs"),

@@ -104,7 +104,8 @@ def paint_lines(axes: Axes, chart: Chart, *, right: float = 1.0, t: Language = E
     shown = [(line, *series_look(line, index)) for index, line in enumerate(chart.lines) if line.x]
     for line, role, marker in shown:
         paint_line(axes, line, role, marker)
-    axes.set(title=title_text(chart, t), xlabel=t(chart.x))
+    axes.set(xlabel=t(chart.x))
+    fit_title(axes, title_text(chart, t), right=right)
     if chart.y != chart.title:
         axes.set_ylabel(t(chart.y))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
@@ -116,6 +117,14 @@ def paint_lines(axes: Axes, chart: Chart, *, right: float = 1.0, t: Language = E
         if line.end_label is not None
     ]
     label_ends(axes, ends, right=right)
+
+
+def fit_title(axes: Axes, text: str, *, right: float) -> None:
+    """Sets a title, in smaller letters if it would not end before `right`; see `paint_lines`."""
+    title = axes.set_title(text)
+    extent = title.get_window_extent()
+    room = 0.99 * right * axes.figure.bbox.width - extent.x0
+    title.set_fontsize(title.get_fontsize() * min(1.0, room / max(extent.width, 1.0)))
 
 
 def series_look(line: Line, index: int) -> tuple[str, str]:

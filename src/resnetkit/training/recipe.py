@@ -266,7 +266,7 @@ def problem_sentence(problem: ErrorDetails) -> str:
         keys = known_keys(path[:-1])
         if key in keys:
             return f"'{key}' belongs to another {path[0]}.kind than this recipe has."
-        return f"unknown key '{key}' in the recipe.{did_you_mean(key, keys)}"
+        return f"unknown key '{key}' in the recipe.{key_hint(key, keys)}"
     if problem["type"] in ("missing", "union_tag_not_found"):
         missing = key if problem["type"] == "missing" else f"{key}.kind"
         return f"the recipe lacks '{missing}'."
@@ -275,12 +275,22 @@ def problem_sentence(problem: ErrorDetails) -> str:
         key, context = f"{key}.kind", problem["ctx"]
         message = f"is {context['tag']!r}: expected one of {context['expected_tags']}"
     elif key and isinstance(problem["input"], dict) and known_keys(path):
-        message = f"cannot be: {message[0].lower()}{message[1:]}"
+        key = f"{key}:"
+    elif problem["type"] in ("dataclass_type", "model_type"):
+        message = f"is {problem['input']!r}: expected keys, such as '{known_keys(path)[0]}'"
     elif message.startswith("unknown data set"):
         key = ""
     elif key:
         message = f"is {problem['input']!r}: {message[0].lower()}{message[1:]}"
     return f"{key} {message}".lstrip() + ("" if message[-1] in ".?" else ".")
+
+
+def key_hint(key: str, keys: list[str]) -> str:
+    """Returns a hint for an unknown key: first a key of the same name in another section."""
+    name = key.rpartition(".")[2]
+    candidates = [*keys, *known_keys([])]
+    moved = [other for other in candidates if other.rpartition(".")[2] == name]
+    return f" Did you mean '{moved[0]}'?" if moved else did_you_mean(key, keys)
 
 
 def known_keys(path: list[str]) -> list[str]:
