@@ -83,14 +83,11 @@ def train(
     folder = out or (Path("runs") / request.folder_name if request else None)
     begun = folder / "recipe.yaml" if folder and data and recipe in (None, "finetune") else Path()
     with open_world(device) as world:  # the one that chooses is the one that trains
-        plan = None
         if begun.is_file():  # the choice was made when it began
             remark(f"resuming with the recipe in {folder}; nothing is timed again")
-            chosen = requested_recipe(str(begun), values)
-        elif request is None:
-            chosen = requested_recipe(recipe or "digits", values)
+            chosen, plan = requested_recipe(str(begun), values), None
         else:
-            chosen, plan = timed_recipe(request, world, threads=threads)
+            chosen, plan = new_recipe(recipe, values, request, world, threads=threads)
         if dry_run:
             remark_on_classes(chosen)
             show_estimate(chosen, device=device, threads=threads, json=json)
@@ -167,6 +164,20 @@ def auto_request(
             " estimates the time."
         )
     return None
+
+
+def new_recipe(
+    recipe: str | None,
+    values: dict[str, object],
+    request: "AutoRequest | None",
+    world: "World",
+    *,
+    threads: int,
+) -> "tuple[Recipe, Plan | None]":
+    """Returns the recipe of a command, and the plan if it was chosen for custom images."""
+    if request is None:
+        return requested_recipe(recipe or "digits", values), None
+    return timed_recipe(request, world, threads=threads)
 
 
 def timed_recipe(request: "AutoRequest", world: "World", *, threads: int) -> "tuple[Recipe, Plan]":
@@ -250,19 +261,17 @@ def lr_find(
     if out.suffix != ".svg":
         raise UsageError(f"--out {out}: expected a file name that ends in .svg.")
     request = auto_request(recipe, changes, data, weights, variant, 0, None)
-    if request is None:
-        values = recipe_values(changes, data, weights, variant, 0)
-        chosen = requested_recipe(recipe or "digits", values)
-    else:
-        with open_world(device) as world:
-            chosen, _ = timed_recipe(request, world, threads=checked_threads(threads))
+    values = recipe_values(changes, data, weights, variant, 0)
+    threads = checked_threads(threads)
+    with open_world(device) as world:
+        chosen, _ = new_recipe(recipe, values, request, world, threads=threads)
     remark_on_classes(chosen)
     with bar("lr-find") as progress:
         search = find_lr(
             chosen,
             steps=steps,
             device=device,
-            threads=checked_threads(threads),
+            threads=threads,
             observe=progress.update,
         )
     with storage_errors(out, "Choose another path with --out."):

@@ -5,7 +5,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from resnetkit.data.images.decode import stored_size
 from resnetkit.data.images.folder import read_images
 from resnetkit.data.images.listing import ImageList
 from resnetkit.data.images.split import split_images
+from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
 from resnetkit.models.summary import count
 from resnetkit.models.zoo import Architecture
@@ -195,18 +196,12 @@ def auto_recipe(
     base = base_values(request, images, side=side, imbalance=imbalance)
     draft = load_recipe("finetune", {**base, **request.changes})
     epochs = epoch_range(request, draft, splits["train"], is_small=side < SMALL_SIDE)
-    held_out = splits["validation"] + splits["test"]
     read, fits_disk = timings.reading([file.path for file in images.files], draft)
-    work = Workload(
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits["test"] or splits["validation"],
-        checked=len(images.files) if len(images.files) <= MOST_CHECKED else held_out,
-        batch_size=draft.batch_size,
+    work = replace(
+        workload(splits, draft),
         ranks=ranks,
         overlaps=overlaps,
         can_cache=fits_disk and "data.cache" not in request.changes,
-        must_cache=draft.data.cache == "disk",
     )
     costs = TimedCandidates(draft, images, timings)
     candidates = candidates_for(request, draft, side)
@@ -216,15 +211,25 @@ def auto_recipe(
         if plan.candidate in costs.measured:
             break
         costs.measure(plan.candidate)  # what was scaled is timed before it is chosen
-    values = {**base, **planned_values(plan, request)}
-    return AutoRecipe(
-        changes={**values, **request.changes},
-        count=work.train,
-        side=side,
-        imbalance=imbalance,
-        plan=plan,
-        minutes=request.minutes,
-        epochs=epochs,
+    changes = {**base, **planned_values(plan, request), **request.changes}
+    return AutoRecipe(changes, work.train, side, imbalance, plan, request.minutes, epochs)
+
+
+def workload(splits: Mapping[Split | None, int], draft: Recipe) -> Workload:
+    """Returns what a training on one CPU has to do.
+
+    Args:
+        splits: number of images of every split.
+        draft: recipe with the batch size.
+    """
+    images, validation = sum(splits.values()), splits["validation"]
+    return Workload(
+        train=splits["train"],
+        validation=validation,
+        test=splits["test"] or validation,
+        checked=images if images <= MOST_CHECKED else images - splits["train"],
+        batch_size=draft.batch_size,
+        must_cache=draft.data.cache == "disk",
     )
 
 
