@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resnetkit.runtime.process_group import World
     from resnetkit.training.auto_recipe import AutoRequest
     from resnetkit.training.events import EpochEvent, Event, IntervalEvent, Session
+    from resnetkit.training.lr_find import RateSearch
     from resnetkit.training.recipe import Recipe
     from resnetkit.training.run_folder import Run
     from resnetkit.training.time_budget import Plan
@@ -81,11 +82,10 @@ def train(
     values = recipe_values(changes, data, weights, variant, micro_batch)
     request = auto_request(recipe, changes, data, weights, variant, micro_batch, minutes)
     folder = out or (Path("runs") / request.folder_name if request else None)
-    begun = folder / "recipe.yaml" if folder and data and recipe in (None, "finetune") else Path()
+    is_automatic = data is not None and recipe in (None, "finetune")
     with open_world(device) as world:  # the one that chooses is the one that trains
-        if begun.is_file():  # the choice was made when it began
-            remark(f"resuming with the recipe in {folder}; nothing is timed again")
-            chosen, plan = requested_recipe(str(begun), values), None
+        if folder and is_automatic and (folder / "recipe.yaml").is_file():
+            chosen, plan = begun_recipe(folder, values), None
         else:
             chosen, plan = new_recipe(recipe, values, request, world, threads=threads)
         if dry_run:
@@ -96,14 +96,19 @@ def train(
         with bar(chosen.name) as progress:
             reporter = TrainingProgress(progress, plan)
             run = train_recipe(chosen, folder, device=device, threads=threads, observe=reporter)
-    if os.environ.get("RANK", "0") != "0":
-        return  # only the first of the processes that torchrun starts prints
-    if not reporter.total_steps:
-        remark(
-            f"the run in {folder} is already finished; nothing was trained. --out trains another in"
-            " a folder of your choice."
-        )
-    show_result(run, json=json)
+    if os.environ.get("RANK", "0") == "0":  # only the first of torchrun's processes prints
+        if not reporter.total_steps:
+            remark(
+                f"the run in {folder} is already finished; nothing was trained. --out trains"
+                " another in a folder of your choice."
+            )
+        show_result(run, json=json)
+
+
+def begun_recipe(folder: Path, values: dict[str, object]) -> "Recipe":
+    """Returns the recipe that was chosen when the run in a folder began."""
+    remark(f"resuming with the recipe in {folder}; nothing is timed again")
+    return requested_recipe(str(folder / "recipe.yaml"), values)
 
 
 def recipe_values(
@@ -250,12 +255,8 @@ def lr_find(
     Args:
         recipe: As for 'resnet train'.
     """
-    from dataclasses import asdict
-
     from resnetkit.errors import UsageError
-    from resnetkit.report.rate_sheet import rate_sheet
     from resnetkit.runtime.process_group import open_world
-    from resnetkit.storage import storage_errors, write_file
     from resnetkit.training.lr_find import find_lr
 
     if out.suffix != ".svg":
@@ -274,6 +275,16 @@ def lr_find(
             threads=threads,
             observe=progress.update,
         )
+    show_rates(search, out, json=json)
+
+
+def show_rates(search: "RateSearch", out: Path, *, json: bool) -> None:
+    """Prints the learning rate that was found, and draws the losses."""
+    from dataclasses import asdict
+
+    from resnetkit.report.rate_sheet import rate_sheet
+    from resnetkit.storage import storage_errors, write_file
+
     with storage_errors(out, "Choose another path with --out."):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, rate_sheet(search))

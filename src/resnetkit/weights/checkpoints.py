@@ -70,7 +70,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class NetworkEntry:
     """A network in a file; a mapping of tensors may hold several networks, with other prefixes.
 
     Attributes:
@@ -152,7 +152,7 @@ def read_state(path: Path, entry: str | None = None) -> State:
     return State(own_tensors, tuple(removed), other_tensors, tuple(left_out), prefix)
 
 
-def candidates_in(content: object) -> Iterator[Candidate]:
+def candidates_in(content: object) -> Iterator[NetworkEntry]:
     """Yields the networks of a file, in entries of any depth, whose names are joined by dots.
 
     Every mapping and list is searched once, however often the file refers to it.
@@ -160,7 +160,7 @@ def candidates_in(content: object) -> Iterator[Candidate]:
     for entry, table in tables_in(content):
         prefixes = tuple(prefixes_in(table))
         for prefix in prefixes:
-            yield Candidate(entry, prefix, table, prefixes)
+            yield NetworkEntry(entry, prefix, table, prefixes)
 
 
 def tables_in(content: object) -> Iterator[tuple[str, Mapping[object, object]]]:
@@ -193,15 +193,15 @@ def prefixes_in(table: Mapping[object, object]) -> Iterable[str]:
     return [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
 
 
-def remaining_tables(content: object) -> list[Candidate]:
+def remaining_tables(content: object) -> list[NetworkEntry]:
     """Returns the first mapping of tensors in a usual entry, for networks of other kinds."""
     for entry, table in tables_in(content):
         if is_tensors(dict(table)) and entry.rpartition(".")[2] in ("", *ENTRIES):
-            return [Candidate(entry, "", table)]
+            return [NetworkEntry(entry, "", table)]
     return []
 
 
-def chosen(path: Path, networks: list[Candidate], name: str | None) -> Candidate | None:
+def chosen(path: Path, networks: list[NetworkEntry], name: str | None) -> NetworkEntry | None:
     """Returns the network of a name, or the only network; None if there is no network.
 
     Raises:
@@ -234,17 +234,17 @@ def chosen(path: Path, networks: list[Candidate], name: str | None) -> Candidate
     )
 
 
-def is_used_after_training(network: Candidate) -> bool:
+def is_used_after_training(network: NetworkEntry) -> bool:
     """Returns False for the network of MoCo that only training uses."""
     return network.prefix.endswith(QUERY) or not any(
         prefix.endswith(QUERY) for prefix in network.prefixes
     )
 
 
-def named(networks: list[Candidate], name: str) -> list[Candidate]:
+def named(networks: list[NetworkEntry], name: str) -> list[NetworkEntry]:
     """Returns the networks of a name: of the full name, the prefix, or the entry."""
     name = name.removesuffix(".")
-    matches: tuple[Callable[[Candidate], bool], ...] = (
+    matches: tuple[Callable[[NetworkEntry], bool], ...] = (
         lambda network: network.name.removesuffix(".") == name,
         lambda network: network.prefix.removesuffix(".") == name,
         lambda network: network.entry == name,
@@ -256,7 +256,7 @@ def named(networks: list[Candidate], name: str) -> list[Candidate]:
     return []
 
 
-def short_names(networks: list[Candidate]) -> list[str]:
+def short_names(networks: list[NetworkEntry]) -> list[str]:
     """Returns names that distinguish networks: prefixes if they are in one entry."""
     if len({id(network.table) for network in networks}) == 1 and len(networks) > 1:
         return [network.prefix or "." for network in networks]
