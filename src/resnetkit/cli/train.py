@@ -38,6 +38,16 @@ MicroBatch = Annotated[
     int,
     Parameter(help="Images at a time, to save memory; gradients are accumulated over the batch."),
 ]
+Minutes = Annotated[
+    float | None,
+    Parameter(
+        help="Your images: about how long the training may take on this machine; 10 by default."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    Parameter(negative=(), help="Build everything, take one step, and estimate time and memory."),
+]
 Threads = Annotated[int, Parameter(help="CPU threads; by default chosen by the cost of a step.")]
 
 
@@ -48,24 +58,14 @@ def train(
     weights: Weights = None,
     variant: Variant = None,
     micro_batch: MicroBatch = 0,
-    minutes: Annotated[
-        float | None,
-        Parameter(
-            help="Your images: about how long the training may take on this machine; 10 by default."
-        ),
-    ] = None,
+    minutes: Minutes = None,
     out: Annotated[
         Path | None, Parameter(help="Run folder; named after the recipe by default.")
     ] = None,
     changes: Changes = (),
     device: Device = "auto",
     threads: Threads = 0,
-    dry_run: Annotated[
-        bool,
-        Parameter(
-            negative=(), help="Build everything, take one step, and estimate time and memory."
-        ),
-    ] = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Train a network, or resume an interrupted training.
