@@ -258,22 +258,22 @@ LIES: dict[str, tuple[bytes, str]] = {
     "an unknown kind": (inside(1, b"net") + b"\x0b", "unknown kind 3"),
     "a field without number": (inside(1, b"net") + b"\x02\x00", "the number 0"),
     "no layers": (inside(1, b"net"), "it has no layers"),
-    "a number for a layer": (inside(1, b"net") + plain(100, 5), "a number stands where a message"),
-    "old layers": (inside(1, b"net") + inside(2, b""), "a Caffe of before 2015"),
+    "a number for a layer": (inside(1, b"net") + plain(100, 5), "it has a number where a message"),
+    "old layers": (inside(1, b"net") + inside(2, b""), "a version of Caffe before 2015"),
     "a name of no text": (inside(1, b"net") + inside(100, inside(1, b"\xff")), "codec"),
     "a layer twice": (inside(1, b"net") + inside(100, b"") * 2, "two layers named ''"),
     "sizes without numbers": (
         one_layer(inside(7, inside(1, number(2**40) * 3))),
-        "0 bytes are no table of",
+        "0 bytes do not fit the shape",
     ),
     "more sizes than numbers": (
         one_layer(inside(7, inside(1, number(2**31))) + inside(5, bytes(8))),
-        "8 bytes are no table of (2147483648,)",
+        "8 bytes do not fit the shape (2147483648,)",
     ),
-    "no sizes": (one_layer(inside(5, bytes(8))), "8 bytes are no table of (0, 0, 0, 0)"),
-    "bytes for a size": (one_layer(inside(1, b"") + inside(5, bytes(4))), "bytes stand where"),
-    "numbers for weights": (one_layer(plain(5, 3)), "whole numbers stand where weights"),
-    "deep down": (one_layer(inside(7, inside(7, b"") * 3) * 3), "0 bytes are no table of"),
+    "no sizes": (one_layer(inside(5, bytes(8))), "8 bytes do not fit the shape (0, 0, 0, 0)"),
+    "bytes for a size": (one_layer(inside(1, b"") + inside(5, bytes(4))), "it has bytes where"),
+    "numbers for weights": (one_layer(plain(5, 3)), "it has integers where weights"),
+    "deep down": (one_layer(inside(7, inside(7, b"") * 3) * 3), "0 bytes do not fit the shape"),
 }
 
 

@@ -334,7 +334,9 @@ def test_weights_of_another_network_are_refused(hub: type[Hub], run: Path, tmp_p
 
 def test_a_repository_of_something_else_is_named(hub: type[Hub], tmp_path: Path) -> None:
     hub.repositories["me/bert"] = {"config.json": b"{}", "../../evil": b"", "tf_model.h5": b""}
-    with pytest.raises(TransferError, match=r"holds no network of resnetkit: it lacks model.safe"):
+    with pytest.raises(
+        TransferError, match=r"does not hold a network of resnetkit: it lacks model.safe"
+    ):
         pull("me/bert", tmp_path / "pulled")
 
 

@@ -57,7 +57,7 @@ def test_timm_says_what_torchvision_does_not(bottleneck: nn.Module, tmp_path: Pa
 REFUSED_BY_TIMM: dict[str, tuple[dict[str, Any], str]] = {
     "a deep stem": (
         {"architecture": "resnet50d"},
-        "timm's 'resnet50d', which computes something else",
+        "timm's 'resnet50d', which does not compute the same",
     ),
     "blurred": ({"architecture": "resnetblur50"}, "timm's 'resnetblur50'"),
     "no name": ({"architecture": None}, "timm's 'None'"),

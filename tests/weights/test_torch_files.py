@@ -150,7 +150,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "vaster": (rebuilt(4, 0, 2**70, 1), "not non-negative integers"),
     "another size": (rebuilt(10**9, 0, 2, 1), "has 16 bytes, not 1,000,000,000 values"),
     "a missing record": (storage(4, b"U\x011"), "There is no item named"),
-    "another reference": (b"U\x04fileQ", "refers to something else than a storage"),
+    "another reference": (b"U\x04fileQ", "refers to something that is not a storage"),
     "a function": (named("os", "system", b"U\x04true"), "it names os.system"),
     "a builtin": (named("builtins", "eval", b"U\x011"), "it names builtins.eval"),
     "an attribute": (named("builtins", "getattr", b"U\x011", b"U\x011"), "it names builtins.getat"),
@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         b"cargparse\nNamespace\nN}U\x0b__setitem__Ns\x86b",
         "it sets attributes of an object without any",
     ),
-    "items of a list": (b"]K\x00K\x01s", "it sets items of something else than a mapping"),
+    "items of a list": (b"]K\x00K\x01s", "it sets items of something that is not a mapping"),
     "an old operation": (b"(U\x01aicollections\nOrderedDict\n", "KeyError"),
 }
 

@@ -93,7 +93,7 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
     """Prints one line for each sequence of equal blocks."""
     from itertools import groupby
 
-    from resnetkit.report.diagram import SHORTCUT_WORDS, short
+    from resnetkit.report.diagram import SHORTCUT_NAMES, short
 
     rows = []
     for stage in stages:
@@ -105,7 +105,7 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
                     "x".join(map(str, blocks[-1].output_shape)),
                     str(len(blocks)),
                     " > ".join(layers),
-                    SHORTCUT_WORDS[shortcut] if stage.name not in ("stem", "head") else "",
+                    SHORTCUT_NAMES[shortcut] if stage.name not in ("stem", "head") else "",
                     short(sum(block.parameters for block in blocks)),
                     short(sum(block.multiply_adds for block in blocks)),
                 ]

@@ -34,7 +34,7 @@ PREFETCHED = 2  # batches of photos that are decoded before they are needed
 
 @dataclass(frozen=True)
 class DeviceLoader:
-    """A data set on the device that computes, with the way it is augmentation.
+    """A data set on the device that computes, with its normalization and augmentation.
 
     Attributes:
         images: uint8 (N, C, H, W), on the device; photos stay in their files.
@@ -105,7 +105,7 @@ class DeviceLoader:
         Labels are int64 (B,); for mixed images they are float (B, K), with rows that add up to 1.
 
         Args:
-            batch: of which samples.
+            batch: which samples.
             size: side of the crops in pixels; 0 for images in their full size.
 
         Raises:

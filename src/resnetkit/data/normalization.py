@@ -1,4 +1,4 @@
-"""Normalization: from stored pixels to what a network computes with."""
+"""Normalization: from stored pixels to the input of a network."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +10,8 @@ __all__ = ["Normalization", "NormalizationKind", "measure_normalization"]
 
 NormalizationKind = Literal["channel", "pixel-mean", "weights"]
 """channel: subtract the mean of each channel and divide by its standard deviation; pixel-mean:
-subtract the mean of each pixel (He et al. 2015, sec. 4.2) and divide by 255; weights: as for the
-weights that training starts from, which is not measured."""
+subtract the mean of each pixel (He et al. 2015, sec. 4.2) and divide by 255; weights: that of the
+weights that training starts from; nothing is measured."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,6 @@
 
 import logging
 
-# Without a home folder that can be written, matplotlib keeps its cache in a temporary folder and
-# says so each time, which does not concern the user.
+# Without a writable home folder, matplotlib keeps its cache in a temporary folder and warns of it
+# each time, which does not concern the user.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)

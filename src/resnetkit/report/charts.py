@@ -18,7 +18,7 @@ __all__ = ["errors_by_depth", "errors_by_network", "line_chart", "line_sheet"]
 
 PANEL = (380.0, 290.0)
 AREA = (0.15, 0.16, 0.52, 0.73)  # of the axes: left, bottom, width, height; labels to the right
-AXIS_LABEL_WIDTH = 0.04  # of the figure, for words at the y axis
+AXIS_LABEL_WIDTH = 0.04  # of the figure, for the label of the y axis
 WIDTH_WITHOUT_LABELS = 0.8
 PERCENT = " %"
 MARKERS = "os^DvP"  # so that color is not the only cue
@@ -78,7 +78,7 @@ def chart_area(chart: Chart) -> tuple[float, float, float, float]:
 
 
 def line_sheet(charts: Sequence[Chart], *, held_out: str, name: str) -> str:
-    """Draws charts of errors along training side by side, with a legend, for a file of its own.
+    """Draws charts of errors during training side by side, with a legend, for a separate file.
 
     Args:
         charts: from left to right.
@@ -187,8 +187,8 @@ def title_text(chart: Chart, t: Language) -> str:
 
 def end_label(chart: Chart, label: str, value: float, t: Language) -> str:
     """Returns what is written at the end of a line that ends at a value."""
-    words = display_name(t(label))
-    return f"{words} {number_text(chart, value)}" if chart.end_values else words
+    name = display_name(t(label))
+    return f"{name} {number_text(chart, value)}" if chart.end_values else name
 
 
 def paint_legend(figure: Figure, held_out: str) -> None:
@@ -198,15 +198,15 @@ def paint_legend(figure: Figure, held_out: str) -> None:
     axes.set(xlim=(0, 100), ylim=(0, 1))
     ink = color("muted")
     looks = (LOOKS["dashed"], "training error"), (LOOKS["solid"], f"{held_out} error")
-    for x, (look, words) in zip((6, 31), looks, strict=True):
+    for x, (look, label) in zip((6, 31), looks, strict=True):
         axes.plot([x, x + 4], [0.5] * 2, color=ink, linewidth=look.width, linestyle=look.dashes)
-        axes.text(x + 5, 0.5, words, va="center", color=ink)
+        axes.text(x + 5, 0.5, label, va="center", color=ink)
     axes.add_patch(Rectangle((52, 0.25), 4, 0.5, facecolor=ink, alpha=0.25))
     axes.text(57, 0.5, "lowest to highest seed; the line is their mean", va="center", color=ink)
 
 
 def describe_lines(chart: Chart, t: Language) -> str:
-    """Returns in words where the lines of a chart begin and end."""
+    """Describes where the lines of a chart begin and end."""
     title, y = title_text(chart, t), t(chart.y)
     axes = t("{y} against {x}:", y=y, x=chart.x)
     sentences = [
@@ -226,7 +226,7 @@ def describe_lines(chart: Chart, t: Language) -> str:
 
 
 def percent_axis(axes: Axes, title: str, top: float) -> None:
-    """Labels the axis of an error, from nothing to `top` percent."""
+    """Labels the axis of an error, from 0 to `top` percent."""
     axes.set_title(title)
     axes.set_ylim(0, top)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -338,7 +338,7 @@ def errors_by_network(
 
 
 def describe_final(networks: Sequence[FinalErrors], title: str, t: Language) -> str:
-    """Returns the means in words."""
+    """Describes the mean of each network."""
     means = [f"{n.label} {n.mean:.1f}{PERCENT} (n = {len(n.values)})" for n in networks]
     heading, nothing = t("Means:"), t("no training is finished yet")
     return f"{title}. {heading} {'; '.join(means) or nothing}."

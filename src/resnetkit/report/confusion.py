@@ -89,7 +89,7 @@ def label_classes(axes: Axes, class_names: Sequence[str]) -> None:
 
 
 def describe_confusion(matrix: Sequence[Sequence[int]], t: Language) -> str:
-    """Returns in words what the matrix shows."""
+    """Describes what the matrix shows."""
     images = sum(map(sum, matrix))
     return " ".join(
         [

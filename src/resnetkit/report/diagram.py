@@ -13,14 +13,14 @@ from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.untrusted import markup_text
 
 __all__ = [
-    "SHORTCUT_WORDS",
+    "SHORTCUT_NAMES",
     "block_drawing",
     "network_drawing",
     "network_sheet",
     "short",
 ]
 
-SHORTCUT_WORDS: dict[ShortcutKind, Phrase] = {
+SHORTCUT_NAMES: dict[ShortcutKind, Phrase] = {
     "none": phrase("no shortcut"),
     "identity": phrase("identity"),
     "zeros": phrase("identity, zeros for new channels"),
@@ -42,7 +42,7 @@ def network_drawing(stages: Sequence[StageOutline], *, title: str) -> str:
 
 
 def network_sheet(networks: Mapping[str, Sequence[StageOutline]]) -> str:
-    """Draws networks side by side for a file of its own, on a solid background."""
+    """Draws networks side by side for a separate file, on a solid background."""
     panels = [
         network_panel(stages, title, left=index * WIDTH)
         for index, (title, stages) in enumerate(networks.items())
@@ -56,29 +56,29 @@ def network_sheet(networks: Mapping[str, Sequence[StageOutline]]) -> str:
 
 
 def describe(stages: Sequence[StageOutline], title: str) -> str:
-    """Returns in words what a drawing of a network shows."""
+    """Describes what a drawing of a network shows."""
     rows = [
         f"{stage.name}: {len(stage.blocks)} blocks of {', '.join(weights(stage.blocks[-1]))},"
-        f" {SHORTCUT_WORDS[stage.blocks[-1].shortcut]}"
+        f" {SHORTCUT_NAMES[stage.blocks[-1].shortcut]}"
         for stage in stages[1:-1]
     ]
     return f"{title}. {'; '.join(rows)}."
 
 
 def weights(block: BlockOutline) -> list[str]:
-    """Returns the convolutions of a block in words."""
+    """Returns the descriptions of the layers of a block that have weights."""
     return [layer for layer in block.layers if layer not in ("BN", "ReLU")]
 
 
 def network_panel(stages: Sequence[StageOutline], title: str, *, left: float) -> tuple[str, float]:
     """Returns the drawing of one network and its height."""
-    parts = [text(left + MARGIN, 22, title, TextStyle(size=15, weight="bold"))]
+    elements = [text(left + MARGIN, 22, title, TextStyle(size=15, weight="bold"))]
     y = 44.0
     for stage in stages:
         drawn, height = stage_row(stage, left, y)
-        parts.append(drawn)
+        elements.append(drawn)
         y += height
-    return "".join(parts), y
+    return "".join(elements), y
 
 
 def stage_row(stage: StageOutline, left: float, y: float) -> tuple[str, float]:
@@ -87,7 +87,7 @@ def stage_row(stage: StageOutline, left: float, y: float) -> tuple[str, float]:
     count = f", {len(stage.blocks)} blocks" if len(stage.blocks) > 1 else ""
     facts = f"{stage.name}{count}: {shape}"
     costs = f"{short(stage.parameters)} parameters, {short(stage.multiply_adds)} mult-adds"
-    parts = [
+    elements = [
         text(left + MARGIN, y, facts, TextStyle(weight="bold")),
         text(left + MARGIN, y + LINE, costs, TextStyle(role="muted")),
     ]
@@ -95,9 +95,9 @@ def stage_row(stage: StageOutline, left: float, y: float) -> tuple[str, float]:
     lines = max(len(weights(block)) for block in stage.blocks)
     height = max(lines, 1) * LINE + 12
     x, middle = left + MARGIN, top + height / 2
-    for block in shown(stage.blocks):
+    for block in drawn_blocks(stage.blocks):
         if isinstance(block, int):
-            parts.append(
+            elements.append(
                 text(
                     x + BOX / 2,
                     middle + 4,
@@ -106,15 +106,15 @@ def stage_row(stage: StageOutline, left: float, y: float) -> tuple[str, float]:
                 )
             )
         else:
-            parts.append(box(block, x, top, height))
+            elements.append(box(block, x, top, height))
             if block.shortcut != "none":
-                parts.append(arc(block.shortcut, x, top, height))
-        parts.append(line(x + BOX, middle, x + BOX + GAP, middle))
+                elements.append(arc(block.shortcut, x, top, height))
+        elements.append(line(x + BOX, middle, x + BOX + GAP, middle))
         x += BOX + GAP
-    return "".join(parts), top + height + 26 - y
+    return "".join(elements), top + height + 26 - y
 
 
-def shown(blocks: Sequence[BlockOutline]) -> Iterator[BlockOutline | int]:
+def drawn_blocks(blocks: Sequence[BlockOutline]) -> Iterator[BlockOutline | int]:
     """Yields the blocks that are drawn, and the number of those left out between them."""
     if len(blocks) <= MOST_BOXES:
         yield from blocks
@@ -128,13 +128,13 @@ def box(block: BlockOutline, x: float, y: float, height: float) -> str:
     """Returns a block as a box with its convolutions."""
     names = weights(block)
     first = y + height / 2 - (len(names) - 1) * LINE / 2 + 4
-    words = [
+    labels = [
         text(x + BOX / 2, first + index * LINE, name, TextStyle(anchor="middle", fit=BOX - 8))
         for index, name in enumerate(names)
     ]
     look = f'fill="{color("page")}" stroke="{color("muted")}" stroke-width="1.2"'
     rect = f'<rect x="{x:g}" y="{y:g}" width="{BOX:g}" height="{height:g}" rx="7" {look}/>'
-    return rect + "".join(words)
+    return rect + "".join(labels)
 
 
 def arc(kind: ShortcutKind, x: float, y: float, height: float) -> str:
@@ -147,10 +147,10 @@ def arc(kind: ShortcutKind, x: float, y: float, height: float) -> str:
     drawing = f'<path d="{path}" {look}/>'
     if kind not in ARC_LABELS:
         return drawing
-    words = text(
+    label = text(
         x + BOX / 2, y - 18, ARC_LABELS[kind], TextStyle(role="series-1", anchor="middle", size=11)
     )
-    return drawing + words
+    return drawing + label
 
 
 def block_drawing(block: BlockOutline, *, title: str, t: Language = ENGLISH) -> str:
@@ -158,31 +158,33 @@ def block_drawing(block: BlockOutline, *, title: str, t: Language = ENGLISH) -> 
     steps = list(block.layers)
     top, step = 58.0, 38.0
     middle, right = 150.0, 288.0
-    parts = [
+    elements = [
         text(middle, 20, title, TextStyle(weight="bold", anchor="middle", size=14)),
         text(middle, top - 14, "x", TextStyle(anchor="middle", style="italic")),
     ]
     y = top
-    parts.append(line(middle, top - 8, middle, y + 4))
+    elements.append(line(middle, top - 8, middle, y + 4))
     for layer in steps:
-        parts.append(layer_box(layer, middle, y + 4))
-        parts.append(line(middle, y + 30, middle, y + step + 4))
+        elements.append(layer_box(layer, middle, y + 4))
+        elements.append(line(middle, y + 30, middle, y + step + 4))
         y += step
     if block.shortcut != "none":
-        parts.append(joined(block.shortcut, middle, right, top, y + 14, t))
+        elements.append(joined(block.shortcut, middle, right, top, y + 14, t))
         y += 32
-        parts.append(line(middle, y - 8, middle, y + 4))
+        elements.append(line(middle, y - 8, middle, y + 4))
     if block.ends_with_relu:
-        parts.append(layer_box("ReLU", middle, y + 4))
-        parts.append(line(middle, y + 30, middle, y + step + 4))
+        elements.append(layer_box("ReLU", middle, y + 4))
+        elements.append(line(middle, y + 30, middle, y + step + 4))
         y += step
-    parts.append(text(middle, y + 20, formula(block), TextStyle(anchor="middle", style="italic")))
-    body = with_variables("".join(parts))
+    elements.append(
+        text(middle, y + 20, formula(block), TextStyle(anchor="middle", style="italic"))
+    )
+    body = with_variables("".join(elements))
     description = t(
         "{network}: x goes through {layers}; {shortcut}.",
         network=title,
         layers=", ".join(steps),
-        shortcut=SHORTCUT_WORDS[block.shortcut],
+        shortcut=SHORTCUT_NAMES[block.shortcut],
     )
     return opening((WIDTH, y + 34), description) + body + "</svg>"
 
@@ -220,27 +222,27 @@ def joined(
     plus = f'<circle cx="{middle:g}" cy="{y:g}" r="11" {ink}/>' + text(
         middle, y + 5, "+", TextStyle(anchor="middle", size=16, role="series-1")
     )
-    words = text(
+    label = text(
         right + 14,
         (top + y) / 2,
-        t(SHORTCUT_WORDS[kind]),
+        t(SHORTCUT_NAMES[kind]),
         TextStyle(role="series-1", anchor="middle", rotated=True, size=11.5),
     )
-    return f'<path d="{path}" {look}/>{plus}{words}'
+    return f'<path d="{path}" {look}/>{plus}{label}'
 
 
 @dataclass(frozen=True)
 class TextStyle:
-    """How words are drawn.
+    """How a text is drawn.
 
     Attributes:
         role: of the color.
-        anchor: start, middle or end of the words at their point.
+        anchor: start, middle or end of the text at its point.
         size: of the font.
         weight: of the font.
         style: of the font.
-        fit: width beyond which the words are condensed.
-        rotated: whether they run from top to bottom.
+        fit: width beyond which the text is condensed.
+        rotated: whether it runs from top to bottom.
     """
 
     role: str = "ink"
@@ -252,10 +254,10 @@ class TextStyle:
     rotated: bool = False
 
 
-def text(x: float, y: float, words: str, look: TextStyle) -> str:
-    """Returns words at a point."""
+def text(x: float, y: float, content: str, look: TextStyle) -> str:
+    """Returns a text at a point."""
     condensed = ""
-    if len(words) * look.size * 0.56 > look.fit:
+    if len(content) * look.size * 0.56 > look.fit:
         condensed = f' textLength="{look.fit:g}" lengthAdjust="spacingAndGlyphs"'
     turn = f' transform="rotate(90 {x:g} {y:g})"' if look.rotated else ""
     font = (
@@ -263,12 +265,12 @@ def text(x: float, y: float, words: str, look: TextStyle) -> str:
         f" font-style: {look.style}"
     )
     # 3x3 and 16x32x32, but not resnext50_32x4d
-    shown_words = re.sub(
-        r"(?<=\d)x(?=\d+(?![a-wyz\d]))", "\N{MULTIPLICATION SIGN}", markup_text(escape(words))
+    displayed = re.sub(
+        r"(?<=\d)x(?=\d+(?![a-wyz\d]))", "\N{MULTIPLICATION SIGN}", markup_text(escape(content))
     )
     return (
         f'<text x="{x:g}" y="{y:g}" text-anchor="{look.anchor}" fill="{color(look.role)}"'
-        f' style="{font}"{condensed}{turn}>{shown_words}</text>'
+        f' style="{font}"{condensed}{turn}>{displayed}</text>'
     )
 
 

@@ -1,8 +1,8 @@
-"""From a function that paints to SVG text, for a page with other drawings or a file of its own.
+"""From a function that paints to SVG text, for a page with other drawings or a separate file.
 
 Text stays text: it is small, can be searched and selected, and takes the font of the page. Inside a
-page the colors become CSS variables, so that one drawing serves light and dark; in a file of its
-own they stay as they are.
+page the colors become CSS variables, so that one drawing serves light and dark; in a
+separate file they stay as they are.
 """
 
 import io
@@ -103,7 +103,7 @@ def inline_svg(paint: Paint, *, size: tuple[float, float], name: str, descriptio
         paint: draws on an empty figure.
         size: width and height, in the units in which a font of 12 is readable.
         name: prefix of every id, so it must differ between the drawings of a page.
-        description: read out by screen readers.
+        description: for screen readers.
     """
     body = tidy(raw_svg(paint, size, name), name)
     body = re.sub(r"<style.*?</style>", "", body)  # would style the whole page
@@ -113,7 +113,7 @@ def inline_svg(paint: Paint, *, size: tuple[float, float], name: str, descriptio
 
 
 def standalone_svg(paint: Paint, *, size: tuple[float, float], name: str, description: str) -> str:
-    """Returns a drawing for a file of its own, on a solid background; see `inline_svg`."""
+    """Returns a drawing for a separate file, on a solid background; see `inline_svg`."""
 
     def on_solid(figure: Figure) -> None:
         figure.set_facecolor(color("surface"))

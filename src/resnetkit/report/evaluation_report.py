@@ -34,7 +34,7 @@ class Picture:
     """One picture of the gallery of the worst errors.
 
     Attributes:
-        address: a data address that holds the image.
+        address: data URL of the image.
         error: the true class, the predicted one, and its probability.
     """
 
@@ -48,7 +48,7 @@ class EvaluationPage:
 
     Attributes:
         evaluations: of one network, or of several and their ensemble.
-        protocol: how the networks looked at the images.
+        protocol: the views of each image that were averaged.
         split: name of the split.
         chart: confusion matrix of the last evaluation; None for too many classes.
         mistakes: its most frequent confusions.
@@ -95,7 +95,7 @@ def write_evaluation(
     return path
 
 
-PROTOCOL_WORDS: dict[Protocol, Phrase] = {
+PROTOCOL_NAMES: dict[Protocol, Phrase] = {
     "center": phrase("center crop"),
     "ten-crop": phrase("ten crops per image, probabilities averaged"),
     "multi-scale": phrase("whole images at five sizes, probabilities averaged"),
@@ -109,7 +109,7 @@ def evaluation_page(
     last = evaluations[-1]
     return EvaluationPage(
         evaluations=evaluations,
-        protocol=PROTOCOL_WORDS[last.protocol],
+        protocol=PROTOCOL_NAMES[last.protocol],
         split=SPLIT_NAMES[last.split],
         chart=confusion_of(last, t),
         mistakes=mistakes(last.metrics.confusion)[:MOST_MISTAKES],
@@ -134,7 +134,7 @@ def confusion_of(evaluation: Evaluation, t: Language) -> Markup | None:
 
 
 def picture_address(dataset: Dataset, error: WorstError) -> str:
-    """Returns a data address that holds the image of an error."""
+    """Returns the data URL of the image of an error."""
     pixels = dataset.images[torch.tensor(error.sample_id)].permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels[..., 0] if dataset.channels == 1 else pixels)
     scale = PICTURE_SIDE / max(image.size)

@@ -95,17 +95,17 @@ FORMULA = r"(?:\b[a-z] = )?\b[A-Z]\([a-z]\)(?: [+=] (?:[a-z]|\d+)\b)?"
 
 
 def rich(text: str, names: Mapping[str, str] | None = None) -> Markup:
-    """Returns text for a page: formulas set as MathML, and some words replaced by unbroken names.
+    """Returns text for a page: formulas as MathML, and some words replaced by unbroken names.
 
     Args:
         text: plain, such as "plain56 computes F(x)".
         names: what to write for a word, such as plain-56 for plain56.
     """
     names = names or {}
-    words = "".join(rf"|\b{re.escape(word)}\b" for word in sorted(names, key=len, reverse=True))
+    keys = "".join(rf"|\b{re.escape(word)}\b" for word in sorted(names, key=len, reverse=True))
     pieces, end = [], 0
     # ASCII: letters of other scripts may follow a formula or a name without a space.
-    for match in re.finditer(FORMULA + words, text, re.ASCII):
+    for match in re.finditer(FORMULA + keys, text, re.ASCII):
         name = names.get(match[0])
         marked = mathml(match[0]) if name is None else f'<span class="name">{escape(name)}</span>'
         pieces += [escape(text[end : match.start()]), marked]

@@ -1,4 +1,4 @@
-"""One page from a template: style, colors and everything else inside it, nothing to load."""
+"""A page from a template: one file that contains its style, and loads nothing."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def color_variables() -> str:
 
 
 def link(target: Path, folder: Path) -> str:
-    """Returns the address of a file in a page that lies in a folder."""
+    """Returns the relative URL of a file for a page in a folder."""
     return quote(Path(os.path.relpath(target, folder)).as_posix())
 
 
@@ -107,7 +107,7 @@ def shared_environments(runs: Sequence[Run]) -> list[SharedEnvironment]:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What the model folder of a finished run tells of its network.
+    """Facts about a network from the model folder of its run.
 
     Attributes:
         class_names: one per label.
@@ -121,7 +121,7 @@ class NetworkFacts:
 
 
 def network_facts(run: Run) -> NetworkFacts | None:
-    """Returns the facts of a finished network; None when they are not all there."""
+    """Returns the facts about a finished network; None when any is missing."""
     path = run.model / "config.json"
     facts = read_configuration(path) if path.is_file() else {}
     if not {"class_names", "image_size", "layers"} <= set(facts):

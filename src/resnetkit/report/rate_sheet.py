@@ -1,4 +1,4 @@
-"""The chart of a learning-rate search, for a file of its own."""
+"""The chart of a learning-rate search, as a separate file."""
 
 from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What the runs of a study add up to: the table of results, their recipe, and what to do next."""
+"""The results of a study: their table, how the recipes differ, and what to try next."""
 
 import json
 import math
@@ -19,12 +19,12 @@ __all__ = [
     "Row",
     "RunLink",
     "architecture_of",
+    "describe_seeds",
     "differing_keys",
     "next_steps",
     "published",
     "rows",
     "run_links",
-    "seeds_in_words",
 ]
 
 
@@ -59,7 +59,7 @@ class NextStep:
     """What a reader could try.
 
     Attributes:
-        reason: in words.
+        reason: why, as a sentence.
         command: to type.
     """
 
@@ -116,7 +116,7 @@ def published(study: Study) -> dict[str, list[PaperFigure]]:
     }
 
 
-def seeds_in_words(outcome: Outcome) -> Phrase:
+def describe_seeds(outcome: Outcome) -> Phrase:
     """Returns how often each network was trained, such as 3 seeds each."""
     counts = sorted({len(runs) for runs in outcome.runs.values()}) or [0]
     fewest, most = counts[0], counts[-1]

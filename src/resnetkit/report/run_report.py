@@ -110,12 +110,12 @@ class RunPage:
 
     Attributes:
         run: finished or not.
-        network: its name, for people.
+        network: its name, for display.
         is_finished: whether there are final errors and a network.
         scores: final results, one per split.
-        progress: how far the run is.
-        held_out: name of the split that is evaluated along training.
-        charts: along training.
+        progress: how many epochs or steps are done.
+        held_out: name of the split that is evaluated during training.
+        charts: of the training.
         confusion: None before the run is finished.
         images_per_second: the median over the logged intervals; None before the first.
         environments: of the run, one entry.
@@ -163,7 +163,7 @@ def run_page(run: Run, t: Language) -> RunPage:
 
 
 def progress(run: Run) -> Phrase:
-    """Returns how far the run is, in words."""
+    """Returns how many epochs or steps of a run are done."""
     length = run.recipe.length
     if length.unit == "epochs":
         done = max((event.epoch for event in run.epochs), default=0)
@@ -199,7 +199,7 @@ def images_per_second(run: Run) -> float | None:
 
 
 def training_charts(run: Run, t: Language) -> list[Markup]:
-    """Returns the charts along training; none before anything was measured."""
+    """Returns the charts of a training; none before anything was measured."""
     shown = [
         epoch_chart(run, "error", phrase("Error"), unit="%"),
         epoch_chart(run, "loss", phrase("Loss (nats)")),

@@ -30,7 +30,7 @@ class FinalErrors:
     """The final errors of one network, in percent.
 
     Attributes:
-        label: name of the network, for people.
+        label: name of the network, for display.
         depth: in layers.
         values: one per seed.
     """
@@ -76,9 +76,9 @@ def event_line(
 
 
 def error_lines(group: str, runs: Sequence[Run], color: int) -> tuple[Line, Line]:
-    """Returns the errors of a network along training: on training images, and held out.
+    """Returns the errors of a network during training: on training images, and held out.
 
-    The second line is empty when the recipe measures no held-out split along training; then the
+    The second line is empty when the recipe measures no held-out split during training; then the
     first one has the name of the network at its end.
     """
     name = display_name(group)
@@ -137,7 +137,7 @@ def display_name(group: str) -> str:
 
 
 def family_name(family: str) -> Phrase:
-    """Returns what to call a family of networks."""
+    """Returns the display name of a family of networks."""
     return FAMILY_NAMES.get(family) or phrase("{family} networks", family=family)
 
 

@@ -24,12 +24,12 @@ from resnetkit.report.results import (
     Row,
     RunLink,
     architecture_of,
+    describe_seeds,
     differing_keys,
     next_steps,
     published,
     rows,
     run_links,
-    seeds_in_words,
 )
 from resnetkit.report.series import (
     FinalErrors,
@@ -78,8 +78,8 @@ class StudyPage:
     Attributes:
         outcome: of the study.
         data: name of the data set; None without runs.
-        seeds: number of trainings per network, in words.
-        held_out: name of the split that is evaluated along training.
+        seeds: number of trainings per network, as a phrase.
+        held_out: name of the split that is evaluated during training.
         comparability: how the numbers compare with published ones.
         diverged: number of trainings that diverged.
         verdicts: number of findings by verdict.
@@ -87,7 +87,7 @@ class StudyPage:
         charts: ready to show.
         rows: of the table of results.
         published: published errors by source.
-        names: what to call each group.
+        names: display name of each group.
         next_steps: what a reader could try.
         recipe: of the first run, as YAML; None without runs.
         differing: keys in which the recipes differ.
@@ -117,8 +117,8 @@ class StudyPage:
 def write_study_report(outcome: Outcome, t: Language = ENGLISH) -> Path:
     """Writes the report of a study into its folder, in a language.
 
-    report.html is for people, findings.json says the same to machines, and <name>.svg is the main
-    chart on its own. Each file is replaced at once.
+    report.html is for people, findings.json contains the same for programs, and <name>.svg is the
+    main chart alone. Each file is written atomically.
 
     Returns:
         The path of report.html.
@@ -150,7 +150,7 @@ def study_page(outcome: Outcome, t: Language) -> StudyPage:
     return StudyPage(
         outcome=outcome,
         data=runs[0].recipe.data.name if runs else None,
-        seeds=seeds_in_words(outcome),
+        seeds=describe_seeds(outcome),
         held_out=SPLIT_NAMES[held_out_split(outcome)],
         comparability=COMPARE_WITH_CARE if outcome.changes else comparability,
         diverged=sum(run.diverged for run in runs),
@@ -174,7 +174,7 @@ def all_runs(outcome: Outcome) -> list[Run]:
 
 
 def held_out_split(outcome: Outcome) -> Split:
-    """Returns the split that is evaluated along training."""
+    """Returns the split that is evaluated during training."""
     runs = all_runs(outcome)
     return runs[0].recipe.evaluation.split if runs else "test"
 
@@ -202,7 +202,7 @@ def line_charts(shown: Iterable[Chart], name: str, t: Language) -> list[Markup]:
 
 
 def error_charts(outcome: Outcome) -> list[Chart]:
-    """Returns the charts of errors along training, one per family, on equal axes."""
+    """Returns the charts of errors during training, one per family, on equal axes."""
     titles: dict[Phrase, Iterable[str]] = {
         family_name(family): members for family, members in families(outcome.runs).items()
     }

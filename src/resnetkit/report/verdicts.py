@@ -1,9 +1,9 @@
-"""The findings of a study, prepared for people and for machines."""
+"""The findings of a study, as cards of a page and as JSON."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from resnetkit.report.page import link, shared_environments
 from resnetkit.studies.phrase import Phrase, phrase
@@ -33,7 +33,7 @@ class SampleBar:
 
 @dataclass(frozen=True)
 class Card:
-    """A finding as it is shown to people.
+    """A finding as a page shows it.
 
     Attributes:
         finding: what is shown.
@@ -87,8 +87,8 @@ def verdict_counts(findings: Iterable[Finding]) -> dict[Verdict, int]:
     return {verdict: verdicts.count(verdict) for verdict in get_args(Verdict)}
 
 
-def findings_json(outcome: Outcome) -> dict[str, Any]:
-    """Returns the findings and what they rest on as values that strict JSON can hold."""
+def findings_json(outcome: Outcome) -> dict[str, object]:
+    """Returns the findings and their trainings as values that strict JSON can hold."""
     runs = [run for group_runs in outcome.runs.values() for run in group_runs]
     environments = shared_environments(runs)
     return {
@@ -115,7 +115,7 @@ def findings_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def finding_json(finding: Finding) -> dict[str, Any]:
+def finding_json(finding: Finding) -> dict[str, object]:
     """Returns one finding; differences of errors in percent are in percentage points."""
     return {
         "claim": finding.claim,
@@ -129,7 +129,7 @@ def finding_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def sample_json(sample: Sample) -> dict[str, Any]:
+def sample_json(sample: Sample) -> dict[str, object]:
     return {
         "label": sample.label,
         "unit": sample.unit,

@@ -1,1 +1,1 @@
-"""Trained networks in files of many formats, one module a format; no file's code ever runs."""
+"""Trained networks in files of many formats, a module for each; no code in a file is ever run."""

@@ -61,7 +61,7 @@ def load_akamaster(source: WeightsSource) -> TrainedNetwork:
     path, state = source.path, source.state.tensors
     tensors = {our_name(name): tensor for name, tensor in state.items()}
     if len(tensors) != len(state):
-        raise WeightsError(f"{path} names a tensor twice, by its own and by torchvision's name.")
+        raise WeightsError(f"{path} names a tensor twice, also by torchvision's name.")
     architecture = architecture_of(path, tensors)
     add_batch_counts(tensors)
     sides = "zeros on both sides" if architecture.shortcut == "A" else "projections"

@@ -3,7 +3,7 @@
 What differs from torchvision: a BatchNorm layer holds sums and a factor, a Scale layer the learned
 parameters; the first convolution of ResNet-50 has a bias; blocks stride in the first 1x1 (v1);
 images are BGR and not divided; pooling is not padded and rounds up. From images the authors
-subtract the mean of each pixel, which is a file of its own.
+subtract the mean of each pixel, which is a separate file.
 """
 
 import math
@@ -30,8 +30,8 @@ from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.layout import (
     STEM,
     Layer,
+    LayerTensors,
     Names,
-    Parts,
     add_batch_counts,
     check_nothing_left,
     layers_in,
@@ -70,7 +70,7 @@ NUMBERED = (3, 4)  # stages whose blocks are called a, b1, b2, ... in networks o
 MOST_LETTERED = 6  # blocks, of ResNet-50
 
 
-class Malformed(ValueError):
+class MalformedError(ValueError):
     """Content that Caffe would not have written."""
 
 
@@ -142,7 +142,7 @@ def network_of(path: Path, layers: dict[str, Fields]) -> TrainedNetwork:
         norm_eps=norm_eps(path, layers),
     )
     check_pooling(path, layers)
-    mean, words = mean_of(path)
+    mean, mean_description = mean_of(path)
     return TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
@@ -154,7 +154,8 @@ def network_of(path: Path, layers: dict[str, Fields]) -> TrainedNetwork:
             f"{known_as(architecture) or 'a residual network'} of Caffe, as the authors publish"
             f" theirs: {'v1' if architecture.stride_in == '1x1' else 'v1.5'} (stride in the"
             f" {architecture.stride_in}), statistics divided by their factor, first convolution"
-            f" turned from BGR to RGB, pooling rounded up, {words} subtracted from images"
+            f" turned from BGR to RGB, pooling rounded up, {mean_description} subtracted from"
+            " images"
         ),
         format="caffe",
         resize=FULL,
@@ -168,23 +169,23 @@ def read_layers(path: Path) -> dict[str, Fields]:
     """Returns the layers of a file by name.
 
     Raises:
-        ValueError: if it is no NetParameter.
+        ValueError: if it is not a NetParameter.
         WeightsError: if it cannot be read.
     """
     net = group_fields(memoryview(read_content(path, LARGEST_NET)), MOST_LAYERS)
     if NET_LAYERS_V1 in net:
-        raise Malformed(
-            "it was written by a Caffe of before 2015, which has no batch normalization"
+        raise MalformedError(
+            "it was written by a version of Caffe before 2015, which has no batch normalization"
         )
     layers: dict[str, Fields] = {}
     for content in net.get(NET_LAYER, []):
         layer = group_fields(content)
         name = text(layer, LAYER_NAME)
         if name in layers:
-            raise Malformed(f"it has two layers named '{name[:50]}'")
+            raise MalformedError(f"it has two layers named '{name[:50]}'")
         layers[name] = layer
     if not layers:
-        raise Malformed("it has no layers")
+        raise MalformedError("it has no layers")
     return layers
 
 
@@ -192,7 +193,7 @@ def text(message: Fields, number: int) -> str:
     """Returns a text field; empty where there is none."""
     value = last(message, number, b"")
     if isinstance(value, int):
-        raise Malformed("a number stands where a text should")
+        raise MalformedError("it has a number where text belongs")
     return bytes(value).decode()
 
 
@@ -207,7 +208,7 @@ def blobs_of(layer: Fields) -> Tensors:
 
 
 def blob(message: Value) -> Tensor:
-    """Returns a BlobProto: its numbers in its shape.
+    """Returns the tensor of a BlobProto.
 
     Raises:
         ValueError: if there are not as many numbers as the shape says.
@@ -216,11 +217,11 @@ def blob(message: Value) -> Tensor:
     kind = "<f8" if BLOB_DOUBLES in blob_fields else "<f4"
     values = blob_fields.get(BLOB_DOUBLES, blob_fields.get(BLOB_DATA, []))
     if any(isinstance(value, int) for value in values):
-        raise Malformed("whole numbers stand where weights should")
+        raise MalformedError("it has integers where weights belong")
     content = b"".join(value for value in values if not isinstance(value, int))
     shape = blob_shape(blob_fields)
     if math.prod(shape) * int(kind[-1]) != len(content) or not content:
-        raise Malformed(f"{len(content):,} bytes are no table of {str(shape)[:50]}")
+        raise MalformedError(f"{len(content):,} bytes do not fit the shape {str(shape)[:50]}")
     numbers = np.frombuffer(content, dtype=kind).astype(np.float32)
     return torch.from_numpy(numbers.reshape(shape))
 
@@ -235,17 +236,19 @@ def blob_shape(blob_fields: Fields) -> tuple[int, ...]:
 def integer(value: Value) -> int:
     """Returns the value of a field that must be a number."""
     if not isinstance(value, int):
-        raise Malformed("bytes stand where a number should")
+        raise MalformedError("it has bytes where a number belongs")
     return value
 
 
-def tensors_of(path: Path, blobs: Parts, positions: Iterable[Layer], naming: Names) -> Tensors:
+def tensors_of(
+    path: Path, blobs: LayerTensors, positions: Iterable[Layer], naming: Names
+) -> Tensors:
     """Returns tensors by our names; every blob must be used."""
     tensors: Tensors = {}
     for position in positions:
         convolution, norm = naming(position)
-        own = take(path, blobs, convolution, ("0",), optional=("1",))
-        bias = without_ones(own["1"], 1) if "1" in own else None
+        kernel = take(path, blobs, convolution, ("0",), optional=("1",))
+        bias = without_ones(kernel["1"], 1) if "1" in kernel else None
         statistics = take(path, blobs, norm, ("0", "1", "2"))
         scales = take(path, blobs, scale_name(norm), ("0", "1"))
         factor = statistics["2"].flatten()
@@ -258,7 +261,7 @@ def tensors_of(path: Path, blobs: Parts, positions: Iterable[Layer], naming: Nam
             path,
             tensors,
             position,
-            (own["0"], bias),
+            (kernel["0"], bias),
             [without_ones(vector, 1) for vector in vectors],
         )
     add_head(path, blobs, tensors)
@@ -269,18 +272,18 @@ def tensors_of(path: Path, blobs: Parts, positions: Iterable[Layer], naming: Nam
     return tensors
 
 
-def add_head(path: Path, blobs: Parts, tensors: Tensors) -> None:
+def add_head(path: Path, blobs: LayerTensors, tensors: Tensors) -> None:
     """Adds the head, whose name is fc and the number of classes."""
     heads = [name for name in blobs if name.startswith("fc")]
     if len(heads) != 1:
         raise WeightsError(f"{path} has {len(heads)} layers named fc...: expected one, the head.")
-    own = take(path, blobs, heads[0], ("0", "1"))
-    tensors["fc.weight"] = without_ones(own["0"], 2)
-    tensors["fc.bias"] = without_ones(own["1"], 1)
+    head = take(path, blobs, heads[0], ("0", "1"))
+    tensors["fc.weight"] = without_ones(head["0"], 2)
+    tensors["fc.bias"] = without_ones(head["1"], 1)
 
 
 def without_ones(tensor: Tensor, dimensions: int) -> Tensor:
-    """Returns a tensor without the sizes of 1 that older files put before its own."""
+    """Returns a tensor without the leading dimensions of size 1 that older files add."""
     while tensor.dim() > dimensions and tensor.shape[0] == 1:
         tensor = tensor[0]
     return tensor
@@ -325,7 +328,7 @@ def parameters(layer: Fields, number: int) -> Fields:
     """Returns the parameters of a layer.
 
     Raises:
-        ValueError: if they are no message.
+        ValueError: if they are not a message.
     """
     return group_fields(layer[number][-1])
 
@@ -335,8 +338,8 @@ def norm_eps(path: Path, layers: dict[str, Fields]) -> float:
     values = set()
     for layer in layers.values():
         if BATCH_NORM_PARAM in layer:
-            written = last(parameters(layer, BATCH_NORM_PARAM), NORM_EPS, b"")
-            content = b"" if isinstance(written, int) else bytes(written)
+            value = last(parameters(layer, BATCH_NORM_PARAM), NORM_EPS, b"")
+            content = b"" if isinstance(value, int) else bytes(value)
             # The shortest number that is the same in float32: 1e-5, not 9.99999975e-06.
             values.add(float(str(np.frombuffer(content, "<f4")[0])) if len(content) == 4 else 1e-5)
     if len(values) > 1:
@@ -361,15 +364,15 @@ def check_pooling(path: Path, layers: dict[str, Fields]) -> None:
 
 
 def mean_of(path: Path) -> tuple[Tensor, str]:
-    """Returns what is subtracted from images: the mean image next to the file, or channel means.
+    """Returns the mean to subtract, of pixels or channels, and its description for messages.
 
     Raises:
         WeightsError: if the mean image is corrupt.
     """
     mean_file = path.with_name(MEAN_FILE)
     if not os.path.lexists(mean_file):  # a broken link is an error
-        words = f"the mean of each channel ({MEAN_FILE} is not next to it)"
-        return CAFFE_NORMALIZATION.mean, words
+        description = f"the mean of each channel ({MEAN_FILE} is not next to it)"
+        return CAFFE_NORMALIZATION.mean, description
     try:
         image = without_ones(blob(memoryview(read_content(mean_file, LARGEST_MEAN))), 3)
     except ValueError as error:
@@ -433,13 +436,13 @@ def layer_bytes(
     name: str, kind: str, blobs: Sequence[Tensor], parameters: dict[int, bytes]
 ) -> bytes:
     """Returns a layer as a field of a NetParameter."""
-    parts = [field(LAYER_NAME, name), field(LAYER_TYPE, kind)]
+    content = [field(LAYER_NAME, name), field(LAYER_TYPE, kind)]
     for tensor in blobs:
         shape = field(BLOB_SHAPE, packed(SHAPE_SIZES, tuple(tensor.shape)))
         data = field(BLOB_DATA, tensor.contiguous().numpy().astype("<f4").tobytes())
-        parts.append(field(LAYER_BLOBS, shape + data))
-    parts += [field(number, content) for number, content in parameters.items()]
-    return field(NET_LAYER, b"".join(parts))
+        content.append(field(LAYER_BLOBS, shape + data))
+    content += [field(number, values) for number, values in parameters.items()]
+    return field(NET_LAYER, b"".join(content))
 
 
 CAFFE = Format("caffe", CONVENTION, is_caffe, load_caffe, caffe_bytes)

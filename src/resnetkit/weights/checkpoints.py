@@ -48,7 +48,7 @@ class State:
 
     Attributes:
         tensors: tensors by name, without wrappers and prefixes.
-        removed: what was removed from file and names, in words.
+        removed: what was removed from file and names, as phrases.
         others: other tensors of the file, by their full names.
         left_out: names of entries that are not read.
         prefix: prefix that was removed from the names.
@@ -62,7 +62,7 @@ class State:
 
     @property
     def remarks(self) -> str:
-        """What was removed and left out, in words; empty if nothing was."""
+        """What was removed and left out, for messages; empty if nothing was."""
         names = self.left_out
         more = ", ..." if len(names) > 3 else ""
         without = f"without {len(names)} other tensor(s): {', '.join(names[:3])}{more}"
@@ -94,7 +94,7 @@ class NetworkEntry:
 def split_entry(path: Path) -> tuple[Path, str | None]:
     """Splits FILE#ENTRY into the path and the entry; None for a path without an entry.
 
-    A file whose own name contains the sign is a file.
+    A file whose ours name contains the sign is a file.
     """
     name, sign, entry = str(path).rpartition("#")
     if sign and not path.exists() and Path(name).is_file():
@@ -118,7 +118,7 @@ def read_state(path: Path, entry: str | None = None) -> State:
     network = chosen(path, list(candidates_in(content)) or remaining_tables(content), entry)
     if network is None:
         raise WeightsError(
-            f"{path} is in no format that resnetkit reads: it holds {in_words(content)},"
+            f"{path} is in no format that resnetkit reads: it holds {describe(content)},"
             " expected a mapping of names to tensors. Save model.state_dict() in the program that"
             " wrote the file."
         )
@@ -126,29 +126,29 @@ def read_state(path: Path, entry: str | None = None) -> State:
     longer = tuple(
         other for other in network.prefixes if other != prefix and other.startswith(prefix)
     )
-    own: dict[str, object] = {}
+    ours: dict[str, object] = {}
     others: dict[str, object] = {}
     for name, tensor in network.table.items():
         inside = isinstance(name, str) and name.startswith(prefix) and not name.startswith(longer)
-        target = own if inside and isinstance(tensor, Tensor | Array) else others
+        target = ours if inside and isinstance(tensor, Tensor | Array) else others
         target[str(name)] = tensor
-    own = {name.removeprefix(prefix): tensor for name, tensor in own.items()}
-    duplicates = duplicate_names(own, others)
+    ours = {name.removeprefix(prefix): tensor for name, tensor in ours.items()}
+    duplicates = duplicate_names(ours, others)
     if duplicates and entry is None:
         raise WeightsError(
             f"{path} names a tensor twice, with a prefix and without: {duplicates[0]}. To"
             f" read it without the duplicates: '{path}#{network.name}'."
         )
     prefixed = [name for name in duplicates if name not in others]  # once more than the network
-    left_out = [*others, *(name for name in prefixed if own.pop(name, None) is not None)]
+    left_out = [*others, *(name for name in prefixed if ours.pop(name, None) is not None)]
     removed = [f"entry {network.entry}"] if network.entry else []
     if prefix:
         removed.append(f"names without {prefix}")
     if prefix.endswith(QUERY):
         removed.append("the query encoder of MoCo without its projection head")
-        own = {name: tensor for name, tensor in own.items() if not name.startswith("fc.")}
+        ours = {name: tensor for name, tensor in ours.items() if not name.startswith("fc.")}
         left_out = []
-    own_tensors, other_tensors = as_tensors(path, own), as_tensors(path, others)
+    own_tensors, other_tensors = as_tensors(path, ours), as_tensors(path, others)
     return State(own_tensors, tuple(removed), other_tensors, tuple(left_out), prefix)
 
 
@@ -165,16 +165,16 @@ def candidates_in(content: object) -> Iterator[NetworkEntry]:
 
 def tables_in(content: object) -> Iterator[tuple[str, Mapping[object, object]]]:
     """Yields the mappings of a file that may hold tensors, and their entries."""
-    waiting: list[tuple[str, object]] = [("", content)]
-    seen: set[int] = set()
-    for entry, inner in waiting:
+    pending: list[tuple[str, object]] = [("", content)]
+    searched: set[int] = set()
+    for entry, inner in pending:
         if isinstance(inner, Mapping):
             yield entry, inner
-        if not isinstance(inner, Mapping | list | tuple) or id(inner) in seen:
+        if not isinstance(inner, Mapping | list | tuple) or id(inner) in searched:
             continue
-        seen.add(id(inner))
+        searched.add(id(inner))
         items = inner.items() if isinstance(inner, Mapping) else enumerate(inner)
-        waiting += [
+        pending += [
             (f"{entry}.{key}" if entry else str(key), value)
             for key, value in items
             if isinstance(value, Mapping | list | tuple)
@@ -184,10 +184,10 @@ def tables_in(content: object) -> Iterator[tuple[str, Mapping[object, object]]]:
 def prefixes_in(table: Mapping[object, object]) -> Iterable[str]:
     """Returns the prefixes of the networks in a mapping of tensors, such as `model.backbone.`."""
     prefixes = dict.fromkeys(
-        name.removesuffix(stem).removesuffix(own)
+        name.removesuffix(stem).removesuffix(ours)
         for name, tensor in table.items()
         if isinstance(name, str) and isinstance(tensor, Tensor | Array)
-        for stem, (block, own) in STEMS.items()
+        for stem, (block, ours) in STEMS.items()
         if name.endswith(stem) and f"{name.removesuffix(stem)}{block}" in table
     )
     return [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
@@ -208,9 +208,9 @@ def chosen(path: Path, networks: list[NetworkEntry], name: str | None) -> Networ
         WeightsError: if no network has the name, or there are several without a name.
     """
     if name and not named(networks, name):
-        what = "network whose names begin with" if name.endswith(".") else "entry"
+        kind = "network whose names begin with" if name.endswith(".") else "entry"
         raise WeightsError(
-            f"{path} has no {what} '{name}'{'' if name.endswith('.') else ' that holds a network'}:"
+            f"{path} has no {kind} '{name}'{'' if name.endswith('.') else ' that holds a network'}:"
             f" expected one of {', '.join(short_names(networks)[:5]) or 'none'}."
         )
     if name:
@@ -268,18 +268,18 @@ def short_names(networks: list[NetworkEntry]) -> list[str]:
     )
 
 
-def duplicate_names(own: Mapping[str, object], others: Mapping[str, object]) -> list[str]:
+def duplicate_names(ours: Mapping[str, object], others: Mapping[str, object]) -> list[str]:
     """Returns the names that occur with a prefix and without."""
-    bare = {name: without_prefixes(name) for name in own}
+    bare = {name: without_prefixes(name) for name in ours}
     return [
-        *(name for name, short in bare.items() if short != name and short in own),
-        *(name for name in others if without_prefixes(name) in own),
+        *(name for name, short in bare.items() if short != name and short in ours),
+        *(name for name in others if without_prefixes(name) in ours),
     ]
 
 
 def without_prefixes(name: str) -> str:
     """Returns a name without the prefixes of wrappers."""
-    while prefix := next((known for known in PREFIXES if name.startswith(known)), ""):
+    while prefix := next((wrapper for wrapper in PREFIXES if name.startswith(wrapper)), ""):
         name = name.removeprefix(prefix)
     return name
 
@@ -288,7 +288,7 @@ def as_tensors(path: Path, values: Mapping[str, object]) -> Tensors:
     """Returns the tensors among the values of a file; arrays of NumPy become tensors.
 
     Raises:
-        WeightsError: if an array holds no plain numbers, or all together are larger than the file.
+        WeightsError: if an array does not hold plain numbers, or all are larger than the file.
     """
     remaining = path.stat().st_size
     tensors: Tensors = {}
@@ -306,8 +306,8 @@ def as_tensors(path: Path, values: Mapping[str, object]) -> Tensors:
     return tensors
 
 
-def in_words(content: object) -> str:
-    """Returns what a file holds instead of a network, in words."""
+def describe(content: object) -> str:
+    """Returns what a file holds instead of a network, for messages."""
     if isinstance(content, Mapping):
         keys = ", ".join(printable(str(key))[:40] for key in list(content)[:5])
         more = ", ..." if len(content) > 5 else ""

@@ -194,7 +194,7 @@ def json_bytes(configuration: JsonObject) -> bytes:
 
 
 def fraction(value: object) -> float:
-    """Returns the fraction of the shorter side that is shown: from a tenth to 1.
+    """Returns the fraction of the shorter side that the center crop keeps: from a tenth to 1.
 
     Raises:
         ValueError: if the value is something else.

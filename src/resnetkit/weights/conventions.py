@@ -1,4 +1,4 @@
-"""The constants of published networks, and what decides which pixels a network is shown."""
+"""The constants of published networks, and the geometry of their preprocessing."""
 
 import math
 
@@ -77,7 +77,7 @@ CAFFE_NORMALIZATION = Normalization(
 
 
 def view_of(network: TrainedNetwork) -> tuple[tuple[int, int], int, str, str]:
-    """Returns size, resized side, filter and mode, which decide the pixels that a network is shown.
+    """Returns size, resized side, filter and mode, which determine the input of a network.
 
     If an odd number of pixels is cropped, readers may differ by a pixel: see `Convention.offset`.
     """

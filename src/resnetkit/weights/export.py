@@ -32,7 +32,7 @@ def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedN
 
     Raises:
         UsageError: if the format does not exist, or requires an extra.
-        WeightsError: if readers of the format would compute something else than this network.
+        WeightsError: if readers of the format would not compute the same as this network.
         StorageError: if the path cannot be written, or exists already.
     """
     if format not in FORMATS:
@@ -65,7 +65,7 @@ def remove(path: Path) -> None:
 
 
 def write(path: Path, contents: Contents) -> None:
-    """Puts a file, or the files of a folder, in place at once."""
+    """Writes a file, or the files of a folder, atomically."""
     with storage_errors(path, "Choose another path."):
         if isinstance(contents, bytes):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def check_equal(path: Path, network: TrainedNetwork, again: TrainedNetwork) -> N
     if not torch.allclose(ours.mean, theirs.mean) or not torch.allclose(ours.std, theirs.std):
         differing.append("the mean or standard deviation of images")
     if view_of(network) != view_of(again):
-        differing.append("how images are shown")
+        differing.append("how images are resized and cropped")
     if not torch.equal(logits(network), logits(again)):
         differing.append("the logits")
     if differing:

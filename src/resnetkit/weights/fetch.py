@@ -33,7 +33,7 @@ def fetch_weights(name: str, *, observe: Observer = lambda done, total: None) ->
 
     Raises:
         UsageError: for an unknown name.
-        TransferError: if they cannot be reached, or a digest is another.
+        TransferError: if they cannot be downloaded, or a digest differs.
         StorageError: if the cache cannot be written.
     """
     entry = find_published(name)

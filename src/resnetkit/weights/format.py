@@ -1,4 +1,4 @@
-"""What a format of weights is: which networks it holds, how it is recognized, read and written."""
+"""Formats of weights: which networks one can hold, how it is recognized, read and written."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,14 +28,14 @@ Contents = bytes | dict[str, bytes]
 
 @dataclass(frozen=True)
 class Convention:
-    """What a format does not write down, and so takes for granted.
+    """What a format does not store, and so assumes.
 
     Attributes:
         options: values of an architecture's options that the format can hold.
         stages: number of stages of its networks; 0 for any.
-        normalization: normalization of its images; None if the format writes it down.
-        view: size of the images and fraction of the shorter side that is shown; None if the format
-            writes them down.
+        normalization: normalization of its images; None if the format stores it.
+        view: size of the images and fraction of the shorter side that the crop keeps; None if the
+            format stores them.
         offset: rounding of the center crop's offset in its readers; see `Resize`.
         names_classes: whether it holds class names.
         counts_batches: whether it holds the number of batches seen by the running statistics.
@@ -90,8 +90,8 @@ class Format:
     """A format of weights.
 
     Attributes:
-        name: name by which it is asked for.
-        convention: what it takes for granted; None if it holds every network as it is.
+        name: name on the command line.
+        convention: what it assumes; None if it holds every network as it is.
         recognizes: whether a source is in this format.
         load: reads a source that was recognized; raises WeightsError if it cannot be trusted.
         save: returns what is to be written at a path; raises WeightsError for a network or a path
@@ -126,7 +126,7 @@ def check_held(network: TrainedNetwork, format: Format) -> None:  # noqa: A002
 
 
 def unheld_options(architecture: Architecture, convention: Convention) -> list[str]:
-    """Returns the options of an architecture that a format cannot hold, in words."""
+    """Returns the options of an architecture that a format cannot hold, as phrases."""
     meaningless = {"stride_in"} if architecture.block == "basic" else set()
     if architecture.shortcut != "A":
         meaningless.add("padding")
@@ -144,7 +144,7 @@ def unheld_options(architecture: Architecture, convention: Convention) -> list[s
 
 
 def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
-    """Returns what readers of a format would assume wrongly about images and classes, in words."""
+    """Returns what readers of a format would wrongly assume of images and classes, as phrases."""
     problems = [
         *unheld_normalization(network.normalization, convention.normalization),
         *unheld_view(network, convention),
@@ -160,7 +160,7 @@ def unheld_facts(network: TrainedNetwork, convention: Convention) -> list[str]:
 
 
 def unheld_normalization(normalization: Normalization, expected: Normalization | None) -> list[str]:
-    """Returns how a normalization differs from the one that a format implies, in words."""
+    """Returns how a normalization differs from the one that a format implies, as phrases."""
     if normalization.is_per_pixel:
         return ["its images are normalized with a mean of each pixel, expected of each channel"]
     if expected is None:
@@ -177,7 +177,7 @@ def unheld_normalization(normalization: Normalization, expected: Normalization |
 
 
 def unheld_view(network: TrainedNetwork, convention: Convention) -> list[str]:
-    """Returns how readers of a format would resize and crop images differently, in words."""
+    """Returns how readers of a format would resize and crop images differently, as phrases."""
     problems = []
     if convention.view is not None:
         size, crop_pct = convention.view

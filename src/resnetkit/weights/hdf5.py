@@ -1,4 +1,4 @@
-"""The tensors of a Keras file, read in a process of its own.
+"""The tensors of a Keras file, read in a separate process.
 
 The library that reads HDF5 is not made for hostile files: some changed bytes make it loop forever.
 A process can be stopped, but a call cannot. So this module is also a program:
@@ -39,7 +39,7 @@ def check_installed() -> None:
 
 
 def read_layers(path: Path) -> bytes:
-    """Returns the weights of a Keras file as safetensors, named `layer/part`.
+    """Returns the weights of a Keras file as safetensors, named `layer/parameter`.
 
     Raises:
         WeightsError: if it is corrupt, or not in the layout of `keras.applications`.
@@ -131,12 +131,12 @@ def member(group: Any, path: str) -> Any:
     """Returns the object at a path in a group; nothing in another file is opened."""
     import h5py
 
-    for part in filter(None, path.split("/")):
-        if not isinstance(group, h5py.Group) or part not in group:
+    for name in filter(None, path.split("/")):
+        if not isinstance(group, h5py.Group) or name not in group:
             refuse(f"lacks '{path}'.")
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             refuse(f"only links to '{path}', which is elsewhere.")
-        group = group[part]
+        group = group[name]
     return group
 
 
@@ -152,9 +152,9 @@ def values(dataset: Any, name: str, most_bytes: int) -> "numpy.ndarray[Any, Any]
     return numpy.asarray(dataset[()], dtype="<f4").reshape(dataset.shape)
 
 
-def refuse(words: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
     """Ends the process with the rest of an error message that begins with the path."""
-    print(words, file=sys.stderr)
+    print(message, file=sys.stderr)
     raise SystemExit(REFUSED)
 
 

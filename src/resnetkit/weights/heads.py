@@ -80,24 +80,24 @@ def bare(name: str, prefix: str) -> str:
     return name
 
 
-def beginning_with(names: Iterable[str], words: tuple[str, ...]) -> list[str]:
-    """Returns the names whose first word is one of `words`."""
-    return [name for name in names if name.partition(".")[0] in words]
+def beginning_with(names: Iterable[str], roots: tuple[str, ...]) -> list[str]:
+    """Returns the names whose first component is one of `roots`."""
+    return [name for name in names if name.partition(".")[0] in roots]
 
 
-def single_layer(tensors: Tensors, names: list[str]) -> str:
-    """Returns the linear layer that has exactly these names; empty for anything else."""
+def single_layer(tensors: Tensors, names: list[str]) -> str | None:
+    """Returns the name of the linear layer with exactly these tensors; None if there is none."""
     layers = {name.rpartition(".")[0] for name in names}
-    layer = layers.pop() if len(layers) == 1 else ""
+    layer = layers.pop() if len(layers) == 1 else None
     if not layer or {f"{layer}.weight", f"{layer}.bias"} != set(names):
-        return ""
-    return layer if tensors[f"{layer}.weight"].dim() == 2 else ""
+        return None
+    return layer if tensors[f"{layer}.weight"].dim() == 2 else None
 
 
 def moved(tensors: Tensors, names: list[str], layer: str) -> Tensors:
     """Returns tensors whose head has our name."""
-    kept = {name: tensor for name, tensor in tensors.items() if name not in names}
-    return {**kept, **{ours: tensors[layer + ours.removeprefix("fc")] for ours in OURS}}
+    body = {name: tensor for name, tensor in tensors.items() if name not in names}
+    return {**body, **{ours: tensors[layer + ours.removeprefix("fc")] for ours in OURS}}
 
 
 def with_head_remark(state: State, layer: str) -> State:
@@ -107,8 +107,8 @@ def with_head_remark(state: State, layer: str) -> State:
 
 def without(state: State, names: list[str]) -> State:
     """Returns a state without some tensors, which its remarks list."""
-    kept = {name: tensor for name, tensor in state.tensors.items() if name not in names}
-    return replace(state, tensors=kept, left_out=(*state.left_out, *names))
+    remaining = {name: tensor for name, tensor in state.tensors.items() if name not in names}
+    return replace(state, tensors=remaining, left_out=(*state.left_out, *names))
 
 
 def refuse_missing_bias(path: Path, tensors: Tensors, names: list[str]) -> None:
@@ -124,7 +124,7 @@ def refuse_missing_bias(path: Path, tensors: Tensors, names: list[str]) -> None:
 
 def refuse_reparametrized(path: Path, names: list[str]) -> None:
     """Raises WeightsError for weights that are stored as the factors they are computed from."""
-    for ending, words in {
+    for ending, state in {
         ".weight_orig": "pruned: call torch.nn.utils.prune.remove",
         ".weight_g": "stored as length and direction: call torch.nn.utils.remove_weight_norm",
         ".weight.original0": (
@@ -133,6 +133,6 @@ def refuse_reparametrized(path: Path, names: list[str]) -> None:
     }.items():
         if name := next((name for name in names if name.endswith(ending)), ""):
             raise WeightsError(
-                f"{path}: the weight of '{name.removesuffix(ending)}' is {words} before saving"
+                f"{path}: the weight of '{name.removesuffix(ending)}' is {state} before saving"
                 " the state_dict."
             )

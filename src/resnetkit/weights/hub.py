@@ -38,7 +38,7 @@ def push(folder: Path, repository: str, *, public: bool = False) -> str:
 
     Raises:
         UsageError: if the name of the repository is impossible.
-        WeightsError: if the folder holds no network of resnetkit.
+        WeightsError: if the folder does not hold a network of resnetkit.
         TransferError: if the Hub refuses.
     """
     check_repository(repository)
@@ -158,8 +158,8 @@ def check_listed(repository: str, listed: dict[str, Any]) -> None:
     missing = [name for name in NEEDED if name not in listed]
     if missing:
         raise TransferError(
-            f"{repository} holds no network of resnetkit: it lacks {', '.join(missing)}. Download"
-            " networks of timm with 'resnet weights fetch'."
+            f"{repository} does not hold a network of resnetkit: it lacks {', '.join(missing)}."
+            " Download networks of timm with 'resnet weights fetch'."
         )
     for name in NEEDED:
         check_size(repository, name, listed[name].size)

@@ -1,4 +1,4 @@
-"""Access to the Hugging Face Hub: verified files, and failures as errors of our own.
+"""Access to the Hugging Face Hub: verified files, and failures as errors of this package.
 
 `huggingface_hub` transfers files and manages the cache that timm and transformers share. What it
 does not check is checked here: the form of the digest and the commit that a server states, the size
@@ -81,7 +81,7 @@ class HubClient:
             observe: see `Observer`.
 
         Raises:
-            TransferError: if the server does not describe the file, or the digest is another.
+                TransferError: if the server does not describe the file, or the digest differs.
         """
         stated = self.stated_digest(name, revision)
         digest = digest or stated
@@ -167,7 +167,7 @@ def hub_client(repository: str, *, token: bool | None = None) -> Iterator[HubCli
         yield HubClient(repository, library, api, token)
     except ResnetkitError:
         raise
-    except Exception as error:  # its HTTP client and its uploader raise what has no common root
+    except Exception as error:  # its HTTP client and its uploader have no common base class
         if isinstance(error, OSError) and error.errno is not None and response_of(error) is None:
             with storage_errors(hub_cache(), ADVICE):
                 raise
@@ -182,10 +182,10 @@ def response_of(error: Exception) -> Any:
 def reason(error: Exception) -> str:
     """Returns the answer of the Hub or the network in one line, with advice."""
     response = response_of(error)
-    words = getattr(error, "server_message", None) or " ".join(str(error).split())
-    words = printable((words or type(error).__name__)[:300]).rstrip(". ")
+    message = getattr(error, "server_message", None) or " ".join(str(error).split())
+    message = printable((message or type(error).__name__)[:300]).rstrip(". ")
     if response is None:
-        return words
+        return message
     login = ". For a private repository, and to push, log in with 'hf auth login' or set HF_TOKEN"
     advice = login if response.status_code in NEEDS_LOGIN else ""
-    return f"the Hub answers {response.status_code}: {words}{advice}"
+    return f"the Hub answers {response.status_code}: {message}{advice}"

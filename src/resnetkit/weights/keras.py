@@ -29,7 +29,7 @@ from resnetkit.weights.hdf5 import check_installed, read_layers
 from resnetkit.weights.layout import (
     STEM,
     Layer,
-    Parts,
+    LayerTensors,
     add_batch_counts,
     check_nothing_left,
     layers_in,
@@ -80,15 +80,15 @@ def load_keras(source: WeightsSource) -> TrainedNetwork:
     tensors: Tensors = {}
     for layer in layers_in(list(layers), names):
         convolution, norm = names(layer)
-        own, statistics = (
-            take(path, layers, convolution, CONVOLUTION),
-            take(path, layers, norm, NORM),
+        inputs = take(path, layers, convolution, CONVOLUTION)
+        statistics = take(path, layers, norm, NORM)
+        weight = permuted(path, convolution, inputs["kernel"], (3, 2, 0, 1))
+        put_layer(
+            path, tensors, layer, (weight, inputs["bias"]), [statistics[name] for name in NORM]
         )
-        weight = permuted(path, convolution, own["kernel"], (3, 2, 0, 1))
-        put_layer(path, tensors, layer, (weight, own["bias"]), [statistics[part] for part in NORM])
-    own = take(path, layers, HEAD, CONVOLUTION)
-    tensors["fc.weight"] = permuted(path, HEAD, own["kernel"], (1, 0))
-    tensors["fc.bias"] = own["bias"]
+    head = take(path, layers, HEAD, CONVOLUTION)
+    tensors["fc.weight"] = permuted(path, HEAD, head["kernel"], (1, 0))
+    tensors["fc.bias"] = head["bias"]
     check_nothing_left(path, layers)
     tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)  # BGR to RGB
     add_batch_counts(tensors)
@@ -110,13 +110,13 @@ def load_keras(source: WeightsSource) -> TrainedNetwork:
     )
 
 
-def layers_of(path: Path) -> Parts:
+def layers_of(path: Path) -> LayerTensors:
     """Returns the tensors of a file by layer and parameter."""
     try:
         flat = safetensors.torch.load(read_layers(path))
     except (SafetensorError, ValueError) as error:
         raise WeightsError(f"{path} is corrupt or not a file of weights.") from error
-    layers: Parts = {}
+    layers: LayerTensors = {}
     for name, tensor in flat.items():
         layer, _, parameter = name.rpartition("/")
         layers.setdefault(layer, {})[parameter] = tensor
@@ -154,11 +154,13 @@ def keras_bytes(network: TrainedNetwork, path: Path) -> bytes:
         file.attrs["layer_names"] = np.array(list(layers), dtype="S")
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.2.4"
-        for layer, parts in layers.items():
+        for layer, parameters in layers.items():
             group: Any = file.create_group(layer)
-            group.attrs["weight_names"] = np.array([f"{layer}/{part}:0" for part in parts], "S")
-            for part, tensor in parts.items():
-                group[f"{layer}/{part}:0"] = tensor.contiguous().numpy()
+            group.attrs["weight_names"] = np.array(
+                [f"{layer}/{name}:0" for name in parameters], "S"
+            )
+            for name, tensor in parameters.items():
+                group[f"{layer}/{name}:0"] = tensor.contiguous().numpy()
     return stream.getvalue()
 
 
@@ -167,20 +169,20 @@ WRITTEN_IN = ((1, 0), (1, 1), (2, 0), (2, 1), (0, 0), (3, 0), (0, 1), (3, 1))
 Keras reads weights by order, not by name."""
 
 
-def their_layers(network: TrainedNetwork) -> Parts:
+def their_layers(network: TrainedNetwork) -> LayerTensors:
     """Returns the tensors of a network by Keras' layers and parameters, in Keras' order."""
     state = {name: tensor.cpu() for name, tensor in network.model.state_dict().items()}
     state["conv1.weight"] = state["conv1.weight"].flip(1)  # RGB to BGR
     positions = layers_in({name.rpartition(".")[0] for name in state}, our_names)
     pairs = [(position, is_norm) for position in positions for is_norm in (0, 1)]
     pairs.sort(key=lambda pair: (pair[0].stage, pair[0].block, rank(*pair)))
-    layers: Parts = {}
+    layers: LayerTensors = {}
     for position, is_norm in pairs:
         ours, theirs = our_names(position)[is_norm], names(position)[is_norm]
         if is_norm:
-            parts = ("weight", "bias", "running_mean", "running_var")
+            parameters = ("weight", "bias", "running_mean", "running_var")
             layers[theirs] = {
-                part: state[f"{ours}.{our}"] for part, our in zip(NORM, parts, strict=True)
+                name: state[f"{ours}.{our}"] for name, our in zip(NORM, parameters, strict=True)
             }
         else:
             kernel = state[f"{ours}.weight"].permute(2, 3, 1, 0)

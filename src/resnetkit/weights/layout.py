@@ -1,4 +1,4 @@
-"""What all formats share: the layers of a network, and the architecture that tensors belong to."""
+"""Layers of a network by position, and the architecture of its tensors, for all formats."""
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from resnetkit.weights.tensors import Tensors, check_plain
 __all__ = [
     "STEM",
     "Layer",
+    "LayerTensors",
     "Names",
-    "Parts",
     "add_batch_counts",
     "check_nothing_left",
     "features_of",
@@ -52,7 +52,7 @@ STEM = Layer(0, 0, 1)
 Names = Callable[[Layer], tuple[str, str]]
 """Names that a format gives a layer's convolution and normalization."""
 
-Parts = dict[str, Tensors]
+LayerTensors = dict[str, Tensors]
 """Tensors of a file by layer, then by parameter, such as kernel and bias."""
 
 
@@ -72,36 +72,41 @@ def layers_in(module_names: Container[str], names: Names) -> list[Layer]:
     for stage in count(1):
         for block in count():
             candidates = [Layer(stage, block, number) for number in (1, 2, 3, 0)]
-            own = [layer for layer in candidates if names(layer)[0] in module_names]
-            if not own:
+            present = [layer for layer in candidates if names(layer)[0] in module_names]
+            if not present:
                 break
-            layers += own
+            layers += present
         if block == 0:
             return layers
     raise AssertionError("stages end")
 
 
 def take(
-    path: Path, layers: Parts, layer: str, parts: Sequence[str], *, optional: Sequence[str] = ()
+    path: Path,
+    layers: LayerTensors,
+    layer: str,
+    required: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
 ) -> Tensors:
     """Removes a layer from the layers of a file and returns its parameters.
 
     Raises:
-        WeightsError: if a parameter is missing, or is neither expected nor optional.
+        WeightsError: if a parameter is missing, or is neither required nor optional.
     """
-    own = layers.pop(layer, {})
-    for part in parts:
-        if part not in own:
-            raise WeightsError(f"{path} lacks '{part}' of the layer '{layer}'.")
-    for part in own:
-        if part not in (*parts, *optional):
+    parameters = layers.pop(layer, {})
+    for name in required:
+        if name not in parameters:
+            raise WeightsError(f"{path} lacks '{name}' of the layer '{layer}'.")
+    for name in parameters:
+        if name not in (*required, *optional):
             raise WeightsError(
-                f"{path} has '{part}' in the layer '{layer}', for which there is no use."
+                f"{path} has '{name}' in the layer '{layer}', for which there is no use."
             )
-    return own
+    return parameters
 
 
-def check_nothing_left(path: Path, layers: Parts) -> None:
+def check_nothing_left(path: Path, layers: LayerTensors) -> None:
     """Checks that every layer of a file was used.
 
     Raises:
@@ -147,9 +152,9 @@ def put_layer(
             )
         mean = mean - bias
     tensors[f"{our_convolution}.weight"] = weight
-    parts = ("weight", "bias", "running_mean", "running_var")
-    for part, tensor in zip(parts, (scale, shift, mean, variance), strict=True):
-        tensors[f"{our_norm}.{part}"] = tensor
+    parameters = ("weight", "bias", "running_mean", "running_var")
+    for name, tensor in zip(parameters, (scale, shift, mean, variance), strict=True):
+        tensors[f"{our_norm}.{name}"] = tensor
 
 
 def add_batch_counts(tensors: Tensors) -> None:

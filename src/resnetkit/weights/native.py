@@ -61,8 +61,8 @@ def load_resnetkit(source: WeightsSource) -> TrainedNetwork:
         class_names = texts(config["class_names"])
         if len(class_names) not in (0, architecture.num_classes):
             raise ValueError(f"{len(class_names)} names for {architecture.num_classes} classes")
-        name, known = texts([json_object(config["data"])["name"], config["architecture"]])
-        (origin,) = texts([config.get("origin", f"{known} trained by resnetkit on {name}")])
+        name, title = texts([json_object(config["data"])["name"], config["architecture"]])
+        (origin,) = texts([config.get("origin", f"{title} trained by resnetkit on {name}")])
         crop_pct = config.get("crop_pct", 1.0 if architecture.stem == "3x3" else 0.875)
         return TrainedNetwork(
             model=built(weights, architecture, tensors),
@@ -107,8 +107,8 @@ def check_digests(folder: Path, config: JsonObject) -> None:
 
 def config_digest(config: JsonObject) -> str:
     """Returns the SHA-256 of a configuration without its digests, whatever its whitespace."""
-    own = {key: value for key, value in config.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+    content = {key: value for key, value in config.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def checked_architecture(layers: JsonObject, num_tensors: int) -> Architecture:
@@ -137,7 +137,7 @@ def fitting(normalization: Normalization, channels: int, size: tuple[int, int]) 
     """Returns a normalization with a mean of each channel or each pixel.
 
     Raises:
-        ValueError: if its shape is another.
+        ValueError: if it has another shape.
     """
     shape = tuple(normalization.mean.shape)
     if shape not in ((channels, 1, 1), (channels, *size)):
@@ -146,7 +146,7 @@ def fitting(normalization: Normalization, channels: int, size: tuple[int, int]) 
 
 
 def normalization_of(path: Path, tensors: Tensors) -> Normalization:
-    """Returns the normalization that the tensors of the preprocessing are."""
+    """Returns the normalization in the tensors of the preprocessing."""
     if set(tensors) != {"mean", "std"}:
         raise WeightsError(f"{path} holds {', '.join(sorted(tensors))}, expected mean and std.")
     check_values(path, tensors)

@@ -53,10 +53,10 @@ class TrainedNetwork:
         class_names: names in the order of the logits; empty if unknown.
         image_size: height and width of its input in pixels.
         data: name of the data set that it was trained on; empty if unknown.
-        origin: what the file was recognized as and how it was read, in words.
+        origin: what the file was recognized as and how it was read, for messages.
         format: format of the file, a name of `formats.FORMATS`.
-        crop_pct: fraction of the shorter side of an image that is shown: 1 shows all of it, 0.875
-            is 224 of 256 pixels (He et al. 2015, sec. 3.4).
+        crop_pct: fraction of the shorter side of an image that the center crop keeps: 1 is all of
+            it, 0.875 is 224 of 256 pixels (He et al. 2015, sec. 3.4).
         resize: how an image is resized before its center is cropped.
         has_head: whether it classifies; without a head it gives features and initial weights.
         images: the user's images that its run has listed. Their location is a fact of the run and
@@ -88,8 +88,10 @@ def check_head(network: TrainedNetwork) -> None:
 
 def with_remarks(network: TrainedNetwork, state: State) -> TrainedNetwork:
     """Returns a network whose origin names what was removed from its file, and a missing head."""
-    words = [*filter(None, [state.remarks]), *([] if network.has_head else ["without a head"])]
-    return replace(network, origin=f"{network.origin} ({', '.join(words)})") if words else network
+    remarks = [*filter(None, [state.remarks]), *([] if network.has_head else ["without a head"])]
+    if not remarks:
+        return network
+    return replace(network, origin=f"{network.origin} ({', '.join(remarks)})")
 
 
 def built(path: Path, architecture: Architecture, tensors: Tensors) -> ResNet:
@@ -103,9 +105,9 @@ def built(path: Path, architecture: Architecture, tensors: Tensors) -> ResNet:
     expected = model.state_dict()
     check_names(path, tensors, expected)
     check_values(path, tensors)
-    own = {
+    state = {
         name: tensor.to(expected[name].dtype, copy=True, memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    model.load_state_dict(own, strict=True, assign=True)
+    model.load_state_dict(state, strict=True, assign=True)
     return model.eval()

@@ -98,7 +98,7 @@ def backbone(
         network: ResNet = architecture.build(generator)
         constants: dict[str, tuple[float, ...]] = {}
     else:
-        network, constants = learned(name, Path(weights), variant, options)
+        network, constants = trained_model(name, Path(weights), variant, options)
     body = Backbone(network, out, **constants)
     last = body.names[-1]
     if freeze and freeze not in network.feature_maps:
@@ -107,7 +107,7 @@ def backbone(
     return body
 
 
-def learned(
+def trained_model(
     name: str | None, path: Path, variant: str | None, options: Mapping[str, Any]
 ) -> tuple[ResNet, dict[str, tuple[float, ...]]]:
     """Returns a trained network in training mode, and mean and std of pixels of 0 to 1."""

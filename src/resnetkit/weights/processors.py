@@ -1,4 +1,4 @@
-"""The image processors of transformers: what their preprocessor_config.json says is done to images.
+"""The image processors of transformers, as their preprocessor_config.json describes them.
 
 Each class does what the file says, and its own defaults where the file says nothing. Compared with
 the processors of transformers 5 that use Pillow; those that use torchvision round a little
@@ -33,12 +33,12 @@ PREPROCESSOR = "preprocessor_config.json"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image before a network sees it.
+    """How an image is turned into the input of a network.
 
     Attributes:
         normalization: of pixels of 0 to 255.
         size: height and width in pixels.
-        crop_pct: part of the resized shorter side that is shown.
+        crop_pct: fraction of the resized shorter side that the crop keeps.
         resize: how it is resized.
     """
 
@@ -96,11 +96,11 @@ def preprocessing(path: Path, channels: int) -> Preprocessing:
     """Returns what the preprocessor_config.json next to a network says; ImageNet's without one.
 
     Args:
-        path: where it may lie.
+        path: of the file, which need not exist.
         channels: of the network's images.
 
     Raises:
-        WeightsError: if it does what resnetkit does not, with the reason, or a value cannot be.
+        WeightsError: if it does what resnetkit does not, or a value is impossible.
     """
     if not os.path.lexists(path):  # a broken link is an error
         return Preprocessing(constants(IMAGENET_MEAN, IMAGENET_STD, channels))
@@ -115,7 +115,7 @@ def preprocessing(path: Path, channels: int) -> Preprocessing:
 
 
 class Unsupported(Exception):
-    """What a processor does and resnetkit does not, in words that follow the file's name."""
+    """What a processor does and resnetkit does not, as a message that follows the file's name."""
 
 
 def with_defaults(config: JsonObject) -> tuple[str, JsonObject]:
@@ -129,7 +129,7 @@ def with_defaults(config: JsonObject) -> tuple[str, JsonObject]:
     short = name.removesuffix("Fast").removesuffix("Pil")
     kind = short.removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
     if kind not in PROCESSORS or kind == short:
-        supported = ", ".join(f"{known}ImageProcessor" for known in PROCESSORS)
+        supported = ", ".join(f"{name}ImageProcessor" for name in PROCESSORS)
         raise Unsupported(f"is for {name[:60]!r}, which is not supported: expected {supported}")
     config = {**EVERYWHERE, **PROCESSORS[kind], **config}
     if config.get("resample") is None:
@@ -150,9 +150,9 @@ def check_steps(config: JsonObject) -> None:
     for key, value in config.items():
         if key.startswith("do_") and value not in (True, False, None):
             raise ValueError(f"{key} is {str(value)[:50]!r}, expected true or false")
-    for key, words in REFUSED.items():
+    for key, effect in REFUSED.items():
         if config.get(key):
-            raise Unsupported(f"has {key}: {words}, which resnetkit does not do")
+            raise Unsupported(f"has {key}: {effect}, which resnetkit does not do")
     if not config["do_resize"]:
         raise Unsupported(
             "has no do_resize: images would keep their size, which resnetkit does not support"
@@ -191,10 +191,10 @@ def numbers(value: object, channels: int) -> list[float]:
 
 
 def geometry(kind: str, config: JsonObject) -> tuple[tuple[int, int], float, Resize]:
-    """Returns image size, fraction of the resized side that is shown, and how images are resized.
+    """Returns image size, fraction of the resized side that is kept, and how images are resized.
 
     Raises:
-        Unsupported: if resnetkit cannot show images in that way.
+        Unsupported: if resnetkit cannot resize or crop in that way.
         ValueError: if a value is impossible.
     """
     resample = config["resample"]
@@ -233,7 +233,7 @@ def sizes_of(size: object, *, is_square: bool) -> tuple[int, tuple[int, int] | N
 
     Raises:
         Unsupported: for other sizes, such as of the longest edge.
-        ValueError: if it is no size.
+        ValueError: if it is not a size.
     """
     if isinstance(size, list | tuple):
         size = dict(zip(("height", "width"), counts(size), strict=True))
@@ -273,7 +273,7 @@ def check_no_crop(config: JsonObject, size: tuple[int, int]) -> None:
 
 
 def processor_config(network: TrainedNetwork) -> dict[str, object]:
-    """Returns the preprocessor_config.json with which transformers shows a network its images.
+    """Returns the preprocessor_config.json with which transformers prepares a network's images.
 
     Raises:
         WeightsError: if no processor does.
@@ -306,7 +306,7 @@ def processor_geometry(network: TrainedNetwork) -> dict[str, object]:
         }
     if height != width:
         raise WeightsError(
-            f"transformers has no processor that shows images of {height}x{width} pixels,"
+            f"transformers has no processor for images of {height}x{width} pixels,"
             f" {network.crop_pct:g} of a side, {network.resize.mode}: export it as timm or"
             " resnetkit."
         )

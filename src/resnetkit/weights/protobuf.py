@@ -67,7 +67,7 @@ def group_fields(message: Value, most: int = MOST_FIELDS) -> Fields:
         ValueError: if it is not a message, or has more fields.
     """
     if isinstance(message, int):
-        raise ValueError("a number stands where a message should")
+        raise ValueError("it has a number where a message belongs")
     grouped: Fields = {}
     for count, (number, value) in enumerate(fields(message)):
         if count >= most:
@@ -116,11 +116,11 @@ def unpacked(values: list[Value]) -> list[int]:
 
 def varint(value: int) -> bytes:
     """Returns an integer as a varint: seven bits a byte, the lowest first."""
-    written = bytearray()
+    encoded = bytearray()
     while value >= 0x80:
-        written.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes([*written, value])
+    return bytes([*encoded, value])
 
 
 def field(number: int, value: int | bytes | str) -> bytes:

@@ -39,8 +39,8 @@ __all__ = [
 
 Tensors = dict[str, Tensor]
 
-# What torch, pickle and zip raise for a file that is not what its name says.
-DAMAGED = (
+# What torch, pickle and zipfile raise for a corrupt file.
+READ_ERRORS = (
     RuntimeError,
     ValueError,
     TypeError,
@@ -75,7 +75,7 @@ def read_file(path: Path) -> Any:
     """
     beginning = read_beginning(path, BEGINNING_BYTES)
     if mistake := recognized_mistake(beginning):
-        raise WeightsError(f"{path} is no file of weights: {mistake}.")
+        raise WeightsError(f"{path} is not a file of weights: {mistake}.")
     if not is_safetensors(beginning) and not is_torch_file(beginning):
         raise WeightsError(f"{path} is corrupt or not a file of weights: {NO_FORMAT}")
     content = read_content(path)
@@ -90,7 +90,7 @@ def read_file(path: Path) -> Any:
             f" {error}. Nothing in it was executed. Save only the state_dict, or convert it to"
             " safetensors, in the program that wrote it."
         ) from error
-    except (*DAMAGED, safetensors.SafetensorError) as error:
+    except (*READ_ERRORS, safetensors.SafetensorError) as error:
         raise WeightsError(
             f"{path} is corrupt or not a file of weights: {first_line(error)} Download it again."
         ) from error
@@ -162,8 +162,8 @@ def safetensors_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
 
 def first_line(error: Exception) -> str:
     """Returns the beginning of an error message, as a sentence."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__} {words[:150]}".rstrip(". ") + "."
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__} {message[:150]}".rstrip(". ") + "."
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -174,7 +174,7 @@ def read_tensors(path: Path) -> Tensors:
     """
     content = read_file(path)
     if not is_tensors(content):
-        raise WeightsError(f"{path} holds no mapping of names to tensors.")
+        raise WeightsError(f"{path} does not hold a mapping of names to tensors.")
     return content
 
 
@@ -257,10 +257,10 @@ def check_names(path: Path, tensors: Tensors, expected: Tensors) -> None:
         "lacks": [name for name in expected if name not in tensors],
         "has no use for": [name for name in tensors if name not in expected],
     }
-    for words, names in problems.items():
+    for problem, names in problems.items():
         if names:
             raise WeightsError(
-                f"{path} {words} {len(names)} tensor(s) of the network it was recognized as:"
+                f"{path} {problem} {len(names)} tensor(s) of the network it was recognized as:"
                 f" {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}."
             )
     for name, tensor in tensors.items():

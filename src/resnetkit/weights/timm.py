@@ -31,7 +31,7 @@ from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.heads import with_our_head
 from resnetkit.weights.network import TrainedNetwork, built, with_remarks
 from resnetkit.weights.tensors import safetensors_bytes
-from resnetkit.weights.torchvision import network_of, stride_words, variant_metadata
+from resnetkit.weights.torchvision import network_of, stride_phrase, variant_metadata
 
 __all__ = ["TIMM"]
 
@@ -60,7 +60,7 @@ def load_timm(source: WeightsSource) -> TrainedNetwork:
     plain = PLAIN_NAMES.fullmatch(name) if isinstance(name, str) else None
     if plain is None:
         raise WeightsError(
-            f"{configuration} is of timm's '{name}', which computes something else than the"
+            f"{configuration} is of timm's '{name}', which does not compute the same as the"
             " networks of resnetkit. Expected a plain network: resnet18 to resnet152,"
             " resnext50_32x4d or wide_resnet50_2."
         )
@@ -88,7 +88,7 @@ def load_timm(source: WeightsSource) -> TrainedNetwork:
         image_size=size,
         data="",
         origin=(
-            f"{name} of timm{stride_words(architecture, ' as in timm')}, images in RGB normalized"
+            f"{name} of timm{stride_phrase(architecture, ' as in timm')}, images in RGB normalized"
             " with the constants of its config.json"
         ),
         format="timm",
@@ -112,7 +112,7 @@ def timm_resize(configuration: Path, cfg: JsonObject) -> Resize:
             f"{configuration} has crop_mode {mode!r}: expected center or squash, since resnetkit"
             " does not pad images."
         )
-    interpolation = next((known for known in INTERPOLATIONS if known == name), None)
+    interpolation = next((option for option in INTERPOLATIONS if option == name), None)
     if interpolation is None:
         raise WeightsError(
             f"{configuration} has interpolation {name!r}: expected one of"
@@ -131,7 +131,7 @@ def refuse_changes(configuration: Path, config: JsonObject) -> None:
     if others or any(pool != "avg" for pool in pools):
         raise WeightsError(
             f"{configuration} changes the network ({', '.join(others) or 'global_pool'}), which"
-            " then computes something else. Expected a configuration without model_args."
+            " then does not compute the same. Expected a configuration without model_args."
         )
 
 

@@ -76,7 +76,7 @@ class ArrayType:
             ValueError: if there is no equivalent.
         """
         if self.code.lstrip("<|=") not in ARRAY_TYPES or self.order not in "<|=":
-            raise ValueError("an array of NumPy holds no plain numbers")
+            raise ValueError("an array of NumPy does not hold plain numbers")
         return ARRAY_TYPES[self.code.lstrip("<|=")]
 
 
@@ -123,10 +123,10 @@ class Array:
         sizes, dtype = integers(shape), kind.kind()
         if math.prod(sizes) * dtype.itemsize > most_bytes:
             raise ValueError("an array of NumPy is larger than the file")
-        written = content.content() if isinstance(content, Encoded) else content
-        if not isinstance(written, bytes | bytearray):
-            raise ValueError("an array of NumPy holds no plain numbers")
-        values = storage_of(bytes(written), dtype, math.prod(sizes)).values
+        stored = content.content() if isinstance(content, Encoded) else content
+        if not isinstance(stored, bytes | bytearray):
+            raise ValueError("an array of NumPy does not hold plain numbers")
+        values = storage_of(bytes(stored), dtype, math.prod(sizes)).values
         if is_fortran:
             return values.reshape(sizes[::-1]).permute(*reversed(range(len(sizes))))
         return values.reshape(sizes)
@@ -183,7 +183,7 @@ def first(value: object, *_: object) -> object:
 def remade(make: Callable[..., object], _: object, arguments: Sequence[object], *__: object) -> Any:
     """Returns a tensor without its attributes (torch._tensor._rebuild_from_type_v2)."""
     if make not in (tensor, tensor_of_bytes, first):
-        raise ValueError("a tensor is made of something else")
+        raise ValueError("a tensor is not made of a storage")
     return make(*arguments)
 
 
@@ -353,7 +353,7 @@ class Reader(PYTHON_UNPICKLER):  # type: ignore[misc]  # it has no types
     def persistent_load(self, pid: object) -> object:
         """Returns a storage."""
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise pickle.UnpicklingError("it refers to something else than a storage")
+            raise pickle.UnpicklingError("it refers to something that is not a storage")
         return self.stored(pid)
 
     def load_build(self) -> None:
@@ -410,7 +410,7 @@ def set_items(target: object, items: Sequence[object]) -> None:
     the stack of Python.
     """
     if not isinstance(target, dict | Inert) or len(items) % 2:
-        raise pickle.UnpicklingError("it sets items of something else than a mapping")
+        raise pickle.UnpicklingError("it sets items of something that is not a mapping")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if isinstance(key, PLAIN_KEYS):
             target[key] = value
@@ -535,11 +535,11 @@ def read_legacy(content: bytes) -> Any:
     begin = file.tell()
     kinds: dict[object, tuple[object, object]] = {}
 
-    def noted(pid: tuple[Any, ...]) -> Storage:
+    def listed(pid: tuple[Any, ...]) -> Storage:
         kinds[str(pid[2])] = pid[1], pid[4]
         return Storage(torch.empty(0, device="meta"))
 
-    Noting(file, noted).load()
+    StorageLister(file, listed).load()
     storages = dict(legacy_storages(file, kinds))
 
     def stored(pid: tuple[Any, ...]) -> Storage:
@@ -554,7 +554,7 @@ def read_legacy(content: bytes) -> Any:
     return Reader(file, stored).load()
 
 
-class Noting(Reader):
+class StorageLister(Reader):
     """Reads a pickle only to list the storages it refers to, and to find its end."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -586,7 +586,7 @@ def legacy_storages(
         raise ValueError("it has no list of storages")
     for key in keys:
         kind, count = kinds[str(key)]
-        (written,) = struct.unpack("<q", file.read(8))
-        if written != count or not isinstance(kind, torch.dtype) or written < 0:
+        (size,) = struct.unpack("<q", file.read(8))
+        if size != count or not isinstance(kind, torch.dtype) or size < 0:
             raise ValueError("a storage has another size than its tensors require")
-        yield str(key), storage_of(file.read(written * kind.itemsize), kind, count)
+        yield str(key), storage_of(file.read(size * kind.itemsize), kind, count)

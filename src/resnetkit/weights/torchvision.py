@@ -1,7 +1,7 @@
 """Weights of torchvision: a state_dict, whose names are ours too.
 
 Bottlenecks stride in the 3x3 convolution (v1.5); others publish the same layout with v1, and the
-tensors do not tell. The safetensors files that we write say it in their header.
+tensors do not tell. The safetensors files that resnetkit writes state it in their header.
 """
 
 from io import BytesIO
@@ -25,7 +25,7 @@ from resnetkit.weights.network import TrainedNetwork, built, with_remarks
 from resnetkit.weights.tensors import Tensors, read_metadata, safetensors_bytes
 from resnetkit.weights.variants import VARIANTS, stride_named, variant_of
 
-__all__ = ["TORCHVISION", "network_of", "stride_words", "variant_metadata"]
+__all__ = ["TORCHVISION", "network_of", "stride_phrase", "variant_metadata"]
 
 CONVENTION = Convention(
     {**IMAGENET_OPTIONS, "stride_in": ("3x3",), "in_channels": (3,)},
@@ -72,7 +72,7 @@ def load_torchvision(source: WeightsSource) -> TrainedNetwork:
         data="",
         origin=(
             f"{known_as(architecture) or 'a residual network'} in the layout of torchvision"
-            f"{stride_words(architecture, reason)}, images in RGB normalized with the constants"
+            f"{stride_phrase(architecture, reason)}, images in RGB normalized with the constants"
             " of ImageNet"
         ),
         format="torchvision",
@@ -108,8 +108,8 @@ def refuse_deep_stems(path: Path, tensors: Tensors) -> None:
         )
 
 
-def stride_words(architecture: Architecture, source: str) -> str:
-    """Returns words on the variant; empty if the network has no bottlenecks."""
+def stride_phrase(architecture: Architecture, source: str) -> str:
+    """Returns a phrase on the variant; empty if the network has no bottlenecks."""
     variant = variant_of(architecture)
     return variant and f", {variant} (stride in the {architecture.stride_in}){source}"
 

@@ -65,7 +65,8 @@ def load_transformers(source: WeightsSource) -> TrainedNetwork:
     """Builds the network of a config.json and the weights next to it.
 
     Raises:
-        WeightsError: if it is no ResNet, computes something else than ours, or a file is missing.
+        WeightsError: if it is not a ResNet, does not compute the same as ours, or a file is
+            missing.
     """
     if source.configuration is None:
         raise WeightsError(
@@ -111,7 +112,7 @@ def load_transformers(source: WeightsSource) -> TrainedNetwork:
 
 
 def refuse_others(configuration: Path, config: JsonObject) -> None:
-    """Raises WeightsError for networks that compute something else than ours."""
+    """Raises WeightsError for networks that do not compute the same as ours."""
     expected = {
         "model_type": ("resnet",),
         "hidden_act": ("relu",),

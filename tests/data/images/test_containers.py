@@ -224,10 +224,10 @@ def test_pages_are_not_counted(form: str) -> None:
 def test_a_large_image_waits_until_it_is_alone() -> None:
     gate = MemoryGate(10)
     with gate.room_for(4), gate.room_for(6):
-        assert gate.taken == 10
+        assert gate.reserved == 10
     with gate.room_for(1000):
-        assert gate.taken == 1000
-    assert gate.taken == 0
+        assert gate.reserved == 1000
+    assert gate.reserved == 0
 
 
 def test_images_wait_for_each_other_when_they_are_too_large_together() -> None:
@@ -245,7 +245,7 @@ def test_images_wait_for_each_other_when_they_are_too_large_together() -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(hold, [3, 5, 7, 20, 1, 9, 4, 2] * 10))
     assert 0 < most[0] <= 10
-    assert gate.taken == 0
+    assert gate.reserved == 0
 
 
 def test_memory_that_is_short_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,11 +492,11 @@ def test_an_image_takes_memory_until_it_was_made_smaller(tmp_path: Path) -> None
     path = tmp_path / "a.png"
     Image.new("RGB", (300, 200)).save(path)
     with open_image(path):
-        assert GATE.taken >= 300 * 200 * 4
-    assert GATE.taken == 0
+        assert GATE.reserved >= 300 * 200 * 4
+    assert GATE.reserved == 0
     with pytest.raises(ValueError, match="of the block"), open_image(path):
         raise ValueError("of the block")
-    assert GATE.taken == 0
+    assert GATE.reserved == 0
 
 
 def test_every_transparent_color_is_laid_on_white_as_compositing_does() -> None:

@@ -80,7 +80,7 @@ class Augmentation(Section):
         return self.mixup > 0 or self.cutmix > 0
 
     @model_validator(mode="after")
-    def settings_fit(self) -> Self:
+    def check_combination(self) -> Self:
         if self.policy != "none" and self.crop == "padded":
             raise ValueError(
                 f"policy '{self.policy}' goes with the crops of custom images, area or scale"

@@ -44,14 +44,14 @@ def mixed(
     return images, torch.lerp(targets.roll(1, 0), targets, weight)
 
 
-def span(length: int, kept: float, rng: np.random.Generator) -> tuple[int, int]:
+def span(length: int, kept_fraction: float, rng: np.random.Generator) -> tuple[int, int]:
     """Returns the first and the last pixel of a cut along one side, clipped at the edge.
 
     Args:
         length: of the side, pixels.
-        kept: fraction of the area that is not cut.
+        kept_fraction: fraction of the area that is not cut.
         rng: draws the middle of the cut.
     """
-    half = round(length * (1 - kept) ** 0.5) // 2
+    half = round(length * (1 - kept_fraction) ** 0.5) // 2
     middle = int(rng.integers(length))
     return max(0, middle - half), min(length, middle + half)

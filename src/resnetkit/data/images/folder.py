@@ -70,7 +70,7 @@ def read_images(
     if not images.files:
         raise DataError(
             f"{root} contains no images: expected class/image or train/class/image, where an image"
-            f" ends in {', '.join(sorted(IMAGE_SUFFIXES))}." + found_instead(images)
+            f" ends in {', '.join(sorted(IMAGE_SUFFIXES))}." + describe_other_files(images)
         )
     if len(images.class_names) < fewest_classes:
         raise DataError(
@@ -82,7 +82,7 @@ def read_images(
     return replace(images, files=files, remarks=remarks)
 
 
-def found_instead(images: ImageList) -> str:
+def describe_other_files(images: ImageList) -> str:
     """Returns a sentence on the files that are not images; empty for an empty folder."""
     return f" It {describe_skipped(images.skipped)}." if images.skipped else ""
 

@@ -301,7 +301,7 @@ def class_folders(
 
 
 def refuse_ambiguous_classes(holder: Folder, class_names: frozenset[str]) -> None:
-    """Raises DataError where the folders in a folder may be something else than the classes."""
+    """Raises DataError where the folders in a folder may not be the classes."""
     tops = [folder for folder in holder.folders if folder.total]
     names = [folder.name for folder in tops]
     if {clean_label(name) for name in names} <= class_names:

@@ -16,18 +16,18 @@ class MemoryGate:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.taken = 0
+        self.reserved = 0
         self.changed = threading.Condition()
 
     @contextmanager
     def room_for(self, count: int) -> Iterator[None]:
         """Waits until this number of bytes is free, and reserves them during the block."""
         with self.changed:
-            self.changed.wait_for(lambda: not self.taken or self.taken + count <= self.limit)
-            self.taken += count
+            self.changed.wait_for(lambda: not self.reserved or self.reserved + count <= self.limit)
+            self.reserved += count
         try:
             yield
         finally:
             with self.changed:
-                self.taken -= count
+                self.reserved -= count
                 self.changed.notify_all()

@@ -11,7 +11,7 @@ from resnetkit.errors import DataError
 
 __all__ = ["split_images"]
 
-HELD_OUT_FRACTION = 0.1  # of each class, for validation and for the test alike
+HELD_OUT_FRACTION = 0.1  # of each class, for the validation split, and likewise for the test split
 
 
 def split_images(images: ImageList, *, seed: int) -> ImageList:
@@ -29,8 +29,8 @@ def split_images(images: ImageList, *, seed: int) -> ImageList:
     Raises:
         DataError: when only some of the images have a split, or a split would be empty.
     """
-    given = {file.split for file in images.files}
-    if None in given and len(given) > 1:
+    given_splits = {file.split for file in images.files}
+    if None in given_splits and len(given_splits) > 1:
         stray = next(file for file in images.files if file.split is None)
         raise DataError(
             f"{images.root}: {stray.path} has no split, but other images do. Give it one too."
@@ -41,8 +41,8 @@ def split_images(images: ImageList, *, seed: int) -> ImageList:
     labels = torch.tensor([classes[files[index].label] for index in undecided], dtype=torch.int64)
     drawn = stratified_split(
         labels,
-        test_fraction=HELD_OUT_FRACTION if None in given else 0.0,
-        validation_fraction=0.0 if "validation" in given else HELD_OUT_FRACTION,
+        test_fraction=HELD_OUT_FRACTION if None in given_splits else 0.0,
+        validation_fraction=0.0 if "validation" in given_splits else HELD_OUT_FRACTION,
         seed=seed,
         stream=Stream.SPLIT,
         at_least_one=True,

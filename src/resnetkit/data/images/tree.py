@@ -79,11 +79,11 @@ class Folder:
 
     def all(self) -> Iterator["Folder"]:
         """Yields the folder and all folders below it."""
-        waiting = [self]
-        while waiting:
-            folder = waiting.pop()
+        pending = [self]
+        while pending:
+            folder = pending.pop()
             yield folder
-            waiting.extend(reversed(folder.folders))
+            pending.extend(reversed(folder.folders))
 
 
 def scan(root: Path) -> Folder:
@@ -96,10 +96,10 @@ def scan(root: Path) -> Folder:
     """
     top = Folder(root)
     scanned = {identity(root): root}
-    order, waiting = [], deque([top])
+    order, pending = [], deque([top])
     links: deque[Folder] = deque()
-    while waiting or links:
-        folder = waiting.popleft() if waiting else links.popleft()
+    while pending or links:
+        folder = pending.popleft() if pending else links.popleft()
         if folder is not top:
             key = identity(folder.path)
             folder.same_as = scanned.get(key)
@@ -108,7 +108,7 @@ def scan(root: Path) -> Folder:
             continue
         order.append(folder)
         for entry in entries(folder.path):
-            add(entry, folder, waiting, links)
+            add(entry, folder, pending, links)
     for folder in reversed(order):
         folder.folders.sort(key=lambda inner: inner.name)
         folder.total = len(folder.images) + sum(inner.total for inner in folder.folders)
@@ -116,9 +116,9 @@ def scan(root: Path) -> Folder:
 
 
 def add(
-    entry: "os.DirEntry[str]", folder: Folder, waiting: deque[Folder], links: deque[Folder]
+    entry: "os.DirEntry[str]", folder: Folder, pending: deque[Folder], links: deque[Folder]
 ) -> None:
-    """Adds an entry to its folder; a folder is also appended to `waiting`, or a link to `links`."""
+    """Adds an entry to its folder; a folder is also appended to `pending`, or a link to `links`."""
     path = folder.path / entry.name
     if is_system(entry.name):
         folder.skipped.extend(Skipped(hidden, HIDDEN) for hidden in hidden_images(path))
@@ -127,7 +127,7 @@ def add(
     if kind == stat.S_IFDIR:
         inner = Folder(path)
         folder.folders.append(inner)
-        (links if entry.is_symlink() else waiting).append(inner)
+        (links if entry.is_symlink() else pending).append(inner)
     elif kind != stat.S_IFREG:
         folder.skipped.append(Skipped(path, NOT_REGULAR if kind else DEAD_LINK))
     elif is_image(path):

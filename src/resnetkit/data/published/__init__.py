@@ -1,1 +1,1 @@
-"""Published data sets: what they must contain, where they come from, the cache."""
+"""Published data sets: their expected content, their sources and their cache."""

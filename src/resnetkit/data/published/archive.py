@@ -127,20 +127,19 @@ def unpack_members(
         if path.name not in names:
             stream.skip(stored_bytes(member))
             continue
-        shown = printable(member.name)
+        name = printable(member.name)
         if member.isdir():
             continue
         if member.type not in REGULAR:
-            raise ValueError(f"{shown} in it is a link or another special file, not a regular file")
+            raise ValueError(f"{name} in it is a link or another special file, not a regular file")
         if member.size > max_bytes:
             raise ValueError(
-                f"the size of {shown} in it is {member.size:,} bytes, expected at most"
-                f" {max_bytes:,}"
+                f"the size of {name} in it is {member.size:,} bytes, expected at most {max_bytes:,}"
             )
         target = folders.setdefault(path.parent, folder / str(len(folders)))
         target.mkdir(exist_ok=True)
         if (target / path.name).exists():
-            raise ValueError(f"it contains {shown} twice")
+            raise ValueError(f"it contains {name} twice")
         with (target / path.name).open("xb") as file:
             for chunk in stream.chunks(member.size):
                 file.write(chunk)
