@@ -71,7 +71,7 @@ class Lesion:
     """The error of a network without a block, or with two blocks exchanged.
 
     Attributes:
-        blocks: which blocks, in words.
+        blocks: description of the change, such as "without layer1.1".
         error: on the test split, in percent.
         points: by how many percentage points it is higher than that of the whole network.
     """
@@ -109,7 +109,7 @@ class Saliency:
     """The prediction for an image, and the pixels that it depends on.
 
     Attributes:
-        image: the pixels that the network sees: uint8 (C, H, W).
+        image: the input of the network before normalization: uint8 (C, H, W).
         answer: name of the most probable class, or its number.
         probability: of this class.
         maps: by the name of the method, float (H, W) from 0 to 1.
@@ -152,7 +152,7 @@ def inspect_network(subject: Subject, *, thorough: bool = False) -> Inspection:
     in a thorough inspection only: before training, on noise.
 
     Args:
-        subject: which network.
+        subject: selection network.
         thorough: also run the probes that take minutes.
     """
     if subject.network is not None:
@@ -209,11 +209,11 @@ def lesions(network: TrainedNetwork, dataset: Dataset) -> list[Lesion]:
     for first, second in neighbors(blocks):
         with swapped(network.model, first, second):
             errors[f"{first} and {second} exchanged"] = top1_test_error(network, dataset)
-    return [Lesion(words, error, error - whole) for words, error in errors.items()]
+    return [Lesion(lesion, error, error - whole) for lesion, error in errors.items()]
 
 
 def network_counts(stages: Sequence[StageOutline]) -> dict[str, int]:
-    """Returns the counts by which networks are compared."""
+    """Returns the counts by selection networks are compared."""
     blocks = [block for stage in stages[1:-1] for block in stage.blocks]
     return {
         "parameters": sum(stage.parameters for stage in stages),
@@ -236,18 +236,18 @@ def load_trained(name: str, *, variant: str | None = None) -> TrainedNetwork:
     return load_network(Path(name), variant=variant)
 
 
-def saliency(network: TrainedNetwork, which: str) -> Saliency:
+def saliency(network: TrainedNetwork, selection: str) -> Saliency:
     """Predicts the class of one image, and maps the pixels that the prediction depends on.
 
     Args:
         network: the trained network.
-        which: number of a test image of its data, or an image file.
+        selection: number of a test image of its data, or an image file.
 
     Raises:
         UsageError: for a number that is too large, or when captum is not installed.
         DataError: for a file that is not an image.
     """
-    image = selected_image(network, which)
+    image = selected_image(network, selection)
     normalized = network.normalization(image[None])[0]
     with torch.inference_mode():
         probabilities = network.model(normalized[None]).double().softmax(1)[0]
@@ -263,14 +263,14 @@ def saliency(network: TrainedNetwork, which: str) -> Saliency:
     )
 
 
-def selected_image(network: TrainedNetwork, which: str) -> Tensor:
-    """Returns the pixels that a network sees of a test image, by its number, or of a file."""
-    if which.isascii() and which.isdecimal() and len(which) < 10:
+def selected_image(network: TrainedNetwork, selection: str) -> Tensor:
+    """Returns a test image by its number, or the image of a file: uint8 (C, H, W)."""
+    if selection.isascii() and selection.isdecimal() and len(selection) < 10:
         dataset = data_of(network)
         tests = dataset.splits["test"]
-        if int(which) >= len(tests):
+        if int(selection) >= len(tests):
             raise UsageError(
-                f"--saliency {which}: '{dataset.name}' has {len(tests):,} test images, from 0."
+                f"--saliency {selection}: '{dataset.name}' has {len(tests):,} test images, from 0."
             )
-        return dataset.images[tests[int(which)]]
-    return EvalTransform.of(network).pixels(Path(which))
+        return dataset.images[tests[int(selection)]]
+    return EvalTransform.of(network).pixels(Path(selection))

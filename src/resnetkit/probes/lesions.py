@@ -1,4 +1,4 @@
-"""Lesions: how a trained network does when blocks are removed or exchanged."""
+"""Lesions: the error of a trained network whose blocks are removed or exchanged."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -52,8 +52,8 @@ def residual_magnitudes(model: nn.Module, images: Tensor) -> list[BlockResidual]
     return measured
 
 
-def relative(part: Tensor, whole: Tensor) -> float:
-    """Returns the mean over images of ||part|| / ||whole||."""
-    part_norms, whole_norms = (x.double().flatten(1).norm(dim=1) for x in (part, whole))
+def relative(values: Tensor, reference: Tensor) -> float:
+    """Returns the mean over images of ||values|| / ||reference||."""
+    norms, references = (x.double().flatten(1).norm(dim=1) for x in (values, reference))
     smallest = torch.finfo(torch.float64).tiny
-    return float((part_norms / whole_norms.clamp_min(smallest)).mean())
+    return float((norms / references.clamp_min(smallest)).mean())

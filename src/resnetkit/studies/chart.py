@@ -16,7 +16,7 @@ class Line:
     """A quantity against another: its mean over runs and the range from lowest to highest run.
 
     Attributes:
-        label: what the line stands for.
+        label: name of the line.
         x: ascending, such as epochs.
         mean: one value per x, over the runs that have one there.
         low: of the lowest run.
@@ -52,8 +52,8 @@ class Chart:
 
     Attributes:
         title: what is shown.
-        x: words at the x axis.
-        y: words at the y axis, with the unit unless `unit` gives it.
+        x: label of the x axis.
+        y: label of the y axis, with the unit unless `unit` gives it.
         lines: in drawing order.
         logarithmic: whether the y axis is.
         top: end of the y axis, which then starts at 0; None fits the axis to the lines.
@@ -102,7 +102,7 @@ def line(label: str, seeds: Sequence[Sequence[float]], x: Sequence[float] | None
     """Returns the line of a quantity that every seed measured at the same x.
 
     Args:
-        label: what the line stands for, also at its end.
+        label: name of the line, also written at its end.
         seeds: the values of each seed; those that are not finite are left out.
         x: ascending; 1, 2, ... by default.
     """

@@ -1,4 +1,4 @@
-"""What studies measure in finished networks.
+"""Measurements that studies take of finished networks.
 
 A measurement is a function from a run to named lists of numbers. It is taken once, written to
 `probes/<name>.json` in the run's folder, and read from there.
@@ -56,7 +56,7 @@ MOST_LESIONS = 4
 
 
 def measure(run: Run, name: str) -> None:
-    """Takes a measurement of a run, unless its folder has it.
+    """Takes a measurement of a run, unless its folder contains it.
 
     Raises:
         StorageError: when it cannot be written.
@@ -124,7 +124,7 @@ def some_images(
 def gradients(run: Run) -> Measured:
     """Measures the gradient on training images: before training at every layer, then its slope.
 
-    The slope is measured at the snapshots along training.
+    The slope is measured at the snapshots taken during training.
     """
     model, dataset, normalization = at_start(run)
     images, labels = some_images(dataset, "train", normalization)
@@ -164,7 +164,7 @@ def responses(run: Run) -> Measured:
 
 
 def residuals(run: Run) -> Measured:
-    """Measures F relative to the shortcut in every block: before, along and after training."""
+    """Measures F relative to the shortcut in every block: before, during and after training."""
     network, dataset, images, _ = trained(run)
     fresh, _, normalization = at_start(run)
     warm_up(fresh, some_images(dataset, "train", normalization)[0])
@@ -250,7 +250,7 @@ def paths(run: Run) -> Measured:
 
 
 def memory(run: Run) -> Measured:
-    """Measures the memory that a training step keeps for its backward pass, in MiB."""
+    """Measures the memory that a training step saves for its backward pass, in MiB."""
     model, dataset, normalization = at_start(run)
     images, _ = some_images(dataset, "train", normalization)
     bytes_per_image = bytes_kept(model, images[:8]) / 8

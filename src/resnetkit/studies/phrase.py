@@ -1,4 +1,4 @@
-"""English sentences that remember how they were made, so that reports can translate them.
+"""English sentences that keep their template and values, so that reports can translate them.
 
 Every text that a report may translate is written as `phrase("...")` or `plural_phrase("...", "...",
 n)`, from which Babel extracts the messages of the catalogs.
@@ -12,7 +12,7 @@ Plural = tuple[str, int]
 
 
 class Phrase(str):
-    """An English sentence that remembers its template and its values.
+    """An English sentence that keeps its template and its values.
 
     Attributes:
         template: with a name in braces for each value; the singular where there is a plural.
@@ -37,7 +37,7 @@ class Phrase(str):
 
 
 def phrase(template: str, **values: object) -> Phrase:
-    """Returns the sentence that a template and values make."""
+    """Returns the sentence of a template with values for its names in braces."""
     return Phrase(str(template), values)
 
 

@@ -1,4 +1,4 @@
-"""What studies have in common: their scales and the published numbers."""
+"""Scales and published numbers that several studies share."""
 
 from collections.abc import Collection
 
@@ -6,7 +6,7 @@ from resnetkit.studies.phrase import phrase
 from resnetkit.studies.study import Groups, PaperFigure, Scale
 
 __all__ = [
-    "CIFAR10_WORDS",
+    "CIFAR10_DATA",
     "LARGER_THAN_MARGIN",
     "PAPER_TABLE_6",
     "REPRODUCTION",
@@ -54,7 +54,7 @@ REPRODUCTION = {
         "resnet110": "7.14 +- 0.20",
     }.items()
 }
-CIFAR10_WORDS = phrase(
+CIFAR10_DATA = phrase(
     "CIFAR-10, 50,000 color photographs of 32x32 pixels in 10 classes, 64,000 steps"
 )
 

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 ProgressObserver = Callable[[float], None]
-"""Takes the fraction of all steps that is done, from 0 to 1."""
+"""Receives the fraction of all steps that is done, from 0 to 1."""
 
 LARGEST_FINDINGS = 2**26  # bytes
 POLL_SECONDS = 0.5
@@ -53,7 +53,7 @@ def outcome_folder(root: Path, study: Study, scale: str) -> Path:
 
 @dataclass(frozen=True)
 class Task:
-    """One training, with everything that studies need of it.
+    """One training, with the measurements that studies need.
 
     Attributes:
         recipe: what is trained.
@@ -69,7 +69,7 @@ class Task:
 
     @property
     def is_done(self) -> bool:
-        """Returns whether the run folder holds all of it."""
+        """Returns whether the run is finished and every measurement is taken."""
         if not (self.folder / "recipe.yaml").is_file():
             return False
         run = read_run(self.folder)
@@ -85,14 +85,14 @@ class Task:
 def tasks_of(
     studies: Sequence[Study], scale: str, root: Path, changes: Changes | None
 ) -> list[Task]:
-    """Returns the trainings of studies; one that several studies need occurs once."""
+    """Returns the trainings of studies, without duplicates."""
     tasks: dict[Path, Task] = {}
     for study in studies:
         for trial in trials_of(study, scale, changes):
             folder = trial_folder(root, trial.recipe)
-            other = tasks.get(folder)
-            measurements = (*(other.measurements if other else ()), *study.measurements)
-            counts = study.divergence_counts and (other is None or other.divergence_counts)
+            existing = tasks.get(folder)
+            measurements = (*(existing.measurements if existing else ()), *study.measurements)
+            counts = study.divergence_counts and (existing is None or existing.divergence_counts)
             unique = tuple(dict.fromkeys(measurements))
             tasks[folder] = Task(trial.recipe, folder, unique, counts)
     return list(tasks.values())
@@ -193,7 +193,7 @@ def run_studies(
 
 
 def run_task(task: Task, *, device: str, threads: int) -> None:
-    """Runs a training and its measurements, as far as that is not done yet.
+    """Runs a training and takes its measurements, unless that is done.
 
     Raises:
         ResnetkitError: whatever training raises; divergence only where it is not a result.

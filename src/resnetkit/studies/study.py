@@ -36,7 +36,7 @@ Verdict = Literal["confirmed", "not confirmed", "not enough data"]
 Changes = dict[str, object]
 """Values of a recipe to replace, by dotted key such as optimizer.lr."""
 Groups = dict[str, Changes]
-"""What the trainings of each group change in the recipe of a study, by the name of the group."""
+"""Changes to the recipe of a study for the trainings of each group, by the name of the group."""
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
@@ -86,15 +86,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim in words, the numbers that decide it, and the verdict.
+    """A claim, the numbers that decide it, and the verdict.
 
     Attributes:
         claim: what the source says.
         first: the sample that the claim is about.
         second: the sample it is compared with.
         bound: of `first - second`: the end of the one-sided confidence interval that the rule
-            looks at; nan without enough data.
-        rule: how the verdict is reached, in words; it does not depend on the runs.
+            compares with the margin; nan without enough data.
+        rule: how the verdict is reached, as a sentence; it does not depend on the runs.
         verdict: see `Verdict`.
         meaning: what the outcome says, for a learner.
     """
@@ -119,7 +119,7 @@ def judge_higher(
     """Judges a claim that the first quantity is higher than the second.
 
     Args:
-        claim: in words.
+        claim: as a sentence.
         first: one value per seed.
         second: likewise.
         margin: in the unit of the quantities; percentage points for percent.
@@ -129,7 +129,7 @@ def judge_higher(
     bound = -upper_bound(second, first)
     reached = verdict(bound > margin, bound)
     against = UNSURE if first.mean - second.mean > margin else not_confirmed
-    rule = rule_in_words("above", margin, first.unit)
+    rule = describe_rule("above", margin, first.unit)
     return Finding(claim, first, second, bound, rule, reached, meaning(reached, confirmed, against))
 
 
@@ -140,7 +140,7 @@ def judge_not_higher(
     bound = upper_bound(first, second)
     reached = verdict(bound < margin, bound)
     against = UNSURE if first.mean - second.mean < margin else not_confirmed
-    rule = rule_in_words("below", margin, first.unit)
+    rule = describe_rule("below", margin, first.unit)
     return Finding(claim, first, second, bound, rule, reached, meaning(reached, confirmed, against))
 
 
@@ -154,7 +154,7 @@ def meaning(verdict: Verdict, confirmed: str, not_confirmed: str) -> str:
     return meanings[verdict]
 
 
-def rule_in_words(side: Literal["above", "below"], margin: float, unit: str) -> Phrase:
+def describe_rule(side: Literal["above", "below"], margin: float, unit: str) -> Phrase:
     """Returns how a verdict is reached."""
     number, confidence = f"{margin:g}", f"{CONFIDENCE:.0%}"
     points = plural_phrase(
@@ -224,7 +224,7 @@ class PaperFigure:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a study is run.
+    """The size of a study: its recipe, groups and seeds.
 
     Attributes:
         recipe: name of the recipe of every training.
@@ -271,7 +271,7 @@ class Outcome:
     """A finished study.
 
     Attributes:
-        study: what was asked.
+        study: the question.
         scale: name of the scale it was run at.
         changes: values of every recipe that were replaced.
         folder: of the report.
@@ -302,11 +302,11 @@ class Study:
         theory: paragraphs for a learner.
         scales: by name; the first is the default.
         findings: returns the findings from the runs of each group.
-        paper_figures: published numbers to compare ours with.
+        paper_figures: published numbers, for comparison.
         paper_data: what the published numbers were measured on; None without any.
         measurements: keys of `MEASUREMENTS`, taken of every run.
         charts: returns the charts of the measurements from the runs of each group.
-        about_errors: whether the errors along training and at its end answer the question.
+        about_errors: whether the errors during training and at its end answer the question.
         divergence_counts: whether a training that diverges is a result and not a failure.
     """
 

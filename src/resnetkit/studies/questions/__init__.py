@@ -1,1 +1,1 @@
-"""One file a question."""
+"""The questions of studies, one module for each."""

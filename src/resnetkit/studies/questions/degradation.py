@@ -3,7 +3,7 @@
 from resnetkit.data.splits import Split
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.presets import (
-    CIFAR10_WORDS,
+    CIFAR10_DATA,
     PAPER_TABLE_6,
     REPRODUCTION,
     cifar10,
@@ -170,5 +170,5 @@ DEGRADATION = Study(
         *(PAPER_TABLE_6[f"resnet{depth}"] for depth in (20, 32, 44, 56)),
         *(REPRODUCTION[group] for group in ("plain20", "plain56", "resnet20", "resnet56")),
     ),
-    paper_data=CIFAR10_WORDS,
+    paper_data=CIFAR10_DATA,
 )

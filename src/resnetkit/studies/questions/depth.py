@@ -4,7 +4,7 @@ from resnetkit.studies.chart import Chart, line
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.presets import (
-    CIFAR10_WORDS,
+    CIFAR10_DATA,
     PAPER_TABLE_6,
     REPRODUCTION,
     cifar10,
@@ -117,7 +117,7 @@ DEPTH = Study(
         *PAPER_TABLE_6.values(),
         *(REPRODUCTION[group] for group in ("resnet20", "resnet56", "resnet110")),
     ),
-    paper_data=CIFAR10_WORDS,
+    paper_data=CIFAR10_DATA,
     measurements=("memory",),
     charts=charts,
 )

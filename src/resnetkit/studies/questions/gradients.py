@@ -55,7 +55,7 @@ def variants(*depths: int, length: str) -> Groups:
 
 
 def slope(runs: Runs, depth: int, norm: str, initialization: str) -> Sample:
-    """Returns how fast gradients of a plain network shrink on their way back to the input."""
+    """Returns the slope of the gradients of a plain network: positive where they shrink."""
     name = group(f"plain{depth}", norm, initialization)
     label = phrase("gradient slope of {group}", group=name)
     return measured_sample(runs, name, "gradients", "slope", label)
@@ -205,16 +205,16 @@ def layer_chart(runs: Runs, family: str, depth: int, norm: str) -> Chart:
                 group(f"{family}{depth}", norm, initialization),
                 "gradients",
                 "input",
-                label=words,
+                label=label,
             )
-            for initialization, words in INITIALIZATIONS.items()
+            for initialization, label in INITIALIZATIONS.items()
         ),
         logarithmic=True,
     )
 
 
 def slope_chart(runs: Runs) -> Chart:
-    """Returns how steeply the gradient falls or grows along training, where training goes well."""
+    """Returns the slope of the gradient during training, for networks that train well."""
     networks = [f"{family}{depth}" for family in ("plain", "resnet") for depth in depths(runs)]
     return Chart(
         title=phrase("Slope of the gradient, along training"),

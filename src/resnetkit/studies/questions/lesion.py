@@ -1,4 +1,4 @@
-"""What is left of a trained network when blocks are removed?"""
+"""How much does a trained network depend on each of its blocks?"""
 
 import statistics
 
