@@ -74,15 +74,15 @@ OUT_OF_MEMORY = (
 )
 
 
-def run(words: list[str]) -> int:
+def run(arguments: list[str]) -> int:
     """Runs a command and returns its exit code; errors are printed to stderr as sentences."""
     with open_streams(), interruptions() as interrupted:
         try:
-            code = app(words)
+            code = app(arguments)
             sys.stdout.flush()
         except BaseException as error:
             if interrupted and not isinstance(error, ResnetkitError):
-                return complain("interrupted.", 130)  # whatever error a library made of it
+                return complain("interrupted.", 130)  # a library may have raised another error
             return ending(error)
         return code if isinstance(code, int) else 0
 

@@ -162,8 +162,8 @@ def check_folder(root: Path, *, json: bool) -> None:
     from resnetkit.errors import DataError
 
     images = read_images(root, fewest_classes=1)
-    for words in images.remarks:
-        remark(words)
+    for text in images.remarks:
+        remark(text)
     splits = {file.split for file in images.files}
     if splits & {None, "train"}:  # otherwise it is a test set: nothing is held out
         images = split_images(images, seed=0)
@@ -228,14 +228,14 @@ def show_folder(root: Path, report: "FolderReport") -> None:
     for note, paths in report.lost.items():
         say(f"little is left of {len(paths):,}: {note}, such as {paths[0]}")
     for group in report.duplicates[:MOST_SHOWN]:
-        say(duplicates_in_words(group))
+        say(describe_duplicates(group))
     if len(report.duplicates) > MOST_SHOWN:
         say(f"and {len(report.duplicates) - MOST_SHOWN:,} more such groups: --json lists them")
     for reason, paths in by_reason(report.skipped).items():
         say(f"ignored {len(paths):,}: {reason}, such as {paths[0]}")
 
 
-def duplicates_in_words(group: "Duplicates") -> str:
+def describe_duplicates(group: "Duplicates") -> str:
     """Returns one line on a group of duplicates: how many, in which splits and classes."""
     groups: dict[tuple[str, str], list[Path]] = {}
     for file in group.images:

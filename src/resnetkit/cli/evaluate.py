@@ -102,8 +102,8 @@ def remark_on_networks(
     for network in networks:
         remark(f"{network.origin}; {split} split of {dataset.name}")
     for network in networks:
-        if words := describe_class_order(network, dataset):
-            remark(words)
+        if description := describe_class_order(network, dataset):
+            remark(description)
 
 
 def remark_on_learned_images(evaluations: "Sequence[Evaluation]") -> None:
@@ -152,17 +152,17 @@ def show(evaluation: "Evaluation") -> None:
     """Prints an evaluation as text."""
     metrics = evaluation.metrics
     views = "2 views (with the flip)" if evaluation.flip else VIEWS[evaluation.protocol]
-    say(f"top-1 error  {rate_words(metrics.top1)}")
+    say(f"top-1 error  {rate_text(metrics.top1)}")
     if len(metrics.classes) > 5:
-        say(f"top-5 error  {rate_words(metrics.top5)}")
+        say(f"top-5 error  {rate_text(metrics.top5)}")
     say(f"loss  {metrics.loss:.4f} nats")
     say(f"calibration error  {metrics.calibration_error:.2f} %")
     say(f"{metrics.images:,} images, {views}, {evaluation.precision}\n")
     print_table(
         ["class", "images", "error", "precision"],
         [
-            [one.name, f"{one.images:,}", percent(one.error), percent(one.precision)]
-            for one in metrics.classes
+            [score.name, f"{score.images:,}", percent(score.error), percent(score.precision)]
+            for score in metrics.classes
         ],
         numbers="lrrr",
     )
@@ -173,7 +173,7 @@ def show_mistakes(metrics: "Metrics") -> None:
     """Prints the most frequent mistakes."""
     from resnetkit.evaluation.metrics import mistakes
 
-    names = [measured.name for measured in metrics.classes]
+    names = [score.name for score in metrics.classes]
     frequent = mistakes(metrics.confusion)[:MOST_MISTAKES]
     if frequent:
         say("\nmost frequent mistakes")
@@ -181,7 +181,7 @@ def show_mistakes(metrics: "Metrics") -> None:
         say(f"{mistake.count:6,}  {names[mistake.true]} predicted as {names[mistake.predicted]}")
 
 
-def rate_words(rate: "ErrorRate") -> str:
+def rate_text(rate: "ErrorRate") -> str:
     """Returns an error with its interval."""
     return f"{rate.error:.2f} % (95 % interval {rate.low:.2f} to {rate.high:.2f})"
 

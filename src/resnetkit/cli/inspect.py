@@ -66,8 +66,8 @@ def inspect(
         name: inspect_network(subject, thorough=thorough) for name, subject in subjects.items()
     }
     for inspection in inspections.values():
-        for words in inspection.remarks:
-            remark(words)
+        for text in inspection.remarks:
+            remark(text)
     if json:
         print_json({name: facts(stages[name], inspections[name]) for name in names})
         return
@@ -119,7 +119,7 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
 
 
 def appearance(block: "BlockOutline") -> "tuple[tuple[str, ...], ShortcutKind]":
-    """Returns the convolutions and the shortcut of a block, by which neighbors are grouped."""
+    """Returns the convolutions and the shortcut of a block, by selection neighbors are grouped."""
     return tuple(layer for layer in block.layers if layer not in ("BN", "ReLU")), block.shortcut
 
 
@@ -131,13 +131,13 @@ def summary(name: str, stages: "Sequence[StageOutline]") -> str:
 
 
 def show_comparison(stages: "Mapping[str, Sequence[StageOutline]]") -> None:
-    """Prints the counts of two networks and which of them are equal."""
+    """Prints the counts of two networks and selection of them are equal."""
     from resnetkit.probes.inspection import network_counts
 
     counts = [network_counts(network) for network in stages.values()]
     rows = [
-        [what, *(f"{row[what]:,}" for row in counts), same([row[what] for row in counts])]
-        for what in counts[0]
+        [name, *(f"{row[name]:,}" for row in counts), same([row[name] for row in counts])]
+        for name in counts[0]
     ]
     say("")
     print_table(["", *stages, ""], rows, numbers="l" + "r" * len(stages) + "l")
@@ -148,13 +148,13 @@ def same(values: list[int]) -> str:
     return "equal" if len(set(values)) == 1 else ""
 
 
-def show_saliency(name: str, which: str, out: Path, variant: str | None, *, json: bool) -> None:
+def show_saliency(name: str, selection: str, out: Path, variant: str | None, *, json: bool) -> None:
     """Draws saliency maps of the prediction for one image, and prints the prediction."""
     from resnetkit.probes.inspection import load_trained, saliency
     from resnetkit.report.saliency_sheet import write_saliency_sheet
     from resnetkit.storage import storage_errors
 
-    result = saliency(load_trained(name, variant=variant), which)
+    result = saliency(load_trained(name, variant=variant), selection)
     with storage_errors(out, "Choose another path with --out."):
         out.parent.mkdir(parents=True, exist_ok=True)
         caption = f"{result.answer}, {result.probability:.0%}"

@@ -50,10 +50,10 @@ Changes = Annotated[
 
 
 def parse_changes(changes: tuple[str, ...]) -> dict[str, object]:
-    """Returns the values of KEY=VALUE words by dotted key; a value is read as YAML.
+    """Returns the values of KEY=VALUE arguments by dotted key; a value is read as YAML.
 
     Raises:
-        UsageError: when a word does not have this form.
+        UsageError: when an argument does not have this form.
     """
     from resnetkit.strict_yaml import YAML_ERRORS, parse_yaml
 

@@ -27,7 +27,7 @@ __all__ = [
 
 
 def print_json(value: object) -> None:
-    """Prints a value for machines; dataclasses are printed as objects."""
+    """Prints a value as JSON; dataclasses are printed as objects."""
     print(json.dumps(value, indent=2, allow_nan=False, default=fields_of))
 
 

@@ -116,13 +116,19 @@ def features(
         out.parent.mkdir(parents=True, exist_ok=True)
     remark(predictor.network.origin)
     counts = AnswerCounts()
-    made = computed_features(predictor, list(images), layer, counts)
-    write_features(out, made)
+    computed = computed_features(predictor, list(images), layer, counts)
+    write_features(out, computed)
     code = counts.finish()
-    count, width = made.values.shape
+    count, width = computed.values.shape
     if json:
         print_json(
-            {"file": str(out), "images": count, "width": width, "bad": counts.bad, **made.metadata}
+            {
+                "file": str(out),
+                "images": count,
+                "width": width,
+                "bad": counts.bad,
+                **computed.metadata,
+            }
         )
     else:
         say(f"{out}: {count:,} image(s), {width:,} features of {layer} each")
@@ -165,7 +171,7 @@ def nearest(
     features: Path,
     /,
     *queries: Paths,
-    model: Annotated[Path, Parameter(help="The network that made the features.")],
+    model: Annotated[Path, Parameter(help="The network that computed the features.")],
     top: Top = 5,
     format: Format = "table",  # noqa: A002  # the name of the option
     batch_size: BatchSize = 32,
@@ -235,20 +241,22 @@ def ranked_neighbors(
     ]
 
 
-def images_of(words: tuple[str, ...]) -> "Iterator[str | bytes | BadImage]":
-    """Returns the images that words name, listed as they are needed.
+def images_of(arguments: tuple[str, ...]) -> "Iterator[str | bytes | BadImage]":
+    """Returns the images that arguments name, listed as they are needed.
 
     Raises:
-        UsageError: when there are no words, or one of them looks like an option.
+        UsageError: when there are no arguments, or one of them looks like an option.
     """
     from resnetkit.inference.sources import find_images
 
-    if not words:
+    if not arguments:
         raise UsageError("no images: name files, folders or patterns, or - for standard input.")
-    for word in words:
-        if word.startswith("-") and word != "-" and not os.path.lexists(word):
-            raise UsageError(f"unknown option {word}; write a file of that name as ./{word}.")
-    return find_images(words, standard_input())
+    for argument in arguments:
+        if argument.startswith("-") and argument != "-" and not os.path.lexists(argument):
+            raise UsageError(
+                f"unknown option {argument}; write a file of that name as ./{argument}."
+            )
+    return find_images(arguments, standard_input())
 
 
 def standard_input() -> BufferedReader:

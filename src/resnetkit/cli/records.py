@@ -30,7 +30,7 @@ Format = Annotated[
 
 @dataclass(frozen=True)
 class Kind:
-    """Names of what records hold.
+    """Names of the fields of records.
 
     Attributes:
         name: of the field that holds the path of the image.
@@ -110,15 +110,15 @@ def print_records(records: "Iterable[Record | BadImage]", kind: Kind, form: Form
 
 
 def as_table(records: "Iterable[Record | BadImage]", kind: Kind) -> Iterator[str]:
-    """Yields the name of each image, followed by a line for each result, for people."""
+    """Yields the name of each image, followed by a line for each result."""
     for record in records:
         if isinstance(record, Record):
-            results = (f"  {number:.4f}  {words}" for *_, words, number in record.ranked)
+            results = (f"  {number:.4f}  {name}" for *_, name, number in record.ranked)
             yield "\n".join([name_of(record), *results])
 
 
 def as_lines(records: "Iterable[Record | BadImage]", kind: Kind) -> Iterator[str]:
-    """Yields a JSON object an image."""
+    """Yields a JSON object for each image."""
     for record in records:
         ranked, error = (record.ranked, None) if isinstance(record, Record) else ((), record.reason)
         results = [dict(zip(kind.columns, values, strict=True)) for values in ranked]
@@ -127,7 +127,7 @@ def as_lines(records: "Iterable[Record | BadImage]", kind: Kind) -> Iterator[str
 
 
 def as_json(records: "Iterable[Record | BadImage]", kind: Kind) -> Iterator[str]:
-    """Yields one JSON list, a line an image."""
+    """Yields one JSON list, a line for each image."""
     before = "["
     for line in as_lines(records, kind):
         yield before + line

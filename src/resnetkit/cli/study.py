@@ -130,7 +130,7 @@ class ListedStudy:
         scale: by which it is run.
         data: name of the data set.
         trainings: how many there are.
-        cost: in words.
+        cost: as a phrase, with the hardware.
         question: that it answers.
     """
 

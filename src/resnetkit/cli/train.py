@@ -327,18 +327,18 @@ class TrainingProgress:
             case IntervalEvent():
                 if event.timing is not None:
                     self.images_per_second = event.timing.images_per_second
-                text = interval_words(event, self.images_per_second)
+                text = interval_text(event, self.images_per_second)
                 self.progress.update(event.step / self.total_steps, text)
             case EpochEvent():
                 if not self.progress.is_shown:
-                    remark(epoch_words(event, self.images_per_second))
+                    remark(epoch_text(event, self.images_per_second))
                 self.compare(event)
 
     def compare(self, event: "EpochEvent") -> None:
         """Reports once how long a training that was planned really takes."""
         seconds = time.perf_counter() - self.began
         if self.plan is not None and seconds >= min(SETTLED_SECONDS, self.plan.seconds / 10):
-            remark(real_time_words(self.plan, event.epoch, seconds, event.step / self.total_steps))
+            remark(actual_time_text(self.plan, event.epoch, seconds, event.step / self.total_steps))
             self.plan = None
 
     def begin(self, session: "Session") -> None:
@@ -354,7 +354,7 @@ class TrainingProgress:
         )
 
 
-def real_time_words(plan: "Plan", epochs: int, seconds: float, fraction: float) -> str:
+def actual_time_text(plan: "Plan", epochs: int, seconds: float, fraction: float) -> str:
     """Returns how long a training will really take, by its first epochs.
 
     Args:
@@ -373,22 +373,22 @@ def real_time_words(plan: "Plan", epochs: int, seconds: float, fraction: float) 
     )
 
 
-def interval_words(event: "IntervalEvent", images_per_second: float) -> str:
+def interval_text(event: "IntervalEvent", images_per_second: float) -> str:
     """Returns the text of the bar for an interval."""
     return f"loss {event.loss:.3f}  error {event.error:.1f} %  {images_per_second:,.0f} images/s"
 
 
-def epoch_words(event: "EpochEvent", images_per_second: float) -> str:
+def epoch_text(event: "EpochEvent", images_per_second: float) -> str:
     """Returns one line for an epoch."""
     errors = {"validation": event.validation_error, "test": event.test_error}
-    parts = [
+    fields = [
         f"epoch {event.epoch}",
         f"loss {event.train_loss:.3f}",
         f"training error {event.train_error:.2f} %",
         *(f"{split} error {error:.2f} %" for split, error in errors.items() if error is not None),
         f"{images_per_second:,.0f} images/s",
     ]
-    return "  ".join(parts)
+    return "  ".join(fields)
 
 
 def show_result(run: "Run", *, json: bool) -> None:

@@ -164,7 +164,7 @@ def show(file: Path, /, *, variant: Variant = None, json: Json = False) -> None:
     if json:
         print_json(facts(network))
         return
-    print_table(["what", "value"], list(in_words(network).items()), numbers="ll")
+    print_table(["what", "value"], list(described(network).items()), numbers="ll")
 
 
 @weights.command(
@@ -249,8 +249,8 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
     }
 
 
-def in_words(network: "TrainedNetwork") -> dict[str, str]:
-    """Returns a network in words."""
+def described(network: "TrainedNetwork") -> dict[str, str]:
+    """Returns the rows of the table that describes a network."""
     from resnetkit.models.zoo import known_as
     from resnetkit.weights.variants import variant_of
 
@@ -265,16 +265,16 @@ def in_words(network: "TrainedNetwork") -> dict[str, str]:
         "parameters": f"{counted['parameters']:,}",
         "tensors": str(counted["tensors"]),
         "images": f"{architecture.in_channels} x {network.image_size[0]} x {network.image_size[1]}",
-        "evaluated on": crop_in_words(network),
-        "mean": constants_in_words(network.normalization.mean),
-        "deviation": constants_in_words(network.normalization.std),
-        "classes": classes_in_words(network),
+        "evaluated on": describe_crop(network),
+        "mean": describe_constants(network.normalization.mean),
+        "deviation": describe_constants(network.normalization.std),
+        "classes": describe_network_classes(network),
         "trained on": network.data or "unknown",
         "recognized as": network.origin,
     }
 
 
-def crop_in_words(network: "TrainedNetwork") -> str:
+def describe_crop(network: "TrainedNetwork") -> str:
     """Returns how an image is resized and cropped."""
     resize, size = network.resize, network.image_size
     sides = [resize.side(side, network.crop_pct) for side in size]
@@ -290,14 +290,14 @@ def crop_in_words(network: "TrainedNetwork") -> str:
     return f"the center crop, {resized} ({resize.interpolation})"
 
 
-def constants_in_words(constants: "Tensor") -> str:
+def describe_constants(constants: "Tensor") -> str:
     """Returns the mean or the standard deviation of pixels of 0 to 255."""
     if constants.shape[1:] != (1, 1):
         return f"an image of {' x '.join(map(str, constants.shape))}"
     return ", ".join(f"{float(value):.6g}" for value in constants.flatten())
 
 
-def classes_in_words(network: "TrainedNetwork") -> str:
+def describe_network_classes(network: "TrainedNetwork") -> str:
     """Returns the number of classes and the first of their names."""
     count = network.architecture.num_classes
     if not network.has_head:

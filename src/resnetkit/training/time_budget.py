@@ -26,7 +26,7 @@ WORTH_CACHING = 0.95  # of the time without a cache
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network, and the side in pixels of the square images that it sees."""
+    """A network, and the side of its square input in pixels."""
 
     network: str
     image_size: int
@@ -49,7 +49,7 @@ class StepCost:
 
 @dataclass(frozen=True)
 class ReadCost:
-    """Seconds for one image, when as many are read at a time as there are processors.
+    """Seconds for one image, when images are read on all processors at the same time.
 
     Attributes:
         check: to decode all of it, as before the first step.
@@ -64,7 +64,7 @@ class ReadCost:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a training has to do in every epoch, and around all of them.
+    """The images that a training processes, and how.
 
     Attributes:
         train: number of training images.
@@ -74,8 +74,8 @@ class Workload:
         batch_size: images in a step, of all ranks together.
         ranks: processes that train together.
         overlaps: whether images are read while the network computes: on a GPU.
-        can_cache: whether decoded images may be kept, and fit on the disk.
-        must_cache: whether they are kept in any case.
+        can_cache: whether decoded images may be cached, and fit on the disk.
+        must_cache: whether they are cached in any case.
     """
 
     train: int
@@ -95,12 +95,12 @@ class Workload:
 
 @dataclass(frozen=True)
 class EpochRange:
-    """How many epochs a training may have.
+    """Limits on the number of epochs.
 
     Attributes:
-        fewest: in any case.
-        enough: that a larger network or image size must leave to be chosen.
-        most: more are of little use.
+        fewest: the least number of epochs.
+        enough: number of epochs that must fit for a larger network or image size to be chosen.
+        most: the largest number of epochs; more are of little use.
     """
 
     fewest: int
@@ -110,12 +110,12 @@ class EpochRange:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was chosen.
+    """The chosen network, image size, number of epochs and cache.
 
     Attributes:
         candidate: network and image size.
         epochs: number of epochs.
-        is_cached: whether decoded images are kept on the disk.
+        is_cached: whether decoded images are cached on disk.
         epoch_seconds: predicted for one epoch, with its evaluation and checkpoint.
         seconds: predicted for the whole training.
         fits: whether it ends in time.
@@ -143,7 +143,7 @@ def plan_training(
     """Chooses the first candidate that leaves enough epochs, or else the last one.
 
     Args:
-        work: what there is to do.
+        work: the images to process.
         read: seconds for reading an image.
         steps: seconds for the steps of each candidate, the most desirable first.
         epochs: how many there may be.
@@ -193,11 +193,11 @@ def seconds_of(
     """Returns the seconds before and after all epochs, and those of one epoch."""
     reading = read.cached_crop if is_cached else read.crop
     computing = step.per_image
-    shown = max(computing, reading) if work.overlaps else computing + reading
+    trained = max(computing, reading) if work.overlaps else computing + reading
     evaluated = (FORWARD * computing + read.crop) / work.ranks
     updates = math.ceil(work.train / work.batch_size)
     epoch = (
-        work.train * shown / work.ranks
+        work.train * trained / work.ranks
         + updates * step.update
         + work.validation * evaluated
         + step.save
@@ -215,7 +215,7 @@ def scaled_costs(
 ) -> dict[Candidate, StepCost]:
     """Returns the seconds of all candidates; those that were not measured are scaled.
 
-    A network at another image size takes as many times longer as it has multiply-adds.
+    The time of a network at another image size is proportional to its multiply-adds.
 
     Args:
         measured: at least one candidate of every network.
