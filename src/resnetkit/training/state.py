@@ -27,11 +27,11 @@ class TrainingState:
     Attributes:
         model: the network, in channels-last memory.
         parallel: the same network, averaging gradients over ranks.
-        averaged: the running average of its weights, when the recipe asks for one.
+        averaged: the running average of its weights; None if `ema_decay` is 0.
         optimizers: each updates some of the model's parameters; the `lr_scale` of a parameter
             group is its learning rate relative to `recipe.optimizer.lr`.
-        best: tensors of the result in the epoch of the lowest validation error, where the recipe
-            asks for patience.
+        best: tensors of the result in the epoch of the lowest validation error, if the recipe
+            has a patience.
         epoch: metrics of this rank since the epoch began.
         interval: metrics of this rank since the last interval event.
         step: steps done.

@@ -118,7 +118,7 @@ class MachineTimings:
         self.wait()
 
     def wait(self) -> None:
-        """Waits until a GPU has done what it was asked for."""
+        """Waits until a GPU has finished its work."""
         if self.world.device.type == "cuda":
             torch.cuda.synchronize(self.world.device)
 
