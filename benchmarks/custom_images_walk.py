@@ -34,16 +34,17 @@ def write_folder(folder: Path, images_a_class: int) -> None:
 
 
 def run(command: str, folder: Path, lines: int = 30) -> None:
-    """Runs a command as a person would type it and prints what it says."""
+    """Runs a command as a person would type it and prints its output."""
     print(f"\n$ {command}", flush=True)
     began = time.perf_counter()
     words = [sys.executable, "-m", "resnetkit", *shlex.split(command)[1:]]
     done = subprocess.run(
         words, cwd=folder, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    said = done.stdout.splitlines()
-    shown = said if len(said) <= lines else [*said[: lines // 2], "...", *said[-lines // 2 :]]
-    print("\n".join(shown))
+    output_lines = done.stdout.splitlines()
+    if len(output_lines) > lines:
+        output_lines[lines // 2 : -lines // 2] = ["..."]
+    print("\n".join(output_lines))
     print(f"({time.perf_counter() - began:.0f} s, exit code {done.returncode})", flush=True)
     if done.returncode:
         sys.exit(f"the walk ends here: {command}")

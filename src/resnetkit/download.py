@@ -90,7 +90,7 @@ def check_online() -> None:
     for name in OFFLINE:
         if os.environ.get(name, "").lower() in ("1", "true", "yes", "on"):
             raise TransferError(
-                f"{name} is set, so nothing is downloaded: unset it to allow downloads."
+                f"{name} is set, so nothing is downloaded or uploaded: unset it first."
             )
 
 

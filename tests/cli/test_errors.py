@@ -113,6 +113,8 @@ def dry(*changes: str) -> list[str]:
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
+    "an option that does not exist": (["runs", "--foo"], "See 'resnet runs --help'."),
+    "an argument too many": (["recipes", "digits", "foo"], "unexpected argument(s): foo. See"),
     # networks
     "no such network": (["models", "resnet57"], "any 6n+2. Did you mean 'resnet56'?"),
     "a slip in a name": (["models", "resnt56"], "Did you mean 'resnet56'?"),

@@ -54,8 +54,8 @@ def test_the_list_says_it_to_machines(resnet: Resnet, cached: str, tmp_path: Pat
         "variant": "v1.5",
         "accuracy": None,
         "megabytes": 102.23,
-        "sha256": "",
-        "path": "",
+        "sha256": None,
+        "path": None,
     }
 
 

@@ -110,7 +110,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_a_format_cannot_hold_is_not_written(case: str, tmp_path: Path) -> None:
     format_name, options, message = WRONG[case]
-    with pytest.raises(WeightsError, match="cannot hold this network") as caught:
+    with pytest.raises(WeightsError, match="cannot store this network") as caught:
         export_weights(narrow(**options), tmp_path / "net.h5", format_name)
     assert message in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -381,7 +381,7 @@ def test_how_images_are_shown_is_written_or_refused(form: str, view: str, tmp_pa
         )
     else:
         with pytest.raises(
-            WeightsError, match=r"does not write that down|no processor|begins at 4, .* at 3"
+            WeightsError, match=r"does not store that|no processor|begins at 4, .* at 3"
         ):
             export_weights(network, tmp_path / "net", form)
         assert not (tmp_path / "net").exists()

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from resnetkit.cli.data import data
 from resnetkit.cli.evaluate import evaluate
@@ -87,6 +87,15 @@ def run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
 
 
+def usage_text(error: CycloptsError) -> str:
+    """Returns what is wrong with a command line, and which help to read."""
+    text = str(error)
+    if isinstance(error, UnusedCliTokensError):
+        text = f"unexpected argument(s): {' '.join(error.unused_tokens or ())}."
+    command = " ".join(["resnet", *(error.command_chain or ())])
+    return f"{text} See '{command} --help'."
+
+
 def ending(error: BaseException) -> int:
     """Prints why a command ended, and returns its exit code.
 
@@ -95,7 +104,7 @@ def ending(error: BaseException) -> int:
     """
     match error:
         case CycloptsError():
-            return complain(f"{error} 'resnet --help' lists the commands.", UsageError.exit_code)
+            return complain(usage_text(error), UsageError.exit_code)
         case ResnetkitError():
             return complain(str(error), error.exit_code)
         case KeyboardInterrupt():

@@ -454,5 +454,6 @@ def recipes(name: str | None = None, /, *, json: Json = False) -> None:
     if json:
         print_json(listed)
         return
+    width = max(map(len, listed))
     for recipe, headline in listed.items():
-        say(f"{recipe:16} {headline}")
+        say(f"{recipe:{width}} {headline}")

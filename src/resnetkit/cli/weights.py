@@ -35,11 +35,11 @@ def list_weights(*, json: Json = False) -> None:
             "name": entry.name,
             "library": entry.library,
             "source": entry.source,
-            "variant": entry.variant,
+            "variant": entry.variant or None,
             "accuracy": entry.accuracy,
             "megabytes": round(entry.megabytes, 2),
-            "sha256": entry.sha256,
-            "path": str(entry.path or ""),
+            "sha256": entry.sha256 or None,
+            "path": str(entry.path) if entry.path else None,
         }
         for entry in published().values()
     ]
@@ -51,7 +51,7 @@ def list_weights(*, json: Json = False) -> None:
         [
             [
                 row["name"],
-                row["variant"],
+                row["variant"] or "",
                 f"{row['accuracy']:.2f}" if row["accuracy"] else "",
                 f"{row['megabytes']:.0f} MB",
                 "yes" if row["path"] else "no",
@@ -231,7 +231,7 @@ def facts(network: "TrainedNetwork") -> dict[str, Any]:
     return {
         "format": network.format,
         "name": known_as(network.architecture) or "",
-        "variant": variant_of(network.architecture),
+        "variant": variant_of(network.architecture) or None,
         **counts(network),
         "architecture": asdict(network.architecture),
         "preprocessing": {

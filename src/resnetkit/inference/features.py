@@ -157,7 +157,7 @@ def read_features(path: Path) -> Features:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return features_in(tensors, facts)
     except OSError as error:
-        reason = error.strerror or "there is no such file"
+        reason = "it is a folder" if path.is_dir() else error.strerror or "there is no such file"
         raise DataError(f"{path} cannot be read: {reason}.") from error
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise DataError(

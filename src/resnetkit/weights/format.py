@@ -120,8 +120,8 @@ def check_held(network: TrainedNetwork, format: Format) -> None:  # noqa: A002
     ]
     if problems:
         raise WeightsError(
-            f"the format {format.name} cannot hold this network: {'; '.join(problems)}. 'resnetkit'"
-            " holds every network."
+            f"the format {format.name} cannot store this network: {'; '.join(problems)}."
+            " 'resnetkit' stores every network."
         )
 
 
@@ -167,7 +167,7 @@ def unheld_normalization(normalization: Normalization, expected: Normalization |
         return []
     return [
         f"its images are normalized with the {name} {constants_as_text(ours)}, expected"
-        f" {constants_as_text(theirs)}, which the format does not write down"
+        f" {constants_as_text(theirs)}, which the format does not store"
         for name, ours, theirs in (
             ("mean", normalization.mean, expected.mean),
             ("standard deviation", normalization.std, expected.std),
@@ -186,7 +186,7 @@ def unheld_view(network: TrainedNetwork, convention: Convention) -> list[str]:
             problems.append(
                 f"its images are of {height}x{width} pixels, {network.crop_pct:g} of the shorter"
                 f" side, {network.resize.interpolation} and {network.resize.mode}; the format does"
-                f" not write that down, and its readers expect {size[0]} pixels, {crop_pct:g},"
+                f" not store that, and its readers expect {size[0]} pixels, {crop_pct:g},"
                 " bilinear and center"
             )
     pixels = max(network.image_size)
