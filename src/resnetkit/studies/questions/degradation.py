@@ -147,7 +147,7 @@ DEGRADATION = Study(
         "quick": digits(
             networks("plain20", "plain32", "plain56", "resnet20", "resnet32", "resnet56"),
             trained_once=("plain32", "resnet32"),
-            cost="70 seconds on 2 cores (AMD EPYC)",
+            cost="about 90 seconds on 2 cores (AMD EPYC, also with AVX2 only)",
         ),
         "short": cifar10(
             networks("plain20", "plain56", "resnet20", "resnet56"),
