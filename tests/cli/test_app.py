@@ -206,7 +206,8 @@ def test_a_slip_of_the_keyboard_is_understood(resnet: Resnet, words: list[str], 
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.startswith("resnet: Unknown ")
     assert meant in answer.err.split("Did you mean ")[1].split("?")[0]
-    assert "'resnet --help'" in answer.err
+    command = f"resnet {words[0]}" if meant.startswith("--") else "resnet"
+    assert f"See '{command} --help'." in answer.err
     assert answer.err.count("\n") == 1
 
 
