@@ -245,7 +245,7 @@ def build_model(
     pretrained = pretrained_network(recipe, architecture)
     if pretrained is not None:
         copy_backbone(model, pretrained)
-    model.freeze(recipe.finetune.freeze, norms=recipe.finetune.frozen_norm)
+    model.freeze(recipe.finetune.freeze or None, norms=recipe.finetune.frozen_norm)
     return model, pretrained
 
 

@@ -104,9 +104,8 @@ def add_gradient(
     mean = functional.cross_entropy(logits, labels, setup.class_weights, label_smoothing=smoothing)
     loss = mean * scale
     loss.backward()
-    classes = (
-        labels.argmax(1) if labels.dim() == 2 else labels
-    )  # of mixed images, the largest weight
+    is_mixed = labels.dim() == 2
+    classes = labels.argmax(1) if is_mixed else labels  # the class of the largest weight
     counts = batch_sums(logits.detach(), classes)
     state.epoch.add(counts)
     state.interval.add(counts)
