@@ -107,7 +107,7 @@ def random_dataset(case: Case):
     import torch
 
     from resnetkit.data.dataset import Dataset
-    from resnetkit.data.splits import stratified_split
+    from resnetkit.data.stratified import stratified_split
 
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 10, (case.samples,), generator=generator)

@@ -58,7 +58,7 @@ def digits_once() -> "Dataset":
 def few_digits() -> "Dataset":
     """Returns 150 digits: 100 to train on, which are 3 batches of 32 an epoch."""
     from resnetkit.data.dataset import Dataset
-    from resnetkit.data.splits import stratified_split
+    from resnetkit.data.stratified import stratified_split
 
     digits = digits_once()
     labels = digits.labels[:150]

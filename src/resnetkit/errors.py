@@ -34,6 +34,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "did_you_mean",
+    "headless",
     "is_out_of_memory",
 ]
 
@@ -118,6 +119,18 @@ MEMORY_PHRASES = (
     "failed to map segment",  # a shared library that cannot be loaded
     "can't start new thread",  # there is no memory for its stack
 )
+
+
+def headless(origin: str) -> WeightsError:
+    """Returns the error of a network without a head.
+
+    Args:
+        origin: description of the network.
+    """
+    return WeightsError(
+        f"the network ({origin}) has no head, so that it cannot classify. Train one with 'resnet"
+        " train --weights', or take its features with 'resnet features'."
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -19,9 +19,9 @@ from PIL import Image
 
 from resnetkit.cli.app import run
 from resnetkit.data.datasets import open_dataset
-from resnetkit.inference import predictor as predictor_module
-from resnetkit.inference.torch_engine import TorchEngine
+from resnetkit.inference.engines.torch import TorchEngine
 from resnetkit.training.recipe import Recipe
+from resnetkit.weights import load as load_module
 from resnetkit.weights.load import load_network
 
 Recipes = Callable[..., Recipe]
@@ -180,7 +180,7 @@ def test_classes_without_names_have_numbers(
     resnet: Resnet, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = replace(load_network(folder), class_names=())
-    monkeypatch.setattr(predictor_module, "load_network", lambda path, *, variant: loaded)
+    monkeypatch.setattr(load_module, "load_network", lambda path, *, variant: loaded)
     (each,) = resnet("predict", "weights.th", "photos/a.png", "--json").values
     assert [p["class"] for p in each["predictions"]] == [
         f"class {p['label']}" for p in each["predictions"]
@@ -273,7 +273,7 @@ def test_answers_that_are_no_numbers_are_errors(
 ) -> None:
     loaded = load_network(folder)
     loaded.model.fc.weight.data.fill_(torch.inf)
-    monkeypatch.setattr(predictor_module, "load_network", lambda path, *, variant: loaded)
+    monkeypatch.setattr(load_module, "load_network", lambda path, *, variant: loaded)
     answer = resnet("predict", "weights.th", "photos/a.png", "--json")
     assert answer.code == 3
     assert "photos/a.png: the output of the network is not finite" in answer.err

@@ -25,7 +25,7 @@ from resnetkit.data.datasets import (
     open_digits,
     other_meaning,
 )
-from resnetkit.data.splits import stratified_split
+from resnetkit.data.stratified import stratified_split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.training.recipe import load_recipe
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from resnetkit.errors import DataError
 from resnetkit.inference import nearest as nearest_module
+from resnetkit.inference.engines.torch import TorchEngine
 from resnetkit.inference.features import Features, network_sha256
 from resnetkit.inference.nearest import check_computed_by, nearest
 from resnetkit.weights.network import TrainedNetwork
@@ -22,15 +22,15 @@ def test_the_nearest_are_those_of_a_brute_force(
     block: int, top: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nearest_module, "BLOCK", block)
-    generator = torch.Generator().manual_seed(1)
-    features = torch.randn(100, 12, generator=generator)
-    queries = torch.cat([torch.randn(6, 12, generator=generator), features[40:41] * 3])
+    generator = np.random.default_rng(1)
+    features = generator.standard_normal((100, 12), np.float32)
+    queries = np.concatenate([generator.standard_normal((6, 12), np.float32), features[40:41] * 3])
     similarities, rows = nearest(features, queries, top)
-    x, y = queries.double().numpy(), features.double().numpy()
+    x, y = queries.astype(np.float64), features.astype(np.float64)
     cosines = (x @ y.T) / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(y, axis=1)
     order = np.argsort(-cosines, axis=1)[:, :top]
-    np.testing.assert_array_equal(rows.numpy(), order)
-    np.testing.assert_allclose(similarities.numpy(), np.take_along_axis(cosines, order, 1))
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_allclose(similarities, np.take_along_axis(cosines, order, 1))
     assert rows[-1, 0] == 40
     assert similarities[-1, 0] == pytest.approx(1)
     assert similarities.max() <= 1
@@ -41,27 +41,32 @@ def test_of_equally_similar_ones_the_first_comes_first(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nearest_module, "BLOCK", block)
-    features = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat(500, 1)
-    similarities, rows = nearest(features, torch.tensor([[2.0, 0.0]]), 501)
+    features = np.tile(np.eye(2, dtype=np.float32)[::-1], (500, 1))
+    similarities, rows = nearest(features, np.array([[2, 0]], np.float32), 501)
     assert rows.tolist() == [[*range(1, 1000, 2), 0]]
     assert similarities.tolist() == [[*[1] * 500, 0]]
 
 
 def test_zeros_are_similar_to_nothing() -> None:
-    features = torch.tensor([[0.0, 0.0], [-1.0, 0.0], [1e-30, 0.0]])
-    assert nearest(features, torch.tensor([[1.0, 0.0]]), 3)[0].tolist() == [[1, 0, -1]]
-    assert nearest(features, torch.zeros(1, 2), 3)[0].tolist() == [[0, 0, 0]]
+    features = np.array([[0, 0], [-1, 0], [1e-30, 0]], np.float32)
+    assert nearest(features, np.array([[1, 0]], np.float32), 3)[0].tolist() == [[1, 0, -1]]
+    assert nearest(features, np.zeros((1, 2), np.float32), 3)[0].tolist() == [[0, 0, 0]]
 
 
 def test_features_of_another_network_are_refused(make_network: MakeNetwork) -> None:
     network = make_network()
-    features = Features(torch.ones(1, 2), ["a"], "pool", "a drawn one", network_sha256(network))
-    check_computed_by(features, network)
+    values = np.ones((1, 2), np.float32)
+    features = Features(values, ["a"], "pool", "a drawn one", network_sha256(network))
+    check_computed_by(features, TorchEngine(network))
     with pytest.raises(DataError, match=r"computed by another network \(a drawn one\)"):
         check_computed_by(
             features,
-            replace(
-                network,
-                normalization=replace(network.normalization, mean=network.normalization.mean + 1),
+            TorchEngine(
+                replace(
+                    network,
+                    normalization=replace(
+                        network.normalization, mean=network.normalization.mean + 1
+                    ),
+                )
             ),
         )

@@ -21,6 +21,7 @@ from resnetkit.evaluation.evaluate import predict_probabilities
 from resnetkit.inference import predictor as predictor_module
 from resnetkit.inference.predictor import Answer, Predictor
 from resnetkit.runtime.precision import choose_precision
+from resnetkit.weights import load as load_module
 from resnetkit.weights.network import TrainedNetwork
 
 Draw = Callable[..., Image.Image]
@@ -71,7 +72,7 @@ def test_answers_are_those_worked_out_by_hand(
     paths = [tmp_path / f"{number}.png" for number in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         image.save(path)
-    answers = list(Predictor(network, batch_size=4).predict(paths, top=7))
+    answers = list(Predictor.of(network, batch_size=4).predict(paths, top=7))
     assert [answer.name for answer in answers] == [str(path) for path in paths]
     best = set()
     for answer, image in zip(answers, images, strict=True):
@@ -100,7 +101,7 @@ def test_images_of_a_named_set_get_the_probabilities_of_evaluation(
     for sample in sample_ids.tolist():
         paths.append(tmp_path / f"{sample}.png")
         Image.fromarray(digits.images[sample, 0].numpy()).save(paths[-1])
-    answers = Predictor(network, device="cpu", batch_size=60).predict(paths, top=10)
+    answers = Predictor.of(network, device="cpu", batch_size=60).predict(paths, top=10)
     predicted = torch.stack([probabilities(answer, 10) for answer in answers])
     assert np.array_equal(predicted.numpy(), expected)
 
@@ -122,7 +123,7 @@ def test_custom_photos_get_the_probabilities_of_evaluation(
         flip=False,
         precision=choose_precision(precision, CPU),
     )
-    predictor = Predictor(network, device="cpu", precision=precision, batch_size=12)
+    predictor = Predictor.of(network, device="cpu", precision=precision, batch_size=12)
     answers = list(predictor.predict(photos.images.paths))  # type: ignore[union-attr]
     assert np.array_equal(
         torch.stack([probabilities(answer, 2) for answer in answers]).numpy(), expected
@@ -134,7 +135,7 @@ def test_bad_files_are_reported_in_order_and_the_rest_is_predicted(
     make_network: MakeNetwork, good_and_bad: list[Path], batch_size: int
 ) -> None:
     network = make_network()
-    answers = list(Predictor(network, batch_size=batch_size).predict(good_and_bad))
+    answers = list(Predictor.of(network, batch_size=batch_size).predict(good_and_bad))
     for answer, path in zip(answers, good_and_bad, strict=True):
         if path.stem.isdecimal():
             with Image.open(path) as image:
@@ -150,7 +151,7 @@ def test_bad_files_are_reported_in_order_and_the_rest_is_predicted(
 
 def test_a_bad_image_is_yielded_unchanged(make_network: MakeNetwork, draw: Draw) -> None:
     bad = BadImage(Path("void"), "void: nothing is there.")
-    first, second = Predictor(make_network()).predict([bad, draw(0)])
+    first, second = Predictor.of(make_network()).predict([bad, draw(0)])
     assert first == bad
     assert (second.name, len(second.ranked)) == (None, 5)
 
@@ -158,7 +159,7 @@ def test_a_bad_image_is_yielded_unchanged(make_network: MakeNetwork, draw: Draw)
 def test_a_single_image_needs_no_list(
     make_network: MakeNetwork, draw: Draw, tmp_path: Path
 ) -> None:
-    predictor, path = Predictor(make_network()), tmp_path / "one.png"
+    predictor, path = Predictor.of(make_network()), tmp_path / "one.png"
     draw(0).save(path)
     for picture in (path, str(path), path.read_bytes(), draw(0)):
         (answer,) = predictor.predict(picture)
@@ -168,7 +169,7 @@ def test_a_single_image_needs_no_list(
 def test_no_more_classes_than_there_are_and_names_where_there_are_none(
     make_network: MakeNetwork, draw: Draw
 ) -> None:
-    predictor = Predictor(make_network(names=False))
+    predictor = Predictor.of(make_network(names=False))
     (answer,) = predictor.predict(draw(0), top=1000)
     assert len(answer.ranked) == 7
     assert sum(guess.probability for guess in answer.ranked) == pytest.approx(1)
@@ -182,7 +183,7 @@ def test_of_equal_probabilities_the_lower_label_comes_first(
 ) -> None:
     network = make_network(classes=1000)
     torch.nn.init.zeros_(network.model.fc.weight)
-    (answer,) = Predictor(network).predict(draw(0), top=500)
+    (answer,) = Predictor.of(network).predict(draw(0), top=500)
     assert [guess.label for guess in answer.ranked] == list(range(500))
     assert [guess.probability for guess in answer.ranked] == [pytest.approx(1 / 1000)] * 500
 
@@ -190,12 +191,12 @@ def test_of_equal_probabilities_the_lower_label_comes_first(
 def test_answers_that_are_no_numbers_are_errors(make_network: MakeNetwork, draw: Draw) -> None:
     network = make_network()
     network.model.fc.weight.data[0, 0] = float("nan")
-    (answer,) = Predictor(network).predict(draw(0))
+    (answer,) = Predictor.of(network).predict(draw(0))
     reason = (
         "the image: the output of the network is not finite: its weights do not fit this image."
     )
     assert answer == BadImage(None, reason)
-    assert list(Predictor(network).features(draw(0), layer="fc")) == [answer]
+    assert list(Predictor.of(network).features(draw(0), layer="fc")) == [answer]
 
 
 def test_no_more_is_read_than_a_few_batches_ahead(make_network: MakeNetwork, draw: Draw) -> None:
@@ -206,7 +207,7 @@ def test_no_more_is_read_than_a_few_batches_ahead(make_network: MakeNetwork, dra
             next(taken)
             yield draw(0)
 
-    answers = Predictor(make_network(), batch_size=4).predict(endless())
+    answers = Predictor.of(make_network(), batch_size=4).predict(endless())
     for _ in range(8):
         next(answers)
     assert decoding()
@@ -228,22 +229,22 @@ def test_what_cannot_be_is_refused_at_once(
     make_network: MakeNetwork, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        Predictor(make_network(), **changes)  # type: ignore[arg-type]
+        Predictor.of(make_network(), **changes)  # type: ignore[arg-type]
 
 
 def test_questions_that_cannot_be_are_refused_at_once(make_network: MakeNetwork) -> None:
-    predictor = Predictor(make_network())
+    predictor = Predictor.of(make_network())
     with pytest.raises(UsageError, match="the 0 most probable classes: expected at least 1"):
         predictor.predict([], top=0)
     with pytest.raises(UsageError, match=r"unknown layer 'stage5': .* fc. Did you mean 'stage4'"):
         predictor.features([], layer="stage5")
     channels = replace(make_network().architecture, in_channels=2)
     with pytest.raises(DataError, match="takes images with 2 channels"):
-        Predictor(replace(make_network(), architecture=channels))
+        Predictor.of(replace(make_network(), architecture=channels))
 
 
 def test_threads_share_a_predictor(make_network: MakeNetwork, draw: Draw) -> None:
-    predictor, images = Predictor(make_network(), batch_size=3), [draw(n) for n in range(8)]
+    predictor, images = Predictor.of(make_network(), batch_size=3), [draw(n) for n in range(8)]
     expected = list(predictor.predict(images))
     with ThreadPoolExecutor(4) as pool:
         results = [pool.submit(lambda: list(predictor.predict(images))) for _ in range(8)]
@@ -256,7 +257,7 @@ def test_a_network_is_placed_once(
     network, moves = make_network(), count()
     move = network.model.to
     monkeypatch.setattr(network.model, "to", lambda *a, **k: (next(moves), move(*a, **k))[1])
-    list(Predictor(network, batch_size=1).predict([draw(n) for n in range(5)]))
+    list(Predictor.of(network, batch_size=1).predict([draw(n) for n in range(5)]))
     assert next(moves) == 1
 
 
@@ -279,10 +280,10 @@ def test_too_little_memory_is_an_error_of_its_own(
     for error in short:
         fails(error)
         with pytest.raises(ResnetkitError, match="use a smaller --batch-size"):
-            list(Predictor(network).predict(draw(0)))
+            list(Predictor.of(network).predict(draw(0)))
     fails(RuntimeError("something else"))
     with pytest.raises(RuntimeError, match="something else"):
-        list(Predictor(network).predict(draw(0)))
+        list(Predictor.of(network).predict(draw(0)))
 
 
 def test_it_is_loaded_in_one_call(
@@ -294,12 +295,12 @@ def test_it_is_loaded_in_one_call(
         asked.append((path, variant))
         return network
 
-    monkeypatch.setattr(predictor_module, "load_network", load)
+    monkeypatch.setattr(load_module, "load_network", load)
     predictor = resnetkit.load_predictor("some/run", variant="v1", batch_size=3)
     assert asked == [(Path("some/run"), "v1")]
-    assert (predictor.network, predictor.batch_size) == (network, 3)
+    assert (predictor.engine.network, predictor.batch_size) == (network, 3)  # type: ignore[attr-defined]
     assert isinstance(predictor, resnetkit.Predictor)
-    torch.testing.assert_close(
+    np.testing.assert_allclose(
         predictor.engine.probabilities(predictor.transform.pixels(draw(1))[None])[0],
         by_hand(network, draw(1)),
         rtol=1e-4,

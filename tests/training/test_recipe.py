@@ -15,7 +15,7 @@ from PIL import Image
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import DATASETS
-from resnetkit.data.splits import stratified_split
+from resnetkit.data.stratified import stratified_split
 from resnetkit.errors import RecipeError
 from resnetkit.runtime.process_group import World
 from resnetkit.strict_yaml import parse_yaml

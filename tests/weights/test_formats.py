@@ -389,6 +389,6 @@ def test_how_images_are_shown_is_written_or_refused(form: str, view: str, tmp_pa
 
 def test_a_network_that_was_asked_before_is_written_too(tmp_path: Path) -> None:
     network = narrow(**HELD["transformers, basic"][1])
-    list(Predictor(network, device="cpu").features(Image.new("RGB", (250, 250))))
+    list(Predictor.of(network, device="cpu").features(Image.new("RGB", (250, 250))))
     again = export_weights(network, tmp_path / "net", "transformers")
     assert torch.equal(answers(again.model, images()), answers(network.model, images()))

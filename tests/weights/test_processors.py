@@ -87,7 +87,7 @@ def assert_pixels(network: TrainedNetwork, side: int) -> None:
     )
     upper, left = ((extent - size) // 2 for extent in whole.shape[1:])  # rounded down
     theirs = whole[:, upper : upper + size, left : left + size]
-    assert torch.equal(EvalTransform.of(network).pixels(large_jpeg()), theirs)
+    assert torch.equal(torch.from_numpy(EvalTransform.of(network).pixels(large_jpeg())), theirs)
 
 
 @pytest.mark.parametrize(

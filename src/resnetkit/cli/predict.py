@@ -15,9 +15,8 @@ from resnetkit.cli.records import AnswerCounts, Format, Kind, Record, chosen_for
 from resnetkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from resnetkit.data.images.check import BadImage
+    from resnetkit.inference.engine import Floats
     from resnetkit.inference.features import Features
     from resnetkit.inference.predictor import Predictor
 
@@ -65,7 +64,7 @@ def predict(
         network, variant=variant, device=device, precision=precision, batch_size=batch_size
     )
     answers = predictor.predict(images, top=top)
-    remark(predictor.network.origin)
+    remark(predictor.engine.origin)
     records = (
         answer
         if isinstance(answer, BadImage)
@@ -102,6 +101,7 @@ def features(
     Args:
         network: A run folder, its model folder, or weights of another library.
     """
+    from resnetkit.inference.engine import check_layer
     from resnetkit.inference.features import encoder_for, write_features
     from resnetkit.inference.predictor import load_predictor
     from resnetkit.storage import storage_errors
@@ -111,10 +111,10 @@ def features(
     predictor = load_predictor(
         network, variant=variant, device=device, precision=precision, batch_size=batch_size
     )
-    predictor.check_layer(layer)
+    check_layer(layer, predictor.engine.layers)
     with storage_errors(out, "Choose another path with --out."):  # before the work is done
         out.parent.mkdir(parents=True, exist_ok=True)
-    remark(predictor.network.origin)
+    remark(predictor.engine.origin)
     counts = AnswerCounts()
     computed = computed_features(predictor, list(images), layer, counts)
     write_features(out, computed)
@@ -143,10 +143,10 @@ def computed_features(
     Raises:
         DataError: when all of them are.
     """
-    import torch
+    import numpy as np
 
     from resnetkit.data.images.check import BadImage
-    from resnetkit.inference.features import Features, network_sha256
+    from resnetkit.inference.features import Features
 
     rows, names = [], []
     with bar("features") as progress:
@@ -159,11 +159,11 @@ def computed_features(
     if not rows:
         raise DataError("there is no image to take features of: nothing was written.")
     return Features(
-        values=torch.stack(rows),
+        values=np.stack(rows),
         paths=names,
         layer=layer,
-        origin=predictor.network.origin,
-        network_sha256=network_sha256(predictor.network),
+        origin=predictor.engine.origin,
+        network_sha256=predictor.engine.network_sha256,
     )
 
 
@@ -198,7 +198,7 @@ def nearest(
     predictor = load_predictor(
         model, variant=variant, device=device, precision=precision, batch_size=batch_size
     )
-    check_computed_by(library, predictor.network)
+    check_computed_by(library, predictor.engine)
     remark(f"{len(library.paths):,} image(s), {library.layer} of {library.origin}")
     return print_records(neighbors(library, predictor, images, top), NEAREST, form)
 
@@ -225,16 +225,16 @@ def neighbors(
 
 
 def ranked_neighbors(
-    library: "Features", queries: "Sequence[Tensor]", top: int
+    library: "Features", queries: "Sequence[Floats]", top: int
 ) -> list[list[tuple[str, float]]]:
     """Returns for each query the paths and similarities of the nearest images."""
-    import torch
+    import numpy as np
 
     from resnetkit.inference.nearest import nearest as find_nearest
 
     if not queries:
         return []
-    similarities, rows = find_nearest(library.values, torch.stack(list(queries)), top)
+    similarities, rows = find_nearest(library.values, np.stack(queries), top)
     return [
         [(library.paths[row], similarity) for row, similarity in zip(*pair, strict=True)]
         for pair in zip(rows.tolist(), similarities.tolist(), strict=True)

@@ -31,7 +31,8 @@ from resnetkit.data.images.listing import ImageList, describe_skipped
 from resnetkit.data.images.photos import Photos
 from resnetkit.data.images.split import split_images
 from resnetkit.data.published.table import PUBLISHED, open_published
-from resnetkit.data.splits import Split, stratified_split
+from resnetkit.data.splits import Split
+from resnetkit.data.stratified import stratified_split
 from resnetkit.errors import DataError, UsageError, did_you_mean
 from resnetkit.resizing import ImageFormat
 

@@ -7,17 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+import safetensors.numpy
 
 from resnetkit.errors import DataError, UsageError
+from resnetkit.inference.engine import Floats
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.storage import storage_errors, write_file
-from resnetkit.weights.network import TrainedNetwork
+
+if TYPE_CHECKING:
+    from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["Features", "encoder_for", "network_sha256", "read_features", "write_features"]
 
@@ -34,7 +37,7 @@ class Features:
         network_sha256: see the function `network_sha256`.
     """
 
-    values: Tensor
+    values: Floats
     paths: Sequence[str]
     layer: str
     origin: str
@@ -50,7 +53,7 @@ class Features:
         }
 
 
-def network_sha256(network: TrainedNetwork) -> str:
+def network_sha256(network: "TrainedNetwork") -> str:
     """Returns a digest of everything that affects the output of a network.
 
     It covers the weights, options other than the defaults, the normalization and the transform, but
@@ -119,11 +122,11 @@ def encoder_for(path: Path) -> Callable[[Features], bytes]:
 def safetensors_content(features: Features) -> bytes:
     """Returns the content of a safetensors file."""
     paths = bytearray(b"\0".join(map(os.fsencode, features.paths)))
-    tensors = {
-        "features": features.values.contiguous(),
-        "paths": torch.from_numpy(np.array(paths, dtype=np.uint8)),
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "features": np.ascontiguousarray(features.values),
+        "paths": np.array(paths, dtype=np.uint8),
     }
-    return safetensors.torch.save(tensors, features.metadata)
+    return safetensors.numpy.save(tensors, features.metadata)
 
 
 def parquet_content(features: Features) -> bytes:
@@ -132,7 +135,7 @@ def parquet_content(features: Features) -> bytes:
     import pyarrow.parquet
 
     paths = [os.fsencode(path).decode(errors="backslashreplace") for path in features.paths]
-    values = pyarrow.array(features.values.flatten().numpy())
+    values = pyarrow.array(features.values.flatten())
     lists = pyarrow.FixedSizeListArray.from_arrays(values, features.values.shape[1])
     table = pyarrow.table({"path": paths, "features": lists})
     content = BytesIO()
@@ -152,7 +155,7 @@ def read_features(path: Path) -> Features:
     if path.suffix == ".parquet":
         raise DataError(f"{path}: expected features in a .safetensors file.")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="numpy") as file:
             facts = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return features_in(tensors, facts)
@@ -166,7 +169,7 @@ def read_features(path: Path) -> Features:
         ) from error
 
 
-def features_in(tensors: dict[str, Tensor], facts: dict[str, str]) -> Features:
+def features_in(tensors: dict[str, npt.NDArray[Any]], facts: dict[str, str]) -> Features:
     """Returns the features in the content of a file.
 
     Raises:
@@ -174,11 +177,11 @@ def features_in(tensors: dict[str, Tensor], facts: dict[str, str]) -> Features:
         ValueError: when a tensor has the wrong type or shape, or values that are not finite.
     """
     values, joined = tensors["features"], tensors["paths"]
-    paths = [os.fsdecode(path) for path in joined.numpy().tobytes().split(b"\0")]
-    if values.dtype != torch.float32 or values.dim() != 2 or not values.numel():
-        raise ValueError(f"its features are {values.dtype} {tuple(values.shape)}")
+    paths = [os.fsdecode(path) for path in joined.tobytes().split(b"\0")]
+    if values.dtype != np.float32 or values.ndim != 2 or not values.size:
+        raise ValueError(f"its features are {values.dtype} {values.shape}")
     if len(values) != len(paths):
         raise ValueError(f"it has {len(values):,} features for {len(paths):,} paths")
-    if not torch.isfinite(values).all():
+    if not np.isfinite(values).all():
         raise ValueError("it contains values that are not finite")
     return Features(values, paths, facts["layer"], facts["origin"], facts["network_sha256"])

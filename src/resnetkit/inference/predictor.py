@@ -3,22 +3,23 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
-from torch import Tensor
 
 from resnetkit.data.images.check import BadImage
 from resnetkit.data.prefetch import prefetch
-from resnetkit.errors import DataError, UsageError, did_you_mean
-from resnetkit.inference.torch_engine import TorchEngine
+from resnetkit.errors import DataError, UsageError
+from resnetkit.inference.engine import Engine, Pixels, check_head, check_layer
 from resnetkit.inference.transform import EvalTransform, Picture
-from resnetkit.weights.load import load_network
-from resnetkit.weights.network import TrainedNetwork, check_head
+
+if TYPE_CHECKING:
+    from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["Activations", "Answer", "Guess", "Predictor", "batches", "load_predictor"]
 
@@ -60,15 +61,15 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """The output of a network, or of one of its layers, for an image.
+    """The pixels of an image, or what a network or one of its layers computes of them.
 
     Attributes:
         name: as in `Answer`.
-        values: (D,), on the CPU.
+        values: pixels uint8 (C, H, W), probabilities float64 (K,) or activations float32 (D,).
     """
 
     name: str | None
-    values: Tensor
+    values: npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,19 +80,18 @@ class Predictor:
     threads may use one predictor at the same time.
 
     Attributes:
-        network: see `load_network`.
-        device: auto, cpu, cuda or cuda:N.
-        precision: auto, float32 or bfloat16.
+        engine: computes the network.
+        transform: from an image to the pixels that the network takes.
+        class_names: names in the order of the logits; empty if unknown.
         batch_size: images per forward pass.
 
     Raises:
-        UsageError: when the device does not exist or the batch size is out of range.
-        DataError: when the network takes neither 1 nor 3 channels.
+        UsageError: when the batch size is out of range.
     """
 
-    network: TrainedNetwork
-    device: str = "auto"
-    precision: str = "float32"
+    engine: Engine
+    transform: EvalTransform
+    class_names: tuple[str, ...] = ()
     batch_size: int = BATCH_SIZE
 
     def __post_init__(self) -> None:
@@ -99,23 +99,33 @@ class Predictor:
             raise UsageError(
                 f"a batch of {self.batch_size} images: expected from 1 to {LARGEST_BATCH:,}."
             )
-        _ = self.transform, self.engine  # created here, before threads share them
 
-    @cached_property
-    def transform(self) -> EvalTransform:
-        """Returns the transform from an image to the input of the network."""
-        return EvalTransform.of(self.network)
+    @classmethod
+    def of(
+        cls,
+        network: "TrainedNetwork",
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_size: int = BATCH_SIZE,
+    ) -> "Predictor":
+        """Returns the predictor of a network that torch computes.
 
-    @cached_property
-    def engine(self) -> TorchEngine:
-        """Returns the network on its device."""
-        return TorchEngine(self.network, device=self.device, precision=self.precision)
+        Args:
+            network: see `load_network`.
+            device: auto, cpu, cuda or cuda:N.
+            precision: auto, float32 or bfloat16.
+            batch_size: images per forward pass.
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Returns the names of the layers that `features` takes."""
-        head = ("fc",) if self.network.has_head else ()
-        return (*self.network.model.feature_maps, "pool", *head)
+        Raises:
+            UsageError: when the device does not exist or the batch size is out of range.
+            DataError: when the network takes neither 1 nor 3 channels.
+        """
+        from resnetkit.inference.engines.torch import TorchEngine
+
+        transform = EvalTransform.of(network)
+        engine = TorchEngine(network, device=device, precision=precision)
+        return cls(engine, transform, network.class_names, batch_size)
 
     def predict(
         self, pictures: Picture | Iterable[Picture | BadImage], *, top: int = TOP
@@ -133,7 +143,7 @@ class Predictor:
         Raises:
             UsageError: when `top` is less than 1.
         """
-        check_head(self.network)
+        check_head(self.engine)
         if top < 1:
             raise UsageError(f"the {top} most probable classes: expected at least 1.")
         outputs = self.outputs(pictures, self.engine.probabilities)
@@ -146,32 +156,23 @@ class Predictor:
 
         Args:
             pictures: as for `predict`.
-            layer: a key of `ResNet.feature_maps`, averaged over space; pool, the last of them; or
-                fc, the logits.
+            layer: one of `Engine.layers`: of a network of torch, a key of `ResNet.feature_maps`,
+                averaged over space; pool, the last of them; or fc, the logits.
 
         Raises:
             UsageError: for a layer that this network does not have.
         """
-        self.check_layer(layer)
+        check_layer(layer, self.engine.layers)
         return self.outputs(pictures, partial(self.engine.features, layer=layer))
-
-    def check_layer(self, layer: str) -> None:
-        """Raises UsageError for a layer that this network does not have."""
-        if layer not in self.layers:
-            raise UsageError(
-                f"unknown layer '{layer}': expected one of {', '.join(self.layers)}."
-                + did_you_mean(layer, self.layers)
-            )
 
     def class_name(self, label: int) -> str:
         """Returns the name of a class, or `class 3` and the like if the network has no names."""
-        names = self.network.class_names
-        return names[label] if names else f"class {label}"
+        return self.class_names[label] if self.class_names else f"class {label}"
 
     def answer(self, probabilities: Activations, top: int) -> Answer:
         """Ranks probabilities (K,); equal ones are in ascending order of their labels."""
-        values, labels = probabilities.values.sort(descending=True, stable=True)
-        ranked = zip(labels.tolist()[:top], values.tolist()[:top], strict=True)
+        labels = np.argsort(-probabilities.values, kind="stable")[:top]
+        ranked = zip(labels.tolist(), probabilities.values[labels].tolist(), strict=True)
         return Answer(
             probabilities.name,
             tuple(Guess(label, self.class_name(label), value) for label, value in ranked),
@@ -180,7 +181,7 @@ class Predictor:
     def outputs(
         self,
         pictures: Picture | Iterable[Picture | BadImage],
-        compute: Callable[[Tensor], Tensor],
+        compute: Callable[[Pixels], npt.NDArray[Any]],
     ) -> Iterator[Activations | BadImage]:
         """Yields the output of `compute` for each image, batch by batch."""
         if isinstance(pictures, Picture):
@@ -188,7 +189,7 @@ class Predictor:
         decoded = prefetch(self.decoded, pictures, most=PREFETCHED * self.batch_size)
         for batch in batches((pending.result() for _, pending in decoded), self.batch_size):
             pixels = [image.values for image in batch if not isinstance(image, BadImage)]
-            rows = iter(compute(torch.stack(pixels)) if pixels else ())
+            rows = iter(compute(np.stack(pixels)) if pixels else ())
             for image in batch:
                 yield image if isinstance(image, BadImage) else finite(image.name, next(rows))
 
@@ -216,16 +217,19 @@ def load_predictor(
     Args:
         path: of a run folder or of weights; see `load_network`.
         variant: v1 or v1.5, the position of the stride in bottlenecks, which some files lack.
-        device: as for `Predictor`.
-        precision: as for `Predictor`.
-        batch_size: as for `Predictor`.
+        device: as for `Predictor.of`.
+        precision: as for `Predictor.of`.
+        batch_size: as for `Predictor.of`.
 
     Raises:
         WeightsError: when the weights are missing, corrupt or unsafe.
-        UsageError: as for `Predictor`.
-        DataError: as for `Predictor`.
+        UsageError: as for `Predictor.of`.
+        DataError: as for `Predictor.of`.
     """
-    return Predictor(load_network(Path(path), variant=variant), device, precision, batch_size)
+    from resnetkit.weights.load import load_network
+
+    network = load_network(Path(path), variant=variant)
+    return Predictor.of(network, device=device, precision=precision, batch_size=batch_size)
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -245,9 +249,9 @@ def path_of(name: str | None) -> Path | None:
     return None if name is None else Path(name)
 
 
-def finite(name: str | None, values: Tensor) -> Activations | BadImage:
+def finite(name: str | None, values: npt.NDArray[Any]) -> Activations | BadImage:
     """Returns the activations of an image, or a `BadImage` when they are not finite."""
-    if torch.isfinite(values).all():
+    if np.isfinite(values).all():
         return Activations(name, values)
     return BadImage(
         path_of(name),

@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
+from resnetkit.data.images.crops import center_crop, resampling
 from resnetkit.data.images.decode import (
     check_range,
     decoding,
@@ -17,10 +17,12 @@ from resnetkit.data.images.decode import (
     refusals,
     upright,
 )
-from resnetkit.data.images.photos import center_crop, resampling
 from resnetkit.errors import DataError
+from resnetkit.inference.engine import Pixels
 from resnetkit.resizing import BILINEAR, Resize
-from resnetkit.weights.network import TrainedNetwork
+
+if TYPE_CHECKING:
+    from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["EvalTransform", "Picture"]
 
@@ -46,7 +48,7 @@ class EvalTransform:
     resize: Resize = BILINEAR
 
     @classmethod
-    def of(cls, network: TrainedNetwork) -> "EvalTransform":
+    def of(cls, network: "TrainedNetwork") -> "EvalTransform":
         """Returns the transform that a network was trained with.
 
         Raises:
@@ -65,7 +67,7 @@ class EvalTransform:
         """Returns the length that the shorter side is resized to before the crop, in pixels."""
         return self.resize.side(max(self.size), self.crop_pct)
 
-    def pixels(self, picture: Picture) -> Tensor:
+    def pixels(self, picture: Picture) -> Pixels:
         """Decodes, resizes and crops an image: uint8 (C, H, W).
 
         Raises:
@@ -85,8 +87,7 @@ class EvalTransform:
             )
             with decoding(content, name, **options) as decoded:
                 crop = self.center_crop(decoded.image)
-        pixels = torch.from_numpy(np.array(crop))
-        return pixels.reshape(*self.size, self.channels).permute(2, 0, 1)
+        return np.array(crop).reshape(*self.size, self.channels).transpose(2, 0, 1)
 
     def center_crop(self, image: Image.Image) -> Image.Image:
         """Returns the center crop of an upright image."""

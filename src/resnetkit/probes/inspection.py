@@ -273,4 +273,4 @@ def selected_image(network: TrainedNetwork, selection: str) -> Tensor:
                 f"--saliency {selection}: '{dataset.name}' has {len(tests):,} test images, from 0."
             )
         return dataset.images[tests[int(selection)]]
-    return EvalTransform.of(network).pixels(Path(selection))
+    return torch.from_numpy(EvalTransform.of(network).pixels(Path(selection)))

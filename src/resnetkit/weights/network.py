@@ -9,7 +9,7 @@ from resnetkit.data.images.listing import ImageList
 from resnetkit.data.images.table import read_list
 from resnetkit.data.normalization import Normalization
 from resnetkit.data.splits import Split
-from resnetkit.errors import WeightsError
+from resnetkit.errors import headless
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import Architecture
 from resnetkit.resizing import BILINEAR, Resize
@@ -80,10 +80,7 @@ class TrainedNetwork:
 def check_head(network: TrainedNetwork) -> None:
     """Raises WeightsError for a network without a head, which cannot classify."""
     if not network.has_head:
-        raise WeightsError(
-            f"the network ({network.origin}) has no head, so that it cannot classify. Train one"
-            " with 'resnet train --weights', or take its features with 'resnet features'."
-        )
+        raise headless(network.origin)
 
 
 def with_remarks(network: TrainedNetwork, state: State) -> TrainedNetwork:

@@ -16,8 +16,9 @@ from resnetkit.data.batches import Batch, TrainingBatches
 from resnetkit.data.dataset import Dataset, Images
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.draws import Draws
+from resnetkit.data.images.crops import center_crop
 from resnetkit.data.images.labels import imagenet_wnids
-from resnetkit.data.images.photos import Photos, center_crop, least_side, random_boxes
+from resnetkit.data.images.photos import Photos, least_side, random_boxes
 from resnetkit.data.loader import DeviceLoader
 from resnetkit.data.normalization import Normalization
 from resnetkit.data.splits import Split

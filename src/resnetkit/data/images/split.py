@@ -6,7 +6,7 @@ import torch
 
 from resnetkit.data.draws import Stream
 from resnetkit.data.images.listing import ImageList
-from resnetkit.data.splits import stratified_split
+from resnetkit.data.stratified import stratified_split
 from resnetkit.errors import DataError
 
 __all__ = ["split_images"]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.splits import stratified_split
+from resnetkit.data.stratified import stratified_split
 from resnetkit.errors import DataError, StorageError
 from resnetkit.storage import exclusive, path_in_home, replaced_folder, storage_errors, write_synced
 from resnetkit.untrusted import open_regular, parse_json, read_bounded

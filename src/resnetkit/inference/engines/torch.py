@@ -1,13 +1,15 @@
-"""The torch engine: pixels in, probabilities or features out."""
+"""The engine torch: a network of any format, on any device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from resnetkit.errors import OutOfMemory, is_out_of_memory
 from resnetkit.evaluation.evaluate import class_probabilities
+from resnetkit.inference.engine import Floats, Pixels, Scores
+from resnetkit.inference.features import network_sha256
 from resnetkit.runtime.device import choose_device
 from resnetkit.runtime.memory import keep_freed_memory
 from resnetkit.runtime.precision import choose_precision
@@ -17,12 +19,15 @@ __all__ = ["TorchEngine"]
 
 
 class TorchEngine:
-    """Runs a network on a device. It does not change after its creation, so threads may share it.
+    """Runs a network on a device; see `Engine`.
 
     Attributes:
+        name: torch.
+        network: of which the model is on the device.
         device: of the computation.
-        precision: of the forward pass.
     """
+
+    name = "torch"
 
     def __init__(
         self, network: TrainedNetwork, *, device: str = "auto", precision: str = "float32"
@@ -38,43 +43,46 @@ class TorchEngine:
             UsageError: when the device does not exist.
         """
         self.device = choose_device(device)
-        self.precision = choose_precision(precision, self.device)
+        self.network = network
+        self._precision = choose_precision(precision, self.device)
         keep_freed_memory()
         self._model = network.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalization = network.normalization.to(self.device)
 
-    def probabilities(self, pixels: Tensor) -> Tensor:
-        """Returns softmax(logits): float64 (B, K), on the CPU.
+    @property
+    def precision(self) -> str:
+        """Returns float32 or bfloat16."""
+        return self._precision.name
 
-        Args:
-            pixels: uint8 (B, C, H, W), as returned by `EvalTransform.pixels`.
+    @property
+    def origin(self) -> str:
+        """Returns the description of the network."""
+        return self.network.origin
 
-        Raises:
-            OutOfMemory: when the batch does not fit into memory.
-        """
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Returns the keys of `ResNet.feature_maps`, pool, and fc of a network with a head."""
+        head = ("fc",) if self.network.has_head else ()
+        return (*self._model.feature_maps, "pool", *head)
+
+    @cached_property
+    def network_sha256(self) -> str:
+        """Returns the digest of the network; see `features.network_sha256`."""
+        return network_sha256(self.network)
+
+    def probabilities(self, pixels: Pixels) -> Scores:
         with self._computing():
-            return class_probabilities(
-                self._model, [self._normalization(pixels)], precision=self.precision
-            )
+            images = self._normalization(torch.from_numpy(pixels))
+            return class_probabilities(self._model, [images], precision=self._precision).numpy()
 
-    def features(self, pixels: Tensor, layer: str) -> Tensor:
-        """Returns the activations of a layer: float32 (B, D), on the CPU.
-
-        Args:
-            pixels: as for `probabilities`.
-            layer: a key of `ResNet.feature_maps`, averaged over space; pool, the last of them; or
-                fc, the logits.
-
-        Raises:
-            OutOfMemory: as for `probabilities`.
-        """
+    def features(self, pixels: Pixels, layer: str) -> Floats:
         name = list(self._model.feature_maps)[-1] if layer == "pool" else layer
-        with self._computing(), self.precision.autocast():
-            images = self._normalization(pixels)
+        with self._computing(), self._precision.autocast():
+            images = self._normalization(torch.from_numpy(pixels))
             if layer == "fc":
-                return self._model(images).float().cpu()
+                return self._model(images).float().cpu().numpy()
             maps = self._model.features(images, name)
-            return self._model.avgpool(maps[name]).flatten(1).float().cpu()
+            return self._model.avgpool(maps[name]).flatten(1).float().cpu().numpy()
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
