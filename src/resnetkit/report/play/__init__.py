@@ -1,0 +1,1 @@
+"""The interactive page: measured networks that a reader can try by hand."""
