@@ -174,7 +174,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
 }
 LATE_MISTAKES: dict[str, tuple[list[str], str]] = {
     "no such scale": (["--scale", "huge"], "has no scale 'huge': expected quick"),
-    "no such backend": (["--backend", "lokky"], "unknown joblib backend 'lokky': expected loky"),
+    "no such backend": (["--backend", "lokky"], "unknown backend 'lokky': expected loky"),
     "a key of no recipe": (["--set", "optimizer.rl=1"], "Did you mean 'optimizer.lr'?"),
     "a study's change without =": (["--set", "seed"], "expected KEY=VALUE"),
     "a study on no GPU": (["--device", "cuda:99", "--backend", "sequential"], "Use --device cpu"),

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from resnetkit.studies.cluster import Workers
 from resnetkit.studies.questions.degradation import DEGRADATION
-from resnetkit.studies.runner import Workers, run_study
+from resnetkit.studies.runner import run_study
 from resnetkit.studies.study import Finding, Study
 from resnetkit.training.run_folder import Run
 

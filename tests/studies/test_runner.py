@@ -17,9 +17,9 @@ import pytest
 from resnetkit.errors import DataError, Interrupted, RecipeError, UsageError
 from resnetkit.report.study_report import write_study_report
 from resnetkit.studies import runner
+from resnetkit.studies.cluster import Workers
 from resnetkit.studies.questions.responses import RESPONSES
 from resnetkit.studies.runner import (
-    Workers,
     read_outcome,
     read_outcomes_again,
     run_study,
@@ -280,7 +280,7 @@ def test_an_unknown_scale_names_the_known(new_study: NewStudy, tmp_path: Path) -
 def test_an_unknown_backend_names_the_known(
     new_study: NewStudy, tmp_path: Path, calls: list[dict[str, Any]]
 ) -> None:
-    with pytest.raises(UsageError, match="unknown joblib backend 'lokky': expected loky,"):
+    with pytest.raises(UsageError, match="unknown backend 'lokky': expected loky,"):
         run_at_once(new_study(), tmp_path, workers=Workers(backend="lokky"))
     assert calls == []
 

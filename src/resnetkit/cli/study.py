@@ -30,7 +30,16 @@ Jobs = Annotated[
     int, Parameter(help="Number of trainings at a time; one for each core by default.")
 ]
 Backend = Annotated[
-    str, Parameter(help="joblib backend; loky, the default, starts processes on this machine.")
+    str,
+    Parameter(
+        help="loky, the default, starts processes on this machine; dask and ray use a cluster."
+    ),
+]
+Scheduler = Annotated[
+    str | None, Parameter(help="Address of a Dask scheduler, such as tcp://10.0.0.1:8786.")
+]
+Address = Annotated[
+    str | None, Parameter(help="Address of a Ray cluster, such as 10.0.0.1:6379, or auto.")
 ]
 
 
@@ -43,6 +52,8 @@ def study(
     out: Out = Path("studies"),
     jobs: Jobs = 0,
     backend: Backend = "loky",
+    scheduler: Scheduler = None,
+    address: Address = None,
     device: Device = "auto",
     changes: Changes = (),
     lang: Lang = "en",
@@ -57,7 +68,8 @@ def study(
     """
     from resnetkit.errors import UsageError
     from resnetkit.report.language import find_language
-    from resnetkit.studies.runner import ALL, Workers, run_studies, tasks_of
+    from resnetkit.studies.cluster import Workers
+    from resnetkit.studies.runner import ALL, run_studies, tasks_of
     from resnetkit.studies.table import STUDIES, find_study
 
     if name == "list":
@@ -65,6 +77,9 @@ def study(
         return 0
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: expected 0 or more.")
+    for option, value, kind in (("scheduler", scheduler, "dask"), ("address", address, "ray")):
+        if value is not None and backend != kind:
+            raise UsageError(f"--{option} {value}: expected together with --backend {kind}.")
     language = find_language(lang)
     studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
     if data:
@@ -79,7 +94,7 @@ def study(
             scale,
             out,
             changes=replaced,
-            workers=Workers(jobs or None, backend, device),
+            workers=Workers(jobs or None, backend, device, scheduler or address),
             observe=StudyProgress(progress),
         )
     report = write_reports(outcomes, language, overview=name == ALL)

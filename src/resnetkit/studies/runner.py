@@ -2,23 +2,26 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-
-import joblib
 
 from resnetkit.errors import DataError, Interrupted, TrainingDiverged, UsageError
 from resnetkit.models.summary import count
 from resnetkit.models.zoo import find_architecture
+from resnetkit.studies.cluster import Workers
+from resnetkit.studies.heartbeat import beating, watched
 from resnetkit.studies.measurements import is_measured, measure
 from resnetkit.studies.study import Changes, Outcome, Study, Trial
 from resnetkit.studies.table import STUDIES, find_study
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run_folder import Run, read_run
+from resnetkit.training.run_folder import Run, RunInUse, read_run
+from resnetkit.training.signals import StopRequest, ending_signals
 from resnetkit.untrusted import parse_json, read_bounded
 
 __all__ = [
@@ -38,6 +41,7 @@ ProgressObserver = Callable[[float], None]
 
 LARGEST_FINDINGS = 2**26  # bytes
 POLL_SECONDS = 0.5
+RELEASED_SECONDS = 120  # for a network file system to release the lock of a dead process
 ALL = "all"  # the name of all studies together
 
 
@@ -98,42 +102,6 @@ def tasks_of(
     return list(tasks.values())
 
 
-@dataclass(frozen=True)
-class Workers:
-    """How the trainings of studies are run.
-
-    Attributes:
-        jobs: trainings at a time, one thread each; None for one per core.
-        backend: of joblib: loky, threading, sequential, or one registered with it.
-        device: see `train`.
-    """
-
-    jobs: int | None = None
-    backend: str = "loky"
-    device: str = "auto"
-
-    @property
-    def at_a_time(self) -> int:
-        return int(joblib.cpu_count()) if self.jobs is None else self.jobs
-
-    def pool(self, tasks: int) -> joblib.Parallel:
-        """Returns a pool for a number of tasks, which yields results as they finish.
-
-        Raises:
-            UsageError: for an unknown backend.
-        """
-        count = max(1, min(self.at_a_time, tasks))
-        try:
-            return joblib.Parallel(
-                n_jobs=count, backend=self.backend, return_as="generator_unordered"
-            )
-        except ValueError as error:
-            raise UsageError(
-                f"unknown joblib backend '{self.backend}': expected loky, threading, sequential or"
-                " one that is registered with joblib and can return results as they finish."
-            ) from error
-
-
 ONE_PER_CORE = Workers()
 
 
@@ -178,34 +146,56 @@ def run_studies(
         Interrupted: after SIGINT or SIGTERM; the same call resumes the study.
         ResnetkitError: whatever a training raises.
     """
+    if workers.is_cluster:
+        root = root.absolute()  # its machines have other current folders
     tasks = tasks_of(studies, scale, root, changes)
     missing = [task for task in tasks if not task.is_done]
     missing.sort(key=lambda task: task.cost, reverse=True)  # a long one must not be the last
-    threads = 1 if workers.at_a_time > 1 else 0  # however many trainings are still missing
-    pool = workers.pool(len(missing))
-    run = joblib.delayed(run_task)
     name = studies[0].name if len(studies) == 1 else ALL
-    with interruptible(name), polled(tasks, observe):
-        for _ in pool(run(task, device=workers.device, threads=threads) for task in missing):
-            pass
+    with beating(root) as heartbeat, interruptible(name), polled(tasks, observe):
+        run = partial(run_task, device=workers.device, threads=workers.threads, heartbeat=heartbeat)
+        workers.run(run, missing, root)
     observe(1.0)
     return [read_outcome(study, scale, root, changes=changes) for study in studies]
 
 
-def run_task(task: Task, *, device: str, threads: int) -> None:
+def run_task(task: Task, *, device: str, threads: int, heartbeat: Path) -> None:
     """Runs a training and takes its measurements, unless that is done.
+
+    Args:
+        task: the training.
+        device: see `train`.
+        threads: see `train`.
+        heartbeat: of the process that runs the study; the training stops when it ends.
 
     Raises:
         ResnetkitError: whatever training raises; divergence only where it is not a result.
     """
     try:
-        run = train(task.recipe, task.folder, device=device, threads=threads)
+        with watched(heartbeat) as stop:
+            run = trained(task, device=device, threads=threads, stop=stop)
     except TrainingDiverged:
         if not task.divergence_counts:
             raise
         run = read_run(task.folder)
     for name in task.measurements:
         measure(run, name)
+
+
+def trained(task: Task, *, device: str, threads: int, stop: StopRequest) -> Run:
+    """Runs a training, and waits for the process of a lost worker that still holds its folder.
+
+    Raises:
+        ResnetkitError: whatever training raises.
+    """
+    deadline = time.monotonic() + RELEASED_SECONDS
+    while True:
+        try:
+            return train(task.recipe, task.folder, device=device, threads=threads, stop=stop)
+        except RunInUse:
+            if time.monotonic() > deadline or stop:
+                raise
+            time.sleep(POLL_SECONDS)
 
 
 def trials_of(study: Study, scale: str, changes: Changes | None) -> list[Trial]:
@@ -271,7 +261,7 @@ def read_outcomes_again(folder: Path) -> list[Outcome]:
 
 @contextmanager
 def interruptible(name: str) -> Iterator[None]:
-    """Turns SIGINT and SIGTERM into Interrupted; running trainings keep their last checkpoint."""
+    """Turns signals that end a process into Interrupted; trainings keep their last checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -283,8 +273,7 @@ def interruptible(name: str) -> Iterator[None]:
             number,
         )
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    before = {number: signal.signal(number, interrupt) for number in ending_signals()}
     try:
         yield
     finally:

@@ -50,6 +50,7 @@ def train(
     *,
     device: str = "auto",
     threads: int = 0,
+    stop: StopRequest | None = None,
     observe: Observer = lambda event: None,
 ) -> Run:
     """Trains a recipe in a run folder, to the end.
@@ -64,6 +65,8 @@ def train(
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads; 0 chooses by the cost of a step. The number can change the last bits
             of results.
+        stop: makes the training stop after a step, with everything saved, once it is set; signals
+            set it too.
         observe: called with every event as it is written; intervals have their timing.
 
     Raises:
@@ -73,9 +76,9 @@ def train(
         WeightsError: when the checkpoint to resume from is corrupt.
         StorageError: when the folder cannot be written; the last checkpoint is kept.
         TrainingDiverged: when the loss or gradient is not finite, before that step is taken.
-        Interrupted: after SIGINT or SIGTERM, when everything is saved.
+        Interrupted: after a signal that ends processes, when everything is saved.
     """
-    with open_world(device) as world, caught_signals() as stop:
+    with open_world(device) as world, caught_signals(stop) as stop:
         recipe = recipe_of_run(folder, recipe, world)
         setup, state = prepare(recipe, world, listed=Run(folder, recipe).images_path)
         if world.any(bool(stop))[0]:  # while everything was prepared, compilers included

@@ -44,6 +44,7 @@ __all__ = [
     "LARGEST_RECORD",
     "MODEL_FILES",
     "Run",
+    "RunInUse",
     "find_images",
     "find_runs",
     "flat",
@@ -279,12 +280,17 @@ def find_runs(root: Path) -> list[Run]:
     return runs
 
 
+class RunInUse(StorageError):
+    """Another process is training in the run folder."""
+
+
 @contextmanager
 def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
     """Creates or reopens a run folder, for one process at a time.
 
     Raises:
-        StorageError: when the folder cannot be written, or another process is training in it.
+        StorageError: when the folder cannot be written.
+        RunInUse: when another process is training in it.
         RecipeError: when the folder belongs to another recipe.
         UsageError: when the folder is in use for something else.
     """
@@ -302,7 +308,7 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise StorageError(
+            raise RunInUse(
                 f"another process is training in {folder}. Wait for it, or choose another folder"
                 " with --out."
             ) from None

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["StopRequest", "caught_signals"]
+__all__ = ["StopRequest", "caught_signals", "ending_signals"]
+
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")
+"""Signals by which people, terminals and schedulers end a process; Windows lacks most of them."""
 
 
 class StopRequest:
@@ -23,25 +26,36 @@ class StopRequest:
         return self.signal_number != 0
 
 
+def ending_signals() -> list[signal.Signals]:
+    """Returns the signals that would end this process, without those it was told to ignore.
+
+    `nohup` lets a process ignore SIGHUP, so that it survives its terminal.
+    """
+    numbers = [signal.Signals[name] for name in ENDING if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 @contextmanager
-def caught_signals() -> Iterator[StopRequest]:
-    """Records the first SIGINT or SIGTERM; a second one ends the process as usual.
+def caught_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
+    """Records the first signal that would end the process; a second one ends it as usual.
 
     Only a main thread can catch signals; elsewhere nothing changes.
+
+    Args:
+        request: in which the signal is recorded; a new one by default.
     """
-    request = StopRequest()
+    request = StopRequest() if request is None else request
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in ending_signals()}
 
     def record(number: int, _: FrameType | None) -> None:
         request.signal_number = number
         for caught, handler in before.items():
             signal.signal(caught, handler)
 
-    for number in numbers:
+    for number in before:
         signal.signal(number, record)
     try:
         yield request
