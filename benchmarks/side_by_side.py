@@ -313,7 +313,7 @@ def header(plan: Plan) -> str:
     import torch
     import torchvision
 
-    from resnetkit.runtime.environment import processor_name
+    from resnetkit.runtime.processor import processor_name
     from resnetkit.runtime.resources import usable_processors
 
     environment = [f"`{name}={os.environ[name]}`" for name in AVX2_ONLY if name in os.environ]
@@ -337,7 +337,7 @@ def header(plan: Plan) -> str:
 
 def file_name() -> str:
     """Returns the name of a file of results: processor, its latest features and date."""
-    from resnetkit.runtime.environment import processor_name
+    from resnetkit.runtime.processor import processor_name
     from resnetkit.runtime.resources import usable_processors
 
     latest = (features() or ["none"])[-1].replace("_", "-")

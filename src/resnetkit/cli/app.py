@@ -7,6 +7,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from resnetkit.cli.data import data
 from resnetkit.cli.evaluate import evaluate
+from resnetkit.cli.export import export
 from resnetkit.cli.inspect import inspect
 from resnetkit.cli.models import models
 from resnetkit.cli.output import StdoutConsole
@@ -64,6 +65,7 @@ app = App(
 for command, example in EXAMPLES.items():
     app.command(command, help_epilogue=f"Example: {example}", help_format="markdown")
 app.command(data)
+app.command(export)
 app.command(weights)
 
 

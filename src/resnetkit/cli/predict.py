@@ -43,7 +43,7 @@ def predict(
     top: Top = 5,
     format: Format = "table",  # noqa: A002  # the name of the option
     batch_size: BatchSize = 32,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     variant: Variant = None,
     device: Device = "auto",
     json: Json = False,
@@ -54,7 +54,8 @@ def predict(
     the exit code is then 3.
 
     Args:
-        network: A run folder, its model folder, or weights of another library.
+        network: A run folder, its model folder, an exported network, or weights of another
+            library.
     """
     from resnetkit.data.images.check import BadImage
     from resnetkit.inference.predictor import load_predictor
@@ -89,7 +90,7 @@ def features(
         ),
     ] = "pool",
     batch_size: BatchSize = 32,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     variant: Variant = None,
     device: Device = "auto",
     json: Json = False,
@@ -99,7 +100,8 @@ def features(
     An unreadable image is reported on stderr and left out; the exit code is then 3.
 
     Args:
-        network: A run folder, its model folder, or weights of another library.
+        network: A run folder, its model folder, an exported network, or weights of another
+            library.
     """
     from resnetkit.inference.engine import check_layer
     from resnetkit.inference.features import encoder_for, write_features
@@ -175,7 +177,7 @@ def nearest(
     top: Top = 5,
     format: Format = "table",  # noqa: A002  # the name of the option
     batch_size: BatchSize = 32,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     variant: Variant = None,
     device: Device = "auto",
     json: Json = False,

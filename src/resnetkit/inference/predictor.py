@@ -209,27 +209,41 @@ def load_predictor(
     *,
     variant: str | None = None,
     device: str = "auto",
-    precision: str = "float32",
+    precision: str | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Predictor:
-    """Loads a trained network for prediction.
+    """Loads a trained or an exported network for prediction.
+
+    An exported network computes its golden images first; a warning is logged if this processor
+    answers differently than the one that it was exported on.
 
     Args:
-        path: of a run folder or of weights; see `load_network`.
+        path: of a run folder or of weights, see `load_network`; or of the folder of an exported
+            network, for which torch is not imported.
         variant: v1 or v1.5, the position of the stride in bottlenecks, which some files lack.
-        device: as for `Predictor.of`.
-        precision: as for `Predictor.of`.
+        device: as for `Predictor.of`; an exported network computes on the processor.
+        precision: as for `Predictor.of`, by default float32; that of an exported network.
         batch_size: as for `Predictor.of`.
 
     Raises:
-        WeightsError: when the weights are missing, corrupt or unsafe.
-        UsageError: as for `Predictor.of`.
+        WeightsError: when the network is missing, corrupt or unsafe.
+        UsageError: as for `Predictor.of`; or when an option contradicts an exported network, or the
+            library of its engine is not installed.
         DataError: as for `Predictor.of`.
     """
+    from resnetkit.weights.exported import is_exported
+
+    if is_exported(Path(path)):
+        from resnetkit.inference.parity import load_exported
+
+        exported = load_exported(Path(path), variant=variant, device=device, precision=precision)
+        return Predictor(exported.engine, exported.transform, exported.class_names, batch_size)
     from resnetkit.weights.load import load_network
 
     network = load_network(Path(path), variant=variant)
-    return Predictor.of(network, device=device, precision=precision, batch_size=batch_size)
+    return Predictor.of(
+        network, device=device, precision=precision or "float32", batch_size=batch_size
+    )
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

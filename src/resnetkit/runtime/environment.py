@@ -2,11 +2,11 @@
 
 import platform
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
 from resnetkit.runtime.process_group import World
+from resnetkit.runtime.processor import processor_name
 from resnetkit.runtime.resources import usable_memory, usable_processors
 
 __all__ = ["hardware", "versions"]
@@ -33,13 +33,3 @@ def hardware(world: World) -> dict[str, str | int]:
     if world.device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(world.device)
     return facts
-
-
-def processor_name() -> str:
-    """Returns the processor's name as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -10,6 +10,7 @@ from resnetkit.strict_yaml import YAML_ERRORS, read_yaml
 from resnetkit.untrusted import printable
 from resnetkit.weights.checkpoints import split_entry
 from resnetkit.weights.configuration import WEIGHT_FILES, read_configuration
+from resnetkit.weights.exported import is_exported
 from resnetkit.weights.format import WeightsSource
 from resnetkit.weights.formats import FORMATS, recognized_format
 from resnetkit.weights.native import RESNETKIT
@@ -70,6 +71,12 @@ def load_network(path: Path | str, *, variant: str | None = None) -> TrainedNetw
 def load_folder(path: Path) -> TrainedNetwork:
     """Loads the network of a run folder, or of a folder with a config.json."""
     folder = path / "model" if (path / "recipe.yaml").is_file() else path
+    if is_exported(folder):
+        raise WeightsError(
+            f"{path} is an exported network, whose graph is for an engine: 'resnet predict',"
+            " 'evaluate', 'features' and 'nearest' take it. For anything else, use the network that"
+            " it was exported from."
+        )
     if (folder / "config.json").is_file():
         network = load_configured(folder / "config.json")
         return replace(network, images=images_of_run(folder.parent))
