@@ -13,6 +13,7 @@ from resnetkit.cli.models import models
 from resnetkit.cli.output import StdoutConsole
 from resnetkit.cli.predict import features, nearest, predict
 from resnetkit.cli.runs import report, runs
+from resnetkit.cli.serve import serve
 from resnetkit.cli.streams import drop_stdout, interruptions, open_streams
 from resnetkit.cli.study import study
 from resnetkit.cli.train import lr_find, recipes, train
@@ -31,6 +32,7 @@ EXAMPLES: dict[Callable[..., object], str] = {
     predict: "resnet predict runs/NAME photos/ --top 3",
     features: "resnet features runs/NAME photos/ --out features.safetensors",
     nearest: "resnet nearest features.safetensors query.jpg --model runs/NAME",
+    serve: "resnet serve runs/NAME --port 8000",
     study: "resnet study degradation",
     runs: "resnet runs studies",
     report: "resnet report studies/degradation-quick",

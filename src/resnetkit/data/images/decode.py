@@ -25,12 +25,14 @@ __all__ = [
     "LARGEST_FILE",
     "MOST_PIXELS",
     "Decoded",
+    "Header",
     "check_range",
     "decode",
     "decoding",
     "in_mode",
     "load_bytes",
     "open_image",
+    "read_header",
     "read_image",
     "refusals",
     "stored_size",
@@ -46,6 +48,7 @@ LARGEST_RATIO = 100  # of the longer side to the shorter
 MEMORY = 2**29  # bytes of all images that are decoded at the same time
 BITS, PHOTOMETRIC = 258, 262  # tags of a TIFF
 WHITE_IS_ZERO = 0  # a value of PHOTOMETRIC
+JPEG_REDUCTION = 4  # how much less a pixel of a JPEG costs that is decoded at a reduced size
 HARDLY_VISIBLE = 2  # of 255
 FEW_LEVELS = 64  # of 256 gray levels; an image with fewer is mostly lost
 SYSTEM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # errors that are not the fault of an image
@@ -71,6 +74,26 @@ class Decoded:
     image: Image.Image
     notes: tuple[str, ...]
     losses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image file before it is decoded.
+
+    Attributes:
+        width: in pixels, as stored.
+        height: likewise.
+        work: of decoding, in pixels of an uncompressed format or a PNG.
+    """
+
+    width: int
+    height: int
+    work: int
+
+    @property
+    def pixels(self) -> int:
+        """Returns width times height."""
+        return self.width * self.height
 
 
 def read_image(path: Path, *, channels: int = 3, short_side: int = 0) -> Decoded:
@@ -176,16 +199,27 @@ def decoding(
 def stored_size(path: Path) -> tuple[int, int] | None:
     """Returns width and height from the header of a file, or None when it cannot be read."""
     try:
-        content = load_bytes(path)
-        with (
-            refusals(str(path), content),
-            Image.open(
-                BytesIO(strip_metadata(content).content), formats=list(DECODED_FORMATS)
-            ) as file,
-        ):
-            return file.size
+        header = read_header(load_bytes(path), str(path))
     except DataError:
         return None
+    return header.width, header.height
+
+
+def read_header(content: bytes, name: str) -> Header:
+    """Reads the header of an image file, which costs a fraction of decoding it.
+
+    Raises:
+        DataError: when it is not a supported image.
+    """
+    if not content:
+        raise DataError(f"{name}: the file is empty.")
+    with refusals(name, content):
+        container = strip_metadata(content)
+        with Image.open(BytesIO(container.content), formats=list(DECODED_FORMATS)) as file:
+            # A large baseline JPEG is decoded at a fraction of its size.
+            reduced = file.format == "JPEG" and container.scans == 1
+            work = math.prod(file.size) * container.scans // (JPEG_REDUCTION if reduced else 1)
+            return Header(*file.size, work)
 
 
 @contextmanager

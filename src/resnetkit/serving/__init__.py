@@ -1,0 +1,1 @@
+"""Serving: a trained network behind HTTP, in one process with bounded stages."""

@@ -1,0 +1,282 @@
+"""The stages of a request: admission, decoding, the engine."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+
+from resnetkit.data.images.decode import Header, read_header
+from resnetkit.errors import OutOfMemory
+from resnetkit.inference.engine import Pixels
+from resnetkit.runtime.resources import usable_processors
+from resnetkit.serving.batcher import Batcher, Computation, Computed, Work, expired, fail
+from resnetkit.serving.limits import Limits, Refusal, overloaded
+from resnetkit.serving.metrics import Metrics
+from resnetkit.serving.model import ServedModel
+from resnetkit.serving.pace import Pace
+
+__all__ = ["Amount", "Service"]
+
+LARGE_WORK = 2**22  # pixels to decode; images with more share one thread
+
+
+class Amount:
+    """An amount of something that all requests share, such as bytes; threads may use it.
+
+    Args:
+        limit: of the amount.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> bool:
+        """Takes so much, unless that exceeds the limit while others have some."""
+        with self._lock:
+            if self.used and self.used + count > self.limit:
+                return False
+            self.used += count
+            return True
+
+    def give(self, count: int) -> None:
+        """Returns what was taken."""
+        with self._lock:
+            self.used -= count
+
+
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """An image to be decoded and computed.
+
+    Attributes:
+        content: of the image file.
+        model: whose transform is applied.
+        computations: of which each has a result.
+        deadline: on the clock `monotonic`.
+        results: one for each computation.
+    """
+
+    content: bytes
+    model: ServedModel
+    computations: Sequence[Computation]
+    deadline: float
+    results: "Sequence[Future[Computed]]"
+
+    @property
+    def is_wanted(self) -> bool:
+        """Returns whether somebody waits for a result."""
+        return not all(result.done() for result in self.results)
+
+    def fail(self, error: BaseException) -> None:
+        """Hands an error to all who wait."""
+        for result in self.results:
+            fail(result, error)
+
+
+class Service:
+    """Answers images with bounded work: what cannot be answered in time is refused at once.
+
+    Threads decode, as many as this process has processors, and one more for large images, so that
+    they hold up no others. One thread computes.
+
+    Args:
+        model: the first model; see `replace_model`.
+        limits: of requests.
+        metrics: count what happens.
+    """
+
+    def __init__(self, model: ServedModel, limits: Limits, metrics: Metrics) -> None:
+        threads = usable_processors()
+        self.model = model
+        self.limits = limits
+        self.metrics = metrics
+        self.pace = Pace(model.seconds_per_image, threads)
+        self.images = 0  # admitted and not answered; the event loop alone changes it
+        self.is_ready = True
+        self.bytes_in_flight = Amount(limits.bytes_in_flight)
+        self._large_pixels = Amount(limits.large_pixels)
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._large_decoder = ThreadPoolExecutor(1, thread_name_prefix="decode-large")
+        self._batcher = Batcher(self._observe_batch)
+        metrics.watch(lambda: self.images)
+        metrics.describe(model)
+
+    def replace_model(self, model: ServedModel) -> None:
+        """Lets another model answer from now on; admitted requests keep theirs."""
+        self.model = model
+        self.pace.restart(model.seconds_per_image)
+        self.metrics.describe(model)
+
+    def close(self, timeout: float) -> None:
+        """Stops all threads, and refuses what waits."""
+        self.is_ready = False
+        for executor in (self._decoders, self._large_decoder):
+            executor.shutdown(wait=False, cancel_futures=True)
+        self._batcher.close(timeout)
+
+    def check_wait(self, images: int, deadline: float) -> None:
+        """Raises Refusal when a request of some images would wait too long."""
+        wait = self.pace.wait_seconds(self.images)
+        allowed = min(self.limits.wait_seconds, deadline - monotonic())
+        if wait > allowed:
+            self.metrics.refused.labels("wait").inc()
+            raise overloaded(
+                f"the server is busy: an answer would wait about {wait:.1f} s. Try again later.",
+                wait,
+            )
+
+    @contextmanager
+    def admitted(self, images: int, deadline: float) -> Iterator[None]:
+        """Counts images as admitted during the block.
+
+        Raises:
+            Refusal: when they would wait too long.
+        """
+        self.check_wait(images, deadline)
+        self.images += images
+        try:
+            yield
+        finally:
+            self.images -= images
+
+    async def images_computed(
+        self,
+        model: ServedModel,
+        contents: Sequence[bytes],
+        outputs: Sequence[str],
+        deadline: float,
+    ) -> list[list[Computed]]:
+        """Decodes and computes images: for each image, a row for each output.
+
+        Cancelling it cancels what has not been started.
+
+        Raises:
+            Refusal: when an image is too large, or the deadline passes.
+            DataError: when an image cannot be decoded; the others are cancelled.
+        """
+        computations = [model.computations[output] for output in outputs]
+        decodings = [
+            Decoding(content, model, computations, deadline, [Future() for _ in outputs])
+            for content in contents
+        ]
+        for decoding in decodings:
+            self._start_in(self._decoders, self._begin, decoding)
+        return await gathered([decoding.results for decoding in decodings])
+
+    async def pixels_computed(
+        self, model: ServedModel, pixels: Pixels, outputs: Sequence[str], deadline: float
+    ) -> list[list[Computed]]:
+        """Computes pixels, uint8 (B, C, H, W); as `images_computed`."""
+        rows = [
+            [self._submit(model.computations[output], image, deadline) for output in outputs]
+            for image in pixels
+        ]
+        return await gathered(rows)
+
+    async def computed_alone(
+        self, computation: Computation, pixels: Pixels, deadline: float
+    ) -> Computed:
+        """Computes pixels, uint8 (C, H, W), between the batches of other requests."""
+        return (await gathered([[self._submit(computation, pixels, deadline)]]))[0][0]
+
+    async def decoded(self, model: ServedModel, content: bytes, deadline: float) -> Pixels:
+        """Decodes an image, uint8 (C, H, W), and computes nothing."""
+        unchanged = Computation(lambda pixels: pixels, 1)
+        decoding = Decoding(content, model, [unchanged], deadline, [Future()])
+        self._start_in(self._decoders, self._begin, decoding)
+        pixels: Pixels = (await gathered([decoding.results]))[0][0].values
+        return pixels
+
+    def _submit(
+        self, computation: Computation, pixels: Pixels, deadline: float
+    ) -> "Future[Computed]":
+        result: Future[Computed] = Future()
+        self._batcher.submit(Work(computation, pixels, deadline, result))
+        return result
+
+    def _start_in(
+        self, executor: Executor, stage: "Callable[[Decoding], None]", decoding: Decoding
+    ) -> None:
+        """Hands an image to threads; all errors reach those who wait."""
+
+        def run() -> None:
+            try:
+                stage(decoding)
+            except MemoryError:
+                decoding.fail(OutOfMemory("there is not enough memory to decode the image."))
+            except Exception as error:
+                decoding.fail(error)
+
+        try:
+            executor.submit(run)
+        except RuntimeError:  # the threads have been stopped
+            decoding.fail(overloaded("the server is shutting down."))
+
+    def _begin(self, decoding: Decoding) -> None:
+        """Reads the header of an image, and decodes it unless it is large; in a thread."""
+        if not decoding.is_wanted:
+            return
+        header = read_header(decoding.content, "the image")
+        self._check_pixels(header)
+        if header.work <= LARGE_WORK:
+            self._decode(decoding)
+        elif self._large_pixels.take(header.pixels):
+            self._start_in(
+                self._large_decoder, lambda large: self._decode_large(large, header), decoding
+            )
+        else:
+            self.metrics.refused.labels("large images").inc()
+            raise overloaded("the server is busy with other large images. Try again later.")
+
+    def _decode_large(self, decoding: Decoding, header: Header) -> None:
+        """Decodes a large image; in the thread of large images."""
+        try:
+            self._decode(decoding)
+        finally:
+            self._large_pixels.give(header.pixels)
+
+    def _check_pixels(self, header: Header) -> None:
+        """Raises Refusal for an image with too many pixels."""
+        if header.pixels > self.limits.pixels:
+            raise Refusal(
+                413,
+                f"the image has {header.width}x{header.height} pixels, more than the limit of"
+                f" {self.limits.pixels / 1e6:,.0f} million: reduce it first.",
+            )
+
+    def _decode(self, decoding: Decoding) -> None:
+        """Decodes an image and hands it to the engine; in a thread."""
+        if not decoding.is_wanted:
+            return
+        start = monotonic()
+        if start > decoding.deadline:
+            raise expired()
+        pixels = decoding.model.predictor.transform.pixels(decoding.content)
+        seconds = monotonic() - start
+        self.pace.decoded(seconds)
+        self.metrics.decode_seconds.observe(seconds)
+        for computation, result in zip(decoding.computations, decoding.results, strict=True):
+            work = Work(computation, pixels, decoding.deadline, result, decode_seconds=seconds)
+            self._batcher.submit(work)
+
+    def _observe_batch(self, computation: Computation, count: int, seconds: float) -> None:
+        self.pace.computed(count, computation.largest_batch, seconds)
+        self.metrics.batch_images.observe(count)
+        self.metrics.batch_seconds.observe(seconds)
+
+
+async def gathered(results: "Sequence[Sequence[Future[Computed]]]") -> list[list[Computed]]:
+    """Waits for all results; an error or a cancellation cancels those that are left."""
+    flat = [asyncio.wrap_future(result) for row in results for result in row]
+    try:
+        values = iter(await asyncio.gather(*flat))
+    except BaseException:
+        for future in flat:
+            future.cancel()
+        raise
+    return [[next(values) for _ in row] for row in results]
