@@ -57,7 +57,7 @@ def serve(
         Parameter(help="Seconds of predicted wait above which requests are refused; 1 by default."),
     ] = 1.0,
     timeout: Annotated[float, Parameter(help="Seconds to answer a request; 10 by default.")] = 10.0,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     variant: Variant = None,
     device: Device = "auto",
 ) -> None:
@@ -67,15 +67,14 @@ def serve(
     Every address but that of this machine alone needs a token, or --open.
 
     Args:
-        network: A run folder, its model folder, or weights of another library.
+        network: A run folder, its model folder, an exported network, or weights of another library.
     """
     server_module = imported_server()
     from importlib.metadata import version
 
-    from resnetkit.inference.predictor import load_predictor
     from resnetkit.serving.guard import Access
     from resnetkit.serving.limits import Limits
-    from resnetkit.serving.model import ServedModel, default_name, prepare
+    from resnetkit.serving.model import ServedModel, default_name, load_checked, prepare
 
     for option, value in {
         "max-body": max_body,
@@ -104,7 +103,7 @@ def serve(
         raise UsageError(f"--name {model_name}: expected letters, digits, '-', '_' and '.'.")
 
     def load() -> ServedModel:
-        predictor = load_predictor(
+        predictor = load_checked(
             network, variant=variant, device=device, precision=precision, batch_size=max_batch
         )
         return prepare(model_name, predictor, longest_batch_seconds=max_wait / 2)

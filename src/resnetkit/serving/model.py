@@ -7,12 +7,15 @@ from time import perf_counter
 
 import numpy as np
 
-from resnetkit.errors import DataError
+from resnetkit.errors import DataError, WeightsError
 from resnetkit.inference.engine import Pixels
-from resnetkit.inference.predictor import Predictor
+from resnetkit.inference.exported import check_choices, read_exported
+from resnetkit.inference.parity import check_here
+from resnetkit.inference.predictor import Predictor, load_predictor
 from resnetkit.serving.batcher import Computation
+from resnetkit.weights.exported import is_exported
 
-__all__ = ["PROBABILITIES", "ServedModel", "best_batch", "default_name", "prepare"]
+__all__ = ["PROBABILITIES", "ServedModel", "best_batch", "default_name", "load_checked", "prepare"]
 
 PROBABILITIES = "probabilities"  # the output that is not a layer
 NEARLY_BEST = 0.97  # of the best rate, with which a smaller batch is preferred
@@ -46,6 +49,40 @@ class ServedModel:
     def best_batch(self) -> int:
         """Returns the batch size with the best rate."""
         return next(iter(self.computations.values())).largest_batch
+
+
+def load_checked(
+    path: Path,
+    *,
+    variant: str | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    batch_size: int,
+) -> Predictor:
+    """Loads a predictor; an exported network must compute its golden images as on export.
+
+    Args:
+        path: as for `load_predictor`.
+        variant: likewise.
+        device: likewise.
+        precision: likewise.
+        batch_size: likewise.
+
+    Raises:
+        WeightsError: as `load_predictor`, or when this processor answers differently.
+        UsageError: as `load_predictor`.
+        DataError: as `load_predictor`.
+    """
+    if not is_exported(path):
+        return load_predictor(
+            path, variant=variant, device=device, precision=precision, batch_size=batch_size
+        )
+    network = read_exported(path)
+    check_choices(network, variant=variant, device=device, precision=precision)
+    check = check_here(network)
+    if not check.holds:
+        raise WeightsError(f"{check.sentence} It is not served: export the network again here.")
+    return Predictor(network.engine, network.transform, network.class_names, batch_size)
 
 
 def prepare(name: str, predictor: Predictor, *, longest_batch_seconds: float) -> ServedModel:
