@@ -420,7 +420,7 @@ async def answered_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        allowed = headers.get("Allow", "another method")
+        allowed = " or ".join(sorted(headers.get("Allow", "another method").split(", ")))
         message = f"{request.url.path[:100]} does not take {request.method}: use {allowed}."
     else:
         message = f"there is nothing at {request.url.path[:100]}: /openapi.json lists all routes."
