@@ -9,6 +9,8 @@
  *     network.blocks                     // [{name: "layer1.0", stage: "stage2", removable: true}]
  *     network.run(pixels, change)        // -> Answer: everything, for one image
  *     network.logits(pixels, change)     // -> number[]: the logits alone
+ *     network.logitsOfAll(images, change) // -> number[][]: of several images, faster
+ *     network.check(change)              // throws what the others would
  *     softmax(logits)                    // -> number[]: probabilities
  *
  *     const digits = unpackDigits(packedDigits);   // of packed.js, from `pack_digits`
@@ -47,6 +49,7 @@ import { add, averagePool, convolve, makeLayer, relu, subsampleAndPad } from "./
 import { decodeFloats, decodeIntegers } from "./packed.js";
 
 const LANES = 4; // images that are computed at once
+const DIGITS_PER_STEP = 32;
 
 /** Returns a network that computes; see the head of this file. */
 export function createNetwork(packed) {
@@ -63,10 +66,18 @@ export function createNetwork(packed) {
     run: (pixels, change = {}) => answer(blocks, (observe) => runLanes([pixels], change, observe)),
     logits: (pixels, change = {}) => runLanes([pixels], change)[0],
     logitsOfAll: (images, change = {}) =>
-      images.length === LANES
-        ? runLanes(images, change)
-        : images.map((pixels) => runLanes([pixels], change)[0]),
+      lanesOf(images).flatMap((lanes) => runLanes(lanes, change)),
+    check: (change) => void changedBlocks(blocks, change),
   };
+}
+
+/** Returns images in fours; those that are left over, one by one. */
+function lanesOf(images) {
+  const whole = images.length - (images.length % LANES);
+  const fours = Array.from({ length: whole / LANES }, (_, i) =>
+    images.slice(i * LANES, (i + 1) * LANES),
+  );
+  return [...fours, ...images.slice(whole).map((pixels) => [pixels])];
 }
 
 /** Returns the layers of a packed network in their order: stem, blocks, head. */
@@ -127,7 +138,7 @@ function normalization({ image, mean, std }) {
 /** Returns the blocks after a change. */
 function changedBlocks(blocks, { off = [], exchanged = null }) {
   const [first, second] = (exchanged ?? []).map((name) => removableBlock(blocks, name));
-  if (first?.stage !== second?.stage) {
+  if (first && first.stage !== second.stage) {
     throw new RangeError(`${first.name} and ${second.name} are in different stages.`);
   }
   for (const name of off) removableBlock(blocks, name);
@@ -225,23 +236,31 @@ export function softmax(logits) {
 }
 
 /**
- * Returns how many of the digits from `begin` up to `end` a network mistakes.
+ * Returns an iterator that computes a test error in small steps.
  *
  * @param network of `createNetwork`
  * @param digits of `unpackDigits`
  * @param {Change} change
- * @param {number} begin
- * @param {number} end at most digits.count
- * @returns {number}
+ * @returns {Iterator<undefined, {wrong: number, count: number, error: number}>}
  */
-export function countWrong(network, digits, change, begin, end) {
-  let wrong = 0;
-  for (let first = begin; first < end; first += LANES) {
-    const indices = Array.from({ length: Math.min(LANES, end - first) }, (_, i) => first + i);
-    const logits = network.logitsOfAll(indices.map(digits.pixels), change);
-    wrong += indices.filter((index, i) => largest(logits[i]) !== digits.label(index)).length;
-  }
-  return wrong;
+export function testSteps(network, digits, change = {}) {
+  network.check(change);
+  return (function* steps() {
+    let wrong = 0;
+    for (let first = 0; first < digits.count; first += DIGITS_PER_STEP) {
+      wrong += countWrong(network, digits, change, first);
+      yield;
+    }
+    return { wrong, count: digits.count, error: (100 * wrong) / digits.count };
+  })();
+}
+
+/** Returns how many of the digits of a step are mistaken. */
+function countWrong(network, digits, change, first) {
+  const count = Math.min(DIGITS_PER_STEP, digits.count - first);
+  const indices = Array.from({ length: count }, (_, i) => first + i);
+  const logits = network.logitsOfAll(indices.map(digits.pixels), change);
+  return indices.filter((index, i) => largest(logits[i]) !== digits.label(index)).length;
 }
 
 /**
@@ -253,7 +272,9 @@ export function countWrong(network, digits, change, begin, end) {
  * @returns {{wrong: number, count: number, error: number}}
  */
 export function testError(network, digits, change = {}) {
-  const { count } = digits;
-  const wrong = countWrong(network, digits, change, 0, count);
-  return { wrong, count, error: (100 * wrong) / count };
+  const steps = testSteps(network, digits, change);
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+  }
 }
