@@ -20,8 +20,9 @@ from matplotlib.textpath import TextPath
 
 from resnetkit.evaluation.metrics import Mistake, mistakes
 from resnetkit.report import charts
+from resnetkit.report.colors import COLORS
 from resnetkit.report.confusion import confusion_chart
-from resnetkit.report.drawing import COLORS, spread_out, standalone_svg
+from resnetkit.report.drawing import spread_out, standalone_svg
 from resnetkit.report.series import (
     FinalErrors,
     display_name,

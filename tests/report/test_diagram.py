@@ -7,8 +7,8 @@ import pytest
 
 from resnetkit.models.outline import outline
 from resnetkit.models.zoo import ARCHITECTURES, find_architecture
+from resnetkit.report.colors import COLORS
 from resnetkit.report.diagram import block_drawing, network_drawing, network_sheet, short
-from resnetkit.report.drawing import COLORS
 
 NAMES = ["resnet20", "plain56", "resnet50", "preresnet20", "resnet152", "resnext50_32x4d"]
 

@@ -1,4 +1,4 @@
-"""Reports in Korean: the catalog has every message of reports and studies, and no other."""
+"""Reports in Korean: the catalog has every message of reports, studies and the page of the server."""
 
 import gettext
 import re
@@ -44,7 +44,7 @@ KEYWORDS: dict[str, Any] = {
 def messages_of_the_source() -> set[str]:
     """Returns what Babel extracts from templates and code."""
     messages = set()
-    for folder in (SOURCE / "report", SOURCE / "studies"):
+    for folder in (SOURCE / "report", SOURCE / "studies", SOURCE / "serving"):
         for _, _, message, _, _ in extract_from_dir(folder, METHODS, keywords=KEYWORDS):
             messages |= set(message) if isinstance(message, tuple) else {message}
     return messages

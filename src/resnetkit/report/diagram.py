@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from html import escape
 
 from resnetkit.models.outline import BlockOutline, ShortcutKind, StageOutline
-from resnetkit.report.drawing import COLORS, FONT, color, opening
+from resnetkit.report.colors import COLORS
+from resnetkit.report.drawing import FONT, color, opening
 from resnetkit.report.language import ENGLISH, Language
 from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.untrusted import markup_text

@@ -20,10 +20,10 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
+from resnetkit.report.colors import COLORS
 from resnetkit.untrusted import markup_text
 
 __all__ = [
-    "COLORS",
     "FONT",
     "LineEnd",
     "color",
@@ -33,29 +33,6 @@ __all__ = [
     "spread_out",
     "standalone_svg",
 ]
-
-COLORS: dict[str, tuple[str, str]] = {
-    # role: on light, on dark. The series are the hues of Okabe and Ito (color-blind safe, 2008),
-    # made darker or lighter until text in them reads well (WCAG AA) on the surface.
-    "page": ("#f6f7f9", "#0e1217"),
-    "surface": ("#ffffff", "#171d24"),
-    "ink": ("#17202a", "#e8edf2"),
-    "muted": ("#53606d", "#a5b1bd"),
-    "line": ("#dbe0e6", "#303a45"),
-    "link": ("#0b5cad", "#82c4ff"),
-    "good": ("#0a6b45", "#5fd3a2"),
-    "good-soft": ("#e4f4ec", "#12291f"),
-    "bad": ("#a33a00", "#ff9d66"),
-    "bad-soft": ("#fdeee4", "#33200f"),
-    "open": ("#6a5200", "#e6c65c"),
-    "open-soft": ("#faf3d9", "#2b2510"),
-    "series-1": ("#0072b2", "#56b4e9"),
-    "series-2": ("#bf4d00", "#ff9248"),
-    "series-3": ("#007d5b", "#2fc99b"),
-    "series-4": ("#9c3f78", "#e59ac6"),
-    "series-5": ("#806000", "#e3c545"),
-    "series-6": ("#4b5a68", "#b3bfca"),
-}
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from resnetkit.report import filters
-from resnetkit.report.drawing import COLORS
+from resnetkit.report.colors import color_variables
 from resnetkit.report.language import ENGLISH, Language
 from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.training.run_folder import Run
@@ -52,15 +52,6 @@ def render(template: str, page: object, t: Language = ENGLISH) -> str:
 
 def style_sheet() -> str:
     return (files("resnetkit.report") / "templates" / "style.css").read_text(encoding="utf-8")
-
-
-def color_variables() -> str:
-    """Returns the colors of light and dark as CSS variables."""
-    light, dark = (
-        "".join(f"--{role}:{shades[scheme]};" for role, shades in COLORS.items())
-        for scheme in (0, 1)
-    )
-    return f":root{{{light}}}\n@media(prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 
 
 def link(target: Path, folder: Path) -> str:
