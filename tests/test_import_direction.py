@@ -26,10 +26,10 @@ FLOORS = {
     "probes": 7,
     "studies": 8,
     "report": 9,
-    "serving": 9,
-    "cli": 10,
-    "__main__": 11,
-    "__init__": 11,
+    "serving": 10,
+    "cli": 11,
+    "__main__": 12,
+    "__init__": 12,
 }
 MODULES = sorted(SOURCE.rglob("*.py"))
 
