@@ -1,4 +1,4 @@
-"""Reports in Korean: the catalog has every message of reports, studies and the page of the server."""
+"""Korean: the catalog has every message of reports, studies and the page of the server."""
 
 import gettext
 import re
