@@ -25,7 +25,8 @@ from resnetkit.serving.limits import Refusal
 from resnetkit.serving.metrics import CONTENT_TYPE, Metrics
 from resnetkit.serving.model import PROBABILITIES, ServedModel
 from resnetkit.serving.openapi import document
-from resnetkit.serving.page import page_routes
+from resnetkit.serving.page.render import PageFacts
+from resnetkit.serving.page.routes import page_routes
 from resnetkit.serving.protocol import (
     EXTENSIONS,
     InferenceRequest,
@@ -299,6 +300,22 @@ class Endpoints:
         return await asyncio.get_running_loop().run_in_executor(self._texts, function, *arguments)
 
 
+def page_facts(service: Service, access: Access) -> PageFacts:
+    """Returns what the page tells about the server."""
+    model, engine = service.model, service.model.predictor.engine
+    return PageFacts(
+        model=model.name,
+        engine=engine.name,
+        precision=engine.precision,
+        classes=model.widths.get(PROBABILITIES, 0),
+        image_size=model.size[1:],
+        sha256=engine.network_sha256,
+        saliency=METHODS if can_explain(model.predictor) else (),
+        needs_token=access.token is not None,
+        body_bytes=service.limits.body_bytes,
+    )
+
+
 def facts(model: ServedModel, computed: Computed) -> dict[str, str]:
     """Returns headers that say which network answered, and how long each stage took."""
     stages = {
@@ -387,7 +404,7 @@ def build_app(service: Service, access: Access, version: str) -> Starlette:
         )
     ]
     return Starlette(
-        routes=[*endpoints.routes(), *page_routes()],
+        routes=[*endpoints.routes(), *page_routes(lambda: page_facts(service, access))],
         lifespan=lifespan,
         middleware=[
             Middleware(Recorder, metrics=service.metrics),
