@@ -4,14 +4,19 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 
+from resnetkit.errors import ResnetkitError
 from resnetkit.runtime.device import choose_device, deterministic
 from resnetkit.runtime.memory import keep_freed_memory
 
 __all__ = ["World", "open_world"]
+
+PATIENCE = timedelta(minutes=10)  # with the other processes, before they count as lost
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ def open_world(device: str = "auto") -> Iterator[World]:
 
     Raises:
         UsageError: when the device does not exist.
+        ResnetkitError: when another process is lost.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     chosen = choose_device(device)
@@ -92,13 +98,41 @@ def open_world(device: str = "auto") -> Iterator[World]:
     threads_before = torch.get_num_threads()
     torch.set_flush_denormal(True)  # processors are slow at numbers below 1e-38
     keep_freed_memory()
-    if joined:
-        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
+        if joined:
+            join(rank, size, "nccl" if chosen.type == "cuda" else "gloo")
         with deterministic(chosen):
             yield World(rank, size, chosen)
+    except RuntimeError as error:
+        if size == 1 or not is_lost_connection(error):
+            raise
+        raise ResnetkitError(
+            f"process {rank} of {size} has lost the others: one of them has ended, or could not be"
+            " reached. The last checkpoint is kept, and the same command resumes from it; with"
+            " 'torchrun --max-restarts 3' that happens by itself."
+        ) from error
     finally:
         torch.set_num_threads(threads_before)
         torch.set_flush_denormal(False)
-        if joined:
+        if joined and distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def join(rank: int, size: int, backend: str) -> None:
+    """Joins the other processes.
+
+    `torchrun` may keep its store when it restarts processes. What the ended ones have left there
+    must not be taken for an answer, so every start has keys of its own.
+    """
+    store, _, _ = next(rendezvous("env://", rank, size, timeout=PATIENCE))
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = distributed.PrefixStore(f"resnetkit/{restart}", store)  # type: ignore[attr-defined]
+    distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
+    )
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Returns whether an error is that of a collective operation whose other side is gone."""
+    text = str(error)
+    return isinstance(error, distributed.DistError) or "gloo" in text or "by peer" in text
