@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from resnetkit.errors import UsageError
-from resnetkit.runtime import precision
+from resnetkit.errors import ResnetkitError, UsageError
+from resnetkit.runtime import precision, process_group
 from resnetkit.runtime.device import choose_device
 from resnetkit.runtime.precision import choose_precision
 from resnetkit.runtime.process_group import World, open_world
@@ -140,3 +140,27 @@ def test_a_precision_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch,
 def test_the_forward_pass_computes_in_the_precision(name: str, dtype: torch.dtype) -> None:
     with choose_precision(name, CPU).autocast():
         assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+
+
+GLOO = "[../third_party/gloo/gloo/transport/tcp/pair.cc:545] Connection closed by peer"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError(GLOO), torch.distributed.DistNetworkError("timed out")]
+)
+def test_a_lost_process_is_a_sentence(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(process_group, "join", lambda *_: None)
+    with pytest.raises(ResnetkitError, match="process 1 of 2 has lost the others"), open_world():
+        raise error
+
+
+def test_other_errors_of_several_processes_stay_what_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(process_group, "join", lambda *_: None)
+    with pytest.raises(RuntimeError, match="shapes differ"), open_world():
+        raise RuntimeError("shapes differ")

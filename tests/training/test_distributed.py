@@ -266,6 +266,27 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.2, 2, 5, 8])
+def test_a_killed_rank_starts_again_by_itself(
+    trained: Trained, start: Start, tmp_path: Path, results: Results, seconds: float
+) -> None:
+    folder = tmp_path / "run"
+    words = ["--max-restarts", "3", "-m", "resnetkit", *train_words(folder)]
+    with start(*torchrun(*words)) as process:
+        deadline = time.monotonic() + 60
+        while len(children_of(process.pid)) < RANKS:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(seconds)
+        for child in children_of(process.pid)[:1]:  # none, if the training was faster
+            os.kill(child, signal.SIGKILL)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    assert results(folder) == results(trained.run.folder)
+
+
+@pytest.mark.slow
 def test_a_refusal_of_the_first_rank_ends_all_of_them(
     trained: Trained, start: Start, tmp_path: Path, contents: Results
 ) -> None:
