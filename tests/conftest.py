@@ -148,7 +148,7 @@ def whole(few: Callable[..., "Recipe"], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def _uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs fused kernels as the functions they are compiled from: each shape takes a second."""
+    """Runs fused kernels as the functions they stand for, without a compiler."""
     from resnetkit.models import fused
 
     functions = SimpleNamespace(forward=fused.forward, backward=fused.backward)

@@ -41,7 +41,9 @@ def random_logits(classes: int, samples: int = 997) -> tuple[Tensor, Tensor]:
 
 def measure(logits: Tensor, labels: Tensor, batch_size: int = 100) -> tuple[Score, Tensor]:
     batches = zip(logits.split(batch_size), labels.split(batch_size), strict=True)
-    return score(nn.Identity(), batches, logits.shape[1], world=ALONE, precision=EXACT)
+    measured = score(nn.Identity(), batches, logits.shape[1], world=ALONE, precision=EXACT)
+    assert measured.flipped is None
+    return measured.single, measured.confusion
 
 
 @pytest.mark.parametrize("classes", [6, 10, 100])
@@ -111,6 +113,25 @@ def test_counts_stay_exact_beyond_the_whole_numbers_of_float32() -> None:
     assert sums.sums[1:].tolist() == [2**24 + 1, 0, 2**25 + 1]
 
 
+def test_with_flips_both_errors_are_those_of_their_probabilities() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(60, 1, 2, 5, generator=generator)
+    labels = torch.randint(5, (60,), generator=generator)
+    model = nn.Sequential(nn.AdaptiveMaxPool2d((1, 5)), nn.Flatten())
+    batches = zip(images.split(16), labels.split(16), strict=True)
+    measured = score(model, batches, 5, world=ALONE, precision=EXACT, flip=True)
+    logits = images.amax(2).flatten(1).double()
+    shares = ((logits.softmax(1) + logits.flip(1).softmax(1)) / 2).numpy()
+    known, guessed = labels.numpy(), shares.argmax(1)
+    assert measured.flipped is not None
+    assert measured.flipped.error == pytest.approx(100 * (1 - accuracy_score(known, guessed)))
+    assert measured.flipped.loss == pytest.approx(log_loss(known, shares), rel=1e-6)
+    assert measured.single.loss == pytest.approx(log_loss(known, logits.softmax(1).numpy()))
+    alone = logits.argmax(1).numpy()
+    np.testing.assert_array_equal(measured.confusion, confusion_matrix(known, alone))
+    assert measured.single.error != measured.flipped.error
+
+
 def test_measuring_changes_nothing_in_the_model() -> None:
     model = create_model("resnet20").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -127,14 +148,9 @@ def test_measuring_changes_nothing_in_the_model() -> None:
 def test_measuring_uses_running_statistics_and_not_those_of_the_batch() -> None:
     model = create_model("resnet20").train()
     images, labels = torch.randn(8, 3, 8, 8), torch.arange(8)
-    together, _ = score(model, [(images, labels)], 10, world=ALONE, precision=EXACT)
-    alone, _ = score(
-        model,
-        zip(images.split(1), labels.split(1), strict=True),
-        10,
-        world=ALONE,
-        precision=EXACT,
-    )
+    together = score(model, [(images, labels)], 10, world=ALONE, precision=EXACT).single
+    batches = zip(images.split(1), labels.split(1), strict=True)
+    alone = score(model, batches, 10, world=ALONE, precision=EXACT).single
     assert alone.loss == pytest.approx(together.loss, rel=1e-5)
 
 

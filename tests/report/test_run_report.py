@@ -45,6 +45,23 @@ def test_a_finished_run_is_told_from_its_events(new_run: NewRun, open_page: Open
     assert "AMD EPYC 9654" in page.words
 
 
+def test_errors_with_flips_averaged_have_a_row_of_their_own(
+    new_run: NewRun, open_page: OpenPage
+) -> None:
+    run = new_run()
+    lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+    del lines[-1]["train"]
+    flipped = {"loss": 0.25, "error": 5.0, "top5_error": 0.0, "count": 360}
+    lines[-1]["test_flipped"] = flipped
+    run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = open_page(write_run_report(run))
+    start = page.cells.index("test, with horizontal flips averaged")
+    assert page.cells[start + 1 : start + 4] == ["5.00 %", "18", "360"]
+    assert page.cells[start - 6] == "test"
+    assert "training" not in page.cells
+    assert page.words.count("The network misclassifies") == 1
+
+
 def test_curves_and_their_ends_are_described(new_run: NewRun, open_page: OpenPage) -> None:
     run = new_run()
     page = open_page(write_run_report(run))

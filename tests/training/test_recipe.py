@@ -188,6 +188,8 @@ ANOTHER = {
     "log_every": 20,
     "evaluation.every_epochs": 2,
     "evaluation.split": "test",
+    "evaluation.final_train": False,
+    "evaluation.final_flip": True,
     "checkpoint.every": "2 epochs",
     "checkpoint.keep": 2,
     "checkpoint.snapshots": 4,

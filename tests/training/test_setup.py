@@ -53,6 +53,11 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
         "data.augment.flip is 'alternating', but a mirrored image of 'digits' is not an image of"
         " its class. Set data.augment.flip=none.",
     ),
+    "flips in the final evaluation": (
+        {"evaluation.final_flip": True},
+        "evaluation.final_flip is true, but a mirrored image of 'digits' is not an image of its"
+        " class. Set evaluation.final_flip=false.",
+    ),
     "padding as large as the image": (
         {"data.augment.crop_padding": 8},
         "data.augment.crop_padding is 8, but the images are 8 pixels wide: a crop could miss them."

@@ -16,10 +16,11 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 from torch import Tensor
 
 from resnetkit.data.batches import Batch, epoch_order
-from resnetkit.data.datasets import open_dataset
+from resnetkit.data.datasets import DATASETS, open_dataset
 from resnetkit.data.draws import Draws
 from resnetkit.data.loader import DeviceLoader
 from resnetkit.errors import Interrupted, TrainingDiverged
+from resnetkit.evaluation.evaluate import evaluate
 from resnetkit.evaluation.metric_sums import MetricSums, Score
 from resnetkit.models.zoo import create_model
 from resnetkit.runtime.process_group import World
@@ -30,6 +31,7 @@ from resnetkit.training.events import Event, IntervalEvent, Session, event_to_js
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run_folder import Run
+from resnetkit.weights.load import load_network
 
 Recipes = Callable[..., Recipe]
 STEPS = 38  # two epochs of 19 batches of 64
@@ -206,7 +208,46 @@ def test_no_split_is_measured_that_was_trained_on_under_another_name(
     assert final.train.count + final.test.count == 150
 
 
+def test_training_images_are_not_measured_where_the_recipe_does_without_them(
+    tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    evaluation = DeviceLoader.evaluation
+
+    def watched(self: DeviceLoader, sample_ids: Tensor, *args: Any, **options: Any) -> Any:
+        measured.append(len(sample_ids))
+        return evaluation(self, sample_ids, *args, **options)
+
+    monkeypatch.setattr(DeviceLoader, "evaluation", watched)
+    changes = {"evaluation.final_train": False, "evaluation.every_epochs": 2}
+    run = train(few(changes), tmp_path)
+    final = run.final
+    assert final is not None
+    assert (final.train, final.test_flipped) == (None, None)
+    sizes = {split: len(ids) for split, ids in open_dataset("few").splits.items()}
+    assert sizes["train"] not in measured
+    assert measured == [sizes["validation"], sizes["validation"], sizes["test"]]
+    assert "| train |" not in (run.model / "README.md").read_text()
+
+
 # The numbers, measured again
+
+
+def test_flips_are_averaged_as_evaluate_does(
+    tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored = replace(open_dataset("few"), mirrored=True)
+    monkeypatch.setitem(DATASETS, "few", lambda: mirrored)
+    run = train(few({"optimizer.lr": 0.5, "evaluation.final_flip": True}), tmp_path)
+    final = run.final
+    assert final is not None
+    assert final.test_flipped is not None
+    again = evaluate(load_network(run.folder), mirrored, flip=True).metrics
+    assert final.test_flipped.error == pytest.approx(again.top1.error)
+    assert final.test_flipped.loss == pytest.approx(again.loss, rel=1e-4)
+    assert final.test_flipped.loss != final.test.loss
+    alone = evaluate(load_network(run.folder), mirrored).metrics
+    assert final.test.error == pytest.approx(alone.top1.error)
 
 
 def logits_of(model_folder: Path, images: np.ndarray) -> Tensor:

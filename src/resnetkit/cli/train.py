@@ -406,10 +406,14 @@ def show_result(run: "Run", *, json: bool) -> None:
             "recipe_sha256": run.recipe.digest,
             **{split: asdict(score) for split, score in final.scores.items()},
         }
+        if final.test_flipped is not None:
+            facts["test_flipped"] = asdict(final.test_flipped)
         print_json(finite(facts))
         return
     for split, score in final.scores.items():
         say(f"{split} error {score.error:.2f} % of {score.count:,} images")
+    if final.test_flipped is not None:
+        say(f"test error {final.test_flipped.error:.2f} % with horizontal flips averaged")
     remark(f"run folder: {run.folder}; 'resnet report {run.folder}' writes its report.")
 
 

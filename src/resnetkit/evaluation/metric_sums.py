@@ -10,7 +10,7 @@ from torch.nn import functional
 from resnetkit.runtime.precision import ChosenPrecision
 from resnetkit.runtime.process_group import World
 
-__all__ = ["TOP", "MetricSums", "Score", "batch_sums", "outside_top_k", "score"]
+__all__ = ["TOP", "MetricSums", "Score", "SplitScore", "batch_sums", "outside_top_k", "score"]
 
 TOP = 5
 
@@ -30,6 +30,22 @@ class Score:
     error: float
     top5_error: float
     count: int
+
+
+@dataclass(frozen=True)
+class SplitScore:
+    """A network measured on a split.
+
+    Attributes:
+        single: averages for a single view of each image.
+        confusion: int64 (K, K), for a single view: true classes in rows, predicted in columns.
+        flipped: averages where the probabilities of an image and its horizontal flip are averaged;
+            None where flips were not measured.
+    """
+
+    single: Score
+    confusion: Tensor
+    flipped: Score | None = None
 
 
 def batch_sums(logits: Tensor, labels: Tensor) -> Tensor:
@@ -98,8 +114,9 @@ def score(
     *,
     world: World,
     precision: ChosenPrecision,
-) -> tuple[Score, Tensor]:
-    """Evaluates a model in evaluation mode, with a single view of each image.
+    flip: bool = False,
+) -> SplitScore:
+    """Evaluates a model in evaluation mode.
 
     Args:
         model: images (B, C, H, W) -> logits (B, K).
@@ -107,19 +124,25 @@ def score(
         num_classes: K.
         world: the ranks whose sums are added.
         precision: of the forward pass.
-
-    Returns:
-        The averages, and the confusion matrix: int64 (K, K), true classes in rows, predicted in
-        columns.
+        flip: whether the error with horizontal flips averaged is measured too.
     """
     was_training = model.training
     model.eval()
-    sums = MetricSums(world.device)
+    single, flipped = MetricSums(world.device), MetricSums(world.device)
     cells = torch.zeros(num_classes**2, dtype=torch.int64, device=world.device)
     for images, labels in batches:
         with precision.autocast():
-            logits = model(images)
-        sums.add(batch_sums(logits.float(), labels))
+            views = [model(view) for view in ([images, images.flip(3)] if flip else [images])]
+        logits = views[0].float()
+        single.add(batch_sums(logits, labels))
         cells += torch.bincount(labels * num_classes + logits.argmax(1), minlength=len(cells))
+        if flip:
+            flipped.add(batch_sums(averaged(views), labels))
     model.train(was_training)
-    return sums.score(world), world.sum(cells).reshape(num_classes, num_classes)
+    confusion = world.sum(cells).reshape(num_classes, num_classes)
+    return SplitScore(single.score(world), confusion, flipped.score(world) if flip else None)
+
+
+def averaged(views: Sequence[Tensor]) -> Tensor:
+    """Returns logits (B, K) whose probabilities are the mean of those of the views (B, K)."""
+    return torch.stack([view.double().softmax(1) for view in views]).mean(0).log().float()

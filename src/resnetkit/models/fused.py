@@ -6,10 +6,15 @@ direction is one compiled function that reads its input twice and writes its out
 modules keep their weights and statistics.
 """
 
-import logging
 import os
 import shutil
-from functools import cache
+import subprocess
+from collections.abc import Iterable
+from ctypes import CDLL, c_double, c_int, c_int64, c_void_p
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -21,7 +26,8 @@ from resnetkit.models.blocks import Block
 
 __all__ = ["build_error", "fused_block", "normalize_add_relu"]
 
-SHAPES = 64  # of activations that a process may compile for; the default of torch is 8
+COMPILED = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+FLAGS = ("-O3", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
 ROWS_PER_GROUP = 64  # that are added up in registers, before the sums of the groups
 
 
@@ -198,28 +204,125 @@ def column_sums(values: Tensor) -> Tensor:
 
 @cache
 def kernels() -> SimpleNamespace:
-    """Returns `forward` and `backward`, which are compiled for a shape at its first use."""
-    import torch._dynamo
-    import torch._inductor.config
+    """Returns `forward` and `backward`, compiled for this processor.
 
-    torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
-    torch._inductor.config.compile_threads = 1  # for a few small functions, no pool of processes
-    # It warns that there is no compiler for GPUs, which these functions do not need.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    Raises:
+        subprocess.CalledProcessError: if fused.cpp cannot be compiled.
+        OSError: if the compiler cannot be started, or its result not be loaded.
+    """
+    library = compiled_library()
+    for dtype in COMPILED.values():
+        getattr(library, f"forward_{dtype}").argtypes = (
+            *(5 * (c_void_p,)),
+            c_double,
+            *(3 * (c_void_p,)),
+            *(c_int64, c_int64, c_int),
+        )
+        getattr(library, f"backward_{dtype}").argtypes = (
+            *(7 * (c_void_p,)),
+            c_double,
+            *(4 * (c_void_p,)),
+            *(c_int64, c_int64, c_int),
+        )
     return SimpleNamespace(
-        forward=torch.compile(forward, dynamic=False),
-        backward=torch.compile(backward, dynamic=False),
+        forward=partial(compiled_forward, library), backward=partial(compiled_backward, library)
     )
+
+
+def compiled_forward(
+    library: CDLL,
+    rows: Tensor,
+    added: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    shift: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns what `forward` does, up to rounding."""
+    if not are_supported((rows, added), (weight, bias, shift)):
+        return forward(rows, added, weight, bias, shift, eps)
+    output, mean, variance = (torch.empty_like(like) for like in (rows, weight, weight))
+    function = getattr(library, f"forward_{COMPILED[rows.dtype]}")
+    function(
+        *map(address, (rows, added, weight, bias, shift)),
+        eps,
+        *map(address, (output, mean, variance)),
+        *(*rows.shape, torch.get_num_threads()),
+    )
+    return output, mean, variance
+
+
+def compiled_backward(
+    library: CDLL,
+    gradient: Tensor,
+    rows: Tensor,
+    output: Tensor | None,
+    affine: Affine,
+    statistics: Statistics,
+    eps: float,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Returns what `backward` does, up to rounding."""
+    if not are_supported((rows, gradient, output), (*affine, *statistics)):
+        return backward(gradient, rows, output, affine, statistics, eps)
+    grad_rows, grad_weight, grad_bias = (torch.empty_like(like) for like in (rows, *affine))
+    grad_added = None if output is None else torch.empty_like(rows)
+    function = getattr(library, f"backward_{COMPILED[rows.dtype]}")
+    function(
+        *map(address, (gradient, rows, output, *affine, *statistics)),
+        eps,
+        *map(address, (grad_rows, grad_added, grad_weight, grad_bias)),
+        *(*rows.shape, torch.get_num_threads()),
+    )
+    return grad_rows, grad_added, grad_weight, grad_bias
+
+
+def are_supported(rows: Iterable[Tensor | None], of_channels: Iterable[Tensor]) -> bool:
+    """Returns whether the compiled functions take these activations and values of channels."""
+    activations = [tensor for tensor in rows if tensor is not None]
+    dtypes = {tensor.dtype for tensor in activations}
+    return (
+        len(dtypes) == 1
+        and dtypes <= COMPILED.keys()
+        and all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in activations)
+        and all(tensor.dtype == torch.float32 for tensor in of_channels)
+    )
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Returns where the values of a contiguous tensor begin; None for none."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def compiled_library() -> CDLL:
+    """Compiles fused.cpp and loads it; see `kernels` for the errors."""
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder, "fused.so")
+        source = files("resnetkit.models") / "fused.cpp"
+        command = [str(compiler()), *FLAGS, f"-march={instructions()}", "-x", "c++", "-"]
+        subprocess.run(
+            [*command, "-o", str(path)], input=source.read_bytes(), capture_output=True, check=True
+        )
+        return CDLL(str(path))
+
+
+def compiler() -> str | None:
+    """Returns the path of a C++ compiler; None if there is none."""
+    found = map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))
+    return next(filter(None, found), None)
+
+
+def instructions() -> str:
+    """Returns the instructions to compile for: this processor's, or what torch is limited to."""
+    return "x86-64-v3" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "native"
 
 
 @cache
 def build_error() -> str | None:
     """Returns why the functions cannot be compiled on this machine; None if they can."""
-    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+    if compiler() is None:
         return "there is no C++ compiler"
-    rows, channels = torch.ones(ROWS_PER_GROUP, 16), torch.ones(16)
     try:
-        kernels().forward(rows, None, channels, channels, channels, 1e-5)
-    except Exception as error:  # of the compiler, its headers, or a full disk
+        kernels()
+    except (OSError, subprocess.CalledProcessError) as error:  # such as a compiler without OpenMP
         return f"compiling fails ({type(error).__name__})"
     return None

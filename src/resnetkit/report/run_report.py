@@ -10,6 +10,7 @@ from typing import Literal
 from markupsafe import Markup
 
 from resnetkit.data.splits import Split
+from resnetkit.evaluation.metric_sums import Score
 from resnetkit.evaluation.metrics import Mistake, mistakes
 from resnetkit.report import charts
 from resnetkit.report.confusion import MOST_CLASSES, confusion_chart
@@ -32,6 +33,7 @@ from resnetkit.training.run_folder import Run
 __all__ = ["RunPage", "run_page", "write_run_report"]
 
 MOST_MISTAKES = 8  # in words
+FLIPPED = phrase("test, with horizontal flips averaged")
 
 
 def write_run_report(run: Run, t: Language = ENGLISH) -> Path:
@@ -52,17 +54,21 @@ def write_run_report(run: Run, t: Language = ENGLISH) -> Path:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """The final result on one split; errors in percent."""
+    """The final result on one split, for a single view or with horizontal flips averaged.
+
+    Errors are in percent.
+    """
 
     split: Split
     error: float
     top5_error: float
     loss: float
     count: int
+    is_flipped: bool = False
 
     @property
     def split_name(self) -> Phrase:
-        return SPLIT_NAMES[self.split]
+        return FLIPPED if self.is_flipped else SPLIT_NAMES[self.split]
 
     @property
     def wrong(self) -> int:
@@ -186,10 +192,15 @@ def progress(run: Run) -> Phrase:
 
 def scores(final: FinalEvent) -> list[ScoreRow]:
     """Returns the final results on each split that was measured."""
-    return [
-        ScoreRow(split, score.error, score.top5_error, score.loss, score.count)
-        for split, score in final.scores.items()
-    ]
+    rows = [score_row(split, score) for split, score in final.scores.items()]
+    if final.test_flipped is not None:
+        rows.append(score_row("test", final.test_flipped, is_flipped=True))
+    return rows
+
+
+def score_row(split: Split, score: Score, *, is_flipped: bool = False) -> ScoreRow:
+    """Returns the row of a result."""
+    return ScoreRow(split, score.error, score.top5_error, score.loss, score.count, is_flipped)
 
 
 def images_per_second(run: Run) -> float | None:

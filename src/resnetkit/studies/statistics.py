@@ -41,11 +41,11 @@ def error_sample(runs: Runs, group: str, split: Split) -> Sample:
 
 
 def final_error(run: Run, split: Split) -> float:
-    """Returns the final error of a run in percent; nan when it has none yet."""
+    """Returns the final error of a run in percent; nan when it was not measured."""
     if run.diverged:
         return CHANCE
     final = run.final
-    return final.scores[split].error if final else math.nan
+    return final.scores[split].error if final and split in final.scores else math.nan
 
 
 def measured_sample(runs: Runs, group: str, measurement: str, key: str, label: str) -> Sample:

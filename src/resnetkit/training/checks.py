@@ -37,6 +37,11 @@ def check_data_fit(recipe: Recipe, dataset: Dataset) -> None:
             f"data.augment.flip is '{augment.flip}', but a mirrored image of '{dataset.name}' is"
             " not an image of its class. Set data.augment.flip=none."
         )
+    if recipe.evaluation.final_flip and not dataset.mirrored:
+        raise RecipeError(
+            f"evaluation.final_flip is true, but a mirrored image of '{dataset.name}' is not an"
+            " image of its class. Set evaluation.final_flip=false."
+        )
     is_shared = torch.equal(dataset.splits["test"], dataset.splits["validation"])
     if is_shared and recipe.data.train_on == "train+validation":
         raise RecipeError(

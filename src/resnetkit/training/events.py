@@ -116,25 +116,28 @@ class FinalEvent:
 
     Attributes:
         step: steps done.
-        train: scores on the images trained on.
         test: scores on the test split.
+        train: scores on the images trained on; None where the recipe does without them.
         validation: scores on the validation split; None where it was trained on.
+        test_flipped: scores on the test split with horizontal flips averaged; None where the
+            recipe does not ask for them.
         reached: whether training ended early.
         best_epoch: the epoch whose network was kept; None where the recipe has no patience.
         confusion: matrix (K, K) on the test split, true classes in rows, predictions in columns.
     """
 
     step: int
-    train: Score
     test: Score
+    train: Score | None = None
     validation: Score | None = None
+    test_flipped: Score | None = None
     reached: bool = False
     best_epoch: int | None = None
     confusion: list[list[int]] = field(default_factory=list)
 
     @property
     def scores(self) -> dict[Split, Score]:
-        """Returns the scores of the splits that were measured."""
+        """Returns the scores of the splits that were measured, with a single view."""
         scores: dict[Split, Score | None] = {
             "train": self.train,
             "validation": self.validation,
@@ -219,6 +222,8 @@ def final_to_json(event: FinalEvent) -> dict[str, object]:
         values["best_epoch"] = event.best_epoch
     values |= {split: asdict(score) for split, score in event.scores.items()}
     values["test"] = {**asdict(event.test), "confusion": event.confusion}
+    if event.test_flipped is not None:
+        values["test_flipped"] = asdict(event.test_flipped)
     return values
 
 
@@ -242,10 +247,10 @@ def event_from_json(values: object) -> StoredEvent:
 def final_scores(values: dict[str, Any]) -> dict[str, Any]:
     """Returns the scores of a final event without NaN as null, and its confusion matrix."""
     scores: dict[str, Any] = {}
-    for split in get_args(Split):
-        score = values.get(split)
+    for name in (*get_args(Split), "test_flipped"):
+        score = values.get(name)
         if isinstance(score, dict):
-            scores[split] = {key: nan_from_null(value) for key, value in score.items()}
+            scores[name] = {key: nan_from_null(value) for key, value in score.items()}
     return {**scores, "confusion": scores.get("test", {}).pop("confusion", [])}
 
 

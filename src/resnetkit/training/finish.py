@@ -1,4 +1,4 @@
-"""The end of a training: the network is measured on every split and exported."""
+"""The end of a training: the network is measured and exported."""
 
 from typing import get_args
 
@@ -9,6 +9,7 @@ from resnetkit.data.splits import Split
 from resnetkit.training.events import FinalEvent
 from resnetkit.training.export import export_model
 from resnetkit.training.journal import Journal
+from resnetkit.training.recipe import Recipe
 from resnetkit.training.run_folder import Run
 from resnetkit.training.setup import TrainingSetup
 from resnetkit.training.state import TrainingState
@@ -17,15 +18,17 @@ __all__ = ["finish"]
 
 
 def finish(setup: TrainingSetup, run: Run, state: TrainingState, journal: Journal) -> None:
-    """Measures the finished network on every split, exports it and writes the last event."""
+    """Measures the finished network, exports it and writes the last event."""
     if state.best:
         state.result.load_state_dict(state.best)
     if setup.recipe.precise_bn:
         average_statistics(setup, state.result, setup.recipe.precise_bn)
-    held_out = setup.recipe.data.train_on == "train"
-    splits: list[Split] = [s for s in get_args(Split) if held_out or s != "validation"]
-    results = {split: setup.score(state.result, split) for split in splits}
-    scores = {split: score for split, (score, _) in results.items()}
+    with_flips: Split | None = "test" if setup.recipe.evaluation.final_flip else None
+    results = {
+        split: setup.score(state.result, split, flip=split == with_flips)
+        for split in measured_splits(setup.recipe)
+    }
+    scores = {split: result.single for split, result in results.items()}
     if setup.world.is_main:
         with run.writing():
             export_model(setup, state.result, run.model, scores)
@@ -33,13 +36,24 @@ def finish(setup: TrainingSetup, run: Run, state: TrainingState, journal: Journa
         step=state.step,
         reached=state.reached,
         best_epoch=state.best_epoch or None,
-        train=scores["train"],
+        train=scores.get("train"),
         validation=scores.get("validation"),
         test=scores["test"],
-        confusion=results["test"][1].tolist(),
+        test_flipped=results["test"].flipped,
+        confusion=results["test"].confusion.tolist(),
     )
     journal.write(event)
     journal.sync()
+
+
+def measured_splits(recipe: Recipe) -> list[Split]:
+    """Returns the splits on which the finished network is measured."""
+    unmeasured: set[Split] = set()
+    if recipe.data.train_on == "train+validation":
+        unmeasured.add("validation")
+    if not recipe.evaluation.final_train:
+        unmeasured.add("train")
+    return [split for split in get_args(Split) if split not in unmeasured]
 
 
 @torch.no_grad()

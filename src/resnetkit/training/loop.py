@@ -263,7 +263,7 @@ def close_epoch(
     )
     recipe = setup.recipe
     if epoch % recipe.evaluation.every_epochs == 0 or state.step == setup.total_steps:
-        score, _ = setup.score(state.result, recipe.evaluation.split)
+        score = setup.score(state.result, recipe.evaluation.split).single
         event = with_score(event, recipe.evaluation.split, score)
         state = replace(state, reached=0 < recipe.target_error >= score.error)
         if recipe.finetune.patience:

@@ -190,10 +190,17 @@ class OptimizerSection(Section):
 
 
 class EvaluationSection(Section):
-    """How often, and on which split, the error is measured during training."""
+    """How often, and on which split, the error is measured during training.
+
+    The finished network is measured on every split; without `final_train`, not on the images that
+    it was trained on. With `final_flip`, the test error is measured a second time, with the
+    probabilities averaged over each image and its horizontal flip.
+    """
 
     every_epochs: Whole = Field(default=1, ge=1)
     split: Literal["validation", "test"] = "validation"
+    final_train: bool = True
+    final_flip: bool = False
 
 
 class CheckpointSection(Section):

@@ -15,7 +15,7 @@ from resnetkit.data.images.pixel_cache import open_cache
 from resnetkit.data.loader import DeviceLoader
 from resnetkit.data.published.table import cache_folder
 from resnetkit.data.splits import Split
-from resnetkit.evaluation.metric_sums import Score, score
+from resnetkit.evaluation.metric_sums import SplitScore, score
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.summary import count
 from resnetkit.models.zoo import Architecture
@@ -95,8 +95,8 @@ class TrainingSetup:
         """Returns the samples of a split; the training split is all that is trained on."""
         return self.batches.sample_ids if split == "train" else self.dataset.splits[split]
 
-    def score(self, network: nn.Module, split: Split) -> tuple[Score, Tensor]:
-        """Measures a network on a split: averages, and the confusion matrix (K, K)."""
+    def score(self, network: nn.Module, split: Split, *, flip: bool = False) -> SplitScore:
+        """Measures a network on a split; see `metric_sums.score`."""
         self.world.broadcast_buffers(network)
         return score(
             network,
@@ -104,6 +104,7 @@ class TrainingSetup:
             len(self.dataset.class_names),
             world=self.world,
             precision=self.precision,
+            flip=flip,
         )
 
     def evaluation_batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
