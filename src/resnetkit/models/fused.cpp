@@ -17,7 +17,7 @@
 namespace {
 
 constexpr int64_t LANES = 16;  // channels that are computed at a time
-constexpr int64_t BLOCK = 64;  // rows whose sums are kept in float32, before those in float64
+constexpr int64_t BLOCK = 1024;  // values whose sums are kept in float32, before those in float64
 
 typedef float Floats __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
@@ -57,14 +57,14 @@ inline void store(bfloat16* to, Floats values, int64_t count) {
   std::memcpy(to, &halves, count == LANES ? sizeof(halves) : count * sizeof(bfloat16));
 }
 
-// The rows of a thread, in blocks: `first` to `last`, exclusive.
+// The rows of a thread, `first` to `last`, exclusive, in blocks that fit into the first cache.
 struct Share {
-  int64_t first, last;
-  Share(int64_t rows) {
-    int64_t blocks = (rows + BLOCK - 1) / BLOCK, threads = omp_get_num_threads();
+  int64_t first, last, block;
+  Share(int64_t rows, int64_t channels) : block(std::max<int64_t>(BLOCK / channels, 4)) {
+    int64_t blocks = (rows + block - 1) / block, threads = omp_get_num_threads();
     int64_t thread = omp_get_thread_num();
-    first = std::min(rows, blocks * thread / threads * BLOCK);
-    last = std::min(rows, blocks * (thread + 1) / threads * BLOCK);
+    first = std::min(rows, blocks * thread / threads * block);
+    last = std::min(rows, blocks * (thread + 1) / threads * block);
   }
 };
 
@@ -87,8 +87,8 @@ inline void each_row(int64_t first, int64_t last, int64_t count, Use use) {
 // `values_from(channel)` returns a function of an index and a number of channels.
 template <class ValuesFrom>
 void add_up(Share share, int64_t channels, double* sums, ValuesFrom values_from) {
-  for (int64_t block = share.first; block < share.last; block += BLOCK) {
-    int64_t end = std::min(share.last, block + BLOCK);
+  for (int64_t block = share.first; block < share.last; block += share.block) {
+    int64_t end = std::min(share.last, block + share.block);
     for (int64_t channel = 0; channel < channels; channel += LANES) {
       int64_t count = std::min(LANES, channels - channel);
       auto values = values_from(channel);
@@ -106,13 +106,12 @@ void add_up(Share share, int64_t channels, double* sums, ValuesFrom values_from)
   }
 }
 
-// Writes every row and channel, the last block first: it is what the pass before has left in the
-// cache. `writer_from(channel)` returns a function of an index and a number of channels.
+// Writes every row and channel. `writer_from(channel)` returns a function of an index and a number
+// of channels.
 template <class WriterFrom>
 void write_rows(Share share, int64_t channels, WriterFrom writer_from) {
-  int64_t blocks = (share.last - share.first + BLOCK - 1) / BLOCK;
-  for (int64_t number = blocks - 1; number >= 0; --number) {
-    int64_t block = share.first + number * BLOCK, end = std::min(share.last, block + BLOCK);
+  for (int64_t block = share.first; block < share.last; block += share.block) {
+    int64_t end = std::min(share.last, block + share.block);
     for (int64_t channel = 0; channel < channels; channel += LANES) {
       auto write = writer_from(channel);
       each_row(block, end, std::min(LANES, channels - channel),
@@ -153,7 +152,7 @@ void forward(const T* rows, const T* added, const float* weight, const float* bi
   Sums sums(channels, threads);
 #pragma omp parallel num_threads(threads)
   {
-    Share share(count);
+    Share share(count, channels);
     add_up(share, channels, sums.of_thread(omp_get_thread_num()), [&](int64_t channel) {
       return [=, shift = shift.at(channel)](int64_t index, int64_t width) {
         Floats shifted = load(rows + index, width) - shift;
@@ -198,7 +197,7 @@ void backward(const T* gradient, const T* rows, const T* output, const float* we
   }
 #pragma omp parallel num_threads(threads)
   {
-    Share share(count);
+    Share share(count, channels);
     add_up(share, channels, sums.of_thread(omp_get_thread_num()), [&](int64_t channel) {
       return [=, mean = mean.at(channel), factor = factor.at(channel),
               offset = offset.at(channel)](int64_t index, int64_t width) {

@@ -2,8 +2,9 @@
 
 On a CPU a small convolution takes little longer than a pass over its output, and the modules make
 about ten passes a step: statistics, normalization, addition, relu, and the same backward. Here each
-direction is one compiled function that reads its input twice and writes its output once. The
-modules keep their weights and statistics.
+direction is one function that reads its input twice and writes its output once: of fused.cpp,
+compiled for this processor within seconds, or of this module where that does not apply. The modules
+keep their weights and statistics.
 """
 
 import os
