@@ -10,7 +10,14 @@ import pytest
 from resnetkit.errors import Interrupted
 from resnetkit.training.signals import StopRequest, caught_signals
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+]
 
 
 def send(number: int) -> None:
@@ -76,3 +83,14 @@ def test_the_exit_code_names_the_signal(number: int, code: int) -> None:
 
 def test_nobody_asked_at_the_beginning() -> None:
     assert not StopRequest()
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with caught_signals() as stop:
+            send(signal.SIGHUP)
+            assert not stop
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
