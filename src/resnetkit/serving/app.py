@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnetkit.errors import ResnetkitError, did_you_mean, headless
 from resnetkit.inference.predictor import TOP, Activations
-from resnetkit.serving.batcher import Computation, Computed
+from resnetkit.serving.batcher import Computed
 from resnetkit.serving.guard import Access, Guard
 from resnetkit.serving.limits import Refusal
 from resnetkit.serving.metrics import CONTENT_TYPE, Metrics
@@ -43,7 +43,7 @@ from resnetkit.serving.requests import (
     whole,
 )
 from resnetkit.serving.responses import json_response, refusal_of, refusal_response
-from resnetkit.serving.saliency import METHODS, can_explain, data_url, saliency_function
+from resnetkit.serving.saliency import METHODS, data_url
 from resnetkit.serving.service import Service
 
 __all__ = ["build_app"]
@@ -148,7 +148,7 @@ class Endpoints:
         values = query(request, ("label", "method", "timeout"))
         service, model = self.service, self.service.model
         predictor = model.predictor
-        if not can_explain(predictor):
+        if model.explainer is None:
             raise Refusal(
                 404,
                 "saliency maps need a network that torch computes, and captum: serve a run folder,"
@@ -165,23 +165,16 @@ class Endpoints:
         async with received(request, service) as content:
             deadline = deadline_of(service, values.get("timeout"))
             with service.admitted(1, deadline):
-                explain = Computation(saliency_function(predictor, method, label), 1)
-
-                async def explained() -> tuple[Any, Computed]:
-                    pixels = await service.decoded(model, content, deadline)
-                    return pixels, await service.computed_alone(explain, pixels, deadline)
-
-                work = explained()
-                pixels, computed = await unless_disconnected(request, service, work, deadline)
-        chosen, weights = computed.values
+                work = service.explained(model, content, method, label, deadline)
+                explained = await unless_disconnected(request, service, work, deadline)
         answer = {
-            "label": chosen,
-            "class": predictor.class_name(chosen),
+            "label": explained.label,
+            "class": predictor.class_name(explained.label),
             "method": method,
-            "image": data_url(pixels),
-            "map": data_url((weights * 255).round().astype("uint8")),
+            "image": data_url(explained.pixels),
+            "map": data_url((explained.values * 255).round().astype("uint8")),
         }
-        return json_response(answer, headers=facts(model, computed))
+        return json_response(answer)
 
     async def model(self, request: Request) -> Response:
         """Returns what is served, and the limits of requests."""
@@ -200,7 +193,7 @@ class Endpoints:
                 "width": width,
                 "classes": model.widths.get(PROBABILITIES, 0),
                 "layers": list(engine.layers),
-                "saliency": can_explain(model.predictor),
+                "saliency": model.explainer is not None,
                 "best_batch": model.best_batch,
                 "limits": {"body_bytes": limits.body_bytes, "pixels": limits.pixels},
                 "version": self.version,
@@ -267,11 +260,14 @@ class Endpoints:
         )
         service.check_wait(1, deadline_of(service))
         async with received(request, service) as content:
+            deadline = deadline_of(service)
             size = len(content) if length is None else length
-            parsed = await self.in_thread(
+            parsing = self.in_thread(
                 size, parse_inference_request, content, length, model, service.limits
             )
-            deadline = deadline_of(service, parsed.timeout_seconds)
+            parsed = await unless_disconnected(request, service, parsing, deadline)
+            if parsed.timeout_seconds is not None:
+                deadline = min(deadline, deadline_of(service, parsed.timeout_seconds))
             with service.admitted(len(parsed.images), deadline):
                 work = self.inferred(parsed, model, deadline)
                 rows = await unless_disconnected(request, service, work, deadline)
@@ -310,7 +306,7 @@ def page_facts(service: Service, access: Access) -> PageFacts:
         classes=model.widths.get(PROBABILITIES, 0),
         image_size=model.size[1:],
         sha256=engine.network_sha256,
-        saliency=METHODS if can_explain(model.predictor) else (),
+        saliency=METHODS if model.explainer is not None else (),
         needs_token=access.token is not None,
         body_bytes=service.limits.body_bytes,
     )

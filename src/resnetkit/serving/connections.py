@@ -116,6 +116,7 @@ class Connection(H11Protocol):
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
+            *([(b"retry-after", b"1")] if status == 503 else ()),
         ]
         self.transport.write(
             (self.conn.send(h11.Response(status_code=status, headers=headers)) or b"")

@@ -13,6 +13,7 @@ from resnetkit.inference.exported import check_choices, read_exported
 from resnetkit.inference.parity import check_here
 from resnetkit.inference.predictor import Predictor, load_predictor
 from resnetkit.serving.batcher import Computation
+from resnetkit.serving.saliency import Explainer, explainer_of
 from resnetkit.weights.exported import is_exported
 
 __all__ = ["PROBABILITIES", "ServedModel", "best_batch", "default_name", "load_checked", "prepare"]
@@ -32,6 +33,7 @@ class ServedModel:
         computations: by output: probabilities, if the network has a head, and layers.
         widths: length of the rows, by output.
         seconds_per_image: in the best batch.
+        explainer: computes saliency maps; None if this network has none.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ServedModel:
     computations: dict[str, Computation]
     widths: dict[str, int]
     seconds_per_image: float
+    explainer: Explainer | None = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -117,7 +120,8 @@ def prepare(name: str, predictor: Predictor, *, longest_batch_seconds: float) ->
     )
     computations = {output: Computation(function, batch) for output, function in functions.items()}
     widths = {output: len(row) for output, row in rows.items()}
-    return ServedModel(name, predictor, computations, widths, seconds / batch)
+    explainer = explainer_of(engine)
+    return ServedModel(name, predictor, computations, widths, seconds / batch, explainer)
 
 
 def layer_function(predictor: Predictor, layer: str) -> Callable[[Pixels], np.ndarray]:

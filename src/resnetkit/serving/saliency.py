@@ -2,59 +2,85 @@
 
 import base64
 import io
-from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from resnetkit.inference.engine import Pixels
-from resnetkit.inference.predictor import Predictor
+from resnetkit.inference.engine import Engine, Pixels
 
-__all__ = ["METHODS", "can_explain", "data_url", "saliency_function"]
+if TYPE_CHECKING:
+    from resnetkit.inference.engines.torch import TorchEngine
+    from resnetkit.models.resnet import ResNet
+
+__all__ = ["METHODS", "Explained", "Explainer", "data_url", "explainer_of"]
 
 METHODS = ("grad-cam", "integrated-gradients")
 
 
-def can_explain(predictor: Predictor) -> bool:
-    """Returns whether maps can be computed: torch computes the network, captum is installed."""
-    engine = predictor.engine
-    return engine.name == "torch" and "fc" in engine.layers and find_spec("captum") is not None
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A saliency map.
 
-
-def saliency_function(
-    predictor: Predictor, method: str, label: int | None
-) -> Callable[[Pixels], list[tuple[int, npt.NDArray[np.float32]]]]:
-    """Returns the function from pixels to labels and saliency maps, float32 (H, W) from 0 to 1.
-
-    It changes hooks of the network for a while, so that nothing else may use it meanwhile: the
-    thread of the engine calls it.
-
-    Args:
-        predictor: of which `can_explain` is true.
-        method: one of `METHODS`.
-        label: of the class that is explained; None for the most probable one.
+    Attributes:
+        label: of the class that is explained.
+        pixels: that the network takes, uint8 (C, H, W).
+        values: of the map, float32 (H, W) from 0 to 1.
     """
 
-    def explained(pixels: Pixels) -> list[tuple[int, npt.NDArray[np.float32]]]:
+    label: int
+    pixels: Pixels
+    values: npt.NDArray[np.float32]
+
+
+class Explainer:
+    """Computes saliency maps with a copy of a network, in one thread at a time.
+
+    A copy, because the methods of captum add hooks, which would record what the engine computes.
+
+    Args:
+        engine: of the network.
+    """
+
+    def __init__(self, engine: "TorchEngine") -> None:
+        self._engine = engine
+        self._model: ResNet | None = None
+
+    def explain(self, pixels: Pixels, method: str, label: int | None) -> Explained:
+        """Returns a map of the pixels, uint8 (C, H, W).
+
+        Args:
+            pixels: of the image.
+            method: one of `METHODS`.
+            label: of the class that is explained; None for the most probable one.
+        """
         import torch
 
-        from resnetkit.inference.engines.torch import TorchEngine
         from resnetkit.probes.saliency import grad_cam, integrated_gradients
 
-        engine = predictor.engine
-        assert isinstance(engine, TorchEngine)
-        chosen = int(engine.probabilities(pixels)[0].argmax()) if label is None else label
-        network = engine.network
-        compute: Any = grad_cam if method == "grad-cam" else integrated_gradients
+        engine = self._engine
+        if self._model is None:
+            self._model = deepcopy(engine.network.model)
+        if label is None:
+            label = int(engine.probabilities(pixels[None])[0].argmax())
+        compute = grad_cam if method == METHODS[0] else integrated_gradients
         image = torch.from_numpy(pixels).to(engine.device)
-        normalized = network.normalization.to(engine.device)(image)[0]
-        values = compute(network.model, normalized, chosen)
-        return [(chosen, values.float().cpu().numpy())]
+        normalized = engine.network.normalization.to(engine.device)(image[None])[0]
+        values = compute(self._model, normalized, label)
+        return Explained(label, pixels, values.float().cpu().numpy())
 
-    return explained
+
+def explainer_of(engine: Engine) -> Explainer | None:
+    """Returns the explainer of a network of torch; None for others, or without captum."""
+    if engine.name != "torch" or "fc" not in engine.layers or find_spec("captum") is None:
+        return None
+    from resnetkit.inference.engines.torch import TorchEngine
+
+    return Explainer(engine) if isinstance(engine, TorchEngine) else None
 
 
 def data_url(values: npt.NDArray[np.uint8]) -> str:

@@ -17,10 +17,12 @@ from resnetkit.serving.limits import Limits, Refusal, overloaded
 from resnetkit.serving.metrics import Metrics
 from resnetkit.serving.model import ServedModel
 from resnetkit.serving.pace import Pace
+from resnetkit.serving.saliency import Explained
 
 __all__ = ["Amount", "Service"]
 
 LARGE_WORK = 2**22  # pixels to decode; images with more share one thread
+WAITING_MAPS = 4  # saliency maps that wait or are computed
 
 
 class Amount:
@@ -102,6 +104,8 @@ class Service:
         self._large_pixels = Amount(limits.large_pixels)
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._large_decoder = ThreadPoolExecutor(1, thread_name_prefix="decode-large")
+        self._explainers = ThreadPoolExecutor(1, thread_name_prefix="saliency")
+        self._maps = Amount(WAITING_MAPS)
         self._batcher = Batcher(self._observe_batch)
         metrics.watch(lambda: self.images)
         metrics.describe(model)
@@ -115,7 +119,7 @@ class Service:
     def close(self, timeout: float) -> None:
         """Stops all threads, and refuses what waits."""
         self.is_ready = False
-        for executor in (self._decoders, self._large_decoder):
+        for executor in (self._decoders, self._large_decoder, self._explainers):
             executor.shutdown(wait=False, cancel_futures=True)
         self._batcher.close(timeout)
 
@@ -178,13 +182,27 @@ class Service:
         ]
         return await gathered(rows)
 
-    async def computed_alone(
-        self, computation: Computation, pixels: Pixels, deadline: float
-    ) -> Computed:
-        """Computes pixels, uint8 (C, H, W), between the batches of other requests."""
-        return (await gathered([[self._submit(computation, pixels, deadline)]]))[0][0]
+    async def explained(
+        self, model: ServedModel, content: bytes, method: str, label: int | None, deadline: float
+    ) -> Explained:
+        """Decodes an image and computes its saliency map, in a thread of its own.
 
-    async def decoded(self, model: ServedModel, content: bytes, deadline: float) -> Pixels:
+        Raises:
+            Refusal: when other maps are waiting, or the deadline passes.
+        """
+        assert model.explainer is not None
+        if not self._maps.take(1):
+            self.metrics.refused.labels("saliency").inc()
+            raise overloaded("the server is busy with other saliency maps. Try again later.")
+        try:
+            pixels = await self._decoded(model, content, deadline)
+            return await asyncio.wrap_future(
+                self._explainers.submit(model.explainer.explain, pixels, method, label)
+            )
+        finally:
+            self._maps.give(1)
+
+    async def _decoded(self, model: ServedModel, content: bytes, deadline: float) -> Pixels:
         """Decodes an image, uint8 (C, H, W), and computes nothing."""
         unchanged = Computation(lambda pixels: pixels, 1)
         decoding = Decoding(content, model, [unchanged], deadline, [Future()])
