@@ -34,8 +34,7 @@ const MOMENTUM = 0.9;
 /**
  * Returns a network with initial weights.
  *
- * @param {{depth: number, shortcut: boolean, normalization: boolean, initialization: string}} options
- *   see Settings of spiral.js
+ * @param {object} options depth, shortcut, normalization and initialization: Settings of spiral.js
  * @param {() => number} random uniform
  * @returns {Model}
  */

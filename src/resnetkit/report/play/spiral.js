@@ -5,8 +5,8 @@
  *     const trainer = createTrainer(settings, createSpirals({seed: 0}));
  *     trainer.measure()                  // -> EpochResult of the network as it is
  *     trainer.trainEpoch()               // -> EpochResult after one more epoch
- *     trainer.decisionMap(40)            // -> Uint8Array (40 * 40), row by row from y = 1 to y = -1,
- *                                        //    x from -1 to 1: 255 * probability of class 1
+ *     trainer.decisionMap(40)            // -> Uint8Array (40 * 40), 255 * probability of class 1:
+ *                                        //    row by row from y = 1 to -1, x from -1 to 1
  *
  * @typedef {object} Settings
  * @property {number} depth hidden layers, 2 to 30, an even number: a block has two layers

@@ -92,9 +92,9 @@ function trainTurn(training, post) {
 function measureTurn(training) {
   const now = performance.now();
   const elapsed = now - training.lastTurn;
-  const { milliseconds } = training;
+  const before = training.milliseconds || elapsed;
   training.lastTurn = now;
-  training.milliseconds = milliseconds ? milliseconds + SMOOTHING * (elapsed - milliseconds) : elapsed;
+  training.milliseconds = before + SMOOTHING * (elapsed - before);
   return training.milliseconds;
 }
 

@@ -215,10 +215,9 @@ def fold_normalization(model: ResNet) -> ResNet:
     """Returns the same function in float64, with its normalization inside the convolutions."""
     folded = copy.deepcopy(model).double().eval()
     for convolution, norm in normalized_convolutions(folded):
-        bn = folded.get_submodule(norm)
-        if isinstance(bn, nn.BatchNorm2d):
-            fused = fuse_conv_bn_eval(folded.get_submodule(convolution), bn)  # type: ignore[type-var]
-            folded.set_submodule(convolution, fused)
+        layer, bn = folded.get_submodule(convolution), folded.get_submodule(norm)
+        if isinstance(layer, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+            folded.set_submodule(convolution, fuse_conv_bn_eval(layer, bn))
             folded.set_submodule(norm, nn.Identity())
     return folded
 
