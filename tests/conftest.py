@@ -10,11 +10,12 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
+import gc
 import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,20 @@ if TYPE_CHECKING:
     from resnetkit.data.dataset import Dataset
     from resnetkit.training.recipe import Recipe
     from resnetkit.training.run_folder import Run
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Takes what is imported for the tests from the garbage collector, which looked at it often.
+
+    Torch alone makes a million objects, of which none is ever freed.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
 
 TINY = {
     "length": "6 steps",

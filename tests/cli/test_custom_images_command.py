@@ -66,7 +66,7 @@ def test_a_folder_named_like_a_data_set_is_meant_by_its_path(
     resnet: Resnet, photos: Path, name: str
 ) -> None:
     photos.rename(name)
-    for words in (("data", "check"), ("data", "show"), ("train", "--dry-run", "--data")):
+    for words in (("data", "check"), ("data", "show"), ("train", "--dry-run", *SMALL, "--data")):
         answer = resnet(*words, f"./{name}")
         assert answer.code == 0, answer.err
         assert "means the data set" not in answer.err
@@ -124,7 +124,7 @@ def test_what_was_begun_goes_on_though_images_were_added(
 def test_the_recipe_for_own_images_may_be_named(
     resnet: Resnet, photos: Path, words: list[str]
 ) -> None:
-    answer = resnet("train", *words, "--data", str(photos), "--dry-run", "--json")
+    answer = resnet("train", *words, "--data", str(photos), *SMALL, "--dry-run", "--json")
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["recipe"]["data"]["image_size"] == 32
 
@@ -150,7 +150,7 @@ def test_micro_batches_come_with_their_caveat(resnet: Resnet, photos: Path, tmp_
 def test_a_learning_rate_is_found_and_drawn(resnet: Resnet, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "rate.svg"
     words = ["lr-find", "--data", str(photos), "--steps", "20", "--out", str(out)]
-    words += SMALL
+    words += [*SMALL, "--set", "batch_size=8"]
     answer = resnet(*words)
     assert answer.code == 0, answer.err
     assert answer.out.startswith("--set optimizer.lr=")

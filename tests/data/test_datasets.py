@@ -1,7 +1,6 @@
 """Named data sets: what they hold, how they are split for ever, and what is refused."""
 
 import hashlib
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,13 +57,11 @@ def test_digits_are_those_of_scikit_learn(digits: Dataset) -> None:
     assert (digits.channels, digits.image_size) == (1, (8, 8))
 
 
-def test_digits_are_read_without_importing_scikit_learn() -> None:
-    code = (
-        "import sys; from resnetkit.data.datasets import open_digits; open_digits();"
-        " print('sklearn' in sys.modules)"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert answer.stdout == "False\n", answer.stderr
+def test_digits_are_read_without_importing_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    open_digits()
+    assert "sklearn" not in sys.modules
 
 
 def test_digits_are_asked_of_scikit_learn_where_its_file_lies_elsewhere(

@@ -148,7 +148,7 @@ def windows(side: int) -> int:
 
 @pytest.mark.parametrize("side", [64, 66, 70, 75, 224])
 def test_pooling_that_is_not_padded_rounds_up(side: int) -> None:
-    model = create_model("resnet18", pooling="ceil").eval()
+    model = without_values(create_model, "resnet18", pooling="ceil").eval()
     cells = torch.rand(1, 2, -(-side // 2), -(-side // 2), generator=torch.Generator())
     pooled = model.maxpool(cells)
     assert pooled.shape[2] == windows(cells.shape[2])
@@ -157,7 +157,8 @@ def test_pooling_that_is_not_padded_rounds_up(side: int) -> None:
         pooled[0, 1, -1, -1]
         == cells[0, 1, 2 * pooled.shape[2] - 2 :, 2 * pooled.shape[2] - 2 :].max()
     )
-    assert create_model("resnet18").maxpool(cells)[0, 0, 0, 0] == cells[0, 0, :2, :2].max()
+    padded = without_values(create_model, "resnet18").maxpool(cells)
+    assert padded[0, 0, 0, 0] == cells[0, 0, :2, :2].max()
 
 
 @pytest.mark.parametrize("value", [0, 1, -1e-5, "small", True, float("nan"), float("inf"), None])

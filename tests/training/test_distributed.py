@@ -1,4 +1,4 @@
-"""Two processes that `torchrun` starts: every sample once, and the same bytes after a signal."""
+"""Two processes, as `torchrun` starts them: every sample once, and the same bytes after a signal."""
 
 import json
 import os
@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from helpers.forks import Fork
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch.distributed import TCPStore
 
 from resnetkit.data.batches import TrainingBatches
 from resnetkit.data.datasets import open_dataset
@@ -102,30 +104,68 @@ class Trained:
     Attributes:
         run: its folder.
         notes: of each rank, when it left.
-        returncode: of torchrun.
+        returncodes: of torchrun, or of the ranks.
         output: of all processes.
     """
 
     run: Run
     notes: list[dict[str, Any]]
-    returncode: int
+    returncodes: list[int | None]
     output: str
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Trained:
-    folder = tmp_path_factory.mktemp("trained")
+def by_torchrun(folder: Path, start: Start) -> tuple[list[int | None], str]:
+    """Trains as users do: three processes, each of which imports torch."""
     with start(*recorder_words(folder)) as process:
         output, _ = process.communicate(timeout=120)
-    return Trained(read_run(folder / "run"), notes_of(folder), process.returncode, output)
+    return [process.returncode], output
+
+
+def by_forks(folder: Path, start: Start) -> tuple[list[int | None], str]:
+    """Trains in two processes with the environment and the store that torchrun gives to ranks."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    words = recorder_words(folder)[len(torchrun()) :]
+    ranks = [
+        Fork(*words, log=folder / f"{rank}.log", environment=environment_of(rank, store.port))
+        for rank in range(RANKS)
+    ]
+    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    return [rank.returncode for rank in ranks], "".join(outputs)
+
+
+def environment_of(rank: int, port: int) -> dict[str, str]:
+    """Returns what torchrun tells a rank."""
+    values = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": RANKS,
+        "LOCAL_WORLD_SIZE": RANKS,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "TORCHELASTIC_USE_AGENT_STORE": True,
+        "TORCHELASTIC_RESTART_COUNT": 0,
+        "OMP_NUM_THREADS": 1,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+@pytest.fixture(
+    scope="module", params=[by_forks, pytest.param(by_torchrun, marks=pytest.mark.slow)]
+)
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, start: Start
+) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    returncodes, output = request.param(folder, start)
+    return Trained(read_run(folder / "run"), notes_of(folder), returncodes, output)
 
 
 def test_no_rank_leaves_before_the_run_is_finished(trained: Trained) -> None:
     assert [note["finished"] for note in trained.notes] == [True, True]
 
 
-def test_torchrun_ends_well(trained: Trained) -> None:
-    assert trained.returncode == 0, trained.output
+def test_every_process_ends_well(trained: Trained) -> None:
+    assert set(trained.returncodes) == {0}, trained.output
 
 
 def test_no_process_complains(trained: Trained) -> None:

@@ -316,6 +316,7 @@ def test_an_interrupted_command_goes_on_to_the_same_bytes(
     assert results(folder) == uninterrupted
 
 
+@pytest.mark.slow  # in this process: a crash after any event changes no byte, above
 def test_a_killed_command_goes_on_to_the_same_bytes(
     tmp_path: Path, start: Start, results: Results, uninterrupted: dict[str, bytes]
 ) -> None:

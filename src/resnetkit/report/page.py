@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
@@ -35,6 +36,15 @@ def render(template: str, page: object, t: Language = ENGLISH) -> str:
 
     Templates translate with `_` and `ngettext`, the names that Babel extracts.
     """
+    made = datetime.now(UTC)
+    style = Markup(color_variables() + style_sheet())
+    compiled = templates(t).get_template(template)
+    return markup_text(compiled.render(style=style, made=made, page=page))
+
+
+@cache
+def templates(t: Language) -> Environment:
+    """Returns the templates in a language, each of which is compiled once."""
     environment = Environment(
         loader=PackageLoader("resnetkit.report"),
         autoescape=True,
@@ -45,9 +55,7 @@ def render(template: str, page: object, t: Language = ENGLISH) -> str:
     for name in filters.__all__:
         environment.filters[name] = getattr(filters, name)
     environment.globals.update(_=t, ngettext=t.plural, language=t.code)
-    made = datetime.now(UTC)
-    style = Markup(color_variables() + style_sheet())
-    return markup_text(environment.get_template(template).render(style=style, made=made, page=page))
+    return environment
 
 
 def style_sheet() -> str:
