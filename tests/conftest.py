@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from resnetkit.training.recipe import Recipe
     from resnetkit.training.run_folder import Run
 
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Takes what is imported for the tests from the garbage collector, which looked at it often.

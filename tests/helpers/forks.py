@@ -1,6 +1,6 @@
 """Python programs in processes of their own that need not import torch again.
 
-A server, which starts with the first of them, has imported it; each program is a fork of the server.
+A server, which starts with the first of them, has imported it, and each program is its fork.
 Everything else is as for `python WORDS`: own arguments, environment, streams, signals, exit code.
 Tests of what is imported, or of how an interpreter starts and ends, need a fresh one instead.
 """
@@ -11,10 +11,16 @@ import runpy
 import signal
 import sys
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["resnetkit.training.loop", "torch._dynamo"])
+
+
+def stop_server() -> None:
+    """Ends the server, as the end of this process does; the next program starts another one."""
+    forkserver._forkserver._stop()
 
 
 class Fork:

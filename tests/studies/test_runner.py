@@ -405,7 +405,9 @@ def test_findings_of_something_else_are_refused(reported: Outcome) -> None:
 )
 def test_a_corrupt_measurement_is_named(content: str, new_study: NewStudy, tmp_path: Path) -> None:
     study = replace(
-        new_study(seeds=1, findings=RESPONSES.findings), measurements=("responses",), charts=RESPONSES.charts
+        new_study(seeds=1, findings=RESPONSES.findings),
+        measurements=("responses",),
+        charts=RESPONSES.charts,
     )
     outcome = run_at_once(study, tmp_path)
     assert len(outcome.charts) == 2

@@ -1,4 +1,4 @@
-"""Two processes, as `torchrun` starts them: every sample once, and the same bytes after a signal."""
+"""Two processes, as torchrun starts them: every sample once, the same bytes after a signal."""
 
 import json
 import os
@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers.forks import Fork
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch.distributed import TCPStore
 
+from helpers.forks import Fork, stop_server
 from resnetkit.data.batches import TrainingBatches
 from resnetkit.data.datasets import open_dataset
 from resnetkit.errors import WeightsError
@@ -130,6 +130,7 @@ def by_forks(folder: Path, start: Start) -> tuple[list[int | None], str]:
         for rank in range(RANKS)
     ]
     outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    stop_server()
     return [rank.returncode for rank in ranks], "".join(outputs)
 
 
