@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from resnetkit.data.datasets import open_dataset
     from resnetkit.data.images.check import BadImage
     from resnetkit.evaluation.evaluate import evaluate
+    from resnetkit.inference.export import export_network
+    from resnetkit.inference.parity import load_exported
     from resnetkit.inference.predictor import Answer, Predictor, load_predictor
     from resnetkit.models.backbone import Backbone
     from resnetkit.models.summary import trace
@@ -36,8 +38,10 @@ __all__ = [
     "cifar_resnet",
     "create_model",
     "evaluate",
+    "export_network",
     "export_weights",
     "from_pretrained",
+    "load_exported",
     "load_network",
     "load_predictor",
     "load_recipe",
@@ -62,8 +66,10 @@ HOMES = {
     "cifar_resnet": "models.zoo",
     "create_model": "models.zoo",
     "evaluate": "evaluation.evaluate",
+    "export_network": "inference.export",
     "export_weights": "weights.export",
     "from_pretrained": "weights.pretrained",
+    "load_exported": "inference.parity",
     "load_network": "weights.load",
     "load_predictor": "inference.predictor",
     "load_recipe": "training.recipe",

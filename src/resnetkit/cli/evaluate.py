@@ -11,9 +11,8 @@ from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on
 
 if TYPE_CHECKING:
     from resnetkit.data.dataset import Dataset
-    from resnetkit.evaluation.evaluate import Evaluation
+    from resnetkit.evaluation.evaluate import Evaluable, Evaluation
     from resnetkit.evaluation.metrics import ErrorRate, Metrics
-    from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["evaluate"]
 
@@ -49,7 +48,7 @@ def evaluate(
     split: SplitName = "test",
     protocol: ProtocolName = "center",
     flip: Flip = False,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     out: Out = None,
     lang: Lang = "en",
     variant: Variant = None,
@@ -59,20 +58,22 @@ def evaluate(
     """Measure the error of a trained network, or of several and their ensemble.
 
     Args:
-        network: A run folder, its model folder, or weights of another library, as
-            'resnet weights show' describes them.
+        network: A run folder, its model folder, an exported network, or weights of another library,
+            as 'resnet weights show' describes them.
     """
     from resnetkit.errors import UsageError
     from resnetkit.evaluation.evaluate import evaluate_all
     from resnetkit.evaluation.network_data import data_of
     from resnetkit.report.evaluation_report import write_evaluation
     from resnetkit.report.language import find_language
-    from resnetkit.weights.load import load_network
 
     language = find_language(lang)
     if out is not None and (out / "recipe.yaml").exists():
         raise UsageError(f"--out {out} is a run, which has its own report: choose another folder.")
-    loaded = [load_network(path, variant=variant) for path in (network, *others)]
+    loaded = [
+        load_any(path, variant=variant, device=device, precision=precision)
+        for path in (network, *others)
+    ]
     dataset = data_of(loaded[0], data)
     remark_on_networks(loaded, dataset, split)
     with bar("evaluate") as progress:
@@ -82,7 +83,7 @@ def evaluate(
             split=split,
             protocol=protocol,
             flip=flip,
-            precision=precision,
+            precision=precision or "float32",
             device=device,
             observe=progress.update,
         )
@@ -92,9 +93,20 @@ def evaluate(
     show_all(evaluations, json=json)
 
 
-def remark_on_networks(
-    networks: "Sequence[TrainedNetwork]", dataset: "Dataset", split: str
-) -> None:
+def load_any(path: Path, *, variant: str | None, device: str, precision: str | None) -> "Evaluable":
+    """Loads a trained network, or an exported one after its golden images have been computed."""
+    from resnetkit.weights.exported import is_exported
+
+    if is_exported(path):
+        from resnetkit.inference.parity import load_exported
+
+        return load_exported(path, variant=variant, device=device, precision=precision)
+    from resnetkit.weights.load import load_network
+
+    return load_network(path, variant=variant)
+
+
+def remark_on_networks(networks: "Sequence[Evaluable]", dataset: "Dataset", split: str) -> None:
     """Reports what is measured, and how classes without names are matched."""
     from resnetkit.evaluation.network_data import describe_class_order
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ from torch import Tensor
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
+from resnetkit.evaluation.classifier import PixelClassifier
 from resnetkit.evaluation.metrics import Floats, Metrics, measure
 from resnetkit.evaluation.network_data import check_fit, trained_samples
-from resnetkit.evaluation.protocols import Protocol, views_of
+from resnetkit.evaluation.protocols import Protocol, pixel_views_of, views_of
 from resnetkit.models.resnet import ResNet
 from resnetkit.runtime.precision import ChosenPrecision, choose_precision
 from resnetkit.runtime.process_group import open_world
 from resnetkit.weights.network import TrainedNetwork
 
 __all__ = [
+    "Evaluable",
     "Evaluation",
     "WorstError",
     "class_probabilities",
@@ -61,7 +64,7 @@ class Evaluation:
         split: train, validation or test.
         protocol: the views of each image; see `protocols.Protocol`.
         flip: whether the horizontal flip was a second view.
-        precision: of the computation, float32 or bfloat16.
+        precision: of the computation: float32, bfloat16 or int8; of an ensemble, all of them.
         metrics: errors, loss and calibration.
         worst: wrong predictions of the highest probability, the highest first.
         learned: number of these images that the network was trained on, according to its run: the
@@ -79,13 +82,17 @@ class Evaluation:
     learned: int = 0
 
 
-def evaluate(network: TrainedNetwork, dataset: Dataset, **options: Any) -> Evaluation:
+Evaluable = TrainedNetwork | PixelClassifier
+"""A network that torch computes, or an exported one."""
+
+
+def evaluate(network: Evaluable, dataset: Dataset, **options: Any) -> Evaluation:
     """Evaluates one network; arguments and errors are those of `evaluate_all`."""
     return evaluate_all([network], dataset, **options)[0]
 
 
 def evaluate_all(
-    networks: Sequence[TrainedNetwork],
+    networks: Sequence[Evaluable],
     dataset: Dataset,
     *,
     split: Split = "test",
@@ -100,17 +107,18 @@ def evaluate_all(
     The ensemble averages the probabilities of all networks.
 
     Args:
-        networks: see `load_network`.
+        networks: see `load_network` and `load_exported`.
         dataset: see `open_dataset`.
         split: train, validation or test.
         protocol: the views of each image, whose probabilities are averaged.
         flip: with the protocol center, whether the horizontal flip is a second view.
-        precision: auto, float32 or bfloat16.
-        device: auto, cpu, cuda or cuda:N.
+        precision: auto, float32 or bfloat16, of networks that are not exported.
+        device: auto, cpu, cuda or cuda:N; exported networks compute on the processor.
         observe: called now and then with the fraction done, from 0 to 1.
 
     Raises:
-        UsageError: when `flip` is set for a protocol that includes flips.
+        UsageError: when `flip` is set for a protocol that includes flips, or an exported network
+            cannot compute the views.
         DataError: when a network expects other images or classes, the split is empty, or the
         images do not suit the protocol.
     """
@@ -120,22 +128,24 @@ def evaluate_all(
         check_fit(network, dataset)
     trained_on = [trained_samples(network, dataset, sample_ids) for network in networks]
     origins = [network.origin for network in networks]
-    outputs = []
+    outputs: list[Floats] = []
+    precisions: list[str] = []
     with open_world(device) as world:
         chosen = choose_precision(precision, world.device)
         for index, network in enumerate(networks):
-            probabilities = predict_probabilities(
-                network,
+            used, compute = computation_of(network, chosen)
+            probabilities = compute(
                 dataset,
                 sample_ids,
                 protocol=protocol,
                 flip=flip,
-                precision=chosen,
                 observe=observe_portion(observe, index, len(networks)),
             )
+            precisions.append(used)
             outputs.append(finite(network, probabilities))
     if len(networks) > 1:
         outputs.append(np.mean(outputs, axis=0))
+        precisions.append(" and ".join(sorted(set(precisions))))
         origins.append(f"ensemble of {len(networks)} networks")
         trained_on.append(set[int]().union(*trained_on))
     labels = dataset.labels[sample_ids].numpy()
@@ -146,13 +156,24 @@ def evaluate_all(
             split=split,
             protocol=protocol,
             flip=flip,
-            precision=chosen.name,
+            precision=used,
             metrics=measure(probabilities, labels, dataset.class_names),
             worst=worst_errors(probabilities, dataset, sample_ids),
             learned=len(overlap) if split != "train" else 0,
         )
-        for origin, probabilities, overlap in zip(origins, outputs, trained_on, strict=True)
+        for origin, used, probabilities, overlap in zip(
+            origins, precisions, outputs, trained_on, strict=True
+        )
     ]
+
+
+def computation_of(
+    network: Evaluable, precision: ChosenPrecision
+) -> tuple[str, Callable[..., Floats]]:
+    """Returns the precision of a network, and the function that computes its probabilities."""
+    if isinstance(network, TrainedNetwork):
+        return precision.name, partial(predict_probabilities, network, precision=precision)
+    return network.precision, partial(exported_probabilities, network)
 
 
 def nonempty_split(dataset: Dataset, split: Split) -> Tensor:
@@ -190,7 +211,7 @@ def observe_portion(
     return lambda fraction: observe((index + fraction) / count)
 
 
-def finite(network: TrainedNetwork, probabilities: Floats) -> Floats:
+def finite(network: Evaluable, probabilities: Floats) -> Floats:
     """Returns the probabilities.
 
     Raises:
@@ -250,6 +271,24 @@ def predict_probabilities(
             rows.append(class_probabilities(model, views, precision=precision).numpy())
             done += len(ids)
             observe(done / len(sample_ids))
+    return np.concatenate(rows)
+
+
+def exported_probabilities(
+    network: PixelClassifier,
+    dataset: Dataset,
+    sample_ids: Tensor,
+    *,
+    protocol: Protocol,
+    flip: bool,
+    observe: Callable[[float], None],
+) -> Floats:
+    """Returns the same as `predict_probabilities`, of an exported network."""
+    rows, done = [], 0
+    for ids, views in pixel_views_of(network, dataset, sample_ids, protocol=protocol, flip=flip):
+        rows.append(np.mean([network.probabilities(view) for view in views], axis=0))
+        done += len(ids)
+        observe(done / len(sample_ids))
     return np.concatenate(rows)
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import DATASETS, custom_path, open_for_evaluation
 from resnetkit.data.images.listing import ImageList, content_digests, relocated
-from resnetkit.errors import DataError, UsageError
+from resnetkit.errors import DataError, UsageError, headless
+from resnetkit.evaluation.classifier import Classifier
 from resnetkit.resizing import ImageFormat
-from resnetkit.weights.network import TrainedNetwork, check_head
 
 __all__ = ["check_fit", "data_of", "describe_class_order", "trained_samples"]
 
@@ -20,7 +20,7 @@ ORDER_SHOWN = 6
 logger = logging.getLogger(__name__)
 
 
-def data_of(network: TrainedNetwork, name: str | None = None) -> Dataset:
+def data_of(network: Classifier, name: str | None = None) -> Dataset:
     """Opens a data set in the format of a network; by default the one it was trained on.
 
     The run of custom images has listed them with their splits; other custom images without splits
@@ -35,7 +35,7 @@ def data_of(network: TrainedNetwork, name: str | None = None) -> Dataset:
         ImageFormat(
             min(network.image_size),
             network.crop_pct,
-            network.architecture.in_channels,
+            network.in_channels,
             network.resize,
         ),
         class_names=network.class_names,
@@ -44,7 +44,7 @@ def data_of(network: TrainedNetwork, name: str | None = None) -> Dataset:
     )
 
 
-def images_of_run(network: TrainedNetwork, name: str | None) -> ImageList | None:
+def images_of_run(network: Classifier, name: str | None) -> ImageList | None:
     """Returns the images of a network's run, with their splits, at the path they were moved to.
 
     Returns:
@@ -71,7 +71,7 @@ def images_of_run(network: TrainedNetwork, name: str | None) -> ImageList | None
         return None
 
 
-def describe_class_order(network: TrainedNetwork, dataset: Dataset) -> str | None:
+def describe_class_order(network: Classifier, dataset: Dataset) -> str | None:
     """Describes how classes are matched to a network without class names; None if it has names."""
     if network.class_names:
         return None
@@ -85,7 +85,7 @@ def describe_class_order(network: TrainedNetwork, dataset: Dataset) -> str | Non
     )
 
 
-def training_data(network: TrainedNetwork) -> str:
+def training_data(network: Classifier) -> str:
     """Returns the data that a network was trained on: its run's list, or the name of a data set.
 
     A path in a file of weights is never opened: its author would choose what is read.
@@ -106,7 +106,7 @@ def training_data(network: TrainedNetwork) -> str:
     )
 
 
-def trained_samples(network: TrainedNetwork, dataset: Dataset, sample_ids: Tensor) -> set[int]:
+def trained_samples(network: Classifier, dataset: Dataset, sample_ids: Tensor) -> set[int]:
     """Returns the samples that a network was trained on, by the list of images of its run.
 
     Images are recognized by the digest of their content, under any path; a list of an older version
@@ -133,10 +133,11 @@ def real_path(path: Path) -> str:
     return os.path.realpath(path)
 
 
-def check_fit(network: TrainedNetwork, dataset: Dataset) -> None:
+def check_fit(network: Classifier, dataset: Dataset) -> None:
     """Raises DataError unless the network expects these images and classes."""
-    check_head(network)
-    of_network, of_data = network.architecture.num_classes, len(dataset.class_names)
+    if not network.has_head:
+        raise headless(network.origin)
+    of_network, of_data = network.num_classes, len(dataset.class_names)
     if of_network != of_data:
         raise DataError(
             f"the network has {of_network} classes, but '{dataset.name}' has {of_data}. Choose the"
@@ -149,7 +150,7 @@ def check_fit(network: TrainedNetwork, dataset: Dataset) -> None:
             f"the network was trained on other classes than '{dataset.name}' has: its class {label}"
             f" is '{expected}', there it is '{other}'."
         )
-    channels = network.architecture.in_channels
+    channels = network.in_channels
     if channels != dataset.channels:
         raise DataError(
             f"the network takes images of {channels} channel(s), those of '{dataset.name}' have"

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -10,10 +12,11 @@ from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.images.photos import Photos
 from resnetkit.data.normalization import Normalization
-from resnetkit.errors import DataError
+from resnetkit.errors import DataError, UsageError
+from resnetkit.evaluation.classifier import Classifier, PixelClassifier
 from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["PROTOCOLS", "SCALES", "Protocol", "views_of"]
+__all__ = ["PROTOCOLS", "SCALES", "Protocol", "pixel_views_of", "views_of"]
 
 Protocol = Literal["center", "ten-crop", "multi-scale"]
 """center: the center crop; ten-crop: the four corners, the center and their horizontal flips
@@ -52,17 +55,8 @@ def views_of(
     Raises:
         DataError: when a protocol needs larger images than the data set has.
     """
+    check_protocol(network, dataset, protocol)
     photos = dataset.images
-    if protocol != "center" and not isinstance(photos, Photos):
-        raise DataError(
-            f"the protocol '{protocol}' needs image files larger than the network's input: those of"
-            f" '{dataset.name}' have its size. Use the protocol center."
-        )
-    if protocol != "center" and network.resize.mode != "center":
-        raise DataError(
-            f"the protocol '{protocol}' keeps the aspect ratio of images, but this network resizes"
-            " without keeping it. Use the protocol center."
-        )
     normalization = network.normalization.to(device)
     for ids in evaluation_batches(sample_ids, BATCH_SIZE[protocol]):
         if not isinstance(photos, Photos) or protocol == "center":
@@ -75,6 +69,72 @@ def views_of(
                 ids,
                 whole_views(photos, ids, min(network.image_size), normalization.per_channel()),
             )
+
+
+def pixel_views_of(
+    network: PixelClassifier,
+    dataset: Dataset,
+    sample_ids: Tensor,
+    *,
+    protocol: Protocol,
+    flip: bool,
+) -> Iterator[tuple[Tensor, list[npt.NDArray[np.uint8]]]]:
+    """Yields batches of samples with their views as pixels, for a network that normalizes them.
+
+    Args:
+        network: of which the size is used.
+        dataset: of the samples.
+        sample_ids: int64 (N,).
+        protocol: center or ten-crop.
+        flip: as for `views_of`.
+
+    Yields:
+        Sample ids, int64 (B,), and views, each uint8 (B, C, H, W).
+
+    Raises:
+        UsageError: when the network cannot compute the views.
+        DataError: as for `views_of`.
+    """
+    check_pixel_views(network, protocol, flip=flip)
+    check_protocol(network, dataset, protocol)
+    photos = dataset.images
+    for ids in evaluation_batches(sample_ids, BATCH_SIZE[protocol]):
+        if isinstance(photos, Photos) and protocol == "ten-crop":
+            views = photos.ten_crops(ids)
+        else:
+            center = photos[ids]
+            views = [center, center.flip(3)] if flip else [center]
+        yield ids, [view.numpy() for view in views]
+
+
+def check_pixel_views(network: PixelClassifier, protocol: Protocol, *, flip: bool) -> None:
+    """Raises UsageError for views that a network of pixels cannot compute."""
+    if protocol == "multi-scale":
+        raise UsageError(
+            f"the protocol multi-scale computes images of several sizes, but the graph of an"
+            f" exported network ({network.origin}) takes one. Use center or ten-crop, or evaluate"
+            " the network that it was exported from."
+        )
+    if flip and network.has_pixel_mean:
+        raise UsageError(
+            f"--flip: images are flipped after a mean of each pixel is subtracted, which the graph"
+            f" of an exported network ({network.origin}) does itself. Leave --flip out, or evaluate"
+            " the network that it was exported from."
+        )
+
+
+def check_protocol(network: Classifier, dataset: Dataset, protocol: Protocol) -> None:
+    """Raises DataError for a protocol that does not suit the images or their resizing."""
+    if protocol != "center" and not isinstance(dataset.images, Photos):
+        raise DataError(
+            f"the protocol '{protocol}' needs image files larger than the network's input: those of"
+            f" '{dataset.name}' have its size. Use the protocol center."
+        )
+    if protocol != "center" and network.resize.mode != "center":
+        raise DataError(
+            f"the protocol '{protocol}' keeps the aspect ratio of images, but this network resizes"
+            " without keeping it. Use the protocol center."
+        )
 
 
 def whole_views(

@@ -76,6 +76,16 @@ class TrainedNetwork:
     has_head: bool = True
     images: RunImages | None = None
 
+    @property
+    def num_classes(self) -> int:
+        """Returns K, the number of logits."""
+        return self.architecture.num_classes
+
+    @property
+    def in_channels(self) -> int:
+        """Returns 3 for RGB, 1 for gray."""
+        return self.architecture.in_channels
+
 
 def check_head(network: TrainedNetwork) -> None:
     """Raises WeightsError for a network without a head, which cannot classify."""
