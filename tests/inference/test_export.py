@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.weights import narrow
 from resnetkit.data.normalization import Normalization
-from resnetkit.errors import OutOfMemory, StorageError, UsageError, WeightsError
+from resnetkit.errors import DataError, OutOfMemory, StorageError, UsageError, WeightsError
 from resnetkit.inference.engines.graph import BATCH_SIZES, Compiled, GraphEngine, pieces
 from resnetkit.inference.export import export_network
 from resnetkit.inference.exported import ExportedNetwork, config_digest, read_exported
@@ -240,6 +242,20 @@ def test_a_graph_that_is_none_is_refused(copy: Path) -> None:
             load_exported(copy)
 
 
+def test_an_onnx_graph_cannot_read_other_files(
+    exported: ExportedNetwork, copy: Path, tmp_path: Path
+) -> None:
+    if exported.config.engine != "onnx":
+        return
+    model = onnx.load(copy / "model.onnx")
+    onnx.save(
+        model, tmp_path / "split.onnx", save_as_external_data=True, location="w", size_threshold=0
+    )
+    forge(copy, {"model.onnx": (tmp_path / "split.onnx").read_bytes()})
+    with pytest.raises(WeightsError, match="its weights lie in another file"):
+        load_exported(copy)
+
+
 def test_missing_files_and_folders_are_named(copy: Path, tmp_path: Path) -> None:
     (copy / "golden.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"golden\.safetensors cannot be read: No such file"):
@@ -398,3 +414,85 @@ def test_nothing_is_sent(exported: ExportedNetwork) -> None:
         process = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert process.returncode == 0, process.stderr
         assert "socket" not in process.stderr
+
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "v1": {"stride_in": "1x1"},
+    "v1.5": {"stride_in": "3x3"},
+    "option A": {"block": "basic", "shortcut": "A"},
+    "option A, split": {"block": "basic", "shortcut": "A", "padding": "split"},
+    "option C": {"shortcut": "C"},
+    "plain": {"shortcut": "none"},
+    "CIFAR stem": {"stem": "3x3"},
+    "gray": {"in_channels": 1, "mean": (40,), "std": (9,)},
+    "pre-activated": {"preactivation": True},
+    "grouped": {"groups": 2, "base_width": 32},
+    "no normalization": {"norm": "none"},
+    "pooling of Caffe": {"pooling": "ceil"},
+    "dilated": {"replace_stride_with_dilation": (False, True, True)},
+    "recomputed": {"recompute": True},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", CONFIGURATIONS)
+def test_every_kind_of_network_is_exported(case: str, engine: Any, tmp_path: Path) -> None:
+    network = replace(narrow(**CONFIGURATIONS[case]), image_size=(37, 37))
+    _, report = export_network(network, tmp_path / "out", engine=engine)
+    assert report.parity.logits_error < 1e-5
+    assert report.parity.same_top1 == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet1202", "preresnet1001", "resnet152"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_deepest_networks_are_exported(
+    name: str, engine: Any, make_network: MakeNetwork, tmp_path: Path
+) -> None:
+    size = (32, 32) if name != "resnet152" else (224, 224)
+    network = make_network(name=name, size=size)
+    _, report = export_network(network, tmp_path / "out", engine=engine)
+    assert report.parity.same_top1 == 16
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_sizes_of_batches(exported: ExportedNetwork) -> None:
+    batch = pixels(32)
+    sizes = np.random.default_rng(0).integers(1, 33, 20_000)
+    for size in range(1, 33):
+        exported.engine.outputs(batch[:size])
+    before = resident()
+    for size in sizes.tolist():
+        exported.engine.outputs(batch[:size])
+    assert resident() <= 1.02 * before
+
+
+def resident() -> int:
+    """Returns the pages of memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+def test_a_network_that_an_engine_cannot_hold_is_named(
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(program: Any) -> Any:
+        raise NotImplementedError("no translation of aten.something\n\n")
+
+    monkeypatch.setattr("resnetkit.inference.graphs.openvino_model", fail)
+    with pytest.raises(WeightsError, match=r"openvino cannot hold .*a drawn resnet8"):
+        export_network(network, tmp_path / "out", engine="openvino")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_a_head_or_for_no_images_is_refused(
+    network: TrainedNetwork, make_network: MakeNetwork, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match="has no head"):
+        export_network(replace(network, has_head=False), tmp_path / "out", engine="openvino")
+    architecture = network.architecture.with_options(in_channels=4)
+    with pytest.raises(DataError, match="images with 4 channels"):
+        export_network(
+            replace(network, architecture=architecture), tmp_path / "out", engine="openvino"
+        )
+    assert list(tmp_path.iterdir()) == []

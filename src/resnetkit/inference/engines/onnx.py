@@ -1,16 +1,24 @@
 """The engine ONNX Runtime: exported graphs on processors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import onnxruntime
 
 from resnetkit.inference.engines.graph import Compiled
 from resnetkit.runtime.resources import usable_processors
+from resnetkit.weights.protobuf import Value, fields
 
 __all__ = ["compile_graph"]
 
 ERRORS_ONLY = 3  # a level of its log
+
+# Numbers of fields of onnx.proto.
+GRAPH = 7  # of a model
+NODE, INITIALIZER = 1, 5  # of a graph
+ATTRIBUTE = 5  # of a node
+TENSOR, SUBGRAPHS = 5, (6, 11)  # of an attribute
+EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of a tensor
 
 
 def compile_graph(files: Mapping[str, bytes], precision: str) -> Compiled:
@@ -20,6 +28,7 @@ def compile_graph(files: Mapping[str, bytes], precision: str) -> Compiled:
         files: model.onnx.
         precision: float32 or int8; the library does not compute bfloat16 on processors.
     """
+    check_self_contained(files["model.onnx"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_processors()
     options.inter_op_num_threads = 1
@@ -34,3 +43,34 @@ def compile_graph(files: Mapping[str, bytes], precision: str) -> Compiled:
         return logits, features
 
     return Compiled(run, precision, tuple(pixels_input.shape[1:]))
+
+
+def check_self_contained(content: bytes) -> None:
+    """Checks that a graph holds its weights: it may name no other file of this machine.
+
+    Raises:
+        ValueError: when it does, has graphs within its nodes, or is no ONNX file.
+    """
+    for graph in within(memoryview(content), GRAPH):
+        attributes = [
+            attribute for node in within(graph, NODE) for attribute in within(node, ATTRIBUTE)
+        ]
+        if any(number in SUBGRAPHS for attribute in attributes for number, _ in fields(attribute)):
+            raise ValueError("a node of it holds a graph")
+        tensors = [*within(graph, INITIALIZER)]
+        tensors += [tensor for attribute in attributes for tensor in within(attribute, TENSOR)]
+        for tensor in tensors:
+            if any(is_elsewhere(number, value) for number, value in fields(tensor)):
+                raise ValueError("its weights lie in another file")
+
+
+def within(message: memoryview, number: int) -> Iterator[memoryview]:
+    """Yields the messages in the fields of a number."""
+    for field_number, value in fields(message):
+        if field_number == number and isinstance(value, memoryview):
+            yield value
+
+
+def is_elsewhere(number: int, value: Value) -> bool:
+    """Returns whether a field of a tensor says that its values are in another file."""
+    return number == EXTERNAL_DATA or (number == DATA_LOCATION and value != 0)
