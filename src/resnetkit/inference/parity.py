@@ -132,15 +132,20 @@ class Check:
     def holds(self) -> bool:
         """Returns whether the engine answers as it did on export.
 
-        In float32 the logits agree with those of torch within `LARGEST_ERROR`; an engine that
-        rounds makes no more errors than on export.
+        In float32 logits and features agree with those of torch within `LARGEST_ERROR`; an engine
+        that rounds makes hardly more errors than on export.
         """
-        before = self.on_export.parity
-        limit = LARGEST_ERROR
-        if self.precision != "float32":
-            limit = max(limit, WORSE * before.logits_error)
-        fewest = self.parity.images if self.precision == "float32" else before.same_top1
-        return self.parity.logits_error <= limit and self.parity.same_top1 >= fewest
+        here, before = self.parity, self.on_export.parity
+        exact = self.precision == "float32"
+        pairs = (
+            (here.logits_error, before.logits_error),
+            (here.features_error, before.features_error),
+        )
+        return (
+            here.same_top1 >= (here.images if exact else before.same_top1)
+            and all(error <= (LARGEST_ERROR if exact else allowed(old)) for error, old in pairs)
+            and bool(np.isfinite(pairs).all())
+        )
 
     @property
     def sentence(self) -> str:
@@ -154,6 +159,11 @@ class Check:
             f" largest (on export {before.logits_error:.2g}), probabilities by up to"
             f" {here.probability_error:.2g} ({before.probability_error:.2g})."
         )
+
+
+def allowed(error: float) -> float:
+    """Returns the error that an engine that rounds may make here, by that on export."""
+    return max(LARGEST_ERROR, WORSE * error)
 
 
 def compare(engine: GraphEngine, golden: Golden) -> Parity:
