@@ -174,6 +174,8 @@ def test_every_command_speaks_json_and_nothing_else_on_stdout(
         ("weights", "list"),
         ("weights", "show", "runs/two"),
         ("weights", "convert", "runs/two", "--to", "resnetkit", "--out", "converted"),
+        ("export", "runs/two", "--to", "openvino", "--out", "exported"),
+        ("export", "check", "exported"),
         ("predict", "runs/two", "digits.png"),
         ("features", "runs/two", "digits.png", "--out", "digits.safetensors"),
         ("nearest", "digits.safetensors", "digits.png", "--model", "runs/two"),

@@ -62,8 +62,8 @@ def test_a_network_is_measured_as_before(trained: Path, exported: Path, resnet: 
         resnet("evaluate", str(path), "--device", "cpu", "--json").values
         for path in (trained, exported)
     )
-    assert after["top1"] == before["top1"]
-    assert after["loss"] == pytest.approx(before["loss"], rel=1e-4)
+    assert after["metrics"]["top1"] == before["metrics"]["top1"]
+    assert after["metrics"]["loss"] == pytest.approx(before["metrics"]["loss"], rel=1e-4)
 
 
 def test_features_of_torch_are_searched_with_the_exported_network(
