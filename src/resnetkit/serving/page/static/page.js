@@ -291,6 +291,6 @@ function listenToDrops() {
     });
 }
 
-get("#curl").textContent = `curl --data-binary @photo.jpg ${location.origin}/predict`
+get("#curl").textContent = `curl --data-binary @photo.jpg ${new URL("predict", location.href.split(/[?#]/)[0])}`
     + (facts.needsToken ? ' \\\n    -H "Authorization: Bearer TOKEN"' : "");
 listen();
