@@ -2,7 +2,7 @@
 
 Nothing else may run: a row whose calibration drifted is marked, and says nothing.
 
-    python benchmarks/all.py --quick             # 15 minutes at most on two cores
+    python benchmarks/all.py --quick             # 20 minutes at most on two cores
     python benchmarks/all.py --quick --avx2      # as a processor without AVX-512
     python benchmarks/all.py --quick --dry-run   # lists what would run
 """
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import deploy
 import folder_pipeline
 import train_throughput
 from side_by_side import AVX2_ONLY, Comparison, Plan, file_name, results
@@ -34,7 +35,7 @@ def listing(comparisons: Sequence[Comparison], plan: Plan) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="15 minutes at most")
+    parser.add_argument("--quick", action="store_true", help="20 minutes at most")
     parser.add_argument("--avx2", action="store_true", help="use no instructions beyond AVX2")
     parser.add_argument("--dry-run", action="store_true", help="list what would run")
     parser.add_argument("--rounds", type=int, help="pairs of processes")
@@ -50,10 +51,12 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         comparisons = [train_throughput.comparison(network) for network in NETWORKS]
         comparisons += folder_pipeline.comparisons(folder)
+        comparisons += deploy.comparisons(folder, quick=options.quick)
         if options.dry_run:
             print(listing(comparisons, plan), end="")
             return
         folder_pipeline.draw(folder, small=1_000 if options.quick else 20_000)
+        deploy.prepare(folder)
         text = "# Side by side\n\n" + results(comparisons, plan)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / file_name()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -12,6 +13,7 @@ from resnetkit.errors import StorageError, WeightsError
 from resnetkit.inference.engines.graph import graph_engine
 from resnetkit.inference.exported import (
     GOLDEN_FILE,
+    INT8_FILE,
     PARITY_FILE,
     EngineName,
     ExportedNetwork,
@@ -22,6 +24,7 @@ from resnetkit.inference.exported import (
 from resnetkit.inference.features import network_sha256
 from resnetkit.inference.golden import choose_golden, with_answers
 from resnetkit.inference.graphs import Graph, check_engine, graph_files, trace
+from resnetkit.inference.int8_report import Budget
 from resnetkit.inference.model_card import model_card
 from resnetkit.inference.parity import (
     Check,
@@ -61,23 +64,29 @@ def export_network(
     engine: EngineName,
     precision: GraphPrecision = "float32",
     data: str | None = None,
+    budget: Budget | None = None,
+    observe: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[ExportedNetwork, ParityReport]:
-    """Writes the folder of a network for an engine, in float32 or bfloat16.
+    """Writes the folder of a network for an engine.
 
     Args:
         network: see `load_network`.
         out: folder to create; it may exist if it is empty.
         engine: openvino or onnx.
-        precision: float32 or bfloat16.
-        data: data set of the golden images; see `choose_golden`.
+        precision: float32, bfloat16 or int8.
+        data: data set of the golden images, see `choose_golden`; int8 is calibrated on its training
+            images and chosen on its validation images, by default those of the network.
+        budget: what int8 may cost; see `Budget`.
+        observe: called with a sentence for each step of int8.
 
     Returns:
         The network as it was read from the folder, and its parity on this machine.
 
     Raises:
-        UsageError: when a library is missing, or the engine has no such precision.
+        UsageError: when a library is missing, the engine has no such precision, or int8 is not
+            faster here; see `quantize`.
         WeightsError: when the network has no head, the engine cannot hold it, or answers otherwise.
-        DataError: when the data cannot be read, or does not fit the network.
+        DataError: when the data cannot be read, does not fit the network, or is too small for int8.
         StorageError: when the folder exists, or cannot be written.
     """
     check_target(out)
@@ -85,9 +94,30 @@ def export_network(
     check_engine(engine, precision)
     EvalTransform.of(network)  # raises DataError for a network that takes no images
     images = choose_golden(network, data)
-    graph = graph_files(trace(network), engine, precision, network.origin)
+    if precision == "int8":
+        graph = int8_graph(network, engine, data, budget, observe)
+    else:
+        graph = graph_files(trace(network), engine, precision, network.origin)
     golden = with_answers(images, network)
     return write_exported(out, network, graph, golden, images.source)
+
+
+def int8_graph(
+    network: TrainedNetwork,
+    engine: EngineName,
+    data: str | None,
+    budget: Budget | None,
+    observe: Callable[[str], None],
+) -> Graph:
+    """Returns the quantized graph of a network; see `quantize`."""
+    from resnetkit.evaluation.network_data import data_of
+    from resnetkit.inference.quantize import check_images, quantize
+
+    dataset = data_of(network, data)
+    check_images(network, dataset, budget or Budget())  # before the network is traced
+    return quantize(
+        network, trace(network), engine, dataset, budget=budget or Budget(), observe=observe
+    )
 
 
 def check_target(out: Path) -> None:
@@ -162,8 +192,9 @@ def folder_files(
         **graph.files,
         GOLDEN_FILE: golden_bytes(golden),
         PARITY_FILE: json_bytes(asdict(report)),
+        **({INT8_FILE: json_bytes(asdict(graph.int8))} if graph.int8 else {}),
         "predict.py": files("resnetkit.inference").joinpath("standalone.py").read_bytes(),
-        "README.md": model_card(config, report).encode(errors="backslashreplace"),
+        "README.md": model_card(config, report, graph.int8).encode(errors="backslashreplace"),
     }
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
     digests[CONFIG_FILE] = config_digest(json.loads(json_bytes(config)))  # as it will be read

@@ -4,6 +4,7 @@
     model.xml, model.bin   the graph for OpenVINO
     model.onnx             or the graph for ONNX Runtime
     golden.safetensors     images and the answers that torch gives in float32
+    int8.json              of an int8 graph, how it was chosen and what it costs
     parity.json            how the answers of the engine differed from these on export
     predict.py, README.md  prediction without this package; the model card
 
@@ -32,6 +33,7 @@ from resnetkit.weights.exported import CONFIG_FILE, EXPORTED, read_config
 __all__ = [
     "GOLDEN_FILE",
     "GRAPH_FILES",
+    "INT8_FILE",
     "LARGEST_GOLDEN",
     "LARGEST_GRAPH",
     "PARITY_FILE",
@@ -56,6 +58,7 @@ GRAPH_FILES: Mapping[EngineName, tuple[str, ...]] = {
 }
 GOLDEN_FILE = "golden.safetensors"
 PARITY_FILE = "parity.json"
+INT8_FILE = "int8.json"
 
 OTHER_FILES = frozenset({GOLDEN_FILE, PARITY_FILE, "README.md", "predict.py"})
 
@@ -255,7 +258,8 @@ class ExportedNetwork:
         Raises:
             WeightsError: when a file is missing, or is not what was written.
         """
-        for name in sorted(OTHER_FILES | {*GRAPH_FILES[self.config.engine]}):
+        int8 = {INT8_FILE} if self.config.precision == "int8" else set[str]()
+        for name in sorted(OTHER_FILES | int8 | {*GRAPH_FILES[self.config.engine]}):
             self.verified(name, LARGEST_GRAPH)
 
     def verified(self, name: str, max_bytes: int) -> bytes:

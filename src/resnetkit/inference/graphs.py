@@ -24,6 +24,7 @@ from resnetkit.errors import UsageError, WeightsError, is_out_of_memory
 from resnetkit.inference.engines.graph import first_line
 from resnetkit.inference.engines.no_telemetry import forbid_telemetry
 from resnetkit.inference.exported import LARGEST_GRAPH, EngineName, GraphPrecision
+from resnetkit.inference.int8_report import Int8Report
 from resnetkit.weights.network import TrainedNetwork
 
 __all__ = [
@@ -54,12 +55,14 @@ class Graph:
         precision: of the computation.
         files: content of its files, by name.
         opset: of an ONNX graph.
+        int8: how an int8 graph was chosen.
     """
 
     engine: EngineName
     precision: GraphPrecision
     files: Mapping[str, bytes]
     opset: int | None = None
+    int8: Int8Report | None = None
 
 
 class PixelNetwork(nn.Module):
@@ -138,7 +141,7 @@ def check_engine(engine: EngineName, precision: GraphPrecision) -> None:
             " openvino, or another precision."
         )
     forbid_telemetry()
-    for library in LIBRARIES[engine]:
+    for library in (*LIBRARIES[engine], *(["nncf"] if precision == "int8" else [])):
         try:
             import_module(library)
         except ImportError as error:

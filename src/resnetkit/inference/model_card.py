@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from resnetkit.inference.int8_report import Int8Report
 from resnetkit.inference.parity import ParityReport
 from resnetkit.untrusted import markup_text
 
@@ -11,12 +12,15 @@ __all__ = ["model_card"]
 CLASSES_SHOWN = 20
 
 
-def model_card(config: Mapping[str, Any], report: ParityReport) -> str:
+def model_card(
+    config: Mapping[str, Any], report: ParityReport, int8: Int8Report | None = None
+) -> str:
     """Returns the model card.
 
     Args:
         config: content of config.json; see `ExportedConfig`.
         report: parity on the machine that writes the folder.
+        int8: how an int8 graph was chosen.
     """
     parity, versions = report.parity, config["versions"]
     package = "onnxruntime" if config["engine"] == "onnx" else "openvino"
@@ -66,12 +70,41 @@ folder can see these images. On the machine that wrote it ({report.processor}; {
 | largest difference of a probability | {parity.probability_error:.2g} |
 
 Every machine repeats this before its first answer.
-
+{describe_int8(int8) if int8 else ""}
 ## Versions
 
 {installed}. SHA-256 of the exported network: {config["source"]["network_sha256"]}.
 """
     )
+
+
+def describe_int8(report: Int8Report) -> str:
+    """Returns how an int8 graph was chosen and what it costs, as a section."""
+    tried = "\n".join(
+        f"- {attempt.candidate}: {attempt.accuracy or attempt.problem}"
+        for attempt in report.attempts
+    )
+    gain, test = report.speedup, report.test or "there is no test split"
+    learned = (
+        f" The network was trained on {report.learned:,} of the validation images, so that other"
+        " images may tell more."
+        if report.learned
+        else ""
+    )
+    return f"""
+## What int8 costs
+
+Calibrated on {report.calibration_images} training images of {report.data}. Tried in this order on
+the validation images, until the budget held ({report.budget}):
+
+{tried}
+
+Of the last one, once, on the test images: {test}.{learned}
+
+The accuracy is that of these files on this processor; `resnet evaluate` measures it on another.
+There, int8 computed {gain.best:.2f} times the images per second of float32 ({gain.low:.2f} to
+{gain.high:.2f}), and {gain.single:.2f} times with one image at a time.
+"""
 
 
 def describe_input(config: Mapping[str, Any]) -> str:
