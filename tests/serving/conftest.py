@@ -19,7 +19,7 @@ from resnetkit.inference.predictor import Predictor
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.serving.guard import Access
 from resnetkit.serving.limits import Limits
-from resnetkit.serving.model import prepare
+from resnetkit.serving.model import ServedModel, prepare
 from resnetkit.serving.server import ModelServer, bound_socket
 
 SIDE = 16
@@ -133,9 +133,22 @@ def running(
     **limits: Any,
 ) -> Iterator[Client]:
     engine = engine or LinearEngine()
-    model = prepare(
-        "linear", linear_predictor(engine, batch_size=batch_size), longest_batch_seconds=9
-    )
+    predictor = linear_predictor(engine, batch_size=batch_size)
+    model = prepare("linear", predictor, longest_batch_seconds=9)
+    with running_model(model, access, engine, **limits) as client:
+        try:
+            yield client
+        finally:
+            engine.is_held.set()
+
+
+@contextmanager
+def running_model(
+    model: ServedModel,
+    access: Access | None = None,
+    engine: LinearEngine | None = None,
+    **limits: Any,
+) -> Iterator[Client]:
     with bound_socket("127.0.0.1", 0) as listening:
         server = ModelServer(lambda: model, access or Access(), Limits(**limits), "1.2.3")
         started = threading.Event()
@@ -146,12 +159,17 @@ def running(
         thread.start()
         assert started.wait(10)
         try:
-            yield Client(server, port, engine)
+            yield Client(server, port, engine or LinearEngine())
         finally:
-            engine.is_held.set()
             server.stop()
             thread.join(10)
             assert not thread.is_alive()
+
+
+@pytest.fixture
+def serving_model() -> Callable[..., Any]:
+    """Starts a server of a model in a thread, as a context manager."""
+    return running_model
 
 
 @pytest.fixture
