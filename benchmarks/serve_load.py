@@ -200,9 +200,9 @@ def servers(model: Path, peers: str | None) -> list[Served]:
     ours = (sys.executable, "-m", "resnetkit", "serve", str(model), "--port", "PORT")
     listed = [Served("resnet serve", ours, raw_request)]
     if peers:
-        script = str(Path(__file__).resolve())
+        script = str(Path(__file__).with_name("serve_peers.py").resolve())
         for name, request in (("fastapi", raw_request), ("litserve", json_request)):
-            command = (peers, script, str(model), "--serve", name, "--port", "PORT")
+            command = (peers, script, name, str(model), "PORT")
             listed.append(Served(name, command, request))
     return listed
 
@@ -365,69 +365,6 @@ def machine() -> str:
     return f"{processor_name()}, {usable_processors()} cores, {', '.join(features())}"
 
 
-def serve_fastapi(model: Path, port: int) -> None:
-    """Serves with FastAPI as its documentation does: a function in the thread pool a request."""
-    import uvicorn
-    from fastapi import FastAPI, Request
-    from fastapi.concurrency import run_in_threadpool
-
-    from resnetkit.inference.predictor import Activations, load_predictor
-
-    predictor = load_predictor(model)
-    app = FastAPI()
-
-    def answer(content: bytes) -> list[dict[str, object]]:
-        pixels = predictor.transform.pixels(content)
-        probabilities = predictor.engine.probabilities(pixels[None])[0]
-        ranked = predictor.answer(Activations(None, probabilities), 5).ranked
-        return [
-            {"label": guess.label, "class": guess.name, "probability": guess.probability}
-            for guess in ranked
-        ]
-
-    @app.post("/predict")
-    async def predict(request: Request) -> list[dict[str, object]]:
-        return await run_in_threadpool(answer, await request.body())
-
-    uvicorn.run(app, port=port, log_level="warning")
-
-
-def serve_litserve(model: Path, port: int) -> None:
-    """Serves with LitServe, with batches."""
-    import litserve
-    import numpy as np
-
-    from resnetkit.inference.predictor import Activations, load_predictor
-
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.predictor = load_predictor(model)
-
-        def decode_request(self, request: dict[str, str]) -> object:
-            return self.predictor.transform.pixels(base64.b64decode(request["image"]))
-
-        def batch(self, inputs: list[object]) -> object:
-            return np.stack(inputs)  # type: ignore[arg-type]
-
-        def predict(self, inputs: object) -> object:
-            pixels = inputs if inputs.ndim == 4 else inputs[None]  # type: ignore
-            return self.predictor.engine.probabilities(pixels)
-
-        def unbatch(self, output: object) -> object:
-            return output
-
-        def encode_response(self, output: object) -> list[dict[str, object]]:
-            ranked = self.predictor.answer(Activations(None, output), 5).ranked  # type: ignore
-            return [
-                {"label": guess.label, "class": guess.name, "probability": guess.probability}
-                for guess in ranked
-            ]
-
-    api = Api(max_batch_size=16, batch_timeout=0.005)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
-    server.run(port=port, generate_client_file=False, num_api_servers=1, log_level="warning")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
@@ -435,13 +372,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--folder", type=Path, default=Path("jpegs"))
-    parser.add_argument("--serve", choices=["fastapi", "litserve"], help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     model = options.model.resolve()
-    if options.serve:
-        {"fastapi": serve_fastapi, "litserve": serve_litserve}[options.serve](model, options.port)
-        return
     draw(options.folder, small=0, large=IMAGES)
     folder = options.folder.resolve() / "large"
     rounds = [
