@@ -12,10 +12,18 @@ import torch
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import DATASETS
 from resnetkit.errors import DataError, UsageError, WeightsError
+from resnetkit.evaluation.paired import ErrorDifference
 from resnetkit.inference import nncf_models, quantize
 from resnetkit.inference.export import export_network
 from resnetkit.inference.exported import INT8_FILE
-from resnetkit.inference.int8_report import Budget, Speedup, read_int8
+from resnetkit.inference.int8_report import (
+    Accuracy,
+    Attempt,
+    Budget,
+    Int8Report,
+    Speedup,
+    read_int8,
+)
 from resnetkit.inference.quantize import candidates, check_images, compare
 from resnetkit.models.zoo import ARCHITECTURES, cifar
 from resnetkit.weights.network import TrainedNetwork
@@ -230,3 +238,33 @@ def test_budget_counts_the_upper_end_of_the_interval() -> None:
     assert worse.difference.points == pytest.approx(2)
     assert Budget(points=10).used(worse) == pytest.approx(2 / 1.5)
     assert Budget(agreement=50, points=2).used(worse) > 1  # 2 points, but not surely
+
+
+def report_with(validation: float, test: float, *, learned: int = 0) -> Int8Report:
+    """Returns a report with float32 errors in percent, and int8 as good as float32."""
+    same = ErrorDifference(0, -0.1, 0.1)
+    splits = {"validation": (5000, validation), "test": (10_000, test)}
+    accuracies = [
+        Accuracy(split, images, 99.9, error, error, same)
+        for split, (images, error) in splits.items()
+    ]
+    attempts = (Attempt("performance preset", accuracies[0]),)
+    return Int8Report(
+        "tiny", 300, Budget(), attempts, accuracies[1], learned, FAST, "a processor", ()
+    )
+
+
+def test_validation_images_that_were_learned_raise_doubts() -> None:
+    assert report_with(8.0, 8.2).doubts == ()
+    (doubt,) = report_with(1.1, 8.2).doubts
+    assert "1.10 % on validation images and 8.20 % on test images" in doubt
+    (doubt,) = report_with(8.0, 8.2, learned=17).doubts
+    assert "trained on 17 of the validation images" in doubt
+
+
+def test_a_budget_that_fails_on_the_test_images_raises_a_doubt() -> None:
+    report = report_with(8.0, 8.2)
+    assert report.test is not None
+    worse = replace(report.test, difference=ErrorDifference(0.3, 0.1, 0.5))
+    (doubt,) = replace(report, test=worse).doubts
+    assert doubt.startswith("On the test images the budget does not hold")

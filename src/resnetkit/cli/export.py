@@ -104,6 +104,8 @@ def show_int8(report: "Int8Report") -> None:
         f"{speedup.best:.2f} times the images per second of float32 on this machine"
         f" ({speedup.low:.2f} to {speedup.high:.2f}); {speedup.single:.2f} times with one image"
     )
+    for doubt in report.doubts:
+        remark(f"warning: {doubt}")
 
 
 @export.command(help_epilogue="Example: resnet export check exported")

@@ -6,6 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from resnetkit.data.splits import Split
 from resnetkit.errors import UsageError, WeightsError
+from resnetkit.evaluation.metrics import error_rate
 from resnetkit.evaluation.paired import ErrorDifference
 from resnetkit.inference.exported import INT8_FILE, ExportedNetwork
 from resnetkit.untrusted import parse_json
@@ -138,6 +139,35 @@ class Int8Report:
     speedup: Speedup
     processor: str
     processor_features: tuple[str, ...]
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Returns what speaks against the choice, as sentences."""
+        validation, doubts = self.attempts[-1].accuracy, []
+        if self.learned:
+            doubts.append(
+                f"The network was trained on {self.learned:,} of the validation images, so that"
+                " they do not show what int8 costs on other images."
+            )
+        elif validation and self.test and is_familiar(validation, self.test):
+            doubts.append(
+                f"The error of float32 is {validation.float_error:.2f} % on validation images and"
+                f" {self.test.float_error:.2f} % on test images: the network has probably been"
+                " trained on the validation images, so that they do not show what int8 costs on"
+                " other images."
+            )
+        if self.test and self.budget.used(self.test) > 1:
+            doubts.append(f"On the test images the budget does not hold ({self.budget}).")
+        return tuple(doubts)
+
+
+def is_familiar(validation: Accuracy, test: Accuracy) -> bool:
+    """Returns whether float32 makes surely fewer errors on validation than on test images."""
+    ends = []
+    for accuracy in (validation, test):
+        wrong = round(accuracy.float_error * accuracy.images / 100)
+        ends.append(error_rate(wrong, accuracy.images))
+    return ends[0].high < ends[1].low
 
 
 def read_int8(network: ExportedNetwork) -> Int8Report:

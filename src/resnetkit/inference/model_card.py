@@ -85,12 +85,7 @@ def describe_int8(report: Int8Report) -> str:
         for attempt in report.attempts
     )
     gain, test = report.speedup, report.test or "there is no test split"
-    learned = (
-        f" The network was trained on {report.learned:,} of the validation images, so that other"
-        " images may tell more."
-        if report.learned
-        else ""
-    )
+    doubts = "".join(f" {doubt}" for doubt in report.doubts)
     return f"""
 ## What int8 costs
 
@@ -99,7 +94,7 @@ the validation images, until the budget held ({report.budget}):
 
 {tried}
 
-Of the last one, once, on the test images: {test}.{learned}
+Of the last one, once, on the test images: {test}.{doubts}
 
 The accuracy is that of these files on this processor; `resnet evaluate` measures it on another.
 There, int8 computed {gain.best:.2f} times the images per second of float32 ({gain.low:.2f} to
