@@ -4,8 +4,8 @@
   int8, with what `resnet predict` does for a batch, against torchvision's network in eager float32.
 - The same folders against the loop that one writes by hand for the same engine, with the settings
   that the engine's own guide recommends: batches of 1 and of 16.
-- JPEG files of 500x375 pixels to answers: `Predictor.predict` against Pillow and the engine one
-  after the other.
+- JPEG files of 500x375 and of 1600x1200 pixels to answers: `Predictor.predict` against Pillow and
+  the engine one after the other.
 
 The folders are exported once, from a network whose statistics fit its weights: rates do not depend
 on what it has learned. int8 is quantized with the first candidate of `resnet export`, whatever it
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from folder_pipeline import draw
+from folder_pipeline import SIZES, draw
 from side_by_side import (
     Comparison,
     Measurement,
@@ -41,7 +41,10 @@ FOLDERS = {
     "onnx-int8": ("onnx", "int8"),
 }
 CALIBRATION_IMAGES = 32
-FILES = 96  # JPEGs; a fetch is a batch of them
+FILES = {"large": 96, "photos": 48}  # kinds and numbers of JPEGs; a step predicts all of a kind
+
+Measure = Callable[[Path, int, float], Measurement]
+"""Maps an exported folder, the size of batches and seconds to a measurement."""
 
 
 def comparisons(folder: Path, *, quick: bool = False) -> list[Comparison]:
@@ -77,19 +80,21 @@ def comparisons(folder: Path, *, quick: bool = False) -> list[Comparison]:
     ]
     files = [
         pair(
-            f"JPEG 500x375 to answers, {NETWORK}, {name} (peer: Pillow, then the engine)",
-            "files",
-            "files-in-turn",
-            name,
+            f"JPEG {width}x{height} to answers, {NETWORK}, openvino-int8"
+            " (peer: Pillow, then the engine)",
+            f"files-{kind}",
+            f"files-in-turn-{kind}",
+            "openvino-int8",
         )
-        for name in ("openvino-float32", "openvino-int8")
+        for kind, (width, height) in SIZES.items()
+        if kind in FILES
     ]
-    return [eager[1], by_hand[0], files[1]] if quick else eager + by_hand + files
+    return [eager[1], by_hand[0], files[-1]] if quick else eager + by_hand + files
 
 
 def prepare(folder: Path) -> None:
     """Exports the folders and draws the files, unless they are there."""
-    draw(folder, small=0, large=FILES)
+    draw(folder, small=0, **FILES)
     missing = [name for name in FOLDERS if not (folder / name).exists()]
     if not missing:
         return
@@ -231,57 +236,64 @@ def measure_by_hand(folder: Path, batch: int, seconds: float) -> Measurement:
     return rate(by_hand(folder), batch, seconds)
 
 
-def jpegs(folder: Path) -> list[Path]:
+def jpegs(folder: Path, kind: str) -> list[Path]:
     """Returns the files that are predicted."""
-    return sorted((folder.parent / "large").rglob("*.jpg"))[:FILES]
+    return sorted((folder.parent / kind).rglob("*.jpg"))[: FILES[kind]]
 
 
-def measure_files(folder: Path, _: int, seconds: float) -> Measurement:
+def measure_files(kind: str) -> Measure:
     """Measures `Predictor.predict` on files: threads decode while the engine computes."""
-    from dataclasses import replace
 
-    from resnetkit.inference.predictor import load_predictor
+    def measure(folder: Path, batch: int, seconds: float) -> Measurement:
+        from resnetkit.inference.predictor import load_predictor
 
-    predictor = replace(load_predictor(folder), batch_size=BATCH)
-    paths = jpegs(folder)
-    predict: Callable[[object], object] = lambda _: list(predictor.predict(paths))  # noqa: E731
-    return measured(lambda: None, predict, len(paths), seconds=seconds, warm_up=1)
+        predictor, paths = load_predictor(folder, batch_size=batch), jpegs(folder, kind)
+
+        def predict(_: object) -> list[object]:
+            return list(predictor.predict(paths))
+
+        return measured(lambda: None, predict, len(paths), seconds=seconds, warm_up=1)
+
+    return measure
 
 
-def measure_files_in_turn(folder: Path, batch: int, seconds: float) -> Measurement:
+def measure_files_in_turn(kind: str) -> Measure:
     """Measures Pillow on a batch of files, then the engine on the batch, and so on."""
+
+    def measure(folder: Path, batch: int, seconds: float) -> Measurement:
+        compute, paths = by_hand(folder), jpegs(folder, kind)
+
+        def predict(_: object) -> list[np.ndarray]:
+            starts = range(0, len(paths), batch)
+            return [
+                compute(np.stack([pixels_of(path) for path in paths[start : start + batch]]))
+                for start in starts
+            ]
+
+        return measured(lambda: None, predict, len(paths), seconds=seconds, warm_up=1)
+
+    return measure
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    """Returns the center crop of a file, uint8 (3, 224, 224), as Pillow's users write it."""
     from PIL import Image
 
-    compute, paths = by_hand(folder), jpegs(folder)
-
-    def pixels(path: Path) -> np.ndarray:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-            ratio = 256 / min(image.size)
-            resized = image.resize(
-                (round(image.width * ratio), round(image.height * ratio)),
-                Image.Resampling.BILINEAR,
-            )
-            left, upper = (resized.width - SIZE) // 2, (resized.height - SIZE) // 2
-            crop = resized.crop((left, upper, left + SIZE, upper + SIZE))
-            return np.asarray(crop).transpose(2, 0, 1)
-
-    def predict(_: object) -> list[np.ndarray]:
-        starts = range(0, len(paths), batch)
-        return [
-            compute(np.stack([pixels(path) for path in paths[start : start + batch]]))
-            for start in starts
-        ]
-
-    return measured(lambda: None, predict, len(paths), seconds=seconds, warm_up=1)
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    ratio = 256 / min(image.size)
+    size = (round(image.width * ratio), round(image.height * ratio))
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, upper = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
+    return np.asarray(image.crop((left, upper, left + SIZE, upper + SIZE))).transpose(2, 0, 1)
 
 
-MEASURES = {
+MEASURES: dict[str, Measure] = {
     "engine": measure_engine,
     "torchvision": measure_torchvision,
     "by-hand": measure_by_hand,
-    "files": measure_files,
-    "files-in-turn": measure_files_in_turn,
+    **{f"files-{kind}": measure_files(kind) for kind in FILES},
+    **{f"files-in-turn-{kind}": measure_files_in_turn(kind) for kind in FILES},
 }
 
 

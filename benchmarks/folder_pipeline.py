@@ -24,7 +24,7 @@ from side_by_side import (
 
 CLASSES = 10
 BATCH = 64
-SIZES = {"large": (500, 375), "small": (160, 120)}
+SIZES = {"large": (500, 375), "small": (160, 120), "photos": (1600, 1200)}
 IN_MEMORY = 512  # images of the training that needs no files
 
 
@@ -45,13 +45,13 @@ def comparisons(folder: Path) -> list[Comparison]:
     ]
 
 
-def draw(folder: Path, *, small: int, large: int = 200) -> None:
+def draw(folder: Path, *, small: int, large: int = 200, photos: int = 0) -> None:
     """Writes JPEGs of smooth colors with the grain of photos, unless they are there."""
     import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for name, count in (("large", large), ("small", small)):
+    for name, count in (("large", large), ("small", small), ("photos", photos)):
         width, height = SIZES[name]
         for number in range(count):
             path = folder / name / str(number % CLASSES) / f"{number:05}.jpg"

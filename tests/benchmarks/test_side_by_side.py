@@ -150,7 +150,7 @@ def test_the_command_lists_what_it_would_run(tmp_path: Path) -> None:
         "training resnet50 at 224x224, batch 16, JPEGs of 160x120",
         "resnet50, openvino-int8, batch 16",
         "resnet50, openvino-float32, batch 1",
-        "JPEG 500x375 to answers, resnet50, openvino-int8",
+        "JPEG 1600x1200 to answers, resnet50, openvino-int8",
     ]
     assert plan == "3 pairs of processes each, 10 s a measurement: about 18 minutes"
     assert not (tmp_path / "out").exists()

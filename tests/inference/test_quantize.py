@@ -1,5 +1,7 @@
 """int8 on small networks: what holds, what is refused, and which layer is named."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
@@ -268,3 +270,17 @@ def test_a_budget_that_fails_on_the_test_images_raises_a_doubt() -> None:
     worse = replace(report.test, difference=ErrorDifference(0.3, 0.1, 0.5))
     (doubt,) = replace(report, test=worse).doubts
     assert doubt.startswith("On the test images the budget does not hold")
+
+
+@pytest.mark.slow
+def test_nncf_sends_nothing() -> None:
+    """In a process of its own: NNCF sends nothing wherever it notices pytest."""
+    code = (
+        "import resnetkit.inference.nncf_models;"
+        "from nncf.telemetry import wrapper;"
+        "print(type(wrapper.telemetry).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "NNCFTelemetryStub"
