@@ -24,6 +24,7 @@ FLOORS = {
     "training": 6,
     "inference": 6,
     "probes": 7,
+    "tracking": 7,
     "studies": 8,
     "report": 9,
     "serving": 10,

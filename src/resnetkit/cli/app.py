@@ -16,6 +16,7 @@ from resnetkit.cli.runs import report, runs
 from resnetkit.cli.serve import serve
 from resnetkit.cli.streams import drop_stdout, interruptions, open_streams
 from resnetkit.cli.study import study
+from resnetkit.cli.track import track
 from resnetkit.cli.train import lr_find, recipes, train
 from resnetkit.cli.weights import weights
 from resnetkit.errors import ResnetkitError, UsageError, is_out_of_memory
@@ -35,6 +36,7 @@ EXAMPLES: dict[Callable[..., object], str] = {
     serve: "resnet serve runs/NAME --port 8000",
     study: "resnet study degradation",
     runs: "resnet runs studies",
+    track: "resnet track runs/NAME --to tensorboard --follow",
     report: "resnet report studies/degradation-quick",
     recipes: "resnet recipes digits",
 }
