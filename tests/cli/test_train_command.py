@@ -193,3 +193,15 @@ def test_an_unknown_recipe_names_the_nearest(resnet: Resnet) -> None:
         assert (answer.code, answer.out) == (2, "")
         assert answer.err.startswith("resnet: unknown recipe 'digts': expected one of ")
         assert answer.err.endswith(" Did you mean 'digits'?\n")
+
+
+def test_threads_that_the_process_may_not_use_are_left_out_and_named(
+    resnet: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnetkit.runtime.resources.usable_processors", lambda: 1)
+    words = ("--set", "length=2 steps", "--set", "log_every=1", "--device", "cpu")
+    said = resnet("train", "digits", *words, "--threads", "8", "--out", "eight")
+    assert said.code == 0
+    assert "--threads 8: this process may use 1 processor(s), so 1 thread(s) compute" in said.err
+    environment = json.loads(Path("eight/environment.json").read_text())
+    assert environment[0]["hardware"]["threads"] == 1

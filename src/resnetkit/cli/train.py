@@ -296,16 +296,23 @@ def show_rates(search: "RateSearch", out: Path, *, json: bool) -> None:
 
 
 def checked_threads(threads: int) -> int:
-    """Returns a number of threads that is possible.
+    """Returns a number of threads that this process can use; it says so where that is less.
 
     Raises:
-        UsageError: when it is not.
+        UsageError: for a number that no machine has.
     """
     from resnetkit.errors import UsageError
+    from resnetkit.runtime.resources import usable_processors
 
     if not 0 <= threads <= MOST_THREADS:
         raise UsageError(f"--threads {threads}: expected a number from 0 to {MOST_THREADS}.")
-    return threads
+    usable = usable_processors()
+    if threads > usable:  # threads that wait for each other can take minutes for a step
+        remark(
+            f"--threads {threads}: this process may use {usable} processor(s), so {usable}"
+            " thread(s) compute."
+        )
+    return min(threads, usable)
 
 
 class TrainingProgress:
