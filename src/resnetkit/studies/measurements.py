@@ -184,6 +184,36 @@ def residuals(run: Run) -> Measured:
     }
 
 
+def layers(run: Run) -> Measured:
+    """Measures every layer before, during and after training, at the snapshots of a run.
+
+    Returns:
+        `steps`, and for each of them, such as 61: `gradients 61`, the norm of the loss gradient at
+        the inputs of all layers but the first; `responses 61`, the standard deviation of the output
+        of each 3x3 layer; `residuals 61`, ||F(x)|| / ||shortcut(x)|| of each block, empty in a
+        plain network. At step 0 the running statistics are those of training images.
+    """
+    dataset = open_dataset(run.recipe.data.name)
+    values: Measured = {"steps": []}
+    for step, network in snapshots(run):
+        images, labels = some_images(dataset, "train", network.normalization)
+        model = network.model
+        flow = gradient_flow(model, images, labels)
+        if step == 0:
+            warm_up(model, images)
+        test_images, _ = some_images(dataset, "test", network.normalization)
+        values["steps"].append(float(step))
+        values[f"gradients {step}"] = input_gradients(flow)
+        values[f"responses {step}"] = [
+            layer.deviation for layer in layer_responses(model, test_images)
+        ]
+        is_plain = network.architecture.shortcut == "none"
+        values[f"residuals {step}"] = (
+            [] if is_plain else [block.ratio for block in residual_magnitudes(model, test_images)]
+        )
+    return values
+
+
 def mean_ratio(model: ResNet, images: Tensor) -> float:
     """Returns the size of F relative to its shortcut, the mean over blocks."""
     return statistics.fmean(block.ratio for block in residual_magnitudes(model, images))
@@ -261,6 +291,7 @@ MEASUREMENTS: dict[str, Callable[[Run], Measured]] = {
     "gradients": gradients,
     "responses": responses,
     "residuals": residuals,
+    "layers": layers,
     "lesions": lesions,
     "paths": paths,
     "memory": memory,

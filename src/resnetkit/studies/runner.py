@@ -1,6 +1,7 @@
 """Runs the missing trainings of studies, several at a time, and computes the findings."""
 
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +27,13 @@ from resnetkit.untrusted import parse_json, read_bounded
 
 __all__ = [
     "ALL",
+    "Task",
     "Workers",
     "read_outcome",
     "read_outcomes_again",
     "run_studies",
     "run_study",
+    "run_tasks",
     "tasks_of",
     "trial_folder",
     "trials_of",
@@ -79,6 +82,13 @@ class Task:
         run = read_run(self.folder)
         ended = run.final is not None or (self.divergence_counts and run.diverged)
         return ended and all(is_measured(run, name) for name in self.measurements)
+
+    @property
+    def fraction_done(self) -> float:
+        """Returns how much of the training and the measurements is done, from 0 to 1."""
+        run = Run(self.folder, self.recipe)
+        taken = [float(is_measured(run, name)) for name in self.measurements]
+        return statistics.fmean([run.fraction_done, *taken])
 
     @property
     def cost(self) -> int:
@@ -148,15 +158,39 @@ def run_studies(
     """
     if workers.is_cluster:
         root = root.absolute()  # its machines have other current folders
+    name = studies[0].name if len(studies) == 1 else ALL
     tasks = tasks_of(studies, scale, root, changes)
+    run_tasks(tasks, name, root, workers=workers, observe=observe)
+    return [read_outcome(study, scale, root, changes=changes) for study in studies]
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    name: str,
+    root: Path,
+    *,
+    workers: Workers = ONE_PER_CORE,
+    observe: ProgressObserver = lambda fraction: None,
+) -> None:
+    """Runs the trainings that are not finished yet, and takes the missing measurements.
+
+    Args:
+        tasks: what is needed.
+        name: of the study, for messages.
+        root: folder of all studies.
+        workers: how many trainings at a time, and where.
+        observe: called every half a second with the fraction that is done.
+
+    Raises:
+        Interrupted: after SIGINT or SIGTERM; the same call resumes.
+        ResnetkitError: whatever a training raises.
+    """
     missing = [task for task in tasks if not task.is_done]
     missing.sort(key=lambda task: task.cost, reverse=True)  # a long one must not be the last
-    name = studies[0].name if len(studies) == 1 else ALL
     with beating(root) as heartbeat, interruptible(name), polled(tasks, observe):
         run = partial(run_task, device=workers.device, threads=workers.threads, heartbeat=heartbeat)
         workers.run(run, missing, root)
     observe(1.0)
-    return [read_outcome(study, scale, root, changes=changes) for study in studies]
 
 
 def run_task(task: Task, *, device: str, threads: int, heartbeat: Path) -> None:
@@ -284,13 +318,13 @@ def interruptible(name: str) -> Iterator[None]:
 @contextmanager
 def polled(tasks: Sequence[Task], observe: ProgressObserver) -> Iterator[None]:
     """Calls the observer with the fraction that is done, read from the run folders."""
-    costs = [(Run(task.folder, task.recipe), task.cost) for task in tasks]
+    costs = [(task, task.cost) for task in tasks]
     done = threading.Event()
 
     def poll() -> None:
         total = sum(cost for _, cost in costs)
         while not done.wait(POLL_SECONDS):
-            observe(sum(cost * run.fraction_done for run, cost in costs) / total)
+            observe(sum(cost * task.fraction_done for task, cost in costs) / total)
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()

@@ -1,0 +1,44 @@
+/**
+ * Elements from values. Nothing here knows the page.
+ *
+ *     h("p", { class: "note" }, "text", h("b", {}, "bold"))
+ *     svg("path", { d: "M0 0" })
+ *     replace(container, ...nodes)   // the focus stays on the element with the same data-key
+ */
+const NAMESPACE = "http://www.w3.org/2000/svg";
+
+export function h(name, attributes = {}, ...children) {
+  return filled(document.createElement(name), attributes, children);
+}
+
+export function svg(name, attributes = {}, ...children) {
+  return filled(document.createElementNS(NAMESPACE, name), attributes, children);
+}
+
+function filled(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) {
+      element.setAttribute(name, String(value));
+    }
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export function replace(container, ...nodes) {
+  const active = document.activeElement;
+  const key = container.contains(active) ? active.getAttribute("data-key") : null;
+  container.replaceChildren(...nodes.flat().filter(Boolean));
+  if (key === null) return;
+  const same = container.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  if (same) same.focus({ preventScroll: true });
+}
+
+/** Returns the element with an id, which the template promises. */
+export function byId(id) {
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`the page has no element '${id}'`);
+  return element;
+}
