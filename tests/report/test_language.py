@@ -34,7 +34,7 @@ TRANSLATIONS = {
     if message.id
     for english in (message.id if message.pluralizable else (message.id,))
 }
-METHODS = [("**.py", "python"), ("**.j2", "jinja2")]
+METHODS = [("**.py", "python"), ("**.j2", "jinja2"), ("**.js", "javascript")]
 KEYWORDS: dict[str, Any] = {
     **dict.fromkeys(("phrase", "t", "_")),
     **dict.fromkeys(("plural_phrase", "plural", "ngettext"), (1, 2)),

@@ -11,6 +11,7 @@ from resnetkit.cli.export import export
 from resnetkit.cli.inspect import inspect
 from resnetkit.cli.models import models
 from resnetkit.cli.output import StdoutConsole
+from resnetkit.cli.play import play
 from resnetkit.cli.predict import features, nearest, predict
 from resnetkit.cli.runs import report, runs
 from resnetkit.cli.serve import serve
@@ -35,6 +36,7 @@ EXAMPLES: dict[Callable[..., object], str] = {
     nearest: "resnet nearest features.safetensors query.jpg --model runs/NAME",
     serve: "resnet serve runs/NAME --port 8000",
     study: "resnet study degradation",
+    play: "resnet play --open",
     runs: "resnet runs studies",
     track: "resnet track runs/NAME --to tensorboard --follow",
     report: "resnet report studies/degradation-quick",

@@ -31,13 +31,21 @@ __all__ = [
 ]
 
 
-def render(template: str, page: object, t: Language = ENGLISH) -> str:
+def render(
+    template: str, page: object, t: Language = ENGLISH, *, style_file: str = "templates/style.css"
+) -> str:
     """Returns the page that a template makes of a dataclass, in a language.
 
     Templates translate with `_` and `ngettext`, the names that Babel extracts.
+
+    Args:
+        template: name of its file.
+        page: what it shows.
+        t: the language.
+        style_file: the style sheet, below this package.
     """
     made = datetime.now(UTC)
-    style = Markup(color_variables() + style_sheet())
+    style = Markup(color_variables() + style_sheet(style_file))
     compiled = templates(t).get_template(template)
     return markup_text(compiled.render(style=style, made=made, page=page))
 
@@ -58,8 +66,8 @@ def templates(t: Language) -> Environment:
     return environment
 
 
-def style_sheet() -> str:
-    return (files("resnetkit.report") / "templates" / "style.css").read_text(encoding="utf-8")
+def style_sheet(name: str) -> str:
+    return (files("resnetkit.report") / name).read_text(encoding="utf-8")
 
 
 def link(target: Path, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -9,6 +10,7 @@ from itertools import chain
 from resnetkit.models.summary import count
 from resnetkit.models.zoo import Architecture
 from resnetkit.report.page import NetworkFacts, link, network_facts
+from resnetkit.report.play.selection import SCALE
 from resnetkit.report.series import final_values
 from resnetkit.studies.phrase import Phrase, phrase, plural_phrase
 from resnetkit.studies.study import Outcome, PaperFigure, Study
@@ -61,10 +63,12 @@ class NextStep:
     Attributes:
         reason: why, as a sentence.
         command: to type.
+        address: of the page that the command has written already; None where it has not.
     """
 
     reason: Phrase
     command: str
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,20 @@ def next_steps(outcome: Outcome) -> list[NextStep]:
         if scale != outcome.scale
     ]
     runs = list(chain.from_iterable(outcome.runs.values()))
-    return [*other_scales, *(next_trainings(outcome, runs[-1]) if runs else ())]
+    by_hand = [play_step(outcome)] if outcome.scale == SCALE else []
+    return [*by_hand, *other_scales, *(next_trainings(outcome, runs[-1]) if runs else ())]
+
+
+def play_step(outcome: Outcome) -> NextStep:
+    """Returns how to try the networks by hand, with a link where the page lies near the report."""
+    root = outcome.folder.parent
+    pages = (folder / "play.html" for folder in (outcome.folder, root))
+    page = next((page for page in pages if page.is_file()), None)
+    return NextStep(
+        phrase("Try the networks by hand: switch blocks off, and train one in the browser."),
+        f"resnet play --runs {shlex.quote(str(root))} --out {shlex.quote(str(root / 'play.html'))}",
+        link(page, outcome.folder) if page else None,
+    )
 
 
 def next_trainings(outcome: Outcome, run: Run) -> Iterator[NextStep]:

@@ -57,9 +57,10 @@ QUESTIONS = (
         phrase("Is it the vanishing gradient?"),
         (
             phrase(
-                "Not in these networks. With batch normalization the gradient arrives at the first"
-                " layers of plain-56 at least as large as at the last ones, and the network still"
-                " degrades. The paper says the same of its plain networks."
+                "No. With batch normalization the gradient does not shrink on its way back through"
+                " plain-56: before training it even grows, and after training it is as large at the"
+                " first layers as at the last ones. The network degrades all the same. The paper"
+                " says so of its plain networks, too."
             ),
             phrase(
                 "Gradients do vanish where nothing keeps their size: without normalization and with"
@@ -67,8 +68,8 @@ QUESTIONS = (
             ),
         ),
         phrase(
-            "Both axes start where the network begins. A vanishing gradient falls toward the left;"
-            " those of the normalized plain networks do not."
+            "The input is on the left. A gradient that vanishes on its way back falls toward the"
+            " left; those of the normalized plain networks rise."
         ),
     ),
     Question(
@@ -81,8 +82,8 @@ QUESTIONS = (
                 " many blocks is a bundle of paths, and each block doubles their number."
             ),
             phrase(
-                "A path through many blocks carries almost nothing. The middle lengths count most,"
-                " because there are so many of them."
+                "A path through many blocks carries almost nothing, and short paths are few. What"
+                " arrives comes mostly on the many paths through a small part of the blocks."
             ),
         ),
         phrase(
