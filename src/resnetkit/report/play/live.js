@@ -64,7 +64,7 @@ export function drawLive(context, state, opened) {
   opened.pad.show(Array.from(pixels, (value) => Math.round((value * 16) / 255)));
   drawPicker(context, state, opened);
   replace(byId("answers"), NETWORKS.map((name) => answerCard(context, state, opened, name, pixels)));
-  drawBlocks(context, state, opened);
+  drawBlocks(context, state, opened, pixels);
   drawMaps(context, state, opened, pixels);
 }
 
@@ -116,14 +116,18 @@ function errorText(context, state, opened, name, change) {
   const source = sourceOf(run, change, opened.networks[name].blocks);
   const key = keyOf(name, change);
   const answer = opened.errors.get(key);
-  if (!answer && !opened.failure && opened.asked.get(name) !== key) {
-    opened.asked.set(name, key); // replaces what was asked of this network before
-    opened.worker.send({ type: "error", id: key, network: name, change });
-  }
+  if (!answer) ask(opened, name, change, key);
   const value = answer ? answer.error : opened.failure && source.measured !== null ? source.measured : null;
   const label = _("error on {count} test digits", { count: opened.digits.count });
   if (value === null) return [label, " ", h("span", { class: "waiting" }, opened.failure ? _("not computed") : "…")];
   return [label, " ", number(context, percent(value), value, source)];
+}
+
+/** Asks the worker for an error; a change replaces what was asked of the network before. */
+function ask(opened, name, change, key) {
+  if (opened.failure || opened.asked.get(name) === key) return;
+  opened.asked.set(name, key);
+  opened.worker.send({ type: "error", id: key, network: name, change });
 }
 
 /** Returns the file that holds the error of a change, or the weights from which it is computed. */
@@ -142,7 +146,23 @@ function sourceOf(run, change, blocks) {
   return exchanged.length === 2 && pair >= 0 ? found("swapped", pair) : computed;
 }
 
-function drawBlocks(context, state, opened) {
+/** Returns what a network with the changes reads, and its error with and without them. */
+function outcome(context, state, opened, name, pixels) {
+  const { _ } = context;
+  const change = changeOf(state, state.pair);
+  const logits = opened.networks[name].logits(pixels, change);
+  const best = logits.indexOf(Math.max(...logits));
+  const isChanged = Object.keys(change).length > 0;
+  return h(
+    "div",
+    { class: `card ${family(name)}` },
+    h("div", { class: "card-top" }, h("h4", {}, shown(name)), h("span", { class: "readout" }, _("reads {digit}", { digit: best }))),
+    h("p", { class: "readout" }, errorText(context, state, opened, name, change)),
+    isChanged ? h("p", { class: "readout was" }, _("whole:"), " ", errorText(context, state, opened, name, {})) : null,
+  );
+}
+
+function drawBlocks(context, state, opened, pixels) {
   const { _ } = context;
   for (const input of document.querySelectorAll("#live [name=pair]")) input.checked = Number(input.value) === state.pair;
   for (const input of document.querySelectorAll("#live [name=tool]")) input.checked = input.value === state.tool;
@@ -157,6 +177,7 @@ function drawBlocks(context, state, opened) {
     ),
   );
   replace(byId("blocks"), rows);
+  replace(byId("outcome"), ["plain", "resnet"].map((kind) => outcome(context, state, opened, `${kind}${state.pair}`, pixels)));
   byId("blocks-note").replaceChildren(...marked(blocksNote(context, state)));
 }
 
@@ -221,12 +242,12 @@ function drawMaps(context, state, opened, pixels) {
   const colors = mapColors(family(state.network));
   replace(
     byId("stages"),
-    answer.stages.map((map) =>
+    answer.stages.map((map, i) =>
       h(
         "figure",
         { class: "map-figure" },
         mapCanvas(map, { ...colors, limit: limitOf([map]), label: _("Activations of {name}", { name: map.name }) }),
-        h("figcaption", {}, h("b", {}, map.name), " ", _("{channels} channels of {side}×{side}", { channels: map.channels, side: map.width })),
+        h("figcaption", {}, h("b", {}, i === 0 ? _("stem") : _("stage {number}", { number: i })), " ", _("{channels} channels of {side}×{side}", { channels: map.channels, side: map.width })),
       ),
     ),
   );

@@ -30,7 +30,7 @@
  * @property {number} lr learning rate
  * @property {number} start seed of the spiral networks
  */
-export const LEARNING_RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3];
+export const LEARNING_RATES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1];
 export const EMPTY = "0".repeat(64);
 
 const VIEWS = ["", "explore", "live", "train", "questions"];
@@ -67,9 +67,9 @@ const FIELDS = {
   network: ["resnet20", choice("plain20", "plain56", "resnet20", "resnet56")],
   block: ["layer1.1", matching(BLOCK)],
   layers: [20, number((n) => Number.isInteger(n / 2) && n >= 2 && n <= 30)],
-  normalization: [false, { read: (text) => text === "1", write: (on) => (on ? "1" : "0") }],
+  normalization: [true, { read: (text) => text === "1", write: (on) => (on ? "1" : "0") }],
   weights: ["he", choice("he", "xavier")],
-  lr: [0.01, number((n) => LEARNING_RATES.includes(n))],
+  lr: [0.02, number((n) => LEARNING_RATES.includes(n))],
   start: [0, whole(0, 999)],
 };
 
