@@ -70,7 +70,11 @@ def test_every_number_equals_the_files_that_it_names(
 ) -> None:
     with open_page(url + REVEALED) as page:
         runs, shown = folders(page), numbers(page)
-    from_files = [number for number in shown if number["item"] != "computed" and number["file"] != "probes/lesions.json"]
+    from_files = [
+        number
+        for number in shown
+        if number["item"] != "computed" and number["file"] != "probes/lesions.json"
+    ]
     assert len(from_files) > 300
     for number in from_files:
         values = [

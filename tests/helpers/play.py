@@ -62,8 +62,15 @@ def epochs(name: str, dice: random.Random) -> list[dict[str, Any]]:
 def final(name: str, dice: random.Random) -> dict[str, Any]:
     error = FINAL_ERRORS.get(name, 0.7) + dice.random() / 3
     score = {"loss": 0.1, "error": error, "top5_error": 0.1, "count": 359}
-    test = {**score, "error": error + 1, "confusion": [[36 * (i == j) for j in range(10)] for i in range(10)]}  # fmt: skip
-    return {"event": "final", "step": EPOCHS * STEPS, "reached": False, "train": score, "test": test}
+    confusion = [[36 * (i == j) for j in range(10)] for i in range(10)]
+    test = {**score, "error": error + 1, "confusion": confusion}
+    return {
+        "event": "final",
+        "step": EPOCHS * STEPS,
+        "reached": False,
+        "train": score,
+        "test": test,
+    }
 
 
 def session() -> dict[str, Any]:
@@ -119,7 +126,8 @@ def lesions(name: str, dice: random.Random) -> dict[str, list[float]]:
 def paths(name: str, dice: random.Random) -> dict[str, list[float]]:
     blocks = range((depth_of(name) - 2) // 2 + 1)
     single = [10.0 ** -(2 + block / 2) for block in blocks]
-    return {"blocks": [float(b) for b in blocks], "gradient": single, "total": [1 + dice.random() for _ in blocks]}  # fmt: skip
+    total = [1 + dice.random() for _ in blocks]
+    return {"blocks": [float(block) for block in blocks], "gradient": single, "total": total}
 
 
 PROBES = {"layers": layers, "lesions": lesions, "paths": paths}

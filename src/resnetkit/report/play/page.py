@@ -11,11 +11,12 @@ from resnetkit.report.page import color_variables, template_environment
 from resnetkit.report.play.bundle import bundle, policy, source
 from resnetkit.report.play.messages import messages
 from resnetkit.report.play.questions import QUESTIONS, Question
-from resnetkit.report.play.selection import Selection
+from resnetkit.report.play.selection import SCALE, Selection
 from resnetkit.report.play.stills import still_pictures
 from resnetkit.report.play.values import PlayRun, live_data, page_data, script_json
 from resnetkit.storage import storage_errors, write_file
-from resnetkit.training.run_folder import read_run
+from resnetkit.studies.questions.degradation import DEGRADATION
+from resnetkit.training.run_folder import Run, read_run
 from resnetkit.untrusted import markup_text
 
 __all__ = ["PlayPage", "play_page", "write_play_page"]
@@ -42,6 +43,8 @@ class PlayPage:
         data_name: of the data set.
         test_images: how many there are.
         machines: on which the runs were trained.
+        claims: number of claims of the study of degradation.
+        confirmed: how many of them these runs confirm.
     """
 
     policy: str
@@ -60,6 +63,8 @@ class PlayPage:
     data_name: str
     test_images: int
     machines: list[str]
+    claims: int
+    confirmed: int
 
 
 def write_play_page(selection: Selection, path: Path, t: Language = ENGLISH) -> None:
@@ -89,6 +94,7 @@ def play_page(selection: Selection, t: Language) -> PlayPage:
     live = live_data(selection)
     script = bundle("main")
     runs = [run for run in data.runs if run.epochs]
+    findings = DEGRADATION.findings(degradation_runs(selection))
     return PlayPage(
         policy=policy([script]),
         style=Markup(color_variables() + source("style.css")),
@@ -99,14 +105,22 @@ def play_page(selection: Selection, t: Language) -> PlayPage:
         live=script_json(live),
         stills=still_pictures(data.runs, t),
         questions=QUESTIONS,
-        code=source("block.py").rstrip(),
+        code=source("block.txt").rstrip(),
         runs=data.runs,
         seeds=sorted({run.seed for run in runs}),
         epochs=max(max(run.epochs) for run in runs),
         data_name=selection.tasks[0].recipe.data.name,
         test_images=live.digits["count"],
         machines=machines(selection),
+        claims=len(findings),
+        confirmed=sum(finding.verdict == "confirmed" for finding in findings),
     )
+
+
+def degradation_runs(selection: Selection) -> dict[str, list[Run]]:
+    """Returns the runs of the study of degradation, by group."""
+    groups = DEGRADATION.scales[SCALE].groups
+    return {group: [read_run(task.folder) for task in selection.groups[group]] for group in groups}
 
 
 def machines(selection: Selection) -> list[str]:

@@ -100,9 +100,7 @@ QUESTIONS = (
                 " little only has to keep F(x) small, for which small weights are enough. Without"
                 " the shortcut the same block would have to rebuild its whole input."
             ),
-            phrase(
-                "Measured: the more blocks there are, the less each of them changes."
-            ),
+            phrase("Measured: the more blocks there are, the less each of them changes."),
         ),
         phrase(
             "Size of F(x) relative to the shortcut, from the first block to the last. The peaks are"

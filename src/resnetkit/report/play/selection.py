@@ -22,7 +22,8 @@ OTHER_STUDIES = (SHORTCUTS, DEPTH, GRADIENTS)
 LIVE = ("plain20", "plain56", "resnet20", "resnet56")
 """The networks that answer in the page: the trainings of seed 0."""
 WITHOUT_NORM = {
-    gradients_group("plain56", "none", weights): f"plain56-{weights}" for weights in ("he", "normal")
+    gradients_group("plain56", "none", weights): f"plain56-{weights}"
+    for weights in ("he", "normal")
 }
 """Groups of the study of gradients that the page shows, and its own names for them."""
 WHOLE_SECONDS = 150.0

@@ -77,7 +77,9 @@ def error_chart(groups: Groups, depth: int) -> Chart:
 def stacking_chart(groups: Groups, family: str) -> Chart:
     """Returns the training errors of a family, by depth."""
     lines = [
-        curve(f"{family}{depth}", groups.get(f"{family}{depth}", ()), "train", color=i, end=str(depth))
+        curve(
+            f"{family}{depth}", groups.get(f"{family}{depth}", ()), "train", color=i, end=str(depth)
+        )
         for i, depth in enumerate(DEPTHS)
     ]
     title = phrase("Plain networks") if family == "plain" else phrase("Residual networks")
@@ -95,7 +97,9 @@ def probe_line(groups: Groups, group: str, probe: str, key: str, *, end: str | N
 
 def last_step(groups: Groups, group: str) -> str:
     """Returns the last step at which the layers of a group were measured, as text."""
-    steps = [run.probes["layers"]["steps"] for run in groups.get(group, ()) if "layers" in run.probes]
+    steps = [
+        run.probes["layers"]["steps"] for run in groups.get(group, ()) if "layers" in run.probes
+    ]
     return f"{steps[0][-1]:.0f}" if steps else ""
 
 
@@ -110,7 +114,9 @@ def layer_charts(groups: Groups, depth: int) -> list[Chart]:
     return [
         Chart(
             title,
-            phrase("block, from the input") if kind == "residuals" else phrase("layer, from the input"),
+            phrase("block, from the input")
+            if kind == "residuals"
+            else phrase("layer, from the input"),
             title,
             tuple(
                 probe_line(groups, name, "layers", f"{kind} {last_step(groups, name)}")
@@ -170,7 +176,9 @@ def final_chart(groups: Groups, families: tuple[str, ...]) -> Chart:
             end = family if split == "test" else None
             style = "dashed" if split == "train" else "solid"
             lines.append(
-                over_runs(f"{family} {split}", values, end_label=end, style=style, color=color_of(family))  # type: ignore[arg-type]
+                over_runs(
+                    f"{family} {split}", values, end_label=end, style=style, color=color_of(family)
+                )  # type: ignore[arg-type]
             )
     title = phrase("Final error by depth")
     return Chart(title, phrase("depth in layers"), title, tuple(lines), top=100.0, unit="%")
