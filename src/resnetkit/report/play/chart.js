@@ -52,7 +52,7 @@ export function niceTicks(low, high) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough - 1e-12);
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) ticks.push(i * step);
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) ticks.push(i * step + 0); // no negative zero
   return ticks;
 }
 
@@ -130,14 +130,16 @@ function endLabels(chart, area, x, y) {
     .filter((line) => line.end && line.points.length)
     .map((line) => {
       const last = line.points.filter((point) => point.x <= limit + 1e-9).at(-1) ?? line.points[0];
-      return { line, y: y(last.y) + 4 };
+      const end = x(last.x);
+      const isEarly = chart.cursor === null && end < area.right - 40; // the line ends before the others
+      return { line, x: isEarly ? end + 8 : area.right + 8, y: y(last.y) + 4, isEarly };
     });
-  spread(labels, area.top + 8, area.bottom + 2);
+  spread(labels.filter((label) => !label.isEarly), area.top + 8, area.bottom + 2);
   return svg(
     "g",
     { class: "ends" },
-    labels.map(({ line, y: at }) =>
-      svg("text", { class: line.className, x: area.right + 8, y: at.toFixed(1) }, line.end),
+    labels.map((label) =>
+      svg("text", { class: label.line.className, x: label.x.toFixed(1), y: label.y.toFixed(1) }, label.line.end),
     ),
   );
 }

@@ -117,10 +117,12 @@ function errorText(context, state, opened, name, change) {
   const key = keyOf(name, change);
   const answer = opened.errors.get(key);
   if (!answer) ask(opened, name, change, key);
-  const value = answer ? answer.error : opened.failure && source.measured !== null ? source.measured : null;
+  const value = answer ? answer.error : source.measured;
   const label = _("error on {count} test digits", { count: opened.digits.count });
   if (value === null) return [label, " ", h("span", { class: "waiting" }, opened.failure ? _("not computed") : "…")];
-  return [label, " ", number(context, percent(value), value, source)];
+  const button = number(context, percent(value), value, source);
+  if (answer) button.dataset.computed = name;
+  return [label, " ", button];
 }
 
 /** Asks the worker for an error; a change replaces what was asked of the network before. */

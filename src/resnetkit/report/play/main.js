@@ -128,7 +128,7 @@ function showTrace(context, { text, value, runs, file, key, measured }) {
   const isComputed = key === "computed";
   const says = isComputed
     ? _("Computed in this page from the weights of the run. No file holds it.")
-    : ngettext("Read from the file of one run.", "The mean over {number} runs.", runs.length);
+    : ngettext("Read from the file of {number} run.", "The mean over {number} runs.", runs.length);
   replace(byId("trace-body"), [
     h("p", { class: "trace-value" }, text),
     h("p", {}, says, " ", measured === undefined || measured === null ? null : _("Computed in this page from the weights; the file says {value}.", { value: significant(measured) })),

@@ -116,7 +116,10 @@ QUESTIONS = (
                 " be added. Option A skips every other pixel and fills new channels with zeros."
                 " Option B projects x with a 1x1 convolution there, option C everywhere."
             ),
-            phrase("What matters is that there is a shortcut; which one matters little."),
+            phrase(
+                "What matters most is that there is a shortcut. With option C no path is left on"
+                " which the signal passes unchanged."
+            ),
         ),
         phrase("Final test error of networks of 32 layers, and their number of parameters."),
     ),

@@ -3,6 +3,7 @@ import { byId, h, replace } from "./dom.js";
 import { lineChart, powers } from "./chart.js";
 import { decimal, percent, significant } from "./language.js";
 import { LEARNING_RATES } from "./state.js";
+import { createSpirals } from "./spiral.js";
 import { startWorker } from "./worker.js";
 
 const NAMES = ["plain", "residual"];
@@ -12,7 +13,7 @@ const MAP_PIXELS = 240;
 
 /** Returns what the chapter keeps besides the state: the training and its results. */
 export function openTrain(context, workerSource) {
-  const training = { worker: null, run: 0, settings: "", status: "ready", history: [], data: null, maps: {}, speed: 0, failure: null };
+  const training = { worker: null, run: 0, settings: "", status: "ready", history: [], data: createSpirals({ seed: 0 }), maps: {}, speed: 0, failure: null };
   training.start = () => start(context, training);
   training.command = (type) => {
     training.worker?.send({ type });
