@@ -1,12 +1,9 @@
 /** Chapter 1: what happens to the errors, gradients, responses and residuals of measured networks. */
 import { h, replace, byId } from "./dom.js";
-import { decimal, percent } from "./language.js";
-import { number, panel, pointNumber } from "./figures.js";
+import { decimal } from "./language.js";
+import { panel, pointNumber } from "./figures.js";
 import { powers } from "./chart.js";
-import {
-  DEPTHS, SHORTCUTS, displayName, errorCurve, extent, finalError, lower, measuredLine, point, runsOf,
-  snapshotAt, snapshots, withSeed,
-} from "./series.js";
+import { DEPTHS, SHORTCUTS, displayName, errorCurve, extent, finalError, lower, measuredLine, point, runsOf, snapshotAt, snapshots, withSeed } from "./series.js";
 
 const COLORS = { none: "plain", A: "residual", B: "residual option-b", C: "residual option-c" };
 const WINNERS = { first: "shallow", second: "deep", same: "same" };

@@ -1,6 +1,6 @@
 /** Chapter 2: four trained networks answer; blocks are switched off or exchanged. */
 import { byId, h, replace, svg } from "./dom.js";
-import { decimal, percent, significant } from "./language.js";
+import { percent, significant } from "./language.js";
 import { marked, number } from "./figures.js";
 import { limitOf, mapCanvas, norm } from "./maps.js";
 import { createNetwork, softmax } from "./network.js";

@@ -1,11 +1,9 @@
 /** Chapter 4: questions that articles answer without measuring, each with a measured picture. */
 import { byId, h, replace } from "./dom.js";
-import { bar, number, panel, pointNumber } from "./figures.js";
+import { bar, panel, pointNumber } from "./figures.js";
 import { powers } from "./chart.js";
-import { percent, significant } from "./language.js";
-import {
-  displayName, errorCurve, extent, finalError, mean, measuredLine, point, runsOf, runsOfGroup, snapshots,
-} from "./series.js";
+import { percent } from "./language.js";
+import { displayName, errorCurve, extent, finalError, measuredLine, point, runsOf, runsOfGroup, snapshots } from "./series.js";
 
 const PERCENT = { unit: "%" };
 
