@@ -11,8 +11,18 @@ const { countsOf, ink } = await import(`${PLAY}pad.js`);
 
 test("a state survives the address", () => {
   const state = {
-    ...defaultState(), view: "live", predict: "deep.same", depth: 20, shortcuts: ["A", "B"], seed: "1",
-    epoch: 0, open: ["curves-20"], digit: "", off: ["layer1.1", "layer3.2"], normalization: false, lr: 0.5,
+    ...defaultState(),
+    view: "live",
+    predict: "deep.same",
+    depth: 20,
+    shortcuts: ["A", "B"],
+    seed: "1",
+    epoch: 0,
+    open: ["curves-20"],
+    digit: "",
+    off: ["layer1.1", "layer3.2"],
+    normalization: false,
+    lr: 0.5,
   };
   assert.deepEqual(parseState(formatState(state)), state);
   assert.equal(formatState(defaultState()), "");
@@ -20,7 +30,8 @@ test("a state survives the address", () => {
 });
 
 test("what an address says is not believed", () => {
-  const broken = "#depth=21&lr=3.3&off=layer1.1,<b>,layer9.0&block=%&predict=x.y&nonsense=1&epoch=-1&__proto__=1";
+  const broken =
+    "#depth=21&lr=3.3&off=layer1.1,<b>,layer9.0&block=%&predict=x.y&nonsense=1&epoch=-1&__proto__=1";
   assert.deepEqual(parseState(broken), { ...defaultState(), off: ["layer1.1"] });
   assert.deepEqual(parseState("#view=elsewhere&drawn=00"), defaultState());
   assert.equal(parseState("#exchanged=layer1.0,layer1.1,layer1.2").exchanged.length, 2);
@@ -36,11 +47,21 @@ test("texts have plural forms and Korean particles", () => {
   assert.equal(_("{name} wins", { name: "resnet-20" }), "resnet-20이 이깁니다");
   assert.equal(_("{name} wins", { name: "resnet-32" }), "resnet-32가 이깁니다");
   assert.equal(_("untranslated {x}", { x: 1 }), "untranslated 1");
-  assert.deepEqual([0, 1, 2, 101, 300].map((n) => ngettext("{number} block", "", n)), [
-    "0 blocks", "1 block", "2 blocks", "101 blocks", "300 blocks",
-  ]);
-  const words = { 검증: "을", 테스트: "를", "resnet-20": "을", "plain-44": "를", truck: "을", test: "를", "90 %": "를" };
-  for (const [word, expected] of Object.entries(words)) assert.equal(particle(word, "을", "를"), expected, word);
+  assert.deepEqual(
+    [0, 1, 2, 101, 300].map((n) => ngettext("{number} block", "", n)),
+    ["0 blocks", "1 block", "2 blocks", "101 blocks", "300 blocks"],
+  );
+  const words = {
+    검증: "을",
+    테스트: "를",
+    "resnet-20": "을",
+    "plain-44": "를",
+    truck: "을",
+    test: "를",
+    "90 %": "를",
+  };
+  for (const [word, expected] of Object.entries(words))
+    assert.equal(particle(word, "을", "를"), expected, word);
   assert.equal(particle("8", "으로", "로"), "로");
 });
 
@@ -52,22 +73,39 @@ test("numbers are written for people", () => {
 });
 
 const RUNS = [0, 1, 2].map((seed) => ({
-  index: seed, seed, epochs: [1, 2], train_error: [80 + seed, seed === 2 ? null : 40], steps_per_epoch: 19,
+  index: seed,
+  seed,
+  epochs: [1, 2],
+  train_error: [80 + seed, seed === 2 ? null : 40],
+  steps_per_epoch: 19,
   probes: { layers: { steps: [0, 61, 247] } },
 }));
 
 test("a point is the mean over the runs that have a value, and names them", () => {
   const [first, second] = errorCurve(RUNS, "train");
   assert.deepEqual(first, {
-    x: 1, y: 81, low: 80, high: 82, source: { runs: [0, 1, 2], file: "metrics.jsonl", key: "epoch 1: train_error" },
+    x: 1,
+    y: 81,
+    low: 80,
+    high: 82,
+    source: { runs: [0, 1, 2], file: "metrics.jsonl", key: "epoch 1: train_error" },
   });
   assert.deepEqual(second.source.runs, [0, 1]);
-  assert.equal(point(0, RUNS, () => null, "f", "k"), null);
-  assert.deepEqual(withSeed(RUNS, "1").map((run) => run.seed), [1]);
+  assert.equal(
+    point(0, RUNS, () => null, "f", "k"),
+    null,
+  );
+  assert.deepEqual(
+    withSeed(RUNS, "1").map((run) => run.seed),
+    [1],
+  );
 });
 
 test("a moment of training shows the last measurement before it", () => {
-  assert.deepEqual([0, 3, 4, 12, 13].map((epoch) => snapshotAt(RUNS, epoch)), [0, 0, 61, 61, 247]);
+  assert.deepEqual(
+    [0, 3, 4, 12, 13].map((epoch) => snapshotAt(RUNS, epoch)),
+    [0, 0, 61, 61, 247],
+  );
   assert.equal(snapshotAt([], 3), null);
 });
 
@@ -94,5 +132,8 @@ test("ink becomes counts of 0 to 16, as in the data set", () => {
   assert.equal(counts.length, 64);
   assert.ok(Math.max(...counts) <= 16);
   assert.ok(counts.slice(24, 40).some((count) => count > 6));
-  assert.equal(counts.slice(0, 16).reduce((a, b) => a + b), 0);
+  assert.equal(
+    counts.slice(0, 16).reduce((a, b) => a + b),
+    0,
+  );
 });

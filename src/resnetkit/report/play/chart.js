@@ -21,7 +21,12 @@ export function lineChart(chart) {
   const y = (chart.log ? logarithmic : linear)(chart.domainY, [area.bottom, area.top]);
   const drawing = svg(
     "svg",
-    { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": chart.description, class: "drawing" },
+    {
+      viewBox: `0 0 ${width} ${height}`,
+      role: "img",
+      "aria-label": chart.description,
+      class: "drawing",
+    },
     axes(chart, area, x, y),
     chart.cursor === null || chart.cursor === undefined ? null : cursorLine(x(chart.cursor), area),
     chart.lines.map((line) => drawnLine(line, chart, x, y)),
@@ -39,10 +44,12 @@ function linear([low, high], [from, to]) {
 
 function logarithmic([low, high], [from, to]) {
   const [a, b] = [Math.log10(low), Math.log10(high)];
-  const scale = (value) => from + ((Math.log10(Math.max(value, low)) - a) / (b - a || 1)) * (to - from);
+  const scale = (value) =>
+    from + ((Math.log10(Math.max(value, low)) - a) / (b - a || 1)) * (to - from);
   const stride = Math.max(1, Math.ceil((b - a) / 5));
   scale.ticks = [];
-  for (let power = Math.ceil(a - 1e-9); power <= b + 1e-9; power += stride) scale.ticks.push(10 ** power);
+  for (let power = Math.ceil(a - 1e-9); power <= b + 1e-9; power += stride)
+    scale.ticks.push(10 ** power);
   return scale;
 }
 
@@ -52,7 +59,8 @@ export function niceTicks(low, high) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough - 1e-12);
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) ticks.push(i * step + 0); // no negative zero
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1)
+    ticks.push(i * step + 0); // no negative zero
   return ticks;
 }
 
@@ -68,12 +76,24 @@ function axes(chart, area, x, y) {
     { class: "axes" },
     y.ticks.map((tick) => [
       svg("line", { x1: area.left, x2: area.right, y1: y(tick), y2: y(tick) }),
-      svg("text", { x: area.left - 7, y: y(tick) + 4, "text-anchor": "end" }, tickText(tick, chart)),
+      svg(
+        "text",
+        { x: area.left - 7, y: y(tick) + 4, "text-anchor": "end" },
+        tickText(tick, chart),
+      ),
     ]),
     (chart.ticksX ?? x.ticks).map((tick) =>
-      svg("text", { x: x(tick), y: area.bottom + 17, "text-anchor": "middle" }, chart.nameX ? chart.nameX(tick) : String(Number(tick.toPrecision(6)))),
+      svg(
+        "text",
+        { x: x(tick), y: area.bottom + 17, "text-anchor": "middle" },
+        chart.nameX ? chart.nameX(tick) : String(Number(tick.toPrecision(6))),
+      ),
     ),
-    svg("text", { x: middle, y: area.bottom + 35, "text-anchor": "middle", class: "axis-name" }, chart.xLabel),
+    svg(
+      "text",
+      { x: middle, y: area.bottom + 35, "text-anchor": "middle", class: "axis-name" },
+      chart.xLabel,
+    ),
   );
 }
 
@@ -134,12 +154,20 @@ function endLabels(chart, area, x, y) {
       const isEarly = chart.cursor === null && end < area.right - 40; // the line ends before the others
       return { line, x: isEarly ? end + 8 : area.right + 8, y: y(last.y) + 4, isEarly };
     });
-  spread(labels.filter((label) => !label.isEarly), area.top + 8, area.bottom + 2);
+  spread(
+    labels.filter((label) => !label.isEarly),
+    area.top + 8,
+    area.bottom + 2,
+  );
   return svg(
     "g",
     { class: "ends" },
     labels.map((label) =>
-      svg("text", { class: label.line.className, x: label.x.toFixed(1), y: label.y.toFixed(1) }, label.line.end),
+      svg(
+        "text",
+        { class: label.line.className, x: label.x.toFixed(1), y: label.y.toFixed(1) },
+        label.line.end,
+      ),
     ),
   );
 }
@@ -191,13 +219,22 @@ function tipOf({ line, point }, chart, area, x, y) {
   const flipped = x(point.x) > (area.left + area.right) / 2;
   return [
     svg("circle", { class: `ring ${line.className}`, cx: x(point.x), cy: y(point.y), r: 5.5 }),
-    svg("text", {
-      x: x(point.x) + (flipped ? -9 : 9), y: Math.max(y(point.y) - 9, area.top + 4),
-      "text-anchor": flipped ? "end" : "start",
-    }, text),
+    svg(
+      "text",
+      {
+        x: x(point.x) + (flipped ? -9 : 9),
+        y: Math.max(y(point.y) - 9, area.top + 4),
+        "text-anchor": flipped ? "end" : "start",
+      },
+      text,
+    ),
   ];
 }
 
 export function valueText(value, chart) {
-  return chart.unit === "%" ? percent(value) : chart.digits === undefined ? significant(value) : decimal(value, chart.digits);
+  return chart.unit === "%"
+    ? percent(value)
+    : chart.digits === undefined
+      ? significant(value)
+      : decimal(value, chart.digits);
 }

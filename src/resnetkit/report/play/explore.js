@@ -3,7 +3,21 @@ import { h, replace, byId } from "./dom.js";
 import { decimal } from "./language.js";
 import { panel, pointNumber } from "./figures.js";
 import { powers } from "./chart.js";
-import { DEPTHS, SHORTCUTS, displayName, errorCurve, extent, finalError, lower, measuredLine, point, runsOf, snapshotAt, snapshots, withSeed } from "./series.js";
+import {
+  DEPTHS,
+  SHORTCUTS,
+  displayName,
+  errorCurve,
+  extent,
+  finalError,
+  lower,
+  measuredLine,
+  point,
+  runsOf,
+  snapshotAt,
+  snapshots,
+  withSeed,
+} from "./series.js";
 
 const COLORS = { none: "plain", A: "residual", B: "residual option-b", C: "residual option-c" };
 const WINNERS = { first: "shallow", second: "deep", same: "same" };
@@ -15,7 +29,10 @@ export function drawExplore(context, state) {
   byId("explorer").hidden = !known;
   if (!known) return;
   drawControls(context, state);
-  replace(byId("curves"), DEPTHS.map((depth) => curvePanel(context, state, depth)));
+  replace(
+    byId("curves"),
+    DEPTHS.map((depth) => curvePanel(context, state, depth)),
+  );
   replace(byId("layers"), layerPanels(context, state));
 }
 
@@ -23,13 +40,25 @@ function drawPrediction(context, state) {
   const { _, data } = context;
   const [plain, residual] = state.predict.split(".");
   byId("predict-form").hidden = state.predict !== "";
-  const answers = [["none", plain], ["A", residual]].map(([shortcut, guess]) => {
-    const [shallow, deep] = [20, 56].map((depth) => finalError(runsOf(data, depth, shortcut), "train"));
-    return state.predict && shallow && deep ? answer(context, shortcut, guess, shallow, deep) : null;
+  const answers = [
+    ["none", plain],
+    ["A", residual],
+  ].map(([shortcut, guess]) => {
+    const [shallow, deep] = [20, 56].map((depth) =>
+      finalError(runsOf(data, depth, shortcut), "train"),
+    );
+    return state.predict && shallow && deep
+      ? answer(context, shortcut, guess, shallow, deep)
+      : null;
   });
   const again = h(
     "button",
-    { type: "button", class: "quiet", "data-key": "again", onclick: () => context.update({ predict: "" }) },
+    {
+      type: "button",
+      class: "quiet",
+      "data-key": "again",
+      onclick: () => context.update({ predict: "" }),
+    },
     _("Predict again"),
   );
   replace(byId("answer"), state.predict ? [...answers, again] : []);
@@ -44,12 +73,21 @@ function answer(context, shortcut, guess, shallow, deep) {
     deep: _("{deep} trained better.", { deep: `${family}-56` }),
     same: _("Both trained about as well: the difference is below one point."),
   }[measured];
-  const verdict = guess === "unknown" ? "" : guess === measured ? _("As you predicted.") : _("You predicted otherwise.");
+  const verdict =
+    guess === "unknown"
+      ? ""
+      : guess === measured
+        ? _("As you predicted.")
+        : _("You predicted otherwise.");
   const chart = { unit: "%" };
   return h(
     "div",
     { class: `answer ${COLORS[shortcut]}` },
-    h("p", { class: "answer-name" }, shortcut === "none" ? _("Without shortcuts") : _("With shortcuts")),
+    h(
+      "p",
+      { class: "answer-name" },
+      shortcut === "none" ? _("Without shortcuts") : _("With shortcuts"),
+    ),
     h(
       "p",
       { class: "versus" },
@@ -63,22 +101,30 @@ function answer(context, shortcut, guess, shallow, deep) {
 function drawControls(context, state) {
   const { _, data } = context;
   const epochs = Math.max(...data.runs.flatMap((run) => run.epochs), 1);
-  for (const input of document.querySelectorAll("#explorer [name=depth]")) input.checked = Number(input.value) === state.depth;
+  for (const input of document.querySelectorAll("#explorer [name=depth]"))
+    input.checked = Number(input.value) === state.depth;
   for (const input of document.querySelectorAll("#explorer [name=shortcuts]")) {
     input.checked = state.shortcuts.includes(input.value);
     const exists = DEPTHS.some((depth) => runsOf(data, depth, input.value).length > 0);
     input.disabled = !exists;
   }
-  for (const input of document.querySelectorAll("#explorer [name=seed]")) input.checked = input.value === state.seed;
+  for (const input of document.querySelectorAll("#explorer [name=seed]"))
+    input.checked = input.value === state.seed;
   const slider = byId("epoch");
   slider.max = epochs;
   slider.value = Math.min(state.epoch, epochs);
-  byId("epoch-value").textContent = _("after epoch {epoch} of {epochs}", { epoch: slider.value, epochs });
+  byId("epoch-value").textContent = _("after epoch {epoch} of {epochs}", {
+    epoch: slider.value,
+    epochs,
+  });
 }
 
 function shownRuns(context, state, depth) {
   return SHORTCUTS.filter((shortcut) => state.shortcuts.includes(shortcut))
-    .map((shortcut) => ({ shortcut, runs: withSeed(runsOf(context.data, depth, shortcut), state.seed) }))
+    .map((shortcut) => ({
+      shortcut,
+      runs: withSeed(runsOf(context.data, depth, shortcut), state.seed),
+    }))
     .filter(({ runs }) => runs.length > 0);
 }
 
@@ -89,18 +135,44 @@ function curvePanel(context, state, depth) {
   const lines = shown.flatMap(({ shortcut, runs }) => {
     const name = displayName(runs[0]);
     return [
-      { label: _("{network}, training error", { network: name }), className: `${COLORS[shortcut]} thin`, points: errorCurve(runs, "train"), end: null },
-      { label: _("{network}, test error", { network: name }), className: COLORS[shortcut], points: errorCurve(runs, "test"), end: shortcut === "none" ? _("plain") : shortcut },
+      {
+        label: _("{network}, training error", { network: name }),
+        className: `${COLORS[shortcut]} thin`,
+        points: errorCurve(runs, "train"),
+        end: null,
+      },
+      {
+        label: _("{network}, test error", { network: name }),
+        className: COLORS[shortcut],
+        points: errorCurve(runs, "test"),
+        end: shortcut === "none" ? _("plain") : shortcut,
+      },
     ];
   });
   const chart = {
-    xLabel: _("epoch"), domainX: [0, epochs], domainY: [0, 100], unit: "%", lines, cursor: Math.max(state.epoch, 1), room: 50,
-    description: _("Training and test error of networks of {depth} layers against the epoch.", { depth }),
+    xLabel: _("epoch"),
+    domainX: [0, epochs],
+    domainY: [0, 100],
+    unit: "%",
+    lines,
+    cursor: Math.max(state.epoch, 1),
+    room: 50,
+    description: _("Training and test error of networks of {depth} layers against the epoch.", {
+      depth,
+    }),
   };
   const title = _("{depth} layers", { depth });
-  const drawn = panel(context, state, `curves-${depth}`, title, chart, readout(context, lines, chart, state));
+  const drawn = panel(
+    context,
+    state,
+    `curves-${depth}`,
+    title,
+    chart,
+    readout(context, lines, chart, state),
+  );
   if (depth === state.depth) drawn.classList.add("chosen");
-  if (shown.length === 0) drawn.querySelector("h4").append(" – ", _("nothing to show for this choice"));
+  if (shown.length === 0)
+    drawn.querySelector("h4").append(" – ", _("nothing to show for this choice"));
   return drawn;
 }
 
@@ -111,13 +183,20 @@ function readout(context, lines, chart, state) {
     .filter((unused, i) => i % 2 === 0)
     .map((train, i) => {
       const test = lines[2 * i + 1];
-      const [a, b] = [train, test].map((line) => line.points.find((candidate) => candidate.x === at));
+      const [a, b] = [train, test].map((line) =>
+        line.points.find((candidate) => candidate.x === at),
+      );
       if (!a) return null;
       const name = train.label.split(",")[0];
       return h(
         "span",
         { class: train.className.replace(" thin", "") },
-        h("b", {}, name), " ", _("train"), " ", pointNumber(context, a, chart), " ",
+        h("b", {}, name),
+        " ",
+        _("train"),
+        " ",
+        pointNumber(context, a, chart),
+        " ",
         b ? [_("test"), " ", pointNumber(context, b, chart)] : null,
       );
     });
@@ -133,7 +212,8 @@ function layerPanels(context, state) {
   const { _ } = context;
   const shown = shownRuns(context, state, state.depth);
   const step = shown.length ? snapshotAt(shown[0].runs, state.epoch) : null;
-  if (step === null) return [h("p", { class: "note" }, _("No layers were measured for this choice."))];
+  if (step === null)
+    return [h("p", { class: "note" }, _("No layers were measured for this choice."))];
   const epoch = decimal(step / shown[0].runs[0].steps_per_epoch, step === 0 ? 0 : 1);
   const when = step === 0 ? _("before training") : _("after epoch {epoch}", { epoch });
   byId("layers-when").textContent = _("{depth} layers, {when}", { depth: state.depth, when });
@@ -153,22 +233,33 @@ function layerPanel(context, state, kind, shown, step) {
     residuals: _("Size of F(x) relative to the shortcut, in each block."),
   };
   const lines = shown.map(({ shortcut, runs }) => ({
-    label: displayName(runs[0]), className: COLORS[shortcut], end: shortcut === "none" ? _("plain") : shortcut,
+    label: displayName(runs[0]),
+    className: COLORS[shortcut],
+    end: shortcut === "none" ? _("plain") : shortcut,
     points: measuredLine(runs, "layers", `${kind.id} ${step}`),
   }));
   const shadows = shown.map(({ shortcut, runs }) => ({
-    label: _("{network} before training", { network: displayName(runs[0]) }), className: `${COLORS[shortcut]} shadow`, end: null, isShadow: true,
+    label: _("{network} before training", { network: displayName(runs[0]) }),
+    className: `${COLORS[shortcut]} shadow`,
+    end: null,
+    isShadow: true,
     points: step === 0 ? [] : measuredLine(runs, "layers", `${kind.id} 0`),
   }));
   const filled = [...shadows, ...lines].filter((line) => line.points.length);
   const chart = {
     xLabel: kind.id === "residuals" ? _("block, from the input") : _("layer, from the input"),
     domainX: [1, Math.max(2, ...lines.map((line) => line.points.length))],
-    domainY: domainOf(kind, shown), log: kind.log, lines: filled, cursor: null, room: 50,
+    domainY: domainOf(kind, shown),
+    log: kind.log,
+    lines: filled,
+    cursor: null,
+    room: 50,
     description: descriptions[kind.id],
   };
-  const note = kind.id === "residuals" && lines.every((line) => line.points.length === 0)
-    ? _("A plain network has no shortcut to compare with.") : null;
+  const note =
+    kind.id === "residuals" && lines.every((line) => line.points.length === 0)
+      ? _("A plain network has no shortcut to compare with.")
+      : null;
   return panel(context, state, `layers-${kind.id}`, titles[kind.id], chart, note);
 }
 
@@ -187,7 +278,9 @@ export function listenExplore(context) {
   byId("predict-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const form = new FormData(event.target);
-    context.update({ predict: `${form.get("plain") ?? "unknown"}.${form.get("residual") ?? "unknown"}` });
+    context.update({
+      predict: `${form.get("plain") ?? "unknown"}.${form.get("residual") ?? "unknown"}`,
+    });
     byId("answer").focus();
   });
   byId("explorer").addEventListener("input", (event) => {

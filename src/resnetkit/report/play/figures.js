@@ -33,7 +33,11 @@ export function pointNumber(context, point, chart, className = "") {
 /** Returns a panel: title, chart, and its numbers as a table that opens on demand. */
 export function panel(context, state, id, title, chart, note = null) {
   const pick = (point, line) =>
-    context.trace({ text: `${line.label}: ${valueText(point.y, chart)}`, value: point.y, ...point.source });
+    context.trace({
+      text: `${line.label}: ${valueText(point.y, chart)}`,
+      value: point.y,
+      ...point.source,
+    });
   return h(
     "div",
     { class: "panel" },
@@ -70,8 +74,21 @@ function table(context, title, chart) {
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, chart.xLabel), lines.map((line) => h("th", { scope: "col" }, line.label)))),
-      h("tbody", {}, xs.map((x) => row(context, chart, lines, x))),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("th", { scope: "col" }, chart.xLabel),
+          lines.map((line) => h("th", { scope: "col" }, line.label)),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        xs.map((x) => row(context, chart, lines, x)),
+      ),
     ),
   );
 }
@@ -81,7 +98,12 @@ function row(context, chart, lines, x) {
     const point = line.points.find((candidate) => candidate.x === x);
     return h("td", {}, point ? pointNumber(context, point, chart) : "");
   });
-  return h("tr", {}, h("th", { scope: "row" }, chart.nameX ? chart.nameX(x) : String(Number(x.toPrecision(6)))), cells);
+  return h(
+    "tr",
+    {},
+    h("th", { scope: "row" }, chart.nameX ? chart.nameX(x) : String(Number(x.toPrecision(6)))),
+    cells,
+  );
 }
 
 /** Returns a horizontal bar with its label and number. */

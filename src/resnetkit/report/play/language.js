@@ -67,5 +67,7 @@ export function percent(value, digits = 1) {
 export function significant(value) {
   if (value === null || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
-  return size !== 0 && (size < 0.001 || size >= 10000) ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+  return size !== 0 && (size < 0.001 || size >= 10000)
+    ? value.toExponential(1)
+    : String(Number(value.toPrecision(3)));
 }

@@ -17,10 +17,20 @@ const shown = (name) => name.replace(/(\d+)/, "-$1");
 
 /** Returns what the chapter keeps besides the state: networks, digits, errors of the worker. */
 export function openLive(context, live, workerSource) {
-  const networks = Object.fromEntries(live.networks.map((packed) => [packed.name, createNetwork(packed)]));
+  const networks = Object.fromEntries(
+    live.networks.map((packed) => [packed.name, createNetwork(packed)]),
+  );
   const digits = unpackDigits(live.digits);
   const errors = new Map();
-  const opened = { networks, digits, errors, pad: null, asked: new Map(), failure: null, worker: null };
+  const opened = {
+    networks,
+    digits,
+    errors,
+    pad: null,
+    asked: new Map(),
+    failure: null,
+    worker: null,
+  };
   opened.worker = startWorker(
     workerSource,
     (message) => received(context, opened, message),
@@ -54,7 +64,8 @@ export function changeOf(state, depth) {
 }
 
 function pixelsOf(opened, state) {
-  if (state.digit !== "" && Number(state.digit) < opened.digits.count) return opened.digits.pixels(Number(state.digit));
+  if (state.digit !== "" && Number(state.digit) < opened.digits.count)
+    return opened.digits.pixels(Number(state.digit));
   return Uint8Array.from(state.drawn, (sign) => Math.round((Number.parseInt(sign, 17) * 255) / 16));
 }
 
@@ -63,7 +74,10 @@ export function drawLive(context, state, opened) {
   const pixels = pixelsOf(opened, state);
   opened.pad.show(Array.from(pixels, (value) => Math.round((value * 16) / 255)));
   drawPicker(context, state, opened);
-  replace(byId("answers"), NETWORKS.map((name) => answerCard(context, state, opened, name, pixels)));
+  replace(
+    byId("answers"),
+    NETWORKS.map((name) => answerCard(context, state, opened, name, pixels)),
+  );
   drawBlocks(context, state, opened, pixels);
   drawMaps(context, state, opened, pixels);
 }
@@ -78,7 +92,11 @@ function drawPicker(context, state, opened) {
     ? _("the pad is empty: draw")
     : state.digit === ""
       ? _("drawn by you")
-      : _("test digit {index} of {count}: a {label}", { index: Number(state.digit) + 1, count: opened.digits.count, label: opened.digits.label(Number(state.digit)) });
+      : _("test digit {index} of {count}: a {label}", {
+          index: Number(state.digit) + 1,
+          count: opened.digits.count,
+          label: opened.digits.label(Number(state.digit)),
+        });
 }
 
 function answerCard(context, state, opened, name, pixels) {
@@ -91,7 +109,16 @@ function answerCard(context, state, opened, name, pixels) {
   return h(
     "div",
     { class: `card ${family(name)}${isChanged ? " changed" : ""}`, "data-network": name },
-    h("div", { class: "card-top" }, h("h4", {}, shown(name)), h("output", { class: "guess", "aria-label": _("{network} reads", { network: shown(name) }) }, String(best))),
+    h(
+      "div",
+      { class: "card-top" },
+      h("h4", {}, shown(name)),
+      h(
+        "output",
+        { class: "guess", "aria-label": _("{network} reads", { network: shown(name) }) },
+        String(best),
+      ),
+    ),
     probabilityBars(context, name, probabilities, best),
     h("p", { class: "readout" }, errorText(context, state, opened, name, change)),
   );
@@ -99,13 +126,27 @@ function answerCard(context, state, opened, name, pixels) {
 
 function probabilityBars(context, name, probabilities, best) {
   const { _ } = context;
-  const text = _("{network}: {digit} with a probability of {probability}", { network: shown(name), digit: best, probability: percent(100 * probabilities[best], 0) });
+  const text = _("{network}: {digit} with a probability of {probability}", {
+    network: shown(name),
+    digit: best,
+    probability: percent(100 * probabilities[best], 0),
+  });
   return svg(
     "svg",
     { viewBox: "0 0 200 58", role: "img", "aria-label": text, class: "probabilities" },
     Array.from(probabilities, (probability, digit) => [
-      svg("rect", { x: digit * 20 + 3, width: 14, y: 40 - 38 * probability, height: Math.max(0.6, 38 * probability), class: digit === best ? "best" : "" }),
-      svg("text", { x: digit * 20 + 10, y: 54, "text-anchor": "middle", class: digit === best ? "best" : "" }, String(digit)),
+      svg("rect", {
+        x: digit * 20 + 3,
+        width: 14,
+        y: 40 - 38 * probability,
+        height: Math.max(0.6, 38 * probability),
+        class: digit === best ? "best" : "",
+      }),
+      svg(
+        "text",
+        { x: digit * 20 + 10, y: 54, "text-anchor": "middle", class: digit === best ? "best" : "" },
+        String(digit),
+      ),
     ]),
   );
 }
@@ -119,7 +160,8 @@ function errorText(context, state, opened, name, change) {
   if (!answer) ask(opened, name, change, key);
   const value = answer ? answer.error : source.measured;
   const label = _("error on {count} test digits", { count: opened.digits.count });
-  if (value === null) return [label, " ", h("span", { class: "waiting" }, opened.failure ? _("not computed") : "…")];
+  if (value === null)
+    return [label, " ", h("span", { class: "waiting" }, opened.failure ? _("not computed") : "…")];
   const button = number(context, percent(value), value, source);
   if (answer) button.dataset.computed = name;
   return [label, " ", button];
@@ -138,12 +180,20 @@ function sourceOf(run, change, blocks) {
   const computed = { runs, file: "model/model.safetensors", key: "computed", measured: null };
   const lesions = run.probes.lesions;
   const names = blocks.filter((block) => block.removable).map((block) => block.name);
-  const found = (key, index) => ({ runs, file: "probes/lesions.json", key: `${key}[${index}]`, measured: lesions[key][index] });
+  const found = (key, index) => ({
+    runs,
+    file: "probes/lesions.json",
+    key: `${key}[${index}]`,
+    measured: lesions[key][index],
+  });
   const { off = [], exchanged = [] } = change;
   if (!lesions || (off.length && exchanged.length)) return computed;
   if (!off.length && !exchanged.length) return found("whole", 0);
   if (off.length === 1) return found("one", names.indexOf(off[0]));
-  const pairs = names.slice(1).map((name, i) => [names[i], name]).filter(([a, b]) => a.split(".")[0] === b.split(".")[0]);
+  const pairs = names
+    .slice(1)
+    .map((name, i) => [names[i], name])
+    .filter(([a, b]) => a.split(".")[0] === b.split(".")[0]);
   const pair = pairs.findIndex((candidate) => candidate.join() === exchanged.join());
   return exchanged.length === 2 && pair >= 0 ? found("swapped", pair) : computed;
 }
@@ -158,16 +208,31 @@ function outcome(context, state, opened, name, pixels) {
   return h(
     "div",
     { class: `card ${family(name)}` },
-    h("div", { class: "card-top" }, h("h4", {}, shown(name)), h("span", { class: "readout" }, _("reads {digit}", { digit: best }))),
+    h(
+      "div",
+      { class: "card-top" },
+      h("h4", {}, shown(name)),
+      h("span", { class: "readout" }, _("reads {digit}", { digit: best })),
+    ),
     h("p", { class: "readout" }, errorText(context, state, opened, name, change)),
-    isChanged ? h("p", { class: "readout was" }, _("whole:"), " ", errorText(context, state, opened, name, {})) : null,
+    isChanged
+      ? h(
+          "p",
+          { class: "readout was" },
+          _("whole:"),
+          " ",
+          errorText(context, state, opened, name, {}),
+        )
+      : null,
   );
 }
 
 function drawBlocks(context, state, opened, pixels) {
   const { _ } = context;
-  for (const input of document.querySelectorAll("#live [name=pair]")) input.checked = Number(input.value) === state.pair;
-  for (const input of document.querySelectorAll("#live [name=tool]")) input.checked = input.value === state.tool;
+  for (const input of document.querySelectorAll("#live [name=pair]"))
+    input.checked = Number(input.value) === state.pair;
+  for (const input of document.querySelectorAll("#live [name=tool]"))
+    input.checked = input.value === state.tool;
   const { blocks } = opened.networks[`resnet${state.pair}`];
   const stages = [...new Set(blocks.map((block) => block.stage))];
   const rows = stages.map((stage, i) =>
@@ -175,11 +240,20 @@ function drawBlocks(context, state, opened, pixels) {
       "div",
       { class: "stage", role: "group", "aria-label": _("stage {number}", { number: i + 1 }) },
       h("span", { class: "stage-name" }, _("stage {number}", { number: i + 1 })),
-      h("div", { class: "chips" }, blocks.filter((block) => block.stage === stage).map((block) => chip(context, state, block))),
+      h(
+        "div",
+        { class: "chips" },
+        blocks.filter((block) => block.stage === stage).map((block) => chip(context, state, block)),
+      ),
     ),
   );
   replace(byId("blocks"), rows);
-  replace(byId("outcome"), ["plain", "resnet"].map((kind) => outcome(context, state, opened, `${kind}${state.pair}`, pixels)));
+  replace(
+    byId("outcome"),
+    ["plain", "resnet"].map((kind) =>
+      outcome(context, state, opened, `${kind}${state.pair}`, pixels),
+    ),
+  );
   byId("blocks-note").replaceChildren(...marked(blocksNote(context, state)));
 }
 
@@ -187,12 +261,21 @@ function chip(context, state, block) {
   const { _ } = context;
   const isOff = state.off.includes(block.name);
   const isExchanged = state.exchanged.includes(block.name);
-  const says = isOff ? _("block {name}, switched off", { name: block.name }) : isExchanged ? _("block {name}, exchanged", { name: block.name }) : _("block {name}", { name: block.name });
+  const says = isOff
+    ? _("block {name}, switched off", { name: block.name })
+    : isExchanged
+      ? _("block {name}, exchanged", { name: block.name })
+      : _("block {name}", { name: block.name });
   return h(
     "button",
     {
-      type: "button", class: `chip${isOff ? " off" : ""}${isExchanged ? " exchanged" : ""}`, "data-key": `chip-${block.name}`, "data-block": block.name,
-      disabled: !block.removable, "aria-pressed": String(isOff || isExchanged), "aria-label": says,
+      type: "button",
+      class: `chip${isOff ? " off" : ""}${isExchanged ? " exchanged" : ""}`,
+      "data-key": `chip-${block.name}`,
+      "data-block": block.name,
+      disabled: !block.removable,
+      "aria-pressed": String(isOff || isExchanged),
+      "aria-label": says,
       title: block.removable ? says : _("This block changes the shape and cannot be taken out."),
       onclick: () => context.update(pressed(state, block.name)),
     },
@@ -204,12 +287,20 @@ function chip(context, state, block) {
 /** Returns two small bars: how the measured error rises when this block alone is off. */
 function effects(context, state, name) {
   const bars = ["plain", "resnet"].map((family, i) => {
-    const run = runsOfGroup(context.data, `${family}${state.pair}`).find((candidate) => candidate.seed === 0);
+    const run = runsOfGroup(context.data, `${family}${state.pair}`).find(
+      (candidate) => candidate.seed === 0,
+    );
     const lesions = run?.probes.lesions;
     const index = context.removable(`${family}${state.pair}`).indexOf(name);
     const rise = lesions && index >= 0 ? Math.max(0, lesions.one[index] - lesions.whole[0]) : 0;
     const height = Math.max(1, 0.26 * rise);
-    return svg("rect", { x: 3 + 11 * i, width: 9, y: 26 - height, height, class: i ? "residual" : "plain" });
+    return svg("rect", {
+      x: 3 + 11 * i,
+      width: 9,
+      y: 26 - height,
+      height,
+      class: i ? "residual" : "plain",
+    });
   });
   return svg("svg", { viewBox: "0 0 26 26", "aria-hidden": "true", class: "effect" }, bars);
 }
@@ -218,7 +309,10 @@ function effects(context, state, name) {
 export function pressed(state, name) {
   const without = (names) => names.filter((other) => other !== name);
   if (state.tool === "off") {
-    return { off: state.off.includes(name) ? without(state.off) : [...state.off, name], exchanged: [] };
+    return {
+      off: state.off.includes(name) ? without(state.off) : [...state.off, name],
+      exchanged: [],
+    };
   }
   const stage = (block) => block.split(".")[0];
   if (state.exchanged.includes(name)) return { exchanged: without(state.exchanged) };
@@ -228,18 +322,30 @@ export function pressed(state, name) {
 
 function blocksNote(context, state) {
   const { _, ngettext } = context;
-  if (state.off.length) return ngettext("{number} block is switched off: its output is its input.", "{number} blocks are switched off: their output is their input.", state.off.length);
-  if (state.exchanged.length === 2) return _("Two blocks are exchanged: each computes in the place of the other.");
-  if (state.exchanged.length === 1) return _("Choose the second block, in the same stage: blocks of different stages have different shapes.");
+  if (state.off.length)
+    return ngettext(
+      "{number} block is switched off: its output is its input.",
+      "{number} blocks are switched off: their output is their input.",
+      state.off.length,
+    );
+  if (state.exchanged.length === 2)
+    return _("Two blocks are exchanged: each computes in the place of the other.");
+  if (state.exchanged.length === 1)
+    return _(
+      "Choose the second block, in the same stage: blocks of different stages have different shapes.",
+    );
   return state.tool === "off"
-    ? _("Click a block to switch it off. The bars above each block show how far the error rises without it: *plain* on the left, *residual* on the right.")
+    ? _(
+        "Click a block to switch it off. The bars above each block show how far the error rises without it: *plain* on the left, *residual* on the right.",
+      )
     : _("Click two blocks of one stage to exchange them.");
 }
 
 function drawMaps(context, state, opened, pixels) {
   const { _ } = context;
   const network = opened.networks[state.network];
-  for (const input of document.querySelectorAll("#live [name=network]")) input.checked = input.value === state.network;
+  for (const input of document.querySelectorAll("#live [name=network]"))
+    input.checked = input.value === state.network;
   const answer = network.run(pixels, changeOf(state, depthOf(state.network)));
   const colors = mapColors(family(state.network));
   replace(
@@ -248,8 +354,18 @@ function drawMaps(context, state, opened, pixels) {
       h(
         "figure",
         { class: "map-figure" },
-        mapCanvas(map, { ...colors, limit: limitOf([map]), label: _("Activations of {name}", { name: map.name }) }),
-        h("figcaption", {}, h("b", {}, i === 0 ? _("stem") : _("stage {number}", { number: i })), " ", _("{channels} channels of {side}×{side}", { channels: map.channels, side: map.width })),
+        mapCanvas(map, {
+          ...colors,
+          limit: limitOf([map]),
+          label: _("Activations of {name}", { name: map.name }),
+        }),
+        h(
+          "figcaption",
+          {},
+          h("b", {}, i === 0 ? _("stem") : _("stage {number}", { number: i })),
+          " ",
+          _("{channels} channels of {side}×{side}", { channels: map.channels, side: map.width }),
+        ),
       ),
     ),
   );
@@ -263,33 +379,59 @@ function drawBlockMaps(context, state, network, answer, colors) {
   if ([...select.options].map((option) => option.value).join() !== names.join()) {
     select.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
   }
-  const block = answer.blocks.find((candidate) => candidate.name === state.block) ?? answer.blocks[0];
+  const block =
+    answer.blocks.find((candidate) => candidate.name === state.block) ?? answer.blocks[0];
   select.value = block.name;
   const isPlain = block.shortcut === null;
   const changesShape = !isPlain && block.x.channels !== block.sum.channels;
   const first = changesShape ? block.shortcut : block.x;
   const limit = limitOf([first, block.residual, block.sum]);
   const picture = (map, name, says) =>
-    h("figure", { class: "map-figure" }, mapCanvas(map, { ...colors, limit, label: says }), h("figcaption", {}, h("b", {}, name), " ", _("norm {norm}", { norm: significant(norm(map)) })));
+    h(
+      "figure",
+      { class: "map-figure" },
+      mapCanvas(map, { ...colors, limit, label: says }),
+      h(
+        "figcaption",
+        {},
+        h("b", {}, name),
+        " ",
+        _("norm {norm}", { norm: significant(norm(map)) }),
+      ),
+    );
   const sign = (text) => h("span", { class: "sign", "aria-hidden": "true" }, text);
   const parts = isPlain
-    ? [picture(block.x, "x", _("Input of the block")), sign("→"), picture(block.residual, "F(x)", _("Output of its layers"))]
+    ? [
+        picture(block.x, "x", _("Input of the block")),
+        sign("→"),
+        picture(block.residual, "F(x)", _("Output of its layers")),
+      ]
     : [
-        picture(first, changesShape ? _("shortcut(x)") : "x", _("What the shortcut carries")), sign("+"),
-        picture(block.residual, "F(x)", _("What the layers add")), sign("="),
-        picture(block.sum, changesShape ? _("F(x) + shortcut(x)") : "F(x) + x", _("The sum, before relu")),
+        picture(first, changesShape ? _("shortcut(x)") : "x", _("What the shortcut carries")),
+        sign("+"),
+        picture(block.residual, "F(x)", _("What the layers add")),
+        sign("="),
+        picture(
+          block.sum,
+          changesShape ? _("F(x) + shortcut(x)") : "F(x) + x",
+          _("The sum, before relu"),
+        ),
       ];
   replace(byId("block-maps"), parts);
   const ratio = norm(block.residual) / (norm(first) || 1);
   byId("block-note").textContent = isPlain
     ? _("A plain block has no shortcut: its output is F(x) alone, and what came in is gone.")
-    : _("Here F(x) is {percent} as large as what the shortcut carries.", { percent: percent(100 * ratio, 0) });
+    : _("Here F(x) is {percent} as large as what the shortcut carries.", {
+        percent: percent(100 * ratio, 0),
+      });
 }
 
 function mapColors(name) {
   const style = getComputedStyle(document.documentElement);
   const value = (variable) => style.getPropertyValue(variable).trim();
-  return name === "plain" ? { color: value("--plain"), negative: value("--muted") } : { color: value("--residual"), negative: value("--muted") };
+  return name === "plain"
+    ? { color: value("--plain"), negative: value("--muted") }
+    : { color: value("--residual"), negative: value("--muted") };
 }
 
 /** Connects the controls of the chapter. */
@@ -300,7 +442,8 @@ export function listenLive(context) {
     if (id === "block") context.update({ block: value });
     if (name === "network") context.update({ network: value });
     if (name === "tool") context.update({ tool: value });
-    if (name === "pair") context.update({ pair: Number(value), off: [], exchanged: [], network: `resnet${value}` });
+    if (name === "pair")
+      context.update({ pair: Number(value), off: [], exchanged: [], network: `resnet${value}` });
   });
   byId("clear").addEventListener("click", () => context.update({ digit: "", drawn: EMPTY }));
   byId("restore").addEventListener("click", () => context.update({ off: [], exchanged: [] }));

@@ -42,18 +42,24 @@ function main() {
       state = { ...state, ...change };
       drawChanged(before);
       clearTimeout(timer);
-      timer = setTimeout(() => history.replaceState(null, "", formatState(state) || "#"), ADDRESS_DELAY);
+      timer = setTimeout(
+        () => history.replaceState(null, "", formatState(state) || "#"),
+        ADDRESS_DELAY,
+      );
     },
     trace: (source) => showTrace(context, source),
-    removable: (name) => live.networks[name].blocks.filter((block) => block.removable).map((block) => block.name),
+    removable: (name) =>
+      live.networks[name].blocks.filter((block) => block.removable).map((block) => block.name),
   });
 
   /** Draws the chapters that depend on what has changed. */
   function drawChanged(before) {
     const has = (...names) => names.some((name) => before[name] !== state[name]);
     if (has("open", "predict", "depth", "shortcuts", "seed", "epoch")) drawExplore(context, state);
-    if (live && has("digit", "drawn", "pair", "tool", "off", "exchanged", "network", "block")) drawLive(context, state, live);
-    if (has("layers", "normalization", "weights", "lr", "start")) drawTrain(context, state, training);
+    if (live && has("digit", "drawn", "pair", "tool", "off", "exchanged", "network", "block"))
+      drawLive(context, state, live);
+    if (has("layers", "normalization", "weights", "lr", "start"))
+      drawTrain(context, state, training);
     if (has("open")) drawQuestions(context, state);
   }
 
@@ -65,7 +71,11 @@ function main() {
   draw();
   show(state.view);
   setTimeout(() => {
-    live = openLive(context, JSON.parse(byId("live-data").textContent), byId("network-worker").textContent);
+    live = openLive(
+      context,
+      JSON.parse(byId("live-data").textContent),
+      byId("network-worker").textContent,
+    );
     document.documentElement.classList.add("live");
     drawLive(context, state, live);
   });
@@ -124,16 +134,44 @@ function showTrace(context, { text, value, runs, file, key, measured }) {
       h("td", {}, h("code", { title: run.digest }, run.digest.slice(0, 12))),
     );
   });
-  const head = h("tr", {}, [_("run"), _("seed"), _("recipe digest")].map((name) => h("th", { scope: "col" }, name)));
+  const head = h(
+    "tr",
+    {},
+    [_("run"), _("seed"), _("recipe digest")].map((name) => h("th", { scope: "col" }, name)),
+  );
   const isComputed = key === "computed";
   const says = isComputed
     ? _("Computed in this page from the weights of the run. No file holds it.")
     : ngettext("Read from the file of {number} run.", "The mean over {number} runs.", runs.length);
   replace(byId("trace-body"), [
     h("p", { class: "trace-value" }, text),
-    h("p", {}, says, " ", measured === undefined || measured === null ? null : _("Computed in this page from the weights; the file says {value}.", { value: significant(measured) })),
-    h("dl", {}, h("dt", {}, _("file")), h("dd", {}, h("code", {}, file)), isComputed ? null : [h("dt", {}, _("entry")), h("dd", {}, h("code", {}, key))], h("dt", {}, _("value")), h("dd", {}, String(value)), h("dt", {}, _("folder")), h("dd", {}, h("code", {}, `${data.root}/runs`))),
-    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": _("runs") }, h("table", {}, h("thead", {}, head), h("tbody", {}, rows))),
+    h(
+      "p",
+      {},
+      says,
+      " ",
+      measured === undefined || measured === null
+        ? null
+        : _("Computed in this page from the weights; the file says {value}.", {
+            value: significant(measured),
+          }),
+    ),
+    h(
+      "dl",
+      {},
+      h("dt", {}, _("file")),
+      h("dd", {}, h("code", {}, file)),
+      isComputed ? null : [h("dt", {}, _("entry")), h("dd", {}, h("code", {}, key))],
+      h("dt", {}, _("value")),
+      h("dd", {}, String(value)),
+      h("dt", {}, _("folder")),
+      h("dd", {}, h("code", {}, `${data.root}/runs`)),
+    ),
+    h(
+      "div",
+      { class: "scroll", tabindex: 0, role: "region", "aria-label": _("runs") },
+      h("table", {}, h("thead", {}, head), h("tbody", {}, rows)),
+    ),
   ]);
   byId("trace").showModal();
 }

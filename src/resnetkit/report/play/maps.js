@@ -16,7 +16,11 @@ export function mapCanvas(map, { limit, color, negative, label }) {
   const gap = 4;
   const tile = Math.floor((PIXELS - gap * (columns - 1)) / columns);
   const canvas = h("canvas", {
-    class: "map", width: columns * (tile + gap) - gap, height: rows * (tile + gap) - gap, role: "img", "aria-label": label,
+    class: "map",
+    width: columns * (tile + gap) - gap,
+    height: rows * (tile + gap) - gap,
+    role: "img",
+    "aria-label": label,
   });
   const context = canvas.getContext("2d");
   for (let channel = 0; channel < map.channels; channel += 1) {

@@ -12,7 +12,13 @@ const DOTS = 32;
 const PEN = 2.1; // radius in dots
 
 export function createPad(canvas, onChange) {
-  const pad = { base: new Array(64).fill(0), dots: new Uint8Array(DOTS * DOTS), last: null, cell: [3, 3], onChange };
+  const pad = {
+    base: new Array(64).fill(0),
+    dots: new Uint8Array(DOTS * DOTS),
+    last: null,
+    cell: [3, 3],
+    onChange,
+  };
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
     pad.last = null;
@@ -59,7 +65,10 @@ export function ink(dots, [x0, y0], [x1, y1]) {
 
 function stroke(pad, canvas, event) {
   const box = canvas.getBoundingClientRect();
-  const at = [((event.clientX - box.left) / box.width) * DOTS, ((event.clientY - box.top) / box.height) * DOTS];
+  const at = [
+    ((event.clientX - box.left) / box.width) * DOTS,
+    ((event.clientY - box.top) / box.height) * DOTS,
+  ];
   ink(pad.dots, pad.last ?? at, at);
   pad.last = at;
   changed(pad, canvas);

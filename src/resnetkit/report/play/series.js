@@ -47,13 +47,21 @@ export function errorCurve(runs, split) {
   const field = `${split}_error`;
   const epochs = runs.length ? runs[0].epochs : [];
   return epochs
-    .map((epoch, i) => point(epoch, runs, (run) => run[field][i], "metrics.jsonl", `epoch ${epoch}: ${field}`))
+    .map((epoch, i) =>
+      point(epoch, runs, (run) => run[field][i], "metrics.jsonl", `epoch ${epoch}: ${field}`),
+    )
     .filter(Boolean);
 }
 
 /** Returns the error of the finished networks as one point. */
 export function finalError(runs, split, x = 0) {
-  return point(x, runs, (run) => run[`final_${split}_error`], "metrics.jsonl", `final: ${split}.error`);
+  return point(
+    x,
+    runs,
+    (run) => run[`final_${split}_error`],
+    "metrics.jsonl",
+    `final: ${split}.error`,
+  );
 }
 
 /** Returns a measured list against 1, 2, ..., or against given positions. */

@@ -41,8 +41,14 @@ const list = (fits) => ({
   read: (text) => [...new Set(text.split(","))].filter((word) => word && fits(word)),
   write: (words) => words.join(","),
 });
-const choice = (...words) => ({ read: (text) => (words.includes(text) ? text : null), write: String });
-const matching = (pattern) => ({ read: (text) => (pattern.test(text) ? text : null), write: String });
+const choice = (...words) => ({
+  read: (text) => (words.includes(text) ? text : null),
+  write: String,
+});
+const matching = (pattern) => ({
+  read: (text) => (pattern.test(text) ? text : null),
+  write: String,
+});
 const number = (fits) => ({
   read: (text) => (/^[\d.]+$/.test(text) && fits(Number(text)) ? Number(text) : null),
   write: String,

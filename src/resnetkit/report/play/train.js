@@ -13,7 +13,17 @@ const MAP_PIXELS = 240;
 
 /** Returns what the chapter keeps besides the state: the training and its results. */
 export function openTrain(context, workerSource) {
-  const training = { worker: null, run: 0, settings: "", status: "ready", history: [], data: createSpirals({ seed: 0 }), maps: {}, speed: 0, failure: null };
+  const training = {
+    worker: null,
+    run: 0,
+    settings: "",
+    status: "ready",
+    history: [],
+    data: createSpirals({ seed: 0 }),
+    maps: {},
+    speed: 0,
+    failure: null,
+  };
   training.start = () => start(context, training);
   training.command = (type) => {
     training.worker?.send({ type });
@@ -34,7 +44,13 @@ export function openTrain(context, workerSource) {
 }
 
 function settingsOf(state) {
-  const common = { depth: state.layers, normalization: state.normalization, initialization: state.weights, lr: state.lr, seed: state.start };
+  const common = {
+    depth: state.layers,
+    normalization: state.normalization,
+    initialization: state.weights,
+    lr: state.lr,
+    seed: state.start,
+  };
   return { residual: { ...common, shortcut: true }, plain: { ...common, shortcut: false } };
 }
 
@@ -42,8 +58,22 @@ function start(context, training) {
   training.connect();
   const state = context.state();
   const networks = settingsOf(state);
-  Object.assign(training, { run: training.run + 1, settings: JSON.stringify(networks), status: "running", history: [], maps: {}, speed: 0 });
-  training.worker.send({ type: "start", run: training.run, networks, spirals: { seed: 0 }, epochs: EPOCHS, mapSide: MAP_SIDE });
+  Object.assign(training, {
+    run: training.run + 1,
+    settings: JSON.stringify(networks),
+    status: "running",
+    history: [],
+    maps: {},
+    speed: 0,
+  });
+  training.worker.send({
+    type: "start",
+    run: training.run,
+    networks,
+    spirals: { seed: 0 },
+    epochs: EPOCHS,
+    mapSide: MAP_SIDE,
+  });
   context.redraw();
 }
 
@@ -66,8 +96,14 @@ function received(context, training, message) {
 /** Draws the chapter for a state. */
 export function drawTrain(context, state, training) {
   drawControls(context, state, training);
-  replace(byId("spirals"), NAMES.map((name) => networkPanel(context, state, training, name)));
-  replace(byId("spiral-charts"), [lossPanel(context, training), gradientPanel(context, state, training)]);
+  replace(
+    byId("spirals"),
+    NAMES.map((name) => networkPanel(context, state, training, name)),
+  );
+  replace(byId("spiral-charts"), [
+    lossPanel(context, training),
+    gradientPanel(context, state, training),
+  ]);
 }
 
 function drawControls(context, state, training) {
@@ -75,7 +111,8 @@ function drawControls(context, state, training) {
   byId("layers-depth").value = state.layers;
   byId("layers-value").textContent = _("{depth} layers", { depth: state.layers });
   byId("normalization").checked = state.normalization;
-  for (const input of document.querySelectorAll("#train [name=weights]")) input.checked = input.value === state.weights;
+  for (const input of document.querySelectorAll("#train [name=weights]"))
+    input.checked = input.value === state.weights;
   byId("lr").value = LEARNING_RATES.indexOf(state.lr);
   byId("lr-value").textContent = String(state.lr);
   const isRunning = training.status === "running";
@@ -87,10 +124,17 @@ function drawControls(context, state, training) {
 
 function statusText(context, state, training) {
   const { _ } = context;
-  if (training.failure) return _("Training is not possible here: {reason}.", { reason: training.failure.replace(/\.$/, "") });
+  if (training.failure)
+    return _("Training is not possible here: {reason}.", {
+      reason: training.failure.replace(/\.$/, ""),
+    });
   const last = training.history.at(-1);
-  if (!last) return training.status === "running" ? _("Training begins.") : _("Nothing was trained yet.");
-  const where = _("epoch {epoch}, {speed} epochs a second", { epoch: last.epoch, speed: decimal(training.speed, 0) });
+  if (!last)
+    return training.status === "running" ? _("Training begins.") : _("Nothing was trained yet.");
+  const where = _("epoch {epoch}, {speed} epochs a second", {
+    epoch: last.epoch,
+    speed: decimal(training.speed, 0),
+  });
   const isOld = training.settings !== JSON.stringify(settingsOf(state));
   return isOld ? `${where}. ${_("The settings were changed: train again to use them.")}` : where;
 }
@@ -98,33 +142,69 @@ function statusText(context, state, training) {
 function networkPanel(context, state, training, name) {
   const { _ } = context;
   const result = training.history.at(-1)?.results[name];
-  const canvas = h("canvas", { class: "spiral", width: MAP_PIXELS, height: MAP_PIXELS, role: "img", "aria-label": spiralText(context, name, result) });
+  const canvas = h("canvas", {
+    class: "spiral",
+    width: MAP_PIXELS,
+    height: MAP_PIXELS,
+    role: "img",
+    "aria-label": spiralText(context, name, result),
+  });
   paintSpiral(canvas, training, name);
   return h(
     "div",
     { class: `card ${name}`, "data-network": name },
-    h("div", { class: "card-top" }, h("h4", {}, name === "plain" ? _("Plain: relu(F(x))") : _("Residual: relu(F(x) + x)"))),
+    h(
+      "div",
+      { class: "card-top" },
+      h("h4", {}, name === "plain" ? _("Plain: relu(F(x))") : _("Residual: relu(F(x) + x)")),
+    ),
     canvas,
-    h("p", { class: "readout", "data-error": result?.error ?? "" }, result ? resultText(context, result) : _("The two classes are the two arms of the spiral.")),
+    h(
+      "p",
+      { class: "readout", "data-error": result?.error ?? "" },
+      result ? resultText(context, result) : _("The two classes are the two arms of the spiral."),
+    ),
   );
 }
 
 function spiralText(context, name, result) {
   const { _ } = context;
   const network = name === "plain" ? _("plain network") : _("residual network");
-  return result ? _("What the {network} has learned: {error} of the points are wrong.", { network, error: percent(result.error, 0) }) : _("Two spirals, for the {network} to tell apart.", { network });
+  return result
+    ? _("What the {network} has learned: {error} of the points are wrong.", {
+        network,
+        error: percent(result.error, 0),
+      })
+    : _("Two spirals, for the {network} to tell apart.", { network });
 }
 
 function resultText(context, result) {
   const { _ } = context;
-  if (!result.finite) return h("strong", {}, _("The loss is not finite any more: the steps were too large. Choose a smaller learning rate, and train again."));
-  return [_("error"), " ", h("b", {}, percent(result.error)), "  ", _("loss"), " ", h("b", {}, significant(result.loss))];
+  if (!result.finite)
+    return h(
+      "strong",
+      {},
+      _(
+        "The loss is not finite any more: the steps were too large. Choose a smaller learning rate, and train again.",
+      ),
+    );
+  return [
+    _("error"),
+    " ",
+    h("b", {}, percent(result.error)),
+    "  ",
+    _("loss"),
+    " ",
+    h("b", {}, significant(result.loss)),
+  ];
 }
 
 function paintSpiral(canvas, training, name) {
   const context = canvas.getContext("2d");
   const style = getComputedStyle(document.documentElement);
-  const [one, zero] = ["--class-one", "--class-zero"].map((variable) => style.getPropertyValue(variable).trim());
+  const [one, zero] = ["--class-one", "--class-zero"].map((variable) =>
+    style.getPropertyValue(variable).trim(),
+  );
   const map = training.maps[name];
   const cell = MAP_PIXELS / MAP_SIDE;
   map?.forEach((value, i) => {
@@ -136,7 +216,13 @@ function paintSpiral(canvas, training, name) {
   const { points, labels } = training.data ?? { points: [], labels: [] };
   labels.forEach((label, i) => {
     context.beginPath();
-    context.arc((points[2 * i] / 2 + 0.5) * MAP_PIXELS, (0.5 - points[2 * i + 1] / 2) * MAP_PIXELS, 2.4, 0, 7);
+    context.arc(
+      (points[2 * i] / 2 + 0.5) * MAP_PIXELS,
+      (0.5 - points[2 * i + 1] / 2) * MAP_PIXELS,
+      2.4,
+      0,
+      7,
+    );
     context.fillStyle = label ? one : zero;
     context.fill();
     context.lineWidth = 0.8;
@@ -148,14 +234,25 @@ function paintSpiral(canvas, training, name) {
 function lossPanel(context, training) {
   const { _ } = context;
   const stride = Math.max(1, Math.ceil(training.history.length / 200));
-  const kept = training.history.filter((unused, i) => i % stride === 0 || i === training.history.length - 1);
+  const kept = training.history.filter(
+    (unused, i) => i % stride === 0 || i === training.history.length - 1,
+  );
   const lines = NAMES.map((name) => ({
-    label: name === "plain" ? _("plain network") : _("residual network"), className: name, end: name === "plain" ? _("plain") : _("residual"),
+    label: name === "plain" ? _("plain network") : _("residual network"),
+    className: name,
+    end: name === "plain" ? _("plain") : _("residual"),
     points: kept.map((event) => pointOf(event.epoch, event.results[name]?.loss)).filter(Boolean),
   }));
-  const highest = Math.min(2, Math.max(0.75, ...lines.flatMap((line) => line.points.map((point) => point.y))));
+  const highest = Math.min(
+    2,
+    Math.max(0.75, ...lines.flatMap((line) => line.points.map((point) => point.y))),
+  );
   return plainPanel(_("Loss"), {
-    xLabel: _("epoch"), domainX: [0, Math.max(10, training.history.at(-1)?.epoch ?? 10)], domainY: [0, highest], lines: clipped(lines, highest), cursor: null,
+    xLabel: _("epoch"),
+    domainX: [0, Math.max(10, training.history.at(-1)?.epoch ?? 10)],
+    domainY: [0, highest],
+    lines: clipped(lines, highest),
+    cursor: null,
     description: _("Loss of both networks against the epoch."),
   });
 }
@@ -164,13 +261,25 @@ function gradientPanel(context, state, training) {
   const { _ } = context;
   const last = training.history.at(-1);
   const lines = NAMES.map((name) => ({
-    label: name === "plain" ? _("plain network") : _("residual network"), className: name, end: name === "plain" ? _("plain") : _("residual"), dots: true,
-    points: (last?.results[name]?.gradientNorms ?? []).map((value, i) => (value > 0 ? pointOf(i + 1, value) : null)).filter(Boolean),
+    label: name === "plain" ? _("plain network") : _("residual network"),
+    className: name,
+    end: name === "plain" ? _("plain") : _("residual"),
+    dots: true,
+    points: (last?.results[name]?.gradientNorms ?? [])
+      .map((value, i) => (value > 0 ? pointOf(i + 1, value) : null))
+      .filter(Boolean),
   }));
   const all = lines.flatMap((line) => line.points.map((point) => point.y));
-  const domainY = all.length ? powers(Math.max(1e-12, Math.min(...all)), Math.max(...all)) : [0.001, 1];
+  const domainY = all.length
+    ? powers(Math.max(1e-12, Math.min(...all)), Math.max(...all))
+    : [0.001, 1];
   return plainPanel(_("Gradient by layer, now"), {
-    xLabel: _("layer, from the input"), domainX: [1, state.layers + 2], domainY: domainY[0] === domainY[1] ? [domainY[0] / 10, domainY[1]] : domainY, log: true, lines, cursor: null,
+    xLabel: _("layer, from the input"),
+    domainX: [1, state.layers + 2],
+    domainY: domainY[0] === domainY[1] ? [domainY[0] / 10, domainY[1]] : domainY,
+    log: true,
+    lines,
+    cursor: null,
     description: _("Norm of the gradient at each layer of both networks, now."),
   });
 }
@@ -178,7 +287,12 @@ function gradientPanel(context, state, training) {
 const pointOf = (x, y) => (Number.isFinite(y) ? { x, y, low: y, high: y } : null);
 
 function clipped(lines, highest) {
-  const clip = (point) => ({ ...point, y: Math.min(point.y, highest), low: Math.min(point.low, highest), high: Math.min(point.high, highest) });
+  const clip = (point) => ({
+    ...point,
+    y: Math.min(point.y, highest),
+    low: Math.min(point.low, highest),
+    high: Math.min(point.high, highest),
+  });
   return lines.map((line) => ({ ...line, points: line.points.map(clip) }));
 }
 
@@ -196,7 +310,9 @@ export function listenTrain(context, training) {
     if (id === "lr") context.update({ lr: LEARNING_RATES[Number(value)] });
   });
   byId("start").addEventListener("click", () => training.start());
-  byId("pause").addEventListener("click", () => training.command(training.status === "paused" ? "resume" : "pause"));
+  byId("pause").addEventListener("click", () =>
+    training.command(training.status === "paused" ? "resume" : "pause"),
+  );
   byId("other-start").addEventListener("click", () => {
     context.update({ start: (context.state().start + 1) % 1000 });
     training.start();
