@@ -31,7 +31,7 @@ test("a state survives the address", () => {
 
 test("what an address says is not believed", () => {
   const broken =
-    "#depth=21&lr=3.3&off=layer1.1,<b>,layer9.0&block=%&predict=x.y&nonsense=1&epoch=-1&__proto__=1";
+    "#depth=21&lr=3.3&off=layer1.1,<b>,layer9.0&block=%&predict=x.y&other=1&epoch=-1&__proto__=1";
   assert.deepEqual(parseState(broken), { ...defaultState(), off: ["layer1.1"] });
   assert.deepEqual(parseState("#view=elsewhere&drawn=00"), defaultState());
   assert.equal(parseState("#exchanged=layer1.0,layer1.1,layer1.2").exchanged.length, 2);

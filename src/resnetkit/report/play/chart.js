@@ -1,11 +1,11 @@
 /**
  * Line charts in SVG: functions from values to elements.
  *
- *     lineChart({ xLabel, yLabel, domainX, domainY, log, unit, lines, cursor, description, onPick })
+ *     lineChart({ xLabel, domainX, domainY, log, unit, lines, cursor, description, onPick })
  *
  * A line is {label, className, points, end}: className decides its color and how it is drawn, end
- * is written at its end, or null. Points are those of series.js. `cursor` is the x after which lines
- * are faint, or null. onPick(point, line) is called for the point that was clicked.
+ * is written at its end, or null. Points are those of series.js. `cursor` is the x after which
+ * lines are faint, or null. onPick(point, line) is called for the point that was clicked.
  */
 import { svg } from "./dom.js";
 import { decimal, percent, significant } from "./language.js";
@@ -151,7 +151,7 @@ function endLabels(chart, area, x, y) {
     .map((line) => {
       const last = line.points.filter((point) => point.x <= limit + 1e-9).at(-1) ?? line.points[0];
       const end = x(last.x);
-      const isEarly = chart.cursor === null && end < area.right - 40; // the line ends before the others
+      const isEarly = chart.cursor === null && end < area.right - 40;
       return { line, x: isEarly ? end + 8 : area.right + 8, y: y(last.y) + 4, isEarly };
     });
   spread(

@@ -1,4 +1,4 @@
-/** Chapter 1: what happens to the errors, gradients, responses and residuals of measured networks. */
+/** Chapter 1: errors, gradients, responses and residuals of measured networks. */
 import { h, replace, byId } from "./dom.js";
 import { decimal } from "./language.js";
 import { panel, pointNumber } from "./figures.js";

@@ -161,7 +161,8 @@ function errorText(context, state, opened, name, change) {
   const value = answer ? answer.error : source.measured;
   const label = _("error on {count} test digits", { count: opened.digits.count });
   if (value === null)
-    return [label, " ", h("span", { class: "waiting" }, opened.failure ? _("not computed") : "…")];
+    const text = opened.failure ? _("not computed") : "…";
+    return [label, " ", h("span", { class: "waiting" }, text)];
   const button = number(context, percent(value), value, source);
   if (answer) button.dataset.computed = name;
   return [label, " ", button];
@@ -332,12 +333,13 @@ function blocksNote(context, state) {
     return _("Two blocks are exchanged: each computes in the place of the other.");
   if (state.exchanged.length === 1)
     return _(
-      "Choose the second block, in the same stage: blocks of different stages have different shapes.",
+      "Choose the second block in the same stage: other stages have blocks of other shapes.",
     );
   return state.tool === "off"
-    ? _(
-        "Click a block to switch it off. The bars above each block show how far the error rises without it: *plain* on the left, *residual* on the right.",
-      )
+    ? [
+        _("Click a block to switch it off."),
+        _("The bars show how far the error rises without it: *plain* left, *residual* right."),
+      ].join(" ")
     : _("Click two blocks of one stage to exchange them.");
 }
 

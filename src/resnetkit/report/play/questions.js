@@ -217,7 +217,8 @@ function drawResidual(context, state) {
     nameX: (x) => percent(100 * x, 0),
     description: _("Size of F(x) relative to the shortcut after training, by block."),
   };
-  return panel(context, state, "question-residual", _("‖F(x)‖ / ‖x‖ after training"), chart);
+  const title = _("‖F(x)‖ / ‖x‖ after training");
+  return panel(context, state, "question-residual", title, chart);
 }
 
 function drawShapes(context) {

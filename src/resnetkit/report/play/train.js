@@ -185,7 +185,7 @@ function resultText(context, result) {
       "strong",
       {},
       _(
-        "The loss is not finite any more: the steps were too large. Choose a smaller learning rate, and train again.",
+        "The loss is not finite any more: choose a smaller learning rate, and train again.",
       ),
     );
   return [
