@@ -244,3 +244,20 @@ def test_the_page_answers_soon_and_is_drawn_quickly(open_page: OpenPage, url: st
             }"""
         )
         assert milliseconds < 50
+
+
+@pytest.mark.slow
+def test_a_spiral_shows_the_difference_of_the_shortcut(open_page: OpenPage, url: str) -> None:
+    with open_page(url) as page:
+        page.get_by_role("button", name="Train", exact=True).click()
+        page.wait_for_function(
+            """() => {
+                const [plain, residual] = ["plain", "residual"].map((name) =>
+                    document.querySelector(`#spirals [data-network=${name}] [data-error]`));
+                return plain.dataset.error - residual.dataset.error > 15;
+            }""",
+            timeout=15_000,
+        )
+        speed = re.search(r"(\d+) epochs a second", page.locator("#train-status").inner_text())
+        assert speed
+        assert int(speed[1]) >= 10

@@ -33,7 +33,8 @@ class Messages:
 
 def messages(t: Language) -> Messages:
     """Returns the translations of all texts of the modules."""
-    texts, plurals = {}, {}
+    texts: dict[str, str] = {}
+    plurals: dict[str, list[str]] = {}
     forms = [plural_form(t.catalog, count) for count in range(2 * PERIOD)]
     for message in texts_of_modules():
         if isinstance(message, tuple):
@@ -52,9 +53,9 @@ def plural_form(catalog: gettext.NullTranslations, count: int) -> int:
 
 
 @cache
-def texts_of_modules() -> tuple[str | tuple[str, str], ...]:
+def texts_of_modules() -> tuple[str | tuple[str, ...], ...]:
     """Returns the messages of the modules, as Babel extracts them."""
-    found: dict[str | tuple[str, str], None] = {}
+    found: dict[str | tuple[str, ...], None] = {}
     for file in sorted(files("resnetkit.report.play").iterdir(), key=lambda file: file.name):
         if file.name.endswith(".js"):
             with file.open("rb") as opened:

@@ -7,7 +7,7 @@ from markupsafe import Markup
 from resnetkit.report import charts
 from resnetkit.report.language import Language
 from resnetkit.report.play.values import PlayRun
-from resnetkit.studies.chart import Chart, Line, over_runs
+from resnetkit.studies.chart import Chart, Line, LineStyle, over_runs
 from resnetkit.studies.phrase import phrase
 
 __all__ = ["still_pictures"]
@@ -55,8 +55,8 @@ def curve(group: str, runs: Sequence[PlayRun], split: str, *, color: int, end: s
         errors = run.train_error if split == "train" else run.test_error
         for epoch, error in zip(run.epochs, errors, strict=True):
             values.setdefault(epoch, []).append(number(error))
-    style = "dashed" if split == "train" else "solid"
-    return over_runs(f"{group} {split}", values, end_label=end, style=style, color=color)  # type: ignore[arg-type]
+    style: LineStyle = "dashed" if split == "train" else "solid"
+    return over_runs(f"{group} {split}", values, end_label=end, style=style, color=color)
 
 
 def number(value: float | None) -> float:
@@ -174,11 +174,11 @@ def final_chart(groups: Groups, families: tuple[str, ...]) -> Chart:
                 if run.group == f"{family}{run.depth}"
             }
             end = family if split == "test" else None
-            style = "dashed" if split == "train" else "solid"
+            style: LineStyle = "dashed" if split == "train" else "solid"
             lines.append(
                 over_runs(
                     f"{family} {split}", values, end_label=end, style=style, color=color_of(family)
-                )  # type: ignore[arg-type]
+                )
             )
     title = phrase("Final error by depth")
     return Chart(title, phrase("depth in layers"), title, tuple(lines), top=100.0, unit="%")

@@ -181,9 +181,14 @@ def finite(values: list[Any]) -> list[float | None]:
     ]
 
 
+def fields_of(value: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass, which may hold others."""
+    return asdict(value)
+
+
 def script_json(data: object) -> Markup:
     """Returns JSON for a script element: no text in it can end the element."""
-    text = json.dumps(data, default=asdict, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(data, default=fields_of, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
