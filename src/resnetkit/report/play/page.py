@@ -7,7 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from resnetkit.report.language import ENGLISH, Language
-from resnetkit.report.page import color_variables, template_environment
+from resnetkit.report.page import render
 from resnetkit.report.play.bundle import bundle, policy, source
 from resnetkit.report.play.messages import messages
 from resnetkit.report.play.questions import QUESTIONS, Question
@@ -17,7 +17,6 @@ from resnetkit.report.play.values import PlayRun, live_data, page_data, script_j
 from resnetkit.storage import storage_errors, write_file
 from resnetkit.studies.questions.degradation import DEGRADATION
 from resnetkit.training.run_folder import Run, read_run
-from resnetkit.untrusted import markup_text
 
 __all__ = ["PlayPage", "play_page", "write_play_page"]
 
@@ -28,7 +27,6 @@ class PlayPage:
 
     Attributes:
         policy: Content-Security-Policy, with the digest of the script.
-        style: of the page.
         script: all modules of the page.
         network_worker: the script that computes test errors.
         spiral_worker: the script that trains.
@@ -48,7 +46,6 @@ class PlayPage:
     """
 
     policy: str
-    style: Markup
     script: Markup
     network_worker: Markup
     spiral_worker: Markup
@@ -81,8 +78,7 @@ def write_play_page(selection: Selection, path: Path, t: Language = ENGLISH) -> 
         StorageError: when the file cannot be written.
     """
     page = play_page(selection, t)
-    template = template_environment(t).get_template("play.html.j2")
-    content = markup_text(template.render(page=page))
+    content = render("play.html.j2", page, t, style_file="play/style.css")
     with storage_errors(path, "Choose another file with --out."):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)
@@ -97,7 +93,6 @@ def play_page(selection: Selection, t: Language) -> PlayPage:
     findings = DEGRADATION.findings(degradation_runs(selection))
     return PlayPage(
         policy=policy([script]),
-        style=Markup(color_variables() + source("style.css")),
         script=Markup(script),
         network_worker=Markup(bundle("network_worker")),
         spiral_worker=Markup(bundle("spiral_worker")),
