@@ -10,8 +10,10 @@ import pytest
 from helpers.browser import OpenPage, scrolls_sideways, violations
 from helpers.play import write_studies
 from resnetkit.report.language import find_language
+from resnetkit.report.play import page as page_module
 from resnetkit.report.play.page import write_play_page
 from resnetkit.report.play.selection import select_runs
+from resnetkit.report.play.values import live_data
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -25,8 +27,12 @@ REVEALED = f"#predict=shallow.same&open={TABLES}"
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_studies(tmp_path_factory.mktemp("studies"))
-    for language in ("en", "ko"):
-        write_play_page(select_runs(root), root / f"{language}.html", find_language(language))
+    selection = select_runs(root)
+    packed = live_data(selection)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page_module, "live_data", lambda _: packed)  # packed once, for both
+        for language in ("en", "ko"):
+            write_play_page(selection, root / f"{language}.html", find_language(language))
     return root
 
 

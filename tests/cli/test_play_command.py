@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from helpers.play import write_studies
+from resnetkit.report.play import page
+from resnetkit.report.play.values import LiveData
 from resnetkit.studies import runner
 
 Resnet = Callable[..., Any]
@@ -22,6 +24,12 @@ def _nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def _without_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packs no networks, which takes seconds."""
+    monkeypatch.setattr(page, "live_data", lambda selection: LiveData([], {"count": 359}))
+
+
+@pytest.fixture
 def _trained_by_a_spell(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(tasks: object, name: str, root: Path, **_: object) -> None:
         write_studies(root, leave_out="plain")
@@ -29,6 +37,7 @@ def _trained_by_a_spell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "run_tasks", write)
 
 
+@pytest.mark.usefixtures("_without_networks")
 def test_a_page_is_written_of_finished_runs(resnet: Resnet, tmp_path: Path) -> None:
     write_studies(tmp_path / "studies")
     answer = resnet("play", "--lang", "ko")
@@ -90,6 +99,7 @@ def test_a_file_that_cannot_be_written_is_said_before_training(
         assert "Choose another file" in resnet("play", "--out", "locked/play.html").err
 
 
+@pytest.mark.usefixtures("_without_networks")
 def test_the_report_of_the_study_names_the_command(resnet: Resnet, tmp_path: Path) -> None:
     write_studies(tmp_path / "studies")
     resnet("study", "degradation")
