@@ -28,6 +28,7 @@ export function openLive(context, live, workerSource) {
     errors,
     pad: null,
     asked: new Map(),
+    logits: new Map(),
     failure: null,
     worker: null,
   };
@@ -69,6 +70,16 @@ function pixelsOf(opened, state) {
   return Uint8Array.from(state.drawn, (sign) => Math.round((Number.parseInt(sign, 17) * 255) / 16));
 }
 
+/** Returns the logits of a network, which are kept until another image or change comes. */
+function logitsOf(opened, name, pixels, change) {
+  const key = `${pixels.join()} ${JSON.stringify(change)}`;
+  const kept = opened.logits.get(name);
+  if (kept?.key === key) return kept.logits;
+  const logits = opened.networks[name].logits(pixels, change);
+  opened.logits.set(name, { key, logits });
+  return logits;
+}
+
 /** Draws the chapter for a state. */
 export function drawLive(context, state, opened) {
   const pixels = pixelsOf(opened, state);
@@ -102,7 +113,7 @@ function drawPicker(context, state, opened) {
 function answerCard(context, state, opened, name, pixels) {
   const { _ } = context;
   const change = changeOf(state, depthOf(name));
-  const logits = opened.networks[name].logits(pixels, change);
+  const logits = logitsOf(opened, name, pixels, change);
   const probabilities = softmax(logits);
   const best = probabilities.indexOf(Math.max(...probabilities));
   const isChanged = Object.keys(change).length > 0;
@@ -203,7 +214,7 @@ function sourceOf(run, change, blocks) {
 function outcome(context, state, opened, name, pixels) {
   const { _ } = context;
   const change = changeOf(state, state.pair);
-  const logits = opened.networks[name].logits(pixels, change);
+  const logits = logitsOf(opened, name, pixels, change);
   const best = logits.indexOf(Math.max(...logits));
   const isChanged = Object.keys(change).length > 0;
   return h(
