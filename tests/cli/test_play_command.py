@@ -32,7 +32,7 @@ def _without_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _trained_by_a_spell(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(tasks: object, name: str, root: Path, **_: object) -> None:
-        write_studies(root, leave_out="plain")
+        write_studies(root)
 
     monkeypatch.setattr(runner, "run_tasks", write)
 
@@ -46,14 +46,13 @@ def test_a_page_is_written_of_finished_runs(resnet: Resnet, tmp_path: Path) -> N
     assert '<html lang="ko">' in (tmp_path / "play.html").read_text()
 
 
-@pytest.mark.usefixtures("_trained_by_a_spell")
+@pytest.mark.usefixtures("_trained_by_a_spell", "_without_networks")
 def test_what_is_missing_is_said_with_its_cost(resnet: Resnet, tmp_path: Path) -> None:
     answer = resnet("play", "--runs", "nowhere")
     first = answer.err.splitlines()[0]
     assert first.startswith("14 of the trainings of the study of degradation are missing in")
     assert "they take about 150 s on 2 cores (AMD EPYC)." in first
-    assert answer.code == 3
-    assert "is not finished: 'resnet play' resumes its training." in answer.err
+    assert answer.code == 0
 
 
 def test_a_run_of_another_recipe_is_a_sentence(resnet: Resnet, tmp_path: Path) -> None:

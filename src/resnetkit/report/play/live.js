@@ -171,9 +171,10 @@ function errorText(context, state, opened, name, change) {
   if (!answer) ask(opened, name, change, key);
   const value = answer ? answer.error : source.measured;
   const label = _("error on {count} test digits", { count: opened.digits.count });
-  if (value === null)
+  if (value === null) {
     const text = opened.failure ? _("not computed") : "…";
     return [label, " ", h("span", { class: "waiting" }, text)];
+  }
   const button = number(context, percent(value), value, source);
   if (answer) button.dataset.computed = name;
   return [label, " ", button];
