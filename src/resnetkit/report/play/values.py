@@ -161,7 +161,7 @@ def play_run(root: Path, group: str, task: Task) -> PlayRun:
         epochs=[event.epoch for event in epochs],
         train_error=finite([event.train_error for event in epochs]),
         test_error=finite([event.test_error for event in epochs]),
-        final_train_error=final.train.error if final else None,
+        final_train_error=final.train.error if final and final.train else None,
         final_test_error=final.test.error if final else None,
         diverged=run.diverged,
         probes={name: read_probe(run, name) for name in task.measurements},
