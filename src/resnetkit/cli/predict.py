@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,14 +12,16 @@ from cyclopts import Parameter
 
 from resnetkit.cli.options import BatchSize, Device, Json, Precision, Variant
 from resnetkit.cli.output import bar, print_json, remark, say
+from resnetkit.cli.predict_shards import LoadOptions, predict_into
 from resnetkit.cli.records import AnswerCounts, Format, Kind, Record, chosen_form, print_records
+from resnetkit.cli.workers import Address, Backend, Jobs, Scheduler, chosen_workers
 from resnetkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from resnetkit.data.images.check import BadImage
     from resnetkit.inference.engine import Floats
     from resnetkit.inference.features import Features
-    from resnetkit.inference.predictor import Predictor
+    from resnetkit.inference.predictor import Answer, Predictor
 
 __all__ = ["features", "nearest", "predict"]
 
@@ -33,6 +36,16 @@ Paths = Annotated[
         " path a line, or the content of one image.",
     ),
 ]
+AnswersOut = Annotated[
+    Path | None,
+    Parameter(help="Folder for the answers of very many images, as JSON lines in answers.jsonl."),
+]
+Shards = Annotated[
+    int | None,
+    Parameter(help="Parts that processes share, with --out; 64 by default. Each is written whole."),
+]
+DEFAULT_SHARDS = 64
+
 Top = Annotated[int, Parameter(help="How many are printed for each image; 5 by default.")]
 
 
@@ -46,6 +59,12 @@ def predict(
     precision: Precision | None = None,
     variant: Variant = None,
     device: Device = "auto",
+    out: AnswersOut = None,
+    shards: Shards = None,
+    jobs: Jobs = 0,
+    backend: Backend = "loky",
+    scheduler: Scheduler = None,
+    address: Address = None,
     json: Json = False,
 ) -> int:
     """Predict the most probable classes of each image, in the order of the images.
@@ -53,28 +72,69 @@ def predict(
     An unreadable image is reported on stderr and in the field error, and the others are predicted;
     the exit code is then 3.
 
+    With --out, processes of this machine or of a cluster share the images, and the answers are
+    written into a folder. Killed anywhere, the same command answers the rest.
+
     Args:
         network: A run folder, its model folder, an exported network, or weights of another
             library.
     """
-    from resnetkit.data.images.check import BadImage
     from resnetkit.inference.predictor import load_predictor
 
+    check_together(out, shards=shards, jobs=jobs, backend=backend, format=format)
+    if out is not None:
+        options = LoadOptions(network.absolute(), variant, device, precision, batch_size)
+        workers = chosen_workers(jobs, backend, device, scheduler, address)
+        return predict_into(
+            out,
+            options if network.exists() else replace(options, network=network),
+            images_of(paths),
+            top=top,
+            shards=DEFAULT_SHARDS if shards is None else shards,
+            workers=workers,
+            json=json,
+        )
     form, images = chosen_form(format, json=json), images_of(paths)
     predictor = load_predictor(
         network, variant=variant, device=device, precision=precision, batch_size=batch_size
     )
     answers = predictor.predict(images, top=top)
     remark(predictor.engine.origin)
-    records = (
-        answer
-        if isinstance(answer, BadImage)
-        else Record(
-            answer.name, [(guess.label, guess.name, guess.probability) for guess in answer.ranked]
-        )
-        for answer in answers
-    )
-    return print_records(records, PREDICTIONS, form)
+    return print_records(records_of(answers), PREDICTIONS, form)
+
+
+def records_of(answers: "Iterable[Answer | BadImage]") -> "Iterator[Record | BadImage]":
+    """Yields answers as records."""
+    from resnetkit.data.images.check import BadImage
+
+    for answer in answers:
+        if isinstance(answer, BadImage):
+            yield answer
+        else:
+            ranked = [(guess.label, guess.name, guess.probability) for guess in answer.ranked]
+            yield Record(answer.name, ranked)
+
+
+def check_together(
+    out: Path | None,
+    *,
+    shards: int | None,
+    jobs: int,
+    backend: str,
+    format: str,  # noqa: A002
+) -> None:
+    """Raises UsageError for options that belong to --out without it, or exclude each other."""
+    if out is None:
+        given = {
+            "--shards": shards is not None,
+            "--jobs": jobs != 0,
+            "--backend": backend != "loky",
+        }
+        for option, is_given in given.items():
+            if is_given:
+                raise UsageError(f"{option}: expected together with --out FOLDER.")
+    elif format != "table":
+        raise UsageError(f"--format {format} and --out: the answers in a folder are JSON lines.")
 
 
 def features(

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from resnetkit.cli.options import Changes, Device, Json, Lang, parse_changes
 from resnetkit.cli.output import Bar, bar, print_json, print_table, remark, remark_on_data, say
 from resnetkit.cli.streams import drop_stdout
+from resnetkit.cli.workers import Address, Backend, Jobs, Scheduler, chosen_workers
 
 if TYPE_CHECKING:
     from resnetkit.report.language import Language
@@ -26,21 +27,6 @@ Data = Annotated[
     Parameter(help="Data set: selects the study's first scale on it, unless --scale is given."),
 ]
 Out = Annotated[Path, Parameter(help="Folder for all studies; 'studies' by default.")]
-Jobs = Annotated[
-    int, Parameter(help="Number of trainings at a time; one for each core by default.")
-]
-Backend = Annotated[
-    str,
-    Parameter(
-        help="loky, the default, starts processes on this machine; dask and ray use a cluster."
-    ),
-]
-Scheduler = Annotated[
-    str | None, Parameter(help="Address of a Dask scheduler, such as tcp://10.0.0.1:8786.")
-]
-Address = Annotated[
-    str | None, Parameter(help="Address of a Ray cluster, such as 10.0.0.1:6379, or auto.")
-]
 
 
 def study(
@@ -66,20 +52,14 @@ def study(
     Args:
         name: A study, such as degradation; 'list' lists them, 'all' runs them all for one report.
     """
-    from resnetkit.errors import UsageError
     from resnetkit.report.language import find_language
-    from resnetkit.studies.cluster import Workers
     from resnetkit.studies.runner import ALL, run_studies, tasks_of
     from resnetkit.studies.table import STUDIES, find_study
 
     if name == "list":
         list_studies(json=json)
         return 0
-    if jobs < 0:
-        raise UsageError(f"--jobs {jobs}: expected 0 or more.")
-    for option, value, kind in (("scheduler", scheduler, "dask"), ("address", address, "ray")):
-        if value is not None and backend != kind:
-            raise UsageError(f"--{option} {value}: expected together with --backend {kind}.")
+    workers = chosen_workers(jobs, backend, device, scheduler, address)
     language = find_language(lang)
     studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
     if data:
@@ -94,7 +74,7 @@ def study(
             scale,
             out,
             changes=replaced,
-            workers=Workers(jobs or None, backend, device, scheduler or address),
+            workers=workers,
             observe=StudyProgress(progress),
         )
     report = write_reports(outcomes, language, overview=name == ALL)
