@@ -42,10 +42,7 @@ function main() {
       state = { ...state, ...change };
       drawChanged(before);
       clearTimeout(timer);
-      timer = setTimeout(
-        () => history.replaceState(null, "", formatState(state) || "#"),
-        ADDRESS_DELAY,
-      );
+      timer = setTimeout(() => writeAddress(formatState(state) || "#"), ADDRESS_DELAY);
     },
     trace: (source) => showTrace(context, source),
     removable: (name) =>
@@ -80,11 +77,21 @@ function main() {
     drawLive(context, state, live);
   });
   window.addEventListener("hashchange", () => {
+    if (formatState(parseState(location.hash)) === formatState(state)) return; // by writeAddress
     state = parseState(location.hash);
     draw();
     show(state.view);
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
+}
+
+/** Writes the state into the address, without an entry in the history where that is allowed. */
+function writeAddress(fragment) {
+  try {
+    history.replaceState(null, "", fragment);
+  } catch {
+    location.replace(fragment);
+  }
 }
 
 function show(view) {
