@@ -53,7 +53,7 @@ SPEED_BATCHES = (1, 8, BATCH_SIZES[-1])
 SPEED_ROUNDS = 5
 SPEED_SECONDS = 0.2  # of a measurement, at least
 BLAMED_LAYERS = 5
-BLAME_IMAGES = 64
+BLAME_IMAGES = 32
 
 PRODUCTS_OF_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 """Instructions that add products of int8 in 32 bits, so that nothing overflows."""
@@ -63,26 +63,16 @@ Labels = npt.NDArray[np.int64]
 
 def candidates(features: Sequence[str]) -> tuple[Candidate, ...]:
     """Returns what is tried, in order, on a processor with these instructions."""
-    tried = [
-        Candidate("performance preset"),
-        Candidate("mixed preset", asymmetric=True),
-    ]
-    if not PRODUCTS_OF_INT8 & set(features):
-        tried.append(replace(tried[-1], description="mixed, overflow fix", overflow_fix=True))
-    tried.append(
-        replace(
-            tried[-1],
-            description=f"{tried[-1].description}, exact bias correction".replace(
-                "mixed preset", "mixed"
-            ),
-            exact_bias=True,
-        )
-    )
+    mixed = Candidate("mixed preset", asymmetric=True)
+    halved = replace(mixed, description="mixed, overflow fix", overflow_fix=True)
+    presets = (mixed,) if PRODUCTS_OF_INT8 & set(features) else (mixed, halved)
+    name = presets[-1].description.removesuffix(" preset")
+    exact = replace(presets[-1], description=f"{name}, exact bias correction", exact_bias=True)
     ends = replace(
-        tried[-1], description="the same, first convolution and head in float32", float_ends=True
+        exact, description="the same, first convolution and head in float32", float_ends=True
     )
     control = replace(ends, description="the same, accuracy control", accuracy_control=True)
-    return (*tried, ends, control)
+    return (Candidate("performance preset"), *presets, exact, ends, control)
 
 
 def quantize(
@@ -118,6 +108,7 @@ def quantize(
         observe(f"{candidate.description}: {attempt.accuracy or attempt.problem}")
         if graph is not None and attempt.accuracy and budget.used(attempt.accuracy) <= 1:
             return replace(graph, int8=search.report(graph, attempts))
+    observe("no candidate holds: each layer is computed alone in int8, to see which are to blame")
     raise search.refusal(attempts)
 
 
