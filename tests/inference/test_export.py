@@ -332,18 +332,32 @@ def test_a_graph_that_computes_something_else_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-WITHOUT_TORCH = """
-import sys
+NO_SOCKETS = """
+import socket, sys
+def refuse(*arguments, **options):
+    print("a socket was opened", file=sys.stderr)
+    raise SystemExit(7)
+socket.getaddrinfo = socket.create_connection = refuse
+socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refuse
+"""
+
+WITHOUT_TORCH = (
+    NO_SOCKETS
+    + """
 sys.modules["torch"] = None  # an import of it fails
 from resnetkit.cli.app import run
 sys.exit(run(["predict", *sys.argv[1:], "--json"]))
 """
+)
 
 
-def test_predicting_needs_no_torch(exported: ExportedNetwork, good_and_bad: list[Path]) -> None:
+def test_predicting_needs_neither_torch_nor_a_network(
+    exported: ExportedNetwork, good_and_bad: list[Path]
+) -> None:
     photos = [str(path) for path in good_and_bad if path.name in ("0.png", "3.png")]
     command = [sys.executable, "-c", WITHOUT_TORCH, str(exported.folder), *photos]
     process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "socket" not in process.stderr
     expected = load_predictor(exported.folder).predict(photos)
     for answer, other in zip(json.loads(process.stdout), expected, strict=True):
         assert isinstance(other, Answer)
@@ -393,18 +407,16 @@ def test_predict_py_gives_the_same_answers_alone(
         assert float(row[2]) == pytest.approx(float(other[2] or 0), abs=2e-5)
 
 
-OFFLINE = """
-import socket, sys
-def refuse(*arguments, **options):
-    print("a socket was opened", file=sys.stderr)
-    raise SystemExit(7)
-socket.socket = socket.create_connection = socket.getaddrinfo = refuse
+OFFLINE = (
+    NO_SOCKETS
+    + """
 from resnetkit.cli.app import run
 code = run(["export", "check", sys.argv[1]])
 import nncf, time  # it sends on import where nothing forbids it
 assert sys.modules["openvino_telemetry"] is None
 sys.exit(code)
 """
+)
 
 
 @pytest.mark.slow
