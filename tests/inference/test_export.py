@@ -412,7 +412,7 @@ OFFLINE = (
     + """
 from resnetkit.cli.app import run
 code = run(["export", "check", sys.argv[1]])
-import nncf, time  # it sends on import where nothing forbids it
+import nncf  # it sends on import where nothing forbids it
 assert sys.modules["openvino_telemetry"] is None
 sys.exit(code)
 """
