@@ -183,9 +183,8 @@ void forward(const T* rows, const T* added, const float* weight, const float* bi
   }
 }
 
-// `gradient` and, if TWICE, `second` are the gradients of the two uses of the output.
-template <bool ADDED, bool TWICE, class T>
-void backward(const T* gradient, const T* second, const T* rows, const T* output, const float* weight,
+template <bool ADDED, class T>
+void backward(const T* gradient, const T* rows, const T* output, const float* weight,
               const float* bias, const float* mean_values, const float* variance, double eps,
               T* grad_rows, T* grad_added, float* grad_weight, float* grad_bias, int64_t count,
               int64_t channels, int threads) {
@@ -196,11 +195,6 @@ void backward(const T* gradient, const T* second, const T* rows, const T* output
     factor[channel] = weight[channel] / std::sqrt(variance[channel] + eps);
     offset[channel] = bias[channel] - mean[channel] * factor[channel];
   }
-  auto incoming = [=](int64_t index, int64_t width) {
-    Floats sum = load(gradient + index, width);
-    if constexpr (TWICE) sum += load(second + index, width);
-    return sum;
-  };
 #pragma omp parallel num_threads(threads)
   {
     Share share(count, channels);
@@ -210,7 +204,7 @@ void backward(const T* gradient, const T* second, const T* rows, const T* output
         Floats values = load(rows + index, width);
         Floats before = values * factor + offset;  // of relu
         if constexpr (ADDED) before = load(output + index, width);
-        Floats passed = before > 0 ? incoming(index, width) : Floats{};
+        Floats passed = before > 0 ? load(gradient + index, width) : Floats{};
         if constexpr (ADDED) store(grad_added + index, passed, width);
         return Two{passed, passed * (values - mean)};
       };
@@ -235,7 +229,7 @@ void backward(const T* gradient, const T* second, const T* rows, const T* output
         if constexpr (ADDED) {
           passed = load(grad_added + index, width);
         } else {
-          passed = values * factor + offset > 0 ? incoming(index, width) : Floats{};
+          passed = values * factor + offset > 0 ? load(gradient + index, width) : Floats{};
         }
         store(grad_rows + index, factor * (passed - constant - (values - mean) * slope), width);
       };
@@ -255,15 +249,12 @@ void backward(const T* gradient, const T* second, const T* rows, const T* output
              threads);                                                                           \
   }                                                                                              \
   extern "C" void backward_##NAME(                                                               \
-      const T* gradient, const T* second, const T* rows, const T* output, const float* weight,   \
-      const float* bias, const float* mean, const float* variance, double eps, T* grad_rows,     \
-      T* grad_added, float* grad_weight, float* grad_bias, int64_t count, int64_t channels,      \
-      int threads) {                                                                             \
-    auto once = output ? backward<true, false, T> : backward<false, false, T>;                   \
-    auto twice = output ? backward<true, true, T> : backward<false, true, T>;                    \
-    (second ? twice : once)(gradient, second, rows, output, weight, bias, mean, variance, eps,   \
-                            grad_rows, grad_added, grad_weight, grad_bias, count, channels,      \
-                            threads);                                                            \
+      const T* gradient, const T* rows, const T* output, const float* weight, const float* bias, \
+      const float* mean, const float* variance, double eps, T* grad_rows, T* grad_added,         \
+      float* grad_weight, float* grad_bias, int64_t count, int64_t channels, int threads) {      \
+    auto function = output ? backward<true, T> : backward<false, T>;                             \
+    function(gradient, rows, output, weight, bias, mean, variance, eps, grad_rows, grad_added,   \
+             grad_weight, grad_bias, count, channels, threads);                                  \
   }
 
 FUNCTIONS(float, float32)

@@ -10,7 +10,7 @@ keep their weights and statistics.
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from ctypes import CDLL, c_double, c_int, c_int64, c_void_p
 from functools import cache, partial
 from importlib.resources import files
@@ -25,43 +25,27 @@ from torch.autograd import Function
 
 from resnetkit.models.blocks import Block
 
-__all__ = ["build_error", "fused_block", "normalize_add_relu", "normalize_add_relu_twice"]
+__all__ = ["build_error", "fused_block", "normalize_add_relu"]
 
 COMPILED = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 FLAGS = ("-O3", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
 ROWS_PER_GROUP = 64  # that are added up in registers, before the sums of the groups
 
 
-def fused_block(block: Block, x: Tensor, again: Tensor) -> tuple[Tensor, Tensor]:
+def fused_block(block: Block, x: Tensor) -> Tensor:
     """Returns the output of a block in training, equal to that of its modules up to rounding.
 
-    A tensor that is used twice comes as two with the same values. Their gradients are then added up
-    by the kernel that reads them and not in a pass of its own.
-
-    Args:
-        block: with batch normalization.
-        x: input of the first convolution; shapes are as for `Block`.
-        again: the same values, for the shortcut.
-
-    Returns:
-        The output, twice.
+    Shapes: as for `Block`.
     """
-    shortcut = None if block.downsample is None else block.downsample(again)
+    shortcut = None if block.downsample is None else block.downsample(x)
     *inner, (convolution, norm) = block.layers()
     for inner_convolution, inner_norm in inner:
         x = normalize_add_relu(inner_norm, inner_convolution(x))
-    return normalize_add_relu_twice(norm, convolution(x), shortcut)
+    return normalize_add_relu(norm, convolution(x), shortcut)
 
 
 def normalize_add_relu(norm: Any, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-    """Returns what `normalize_add_relu_twice` returns, once."""
-    return normalize_add_relu_twice(norm, x, shortcut)[0]
-
-
-def normalize_add_relu_twice(
-    norm: Any, x: Tensor, shortcut: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Returns relu(norm(x) + shortcut) twice, and updates the running statistics of `norm`.
+    """Returns relu(norm(x) + shortcut), and updates the running statistics of `norm`.
 
     Args:
         norm: `nn.BatchNorm2d`; in evaluation mode it is called as a module.
@@ -72,17 +56,16 @@ def normalize_add_relu_twice(
     usable = isinstance(norm, nn.BatchNorm2d) and norm.training
     if not usable or norm.momentum is None or not norm.affine or count < 2:
         normalized = norm(x)  # frozen or unusual: the module computes it, or raises its own error
-        output = torch.relu(normalized if shortcut is None else normalized + shortcut)
-        return output, output
+        return torch.relu(normalized if shortcut is None else normalized + shortcut)
     means, variances = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-    output, again, mean, variance = NormalizeAddRelu.apply(
+    output, mean, variance = NormalizeAddRelu.apply(
         x, shortcut, norm.weight, norm.bias, means.clone(), norm.eps
     )
     with torch.no_grad():
         means.lerp_(mean, norm.momentum)
         variances.lerp_(variance * (count / (count - 1)), norm.momentum)
         norm.get_buffer("num_batches_tracked").add_(1)
-    return output, again
+    return output
 
 
 class NormalizeAddRelu(Function):
@@ -100,8 +83,8 @@ class NormalizeAddRelu(Function):
         bias: Tensor,
         shift: Tensor,
         eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the output (B, C, H, W), twice, and the mean and variance of the batch (C,)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the output (B, C, H, W), and the mean and variance of the batch (C,)."""
         rows, added = as_rows(x), None if shortcut is None else as_rows(shortcut)
         output, mean, variance = kernels().forward(
             rows, added, weight.detach(), bias.detach(), shift, eps
@@ -110,18 +93,14 @@ class NormalizeAddRelu(Function):
         ctx.save_for_backward(rows, saved_output, weight, bias, mean, variance)
         ctx.eps, ctx.shape = eps, x.shape
         ctx.mark_non_differentiable(mean, variance)
-        ctx.set_materialize_grads(False)  # one of the two outputs may not be used
-        return as_images(output, x.shape), as_images(output, x.shape), mean, variance
+        return as_images(output, x.shape), mean, variance
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the gradients of the arguments of `forward`."""
-        used = [as_rows(gradient) for gradient in gradients[:2] if gradient is not None]
-        if not used:
-            return (None,) * 6
         rows, output, weight, bias, mean, variance = ctx.saved_tensors
         grad_rows, grad_added, grad_weight, grad_bias = kernels().backward(
-            used,
+            as_rows(gradients[0]),
             rows,
             output,
             Affine(weight, bias),
@@ -183,7 +162,7 @@ def forward(
 
 
 def backward(
-    gradients: Sequence[Tensor],
+    gradient: Tensor,
     rows: Tensor,
     output: Tensor | None,
     affine: Affine,
@@ -193,7 +172,7 @@ def backward(
     """Returns the gradients of the rows, of what was added, of the weight and of the bias.
 
     Args:
-        gradients: one or two gradients of the output, (N, C) each, which are added up.
+        gradient: of the output, (N, C).
         rows: as given to `forward`.
         output: as returned by `forward`; None where nothing was added, and it is computed again.
         affine: weight and bias as given to `forward`.
@@ -204,8 +183,7 @@ def backward(
     factor = affine.weight * inverse
     centered = widened(rows) - statistics.mean
     is_positive = output > 0 if output is not None else centered * factor + affine.bias > 0
-    incoming = gradients[0] if len(gradients) == 1 else gradients[0] + gradients[1]
-    grad_sum = torch.where(is_positive, incoming, 0)
+    grad_sum = torch.where(is_positive, gradient, 0)
     wide = widened(grad_sum)
     grad_bias = column_sums(wide)
     grad_weight = column_sums(wide * centered) * inverse
@@ -242,7 +220,7 @@ def kernels() -> SimpleNamespace:
             *(c_int64, c_int64, c_int),
         )
         getattr(library, f"backward_{dtype}").argtypes = (
-            *(8 * (c_void_p,)),
+            *(7 * (c_void_p,)),
             c_double,
             *(4 * (c_void_p,)),
             *(c_int64, c_int64, c_int),
@@ -277,7 +255,7 @@ def compiled_forward(
 
 def compiled_backward(
     library: CDLL,
-    gradients: Sequence[Tensor],
+    gradient: Tensor,
     rows: Tensor,
     output: Tensor | None,
     affine: Affine,
@@ -285,14 +263,13 @@ def compiled_backward(
     eps: float,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Returns what `backward` does, up to rounding."""
-    if not are_supported((rows, *gradients, output), (*affine, *statistics)):
-        return backward(gradients, rows, output, affine, statistics, eps)
+    if not are_supported((rows, gradient, output), (*affine, *statistics)):
+        return backward(gradient, rows, output, affine, statistics, eps)
     grad_rows, grad_weight, grad_bias = (torch.empty_like(like) for like in (rows, *affine))
     grad_added = None if output is None else torch.empty_like(rows)
     function = getattr(library, f"backward_{COMPILED[rows.dtype]}")
     function(
-        *map(address, (*gradients, None)[:2]),
-        *map(address, (rows, output, *affine, *statistics)),
+        *map(address, (gradient, rows, output, *affine, *statistics)),
         eps,
         *map(address, (grad_rows, grad_added, grad_weight, grad_bias)),
         *(*rows.shape, torch.get_num_threads()),

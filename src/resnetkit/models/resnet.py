@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,7 @@ from resnetkit.models.blocks import (
     PreactivationBottleneck,
     normalization,
 )
-from resnetkit.models.fused import fused_block, normalize_add_relu_twice
+from resnetkit.models.fused import fused_block, normalize_add_relu
 
 __all__ = [
     "BlockType",
@@ -200,13 +201,11 @@ class ResNet(nn.Module):
         recompute = self.recompute and torch.is_grad_enabled()
         fused = self.fused and self.training
         x = self.conv1(images)
-        x, again = normalize_add_relu_twice(self.bn1, x) if fused else twice(self.relu(self.bn1(x)))
-        pooled = self.maxpool(x)
-        x, again = (x, again) if pooled is x else twice(pooled)
+        x = self.maxpool(normalize_add_relu(self.bn1, x) if fused else self.relu(self.bn1(x)))
         yield names[0], x
         for number, name in enumerate(names[1:], start=1):
             for block in self.get_submodule(f"layer{number}").children():
-                x, again = run_block(block, x, again, recompute=recompute, fused=fused)
+                x = run_block(block, x, recompute=recompute, fused=fused)
             yield name, self.relu_out(self.bn_out(x)) if name == names[-1] else x
 
     def freeze(self, up_to: str | None = None, *, norms: bool = False) -> None:
@@ -270,34 +269,22 @@ def max_pooling(pooling: Pooling) -> nn.MaxPool2d:
     return nn.MaxPool2d(3, stride=2, padding=1)
 
 
-def twice(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns a tensor for both of its uses in a block; see `fused_block`."""
-    return x, x
+def run_block(block: Any, x: Tensor, *, recompute: bool, fused: bool) -> Tensor:
+    """Returns `block(x)`.
 
-
-def run_block(
-    block: Any, x: Tensor, again: Tensor, *, recompute: bool, fused: bool
-) -> tuple[Tensor, Tensor]:
-    """Returns `block(x)`, twice.
-
-    With `recompute`, it is computed again in the backward pass; with `fused`, by `fused_block`,
-    which takes its input twice.
+    With `recompute`, it is computed again in the backward pass; with `fused`, by `fused_block`.
     """
-
-    def compute(x: Tensor, again: Tensor) -> tuple[Tensor, Tensor]:
-        return fused_block(block, x, again) if fused else twice(block(x))
-
+    function = partial(fused_block, block) if fused else block
     if not recompute:
-        return compute(x, again)
-    outputs: tuple[Tensor, Tensor] = checkpoint(
-        compute,
+        return function(x)
+    output: Tensor = checkpoint(
+        function,
         x,
-        again,
         use_reentrant=False,
         preserve_rng_state=False,  # nothing in a block is random
         context_fn=lambda: (nullcontext(), PreservedRunningStatistics(block)),
     )
-    return outputs
+    return output
 
 
 class PreservedRunningStatistics:
