@@ -186,6 +186,7 @@ def network_errors(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["plain20", "plain56", "resnet20", "resnet56"])
 def test_networks_of_the_quick_study_are_those_of_torch(name: str, tmp_path: Path) -> None:
     """A digit whose two largest logits are closer than the promise may fall to either side."""
