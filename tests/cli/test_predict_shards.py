@@ -81,6 +81,31 @@ def test_processes_change_no_byte(resnet: Resnet, whole: Run, photos: Path, tmp_
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize("line", [0, 5])
+def test_killed_while_the_images_are_listed_they_are_listed_again(
+    resnet: Resnet,
+    whole: Run,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: int,
+) -> None:
+    words = ("predict", str(whole.folder), str(photos), "--shards", "4", "--backend", "sequential")
+    real, listed = shards_module.line_of, []
+
+    def killed(image: Any) -> bytes:
+        if len(listed) == line:
+            raise KeyboardInterrupt
+        listed.append(image)
+        return real(image)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shards_module, "line_of", killed)
+        assert resnet(*words, "--out", "killed").code == 130
+    assert resnet(*words, "--out", "killed").code == 3
+    assert len(lines(tmp_path / "killed")) == 23
+
+
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_killed_anywhere_the_same_command_answers_the_rest(
     resnet: Resnet,

@@ -119,7 +119,6 @@ def new_manifest(
     digest, count = hashlib.sha256(), 0
     with storage_errors(folder, ADVICE):
         remove_leftovers(folder)
-        (folder / PARTS).mkdir(exist_ok=True)
         temporary = temporary_for(folder / IMAGES)
         with temporary.open("wb") as file:
             for image in images:
@@ -224,6 +223,8 @@ def write_part(folder: Path, shard: int, lines: Iterable[str]) -> None:
     path = part_path(folder, shard)
     temporary = temporary_for(path)
     try:
+        with storage_errors(path, ADVICE):
+            path.parent.mkdir(exist_ok=True)
         with storage_errors(path, ADVICE), temporary.open("w", encoding="utf-8") as file:
             for line in lines:
                 file.write(line + "\n")
@@ -247,6 +248,7 @@ def merge(folder: Path, manifest: Manifest) -> Path:
     temporary = temporary_for(path)
     with storage_errors(path, ADVICE), ExitStack() as opened:
         shards = range(manifest.question.shards)
+        (folder / PARTS).mkdir(exist_ok=True)  # no images, no parts
         parts = [opened.enter_context(part_path(folder, shard).open("rb")) for shard in shards]
         with temporary.open("wb") as file:
             for part in islice(cycle(parts), manifest.images):
