@@ -93,6 +93,10 @@ def shown_answers(page: "Page") -> list[list[tuple[str, str]]]:
     return [[(name, share) for name, share in answer] for answer in answers]
 
 
+def percent(probability: float) -> str:
+    return f"{100 * probability:.1f}\N{NO-BREAK SPACE}%"
+
+
 def test_photos_get_the_answers_of_resnet_predict(
     open_page: OpenPage, address: str, photos: list[Path], predictor: Predictor, tmp_path: Path
 ) -> None:
@@ -103,13 +107,13 @@ def test_photos_get_the_answers_of_resnet_predict(
         all_answered(page)
         answers = predictor.predict(photos[-5:])
         assert shown_answers(page) == [
-            [(guess.name, f"{100 * guess.probability:.1f} %") for guess in answer.ranked]
+            [(guess.name, percent(guess.probability)) for guess in answer.ranked]
             for answer in answers
             if isinstance(answer, Answer)
         ]
         failed = page.locator(".photo[data-state=failed]").inner_text()
         assert "broken.jpg" in failed
-        assert "it is an HTML page" in failed
+        assert "It is an HTML page" in failed
         assert page.locator("#count").inner_text().startswith("5 photos answered in ")
         assert page.locator("#announcement").text_content() == page.locator("#count").inner_text()
         took = page.locator(".took").first.inner_text()
@@ -213,7 +217,8 @@ def test_a_server_with_a_token_is_given_it(
         assert page.evaluate("document.activeElement.id") == "token"
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        page.locator("#token[aria-invalid=true]").wait_for()
+        page.get_by_text("This is not the token of the server: correct it above.").first.wait_for()
+        assert page.locator("#token").get_attribute("aria-invalid") == "true"
         page.locator("#token").fill("secret")
         page.keyboard.press("Enter")
         all_answered(page)

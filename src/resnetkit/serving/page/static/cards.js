@@ -43,7 +43,7 @@ export function showState(photo, card, say, canExplain) {
     } else {
         const [headline, detail] = told(photo, say);
         card.querySelector(".state").textContent = headline;
-        showDetail(card.querySelector(".detail"), detail);
+        showDetail(card.querySelector(".detail"), detail, Boolean(photo.outcome?.reason));
     }
 }
 
@@ -52,14 +52,22 @@ export function told(photo, say) {
     if (photo.state !== "failed") return [say(photo.state), ""];
     const { kind, status, reason, detail } = photo.outcome;
     if (kind === "unreachable") return [say("unreachable"), say("unreachable_detail")];
-    if (status === 413) return [say("too_large"), detail ?? reason];
-    return [say(status === 422 || status === 415 ? "unreadable" : "refused"), reason];
+    if (status === 413) return [say("too_large"), detail ?? capitalized(reason)];
+    return [say(status === 422 || status === 415 ? "unreadable" : "refused"), capitalized(reason)];
 }
 
-/** Shows a sentence, of the server in English. */
-function showDetail(element, sentence) {
+/** Turns what the server says of "the image: ..." into a sentence. */
+function capitalized(reason) {
+    const sentence = reason.replace(/^the image: /, "");
+    return sentence.charAt(0).toUpperCase() + sentence.slice(1);
+}
+
+/** Shows a sentence; those of the server are English. */
+function showDetail(element, sentence, isOfServer) {
     element.textContent = sentence;
     element.hidden = sentence === "";
+    if (isOfServer) element.lang = "en";
+    else element.removeAttribute("lang");
 }
 
 function showAnswer(photo, card, say, canExplain) {

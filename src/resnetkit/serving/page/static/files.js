@@ -8,12 +8,12 @@
  * @param {DataTransfer} transfer
  * @param {string[]} suffixes of files that are taken from folders, such as ".jpg"
  * @returns {Promise<File[]>} in the order of their names; a file that was named itself is always
- *   taken, so that the server can say what is wrong with it
+ *   taken, so that the server can say what is wrong with it; what may not be read is left out
  */
 export async function filesOf(transfer, suffixes) {
     const items = [...transfer.items].filter((item) => item.kind === "file");
     const entries = items.map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile());
-    const files = await Promise.all(entries.map((entry) => opened(entry, suffixes)));
+    const files = await Promise.all(entries.map((entry) => opened(entry, suffixes).catch(() => [])));
     return files.flat();
 }
 

@@ -8,6 +8,8 @@
  *     say.duration(0.0412)               // "41 ms"
  */
 
+const NBSP = "\u00a0"; // between a number and its unit
+
 /**
  * @param {Record<string, string | [string, string]>} messages by name; with two forms where a
  *   number decides: for one, and for more.
@@ -35,14 +37,14 @@ export function filled(template, values) {
 
 /** Rounds towards the middle: what is not certain is not called 100 %, what is possible not 0 %. */
 function percent(probability, fine) {
-    if (probability > 0.999 && probability < 1) return `> ${fine.format(99.9)} %`;
-    if (probability > 0 && probability < 0.001) return `< ${fine.format(0.1)} %`;
-    return `${fine.format(100 * probability)} %`;
+    if (probability > 0.999 && probability < 1) return `>${NBSP}${fine.format(99.9)}${NBSP}%`;
+    if (probability > 0 && probability < 0.001) return `<${NBSP}${fine.format(0.1)}${NBSP}%`;
+    return `${fine.format(100 * probability)}${NBSP}%`;
 }
 
 function duration(seconds, number, fine) {
     const milliseconds = 1000 * seconds;
-    if (milliseconds < 9.95) return `${fine.format(milliseconds)} ms`;
-    if (milliseconds < 999.5) return `${number.format(Math.round(milliseconds))} ms`;
-    return `${fine.format(seconds)} s`;
+    if (milliseconds < 9.95) return `${fine.format(milliseconds)}${NBSP}ms`;
+    if (milliseconds < 999.5) return `${number.format(Math.round(milliseconds))}${NBSP}ms`;
+    return `${number.format(Math.round(10 * seconds) / 10)}${NBSP}s`;
 }

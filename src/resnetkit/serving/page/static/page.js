@@ -25,8 +25,9 @@ const get = (selector) => document.querySelector(selector);
 let photos = [];
 let cards = new Map(); // photo -> element
 let chosenClass = null;
-let started = 0; // when the first photo of a round was sent, and
-let finished = 0; // when the last one was answered, in milliseconds
+let started = 0; // when the first photo of a round was sent, in milliseconds
+let finished = 0; // when the last one was answered
+let spent = 0; // milliseconds of earlier rounds
 let announced = 0;
 let isDrawn = true;
 
@@ -58,7 +59,10 @@ function add(files) {
 }
 
 function begin(added) {
-    if (!isBusy()) started = performance.now();
+    if (!isBusy()) {
+        spent += finished - started;
+        started = performance.now();
+    }
     queue.add(added);
 }
 
@@ -101,7 +105,7 @@ function showCount(counts, open, done) {
         main.textContent = say("progress", { done: say.number(done), total: say.number(photos.length) });
     } else {
         main.textContent = say.counted("finished", counts.answered);
-        const seconds = (finished - started) / 1000;
+        const seconds = (spent + finished - started) / 1000;
         parts.push(plain(` ${say("elapsed", { duration: say.duration(seconds) })}`));
     }
     if (counts.failed > 0) parts.push(plain(" · "), strong(say.counted("failed", counts.failed)));
@@ -126,9 +130,9 @@ function showTimes() {
     const times = photos.filter((photo) => photo.state === "answered").map((photo) => photo.outcome.times);
     get("#times").hidden = times.length < 2;
     if (times.length < 2) return;
-    const { median, parts } = typicalTimes(times);
-    const sum = parts.reduce((total, [, seconds]) => total + seconds, 0);
-    get("#median").textContent = say("median", { duration: say.duration(median) });
+    const { total, parts } = typicalTimes(times);
+    const sum = parts.reduce((all, [, seconds]) => all + seconds, 0);
+    get("#median").textContent = say("median", { duration: say.duration(total) });
     get(".stack").replaceChildren(...parts.map(([part, seconds]) => {
         const piece = tone("i", part);
         piece.style.flexGrow = String(seconds / sum);
@@ -206,16 +210,18 @@ function showPause(pause) {
     const line = get("#pause");
     line.hidden = pause === null;
     if (pause === null) return;
-    line.textContent = say(`pause_${pause.reason}`, { seconds: say.duration(pause.seconds ?? 0) });
+    const isWrong = pause.reason === "locked" && client.token !== "";
+    const name = isWrong ? "pause_wrong" : `pause_${pause.reason}`;
+    line.textContent = say(name, { seconds: say.duration(pause.seconds ?? 0) });
     announce(line.textContent);
-    if (pause.reason === "locked") askForToken();
+    if (pause.reason === "locked") askForToken(isWrong);
 }
 
-function askForToken() {
-    const form = get("#access");
-    form.hidden = false;
-    get("#token").setAttribute("aria-invalid", String(client.token !== ""));
+function askForToken(isWrong) {
+    get("#access").hidden = false;
+    get("#token").setAttribute("aria-invalid", String(isWrong));
     get("#token").focus();
+    get("#token").select();
 }
 
 function unreachable() {
@@ -231,6 +237,7 @@ function clear() {
     photos = [];
     cards = new Map();
     chosenClass = null;
+    started = finished = spent = 0;
     get("#photos").replaceChildren();
     get("#results").hidden = true;
     get("#order").value = "number";

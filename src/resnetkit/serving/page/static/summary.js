@@ -13,15 +13,18 @@ export function countStates(photos) {
     return counts;
 }
 
-/** Returns the median of the whole time, and the mean of each part: [part, seconds]. */
+/** Returns the medians of the whole time and of each part: [part, seconds]. */
 export function typicalTimes(times) {
-    const totals = times.map((time) => time.total).sort((a, b) => a - b);
-    const sums = new Map();
-    for (const time of times) {
-        for (const [part, seconds] of partsOf(time)) sums.set(part, (sums.get(part) ?? 0) + seconds);
+    const seconds = new Map();
+    for (const [part, value] of times.flatMap(partsOf)) {
+        seconds.set(part, [...(seconds.get(part) ?? []), value]);
     }
-    const parts = [...sums].map(([part, seconds]) => [part, seconds / times.length]);
-    return { median: totals[Math.floor(totals.length / 2)], parts };
+    const parts = [...seconds].map(([part, values]) => [part, median(values)]);
+    return { total: median(times.map((time) => time.total)), parts };
+}
+
+function median(values) {
+    return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 }
 
 /** Returns the classes that are the answer to several photos: [class, number], the most frequent first. */
