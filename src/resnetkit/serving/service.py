@@ -242,7 +242,8 @@ class Service:
         header = read_header(decoding.content, "the image")
         self._check_pixels(header)
         if header.work <= LARGE_WORK:
-            self._decode(decoding)
+            if (seconds := self._decode(decoding)) is not None:
+                self.pace.decoded(seconds)
         elif self._large_pixels.take(header.pixels):
             self._start_in(
                 self._large_decoder, lambda large: self._decode_large(large, header), decoding
@@ -267,20 +268,24 @@ class Service:
                 f" {self.limits.pixels / 1e6:,.0f} million: reduce it first.",
             )
 
-    def _decode(self, decoding: Decoding) -> None:
-        """Decodes an image and hands it to the engine; in a thread."""
+    def _decode(self, decoding: Decoding) -> float | None:
+        """Decodes an image and hands it to the engine; in a thread.
+
+        Returns:
+            The seconds of decoding; None when nobody waits for the image.
+        """
         if not decoding.is_wanted:
-            return
+            return None
         start = monotonic()
         if start > decoding.deadline:
             raise expired()
         pixels = decoding.model.predictor.transform.pixels(decoding.content)
         seconds = monotonic() - start
-        self.pace.decoded(seconds)
         self.metrics.decode_seconds.observe(seconds)
         for computation, result in zip(decoding.computations, decoding.results, strict=True):
             work = Work(computation, pixels, decoding.deadline, result, decode_seconds=seconds)
             self._batcher.submit(work)
+        return seconds
 
     def _observe_batch(self, computation: Computation, count: int, seconds: float) -> None:
         self.pace.computed(count, computation.largest_batch, seconds)

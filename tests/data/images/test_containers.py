@@ -248,6 +248,12 @@ def test_images_wait_for_each_other_when_they_are_too_large_together() -> None:
     assert gate.reserved == 0
 
 
+def test_small_images_never_wait_for_a_large_one() -> None:
+    gate = MemoryGate(640)
+    with gate.room_for(100_000), gate.room_for(10):  # a thread that waits here waits forever
+        assert gate.reserved == 100_000
+
+
 def test_memory_that_is_short_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(image: object) -> None:
         raise MemoryError
@@ -490,9 +496,9 @@ def test_what_follows_the_end_of_a_jpeg_does_not_count() -> None:
 
 def test_an_image_takes_memory_until_it_was_made_smaller(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    Image.new("RGB", (300, 200)).save(path)
+    Image.new("RGB", (1500, 1000)).save(path)
     with open_image(path):
-        assert GATE.reserved >= 300 * 200 * 4
+        assert GATE.reserved >= 1500 * 1000 * 4
     assert GATE.reserved == 0
     with pytest.raises(ValueError, match="of the block"), open_image(path):
         raise ValueError("of the block")
