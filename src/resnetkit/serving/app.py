@@ -266,7 +266,7 @@ class Endpoints:
                 size, parse_inference_request, content, length, model, service.limits
             )
             parsed = await unless_disconnected(request, service, parsing, deadline)
-            if parsed.timeout_seconds is not None:
+            if parsed.timeout_seconds:  # 0 sets none, as in Triton
                 deadline = min(deadline, deadline_of(service, parsed.timeout_seconds))
             with service.admitted(len(parsed.images), deadline):
                 work = self.inferred(parsed, model, deadline)
