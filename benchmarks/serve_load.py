@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -232,11 +232,12 @@ def started(server: Served, request: bytes) -> Iterator[int]:
                 time.sleep(0.2)
             yield port
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(15)
-            except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):  # workers that outlive it would slow down the others
                 os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def answers(port: int, request: bytes) -> bool:
