@@ -1,6 +1,7 @@
 """resnet play: what it says before it trains, and what it refuses."""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ def _nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _without_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packs no networks, which takes seconds."""
+    """Packs no networks and draws no still pictures, which takes seconds."""
     monkeypatch.setattr(page, "live_data", lambda selection: LiveData([], {"count": 359}))
+    monkeypatch.setattr(page, "still_pictures", lambda runs, t: defaultdict(list))
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_corrupt_runs_are_a_sentence(resnet: Resnet, tmp_path: Path) -> None:
 
 def test_corrupt_weights_are_a_sentence(resnet: Resnet, tmp_path: Path) -> None:
     root = write_studies(tmp_path / "studies")
-    (next(root.glob("runs/resnet56*seed0*")) / "model/model.safetensors").write_bytes(b"x" * 99)
+    (next(root.glob("runs/plain20*seed0*")) / "model/model.safetensors").write_bytes(b"x" * 99)
     answer = resnet("play")
     assert answer.code == 3
     assert answer.err.startswith("resnet: ")

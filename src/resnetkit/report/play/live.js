@@ -272,13 +272,14 @@ function drawBlocks(context, state, opened, pixels) {
 
 function chip(context, state, block) {
   const { _ } = context;
+  const shortName = block.name.replace("layer", "");
   const isOff = state.off.includes(block.name);
   const isExchanged = state.exchanged.includes(block.name);
   const says = isOff
-    ? _("block {name}, switched off", { name: block.name })
+    ? _("block {name}, switched off", { name: shortName })
     : isExchanged
-      ? _("block {name}, exchanged", { name: block.name })
-      : _("block {name}", { name: block.name });
+      ? _("block {name}, exchanged", { name: shortName })
+      : _("block {name}", { name: shortName });
   return h(
     "button",
     {
@@ -293,7 +294,7 @@ function chip(context, state, block) {
       onclick: () => context.update(pressed(state, block.name)),
     },
     effects(context, state, block.name),
-    h("span", {}, block.name.replace("layer", "")),
+    h("span", {}, shortName),
   );
 }
 
