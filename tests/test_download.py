@@ -418,13 +418,14 @@ def test_nothing_is_asked_offline(
     fetch(f"{address}/whole")
 
 
-def test_data_sets_are_not_fetched_offline_by_any_road(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_sets_are_not_fetched_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def closed(*_: object, **__: object) -> None:
-        pytest.fail("a road was taken")
+        pytest.fail("something was downloaded")
 
     monkeypatch.setattr("resnetkit.data.published.fetch.official", closed)
     monkeypatch.setattr("resnetkit.data.published.fetch.from_npm", closed)
     monkeypatch.setenv("RESNETKIT_OFFLINE", "true")
+    monkeypatch.setenv("RESNETKIT_CACHE", str(tmp_path))  # where nothing is yet
     with pytest.raises(TransferError, match="RESNETKIT_OFFLINE is set"):
         fetch_dataset("cifar10")
 

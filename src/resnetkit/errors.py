@@ -8,6 +8,7 @@
     |-- WeightsError         exit 3   weights or a checkpoint that are missing, corrupt or unsafe
     |-- TransferError        exit 3   a failed download or upload
     |-- StorageError         exit 1   a folder that is not writable, or a full disk
+    |   `-- RunInUse              a run folder that another process is training in
     |-- OutOfMemory          exit 1   not enough memory
     |-- TrainingDiverged     exit 1   a loss or gradient that is no longer finite
     `-- Interrupted          exit 130 or 143, after everything was saved
@@ -28,6 +29,7 @@ __all__ = [
     "OutOfMemory",
     "RecipeError",
     "ResnetkitError",
+    "RunInUse",
     "StorageError",
     "TrainingDiverged",
     "TransferError",
@@ -79,6 +81,10 @@ class TransferError(ResnetkitError):
 
 class StorageError(ResnetkitError):
     """A file or folder that cannot be written, or a full disk."""
+
+
+class RunInUse(StorageError):
+    """Another process is training in the run folder."""
 
 
 class OutOfMemory(ResnetkitError):

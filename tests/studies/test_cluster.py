@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
-from resnetkit.errors import Interrupted, UsageError
+from resnetkit.errors import Interrupted, RunInUse, UsageError
 from resnetkit.studies import cluster, heartbeat, runner
 from resnetkit.studies.cluster import Witness, Workers, check_shared, check_workers, witness
 from resnetkit.studies.heartbeat import beating, watched
@@ -18,7 +18,7 @@ from resnetkit.studies.study import Study
 from resnetkit.training.events import Event
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import load_recipe
-from resnetkit.training.run_folder import Run, RunInUse, locked_run, read_run
+from resnetkit.training.run_folder import Run, locked_run, read_run
 from resnetkit.training.signals import StopRequest
 
 NewStudy = Callable[..., Study]

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Lang
-from resnetkit.cli.output import bar, remark, say
+from resnetkit.cli.options import Json, Lang
+from resnetkit.cli.output import bar, print_json, remark, say
 
 if TYPE_CHECKING:
     from resnetkit.report.play.selection import Selection
@@ -24,6 +24,7 @@ def play(
     out: Out = Path("play.html"),
     lang: Lang = "en",
     open: Open = False,  # noqa: A002  # the name of the option
+    json: Json = False,
 ) -> int:
     """Write a page for trying residual networks by hand: one file that works offline.
 
@@ -40,7 +41,10 @@ def play(
     remark_on_runs(selection)
     train_missing(selection)
     write_play_page(select_runs(runs), out, language)
-    say(out.resolve())
+    if json:
+        print_json({"file": str(out.resolve())})
+    else:
+        say(out.resolve())
     if open:
         open_page(out)
     return 0

@@ -1,14 +1,15 @@
 """resnet serve: the answers of a trained network over HTTP."""
 
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Device, Precision, Variant
-from resnetkit.cli.output import remark, say
+from resnetkit.cli.options import Device, Json, Precision, Variant
+from resnetkit.cli.output import print_json, remark, say
 from resnetkit.errors import UsageError
 
 __all__ = ["serve"]
@@ -60,6 +61,7 @@ def serve(
     precision: Precision | None = None,
     variant: Variant = None,
     device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Serve a network over HTTP: predictions, features, metrics, and a page to try it.
 
@@ -117,9 +119,23 @@ def serve(
         )
         address = listening.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-        server.run(
-            listening, started=lambda: say(f"http://{shown}:{address[1]}/ serves {model_name}")
-        )
+        url = f"http://{shown}:{address[1]}/"
+        facts = {
+            "url": url,
+            "model": model_name,
+            "engine": engine.name,
+            "precision": engine.precision,
+            "largest_batch": model.best_batch,
+        }
+
+        def started() -> None:
+            if json:
+                print_json(facts)
+                sys.stdout.flush()  # who waits for it reads a pipe
+            else:
+                say(f"{url} serves {model_name}")
+
+        server.run(listening, started=started)
 
 
 def imported_server() -> ModuleType:

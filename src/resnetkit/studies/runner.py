@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from resnetkit.errors import DataError, Interrupted, TrainingDiverged, UsageError
+from resnetkit.errors import DataError, Interrupted, RunInUse, TrainingDiverged, UsageError
 from resnetkit.models.summary import count
 from resnetkit.models.zoo import find_architecture
 from resnetkit.studies.cluster import Workers
@@ -21,7 +21,7 @@ from resnetkit.studies.study import Changes, Outcome, Study, Trial
 from resnetkit.studies.table import STUDIES, find_study
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
-from resnetkit.training.run_folder import Run, RunInUse, read_run
+from resnetkit.training.run_folder import Run, read_run
 from resnetkit.training.signals import StopRequest, ending_signals
 from resnetkit.untrusted import parse_json, read_bounded
 

@@ -24,7 +24,7 @@ import filelock
 
 from resnetkit.data.images.listing import ImageList, relocated
 from resnetkit.data.images.table import read_list, write_images
-from resnetkit.errors import DataError, RecipeError, StorageError, UsageError
+from resnetkit.errors import DataError, RecipeError, RunInUse, UsageError
 from resnetkit.storage import TEMPORARY_PREFIX, remove_leftovers, storage_errors, write_file
 from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.events import (
@@ -44,7 +44,6 @@ __all__ = [
     "LARGEST_RECORD",
     "MODEL_FILES",
     "Run",
-    "RunInUse",
     "find_images",
     "find_runs",
     "flat",
@@ -278,10 +277,6 @@ def find_runs(root: Path) -> list[Run]:
         except RecipeError as error:
             logger.warning("%s is left out: %s", path.parent, error)
     return runs
-
-
-class RunInUse(StorageError):
-    """Another process is training in the run folder."""
 
 
 @contextmanager
