@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from resnetkit.data.datasets import open_dataset
-from resnetkit.inference import predictor as predictor_module
 from resnetkit.inference.features import network_sha256
 from resnetkit.training.recipe import Recipe
+from resnetkit.weights import load as load_module
 from resnetkit.weights.load import load_network
 
 Recipes = Callable[..., Recipe]
@@ -143,7 +143,7 @@ def test_features_of_other_weights_are_refused(
 ) -> None:
     other = replace(load_network(folder), origin="another one")
     other.model.fc.bias.data[0] += 1
-    monkeypatch.setattr(predictor_module, "load_network", lambda path, *, variant: other)
+    monkeypatch.setattr(load_module, "load_network", lambda path, *, variant: other)
     answer = resnet("nearest", features, "photos/03.png", "--model", "other")
     assert (answer.code, answer.out) == (3, "")
     assert "the features were computed by another network (resnet20 trained by resn" in answer.err

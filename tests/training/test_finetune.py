@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnetkit.errors import ArchitectureError, RecipeError, UsageError, WeightsError
+from resnetkit.evaluation.metric_sums import SplitScore
 from resnetkit.models.zoo import ARCHITECTURES, create_model, find_architecture
 from resnetkit.runtime.process_group import World
 from resnetkit.training.finetune import spelled
@@ -209,6 +210,10 @@ def test_a_weighted_loss_is_torchs(tiny: Recipes) -> None:
 # When it ends
 
 
+def with_error(measured: SplitScore, error: float) -> SplitScore:
+    return replace(measured, single=replace(measured.single, error=error))
+
+
 def test_patience_ends_training_and_keeps_the_best_epoch(
     few: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,11 +222,11 @@ def test_patience_ends_training_and_keeps_the_best_epoch(
     states: list[dict[str, Tensor]] = []
 
     def score(setup: TrainingSetup, network: nn.Module, split: Any) -> Any:
-        measured, cells = real(setup, network, split)
+        measured = real(setup, network, split)
         if split == "validation" and len(states) < 5:
             states.append({k: t.clone() for k, t in network.state_dict().items()})
-            measured = replace(measured, error=next(errors))
-        return measured, cells
+            measured = with_error(measured, next(errors))
+        return measured
 
     monkeypatch.setattr(TrainingSetup, "score", score)
     run = train(few({"finetune.patience": 3, "length": "9 epochs"}), tmp_path / "run")
@@ -273,8 +278,7 @@ def test_the_rate_drops_when_the_error_stops_falling(
     real = TrainingSetup.score
 
     def score(setup: TrainingSetup, network: nn.Module, split: Any) -> Any:
-        measured, cells = real(setup, network, split)
-        return replace(measured, error=next(left, 0.0)), cells
+        return with_error(real(setup, network, split), next(left, 0.0))
 
     monkeypatch.setattr(TrainingSetup, "score", score)
     schedule = {"kind": "plateau", "patience": 2, "least": 0.1, "drops": 2, "factor": 0.5}

@@ -33,15 +33,16 @@ def test_a_signal_is_noted_and_nothing_else_happens(number: int) -> None:
         assert stop.signal_number == number
 
 
-@pytest.fixture
-def _interrupts_as_usual() -> Iterator[None]:
-    """Undoes what a shell does to processes in its background: they ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.fixture(autouse=True)
+def _signals_end_processes() -> Iterator[None]:
+    """Undoes what a shell and nohup do to processes: they ignore SIGINT and SIGHUP."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("_interrupts_as_usual")
 @pytest.mark.parametrize("first", SIGNALS)
 def test_a_second_signal_ends_the_process_as_usual(first: int) -> None:
     with caught_signals():

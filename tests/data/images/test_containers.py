@@ -7,6 +7,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -312,11 +313,13 @@ def test_tags_of_a_tiff_that_make_no_pixels_do_not_matter(tag: tuple[int, int, i
     np.testing.assert_array_equal(np.asarray(decoded.image), values)
 
 
+MODES = ["RGB", "L", "1", "P", "CMYK", "LAB", "YCbCr", "RGBA", "LA", "I;16"]
+COMPRESSIONS = ["raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"]
+NOT_WRITTEN = {("1", "jpeg"), ("P", "jpeg"), ("I;16", "jpeg")}  # Pillow 13.0 corrupts its memory
+
+
 @pytest.mark.parametrize(
-    "compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"]
-)
-@pytest.mark.parametrize(
-    "mode", ["RGB", "L", "1", "P", "CMYK", "LAB", "YCbCr", "RGBA", "LA", "I;16"]
+    ("mode", "compression"), sorted({*product(MODES, COMPRESSIONS)} - NOT_WRITTEN)
 )
 def test_tiffs_are_read_as_pillow_reads_them_whole(mode: str, compression: str) -> None:
     source = picture().convert("RGB" if mode == "LAB" else mode.removesuffix(";16"))
