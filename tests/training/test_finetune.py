@@ -221,8 +221,8 @@ def test_patience_ends_training_and_keeps_the_best_epoch(
     real = TrainingSetup.score
     states: list[dict[str, Tensor]] = []
 
-    def score(setup: TrainingSetup, network: nn.Module, split: Any) -> Any:
-        measured = real(setup, network, split)
+    def score(setup: TrainingSetup, network: nn.Module, split: Any, **options: Any) -> Any:
+        measured = real(setup, network, split, **options)
         if split == "validation" and len(states) < 5:
             states.append({k: t.clone() for k, t in network.state_dict().items()})
             measured = with_error(measured, next(errors))
@@ -277,8 +277,8 @@ def test_the_rate_drops_when_the_error_stops_falling(
     left = iter(errors)
     real = TrainingSetup.score
 
-    def score(setup: TrainingSetup, network: nn.Module, split: Any) -> Any:
-        return with_error(real(setup, network, split), next(left, 0.0))
+    def score(setup: TrainingSetup, network: nn.Module, split: Any, **options: Any) -> Any:
+        return with_error(real(setup, network, split, **options), next(left, 0.0))
 
     monkeypatch.setattr(TrainingSetup, "score", score)
     schedule = {"kind": "plateau", "patience": 2, "least": 0.1, "drops": 2, "factor": 0.5}
