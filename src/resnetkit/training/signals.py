@@ -27,12 +27,18 @@ class StopRequest:
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Returns the signals that would end this process, without those it was told to ignore.
+    """Returns the signals that end this process: all of `ENDING` that the system has.
 
-    `nohup` lets a process ignore SIGHUP, so that it survives its terminal.
+    SIGHUP is left out where it is ignored: `nohup` lets a process survive its terminal. SIGINT is
+    not: shells let processes in the background ignore it, and who sends it means it.
     """
     numbers = [signal.Signals[name] for name in ENDING if hasattr(signal, name)]
-    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    return [number for number in numbers if number.name != "SIGHUP" or not is_ignored(number)]
+
+
+def is_ignored(number: signal.Signals) -> bool:
+    """Returns whether this process was told to ignore a signal."""
+    return signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextmanager
