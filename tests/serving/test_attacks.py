@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -214,15 +215,15 @@ def test_many_clients_for_minutes(
 
         def ask(seed: int) -> None:
             chosen, count = random.Random(seed), 0
-            connection = client.connection()
-            while time.monotonic() < end:
-                number = chosen.randrange(len(contents))
-                connection.request("POST", "/predict", contents[number])
-                response = connection.getresponse()
-                body = response.read()
-                count += 1
-                if response.status != 200 or not close(json.loads(body), expected[number]):
-                    wrong.append((response.status, body))
+            with closing(client.connection()) as connection:
+                while time.monotonic() < end:
+                    number = chosen.randrange(len(contents))
+                    connection.request("POST", "/predict", contents[number])
+                    response = connection.getresponse()
+                    body = response.read()
+                    count += 1
+                    if response.status != 200 or not close(json.loads(body), expected[number]):
+                        wrong.append((response.status, body))
             counts.append(count)
 
         with ThreadPoolExecutor(64) as pool:

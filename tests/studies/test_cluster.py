@@ -165,6 +165,8 @@ def test_a_heart_that_stands_still_is_lost(tmp_path: Path, monkeypatch: pytest.M
             time.sleep(0.02)
     assert stop
     assert time.monotonic() - began >= 0.3
+    with watched(path) as next_stop:  # of a training that waited in the queue of this process
+        assert next_stop
 
 
 def test_files_of_killed_processes_are_removed_after_a_day(

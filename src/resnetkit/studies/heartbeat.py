@@ -18,6 +18,7 @@ __all__ = ["beating", "watched"]
 PREFIX = ".alive-"
 BEAT_SECONDS = 2.0
 LOST_SECONDS = 30.0  # without a beat: the process was killed, or its machine is gone
+LOST: set[Path] = set()  # heartbeats that ended: what waits in this process does not begin either
 FORGOTTEN_SECONDS = 86_400.0  # after which the file of a killed process is removed
 
 
@@ -71,7 +72,8 @@ def watched(path: Path | None) -> Iterator[StopRequest]:
         path: of the heartbeat; None for a process that nothing watches over.
     """
     request = StopRequest()
-    if path is None:
+    if path is None or path in LOST:
+        request.signal_number = 0 if path is None else SIGTERM
         yield request
         return
     ended = threading.Event()
@@ -90,6 +92,7 @@ def watched(path: Path | None) -> Iterator[StopRequest]:
             elif time.monotonic() - since > LOST_SECONDS:
                 break
         if not ended.is_set():
+            LOST.add(path)
             request.signal_number = SIGTERM
 
     thread = threading.Thread(target=watch, daemon=True)
