@@ -53,7 +53,7 @@ def test_what_is_missing_is_said_with_its_cost(resnet: Resnet, tmp_path: Path) -
     answer = resnet("play", "--runs", "nowhere")
     first = answer.err.splitlines()[0]
     assert first.startswith("14 of the trainings of the study of degradation are missing in")
-    assert "they take about 150 s on 2 cores (AMD EPYC)." in first
+    assert "they take about 105 s on 2 cores (AMD EPYC)." in first
     assert answer.code == 0
 
 
