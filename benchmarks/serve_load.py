@@ -34,7 +34,7 @@ from pathlib import Path
 from folder_pipeline import draw
 from side_by_side import features
 
-CLIENTS = 32
+CLIENTS = 8  # more would be refused, and try again at once, which takes the processors
 IMAGES = 200
 OVERLOAD = 3  # times the capacity
 START_SECONDS = 120.0
