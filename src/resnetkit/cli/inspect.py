@@ -119,7 +119,7 @@ def show_outline(name: str, stages: "Sequence[StageOutline]") -> None:
 
 
 def appearance(block: "BlockOutline") -> "tuple[tuple[str, ...], ShortcutKind]":
-    """Returns the convolutions and the shortcut of a block, by selection neighbors are grouped."""
+    """Returns the convolutions and the shortcut of a block, by which neighbors are grouped."""
     return tuple(layer for layer in block.layers if layer not in ("BN", "ReLU")), block.shortcut
 
 
@@ -131,7 +131,7 @@ def summary(name: str, stages: "Sequence[StageOutline]") -> str:
 
 
 def show_comparison(stages: "Mapping[str, Sequence[StageOutline]]") -> None:
-    """Prints the counts of two networks and selection of them are equal."""
+    """Prints the counts of two networks and which of them are equal."""
     from resnetkit.probes.inspection import network_counts
 
     counts = [network_counts(network) for network in stages.values()]

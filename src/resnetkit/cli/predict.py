@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,13 +80,15 @@ def predict(
     """
     from resnetkit.inference.predictor import load_predictor
 
-    check_together(out, shards=shards, jobs=jobs, backend=backend, format=format)
+    elsewhere = backend != "loky" or scheduler is not None or address is not None
+    check_together(out, shards=shards, jobs=jobs, elsewhere=elsewhere, format=format)
     if out is not None:
-        options = LoadOptions(network.absolute(), variant, device, precision, batch_size)
+        path = network.absolute() if network.exists() else network  # or a published name
+        options = LoadOptions(path, variant, device, precision, batch_size)
         workers = chosen_workers(jobs, backend, device, scheduler, address)
         return predict_into(
             out,
-            options if network.exists() else replace(options, network=network),
+            options,
             images_of(paths),
             top=top,
             shards=DEFAULT_SHARDS if shards is None else shards,
@@ -120,7 +121,7 @@ def check_together(
     *,
     shards: int | None,
     jobs: int,
-    backend: str,
+    elsewhere: bool,
     format: str,  # noqa: A002
 ) -> None:
     """Raises UsageError for options that belong to --out without it, or exclude each other."""
@@ -128,7 +129,7 @@ def check_together(
         given = {
             "--shards": shards is not None,
             "--jobs": jobs != 0,
-            "--backend": backend != "loky",
+            "--backend, --scheduler and --address": elsewhere,
         }
         for option, is_given in given.items():
             if is_given:
