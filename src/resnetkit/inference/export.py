@@ -36,6 +36,7 @@ from resnetkit.inference.parity import (
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.models.zoo import known_as
 from resnetkit.storage import new_folder, storage_errors, write_synced
+from resnetkit.weights.configuration import json_bytes
 from resnetkit.weights.exported import CONFIG_FILE, EXPORTED
 from resnetkit.weights.native import is_plain
 from resnetkit.weights.network import TrainedNetwork, check_head
@@ -241,8 +242,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def json_bytes(value: Any) -> bytes:
-    """Returns a value as a JSON file."""
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

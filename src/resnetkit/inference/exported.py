@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from resnetkit.errors import UsageError, WeightsError
 from resnetkit.inference.engine import Pixels, Scores
@@ -27,7 +27,7 @@ from resnetkit.inference.engines.graph import GraphEngine, graph_engine
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.resizing import Resize
 from resnetkit.schema import Real, Section, Whole
-from resnetkit.untrusted import read_bounded
+from resnetkit.untrusted import parse_json, read_bounded
 from resnetkit.weights.exported import CONFIG_FILE, EXPORTED, read_config
 
 __all__ = [
@@ -141,6 +141,9 @@ class ExportedConfig(Section):
         if not (self.mean is None or len(self.mean) == self.channels == len(self.std)):
             raise ValueError(f"mean or std do not have {self.channels} channel(s)")
         return self
+
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +281,21 @@ class ExportedNetwork:
             ) from error
         check_digest(path, hashlib.sha256(content).hexdigest(), self.config.sha256.get(name))
         return content
+
+    def record(self, name: str, kind: type[Record], max_bytes: int) -> Record:
+        """Returns the dataclass in a JSON file of the folder, after comparing its digest.
+
+        Raises:
+            WeightsError: when the file is missing or corrupt.
+        """
+        content = self.verified(name, max_bytes)
+        try:
+            return TypeAdapter(kind).validate_python(parse_json(content))
+        except ValueError as error:  # those of pydantic too
+            raise WeightsError(
+                f"{self.folder / name} is corrupt ({str(error).splitlines()[0][:200]}). Export the"
+                " network again."
+            ) from error
 
 
 def read_exported(folder: Path) -> ExportedNetwork:

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter, ValidationError
-
 from resnetkit.data.splits import Split
-from resnetkit.errors import UsageError, WeightsError
+from resnetkit.errors import UsageError
 from resnetkit.evaluation.metrics import error_rate
 from resnetkit.evaluation.paired import ErrorDifference
 from resnetkit.inference.exported import INT8_FILE, ExportedNetwork
-from resnetkit.untrusted import parse_json
 
 __all__ = ["Accuracy", "Attempt", "Budget", "Int8Report", "Speedup", "read_int8"]
 
@@ -176,11 +173,4 @@ def read_int8(network: ExportedNetwork) -> Int8Report:
     Raises:
         WeightsError: when the file is missing or corrupt.
     """
-    content = network.verified(INT8_FILE, LARGEST_REPORT)
-    try:
-        return TypeAdapter(Int8Report).validate_python(parse_json(content))
-    except (ValueError, ValidationError) as error:
-        raise WeightsError(
-            f"{network.folder / INT8_FILE} is corrupt ({str(error).splitlines()[0][:200]})."
-            " Export the network again."
-        ) from error
+    return network.record(INT8_FILE, Int8Report, LARGEST_REPORT)

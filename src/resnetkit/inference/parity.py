@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
-from pydantic import TypeAdapter, ValidationError
 
 from resnetkit.errors import WeightsError
 from resnetkit.inference.engine import Floats, Pixels, softmax
@@ -28,7 +27,6 @@ from resnetkit.inference.exported import (
     read_exported,
 )
 from resnetkit.runtime.processor import processor_features, processor_name
-from resnetkit.untrusted import parse_json
 
 __all__ = [
     "GOLDEN_IMAGES",
@@ -297,19 +295,7 @@ def read_parity(network: ExportedNetwork) -> ParityReport:
     Raises:
         WeightsError: when the file is missing or corrupt.
     """
-    content = network.verified(PARITY_FILE, LARGEST_PARITY)
-    try:
-        return TypeAdapter(ParityReport).validate_python(parse_json(content))
-    except (ValueError, ValidationError) as error:
-        raise WeightsError(
-            f"{network.folder / PARITY_FILE} is corrupt ({first_problem(error)}). Export the"
-            " network again."
-        ) from error
-
-
-def first_problem(error: ValueError) -> str:
-    """Returns the first line of an error."""
-    return str(error).splitlines()[0][:200]
+    return network.record(PARITY_FILE, ParityReport, LARGEST_PARITY)
 
 
 def report_on(engine: GraphEngine, golden: Golden, source: str) -> ParityReport:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from resnetkit.data.images.check import BadImage
 from resnetkit.errors import DataError, UsageError
@@ -159,7 +159,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         content = parse_json(read_bounded(path, LARGEST_MANIFEST))
         return TypeAdapter(Manifest).validate_python(content)
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path} is corrupt ({type(error).__name__}). Remove the folder, or choose another one"
             " with --out."

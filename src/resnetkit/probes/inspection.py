@@ -213,7 +213,7 @@ def lesions(network: TrainedNetwork, dataset: Dataset) -> list[Lesion]:
 
 
 def network_counts(stages: Sequence[StageOutline]) -> dict[str, int]:
-    """Returns the counts by selection networks are compared."""
+    """Returns the counts by which networks are compared."""
     blocks = [block for stage in stages[1:-1] for block in stage.blocks]
     return {
         "parameters": sum(stage.parameters for stage in stages),

@@ -63,7 +63,7 @@ def remove_forgotten(folder: Path) -> None:
 
 @contextmanager
 def watched(path: Path | None) -> Iterator[StopRequest]:
-    """Yields a request to stop that is made when a heartbeat ends: at most 32 seconds later.
+    """Yields a request to stop that is made when a heartbeat ends: about half a minute later.
 
     The file is read, not dated: clocks of machines differ, and network file systems answer dates
     from memory.

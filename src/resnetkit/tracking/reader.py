@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from resnetkit.errors import DataError
 from resnetkit.storage import write_file
@@ -134,7 +134,7 @@ def read_position(path: Path) -> Position:
     try:
         content = parse_json(read_bounded(path, LARGEST_POSITION))
         return TypeAdapter(Position).validate_python(content)
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path} is corrupt, so it is not known what was tracked. Track the run again with"
             " another --out."

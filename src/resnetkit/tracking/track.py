@@ -1,7 +1,7 @@
 """Passes the events of a run on to a tracker, once or for as long as the run lasts."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,6 @@ def track(
     out: Path,
     *,
     follow: bool = False,
-    observe: Callable[[int], None] = lambda step: None,
 ) -> int:
     """Passes the numbers of a run on to a tracker, each once.
 
@@ -42,7 +41,6 @@ def track(
         tracker: a key of `TRACKERS`.
         out: folder of the tracker's files.
         follow: whether to wait for further events, until the run is finished.
-        observe: called with the last step that was passed on.
 
     Returns:
         How many events were passed on.
@@ -67,8 +65,6 @@ def track(
             while True:
                 position, passed, is_final = tracked(run.metrics_path, position, opened, path)
                 count += passed
-                if passed:
-                    observe(run.last_step)
                 if is_final or not follow or (not passed and run.final is not None):
                     return count
                 time.sleep(POLL_SECONDS)
