@@ -1,0 +1,62 @@
+"""Sphinx: `python -m sphinx -n -W docs site` builds the documentation without a network."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "src")]
+
+metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+project = metadata["name"]
+author = "The resnetkit authors"
+version = release = metadata["version"]
+
+extensions = ["myst_parser", "sphinx_copybutton"]
+exclude_patterns = ["_*"]
+nitpicky = True
+
+# Markdown as GitHub reads it: anchors are the slugs of headings.
+myst_heading_anchors = 4
+
+# Only what follows a prompt is copied: the commands without their output.
+copybutton_prompt_text = r"\$ |> "
+copybutton_prompt_is_regexp = True
+
+html_theme = "furo"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_show_copyright = False
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+    ]
+}
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
+
+
+def leave_out_missing_pages(app: Sphinx, name: str, source: list[str]) -> None:
+    """Removes the patterns of toctrees that match no page yet, which Sphinx warns of."""
+    folder = (app.srcdir / name).parent
+    source[0] = "\n".join(
+        line
+        for line in source[0].splitlines()
+        if not re.fullmatch(r"[\w/]*\*", line) or any(folder.glob(line + ".md"))
+    )
+
+
+def setup(app: Sphinx) -> None:
+    """Connects what this site adds to Sphinx."""
+    app.connect("source-read", leave_out_missing_pages)
