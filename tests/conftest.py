@@ -43,6 +43,17 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def checks_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps exported networks of tests out of the user's cache."""
+    from resnetkit.inference import passed_checks
+
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setattr(passed_checks, "cache_folder", lambda: folder)
+        yield
+
+
 TINY = {
     "length": "6 steps",
     "batch_size": 32,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TEMPORARY_PREFIX",
+    "cache_folder",
     "exclusive",
     "new_folder",
     "path_in_home",
@@ -236,6 +237,17 @@ def acquire(lock_file: "filelock.BaseFileLock", lock: Path, waiting: str) -> Non
         raise StorageError(
             f"another process has held {lock} for {MAX_WAIT_HOURS} hours: stop it and try again."
         ) from None
+
+
+def cache_folder() -> Path:
+    """Returns the cache folder: RESNETKIT_CACHE, or a folder in the XDG cache folder.
+
+    Raises:
+        StorageError: when neither is set and this user has no home folder.
+    """
+    xdg_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get("RESNETKIT_CACHE") or f"{xdg_cache}/resnetkit"
+    return path_in_home(folder, "RESNETKIT_CACHE")
 
 
 def path_in_home(path: str, variable: str) -> Path:

@@ -138,7 +138,7 @@ def test_an_exported_network_must_answer_as_on_export(
     monkeypatch.setattr(module, "is_exported", lambda path: True)
     monkeypatch.setattr(module, "read_exported", lambda path: None)
     monkeypatch.setattr(module, "check_choices", lambda network, **options: None)
-    monkeypatch.setattr(module, "check_here", lambda network: Differs())
+    monkeypatch.setattr(module, "check_first", lambda network: Differs())
     with pytest.raises(WeightsError, match="differently than on export"):
         load_checked(tmp_path, batch_size=1)
 

@@ -4,7 +4,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-__all__ = ["processor_features", "processor_name"]
+__all__ = ["processor_features", "processor_identity", "processor_name"]
 
 CPUINFO = Path("/proc/cpuinfo")
 FEATURES = (
@@ -24,6 +24,12 @@ FEATURES = (
 )
 """Names of Linux; VNNI, AMX and asimddp multiply int8, bf16 and AMX multiply bfloat16."""
 
+IDENTITY = (
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags"),
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"),
+)
+"""Names of Linux for x86 and for ARM."""
+
 
 def processor_name() -> str:
     """Returns the processor's name as the system gives it."""
@@ -36,17 +42,22 @@ def processor_features() -> tuple[str, ...]:
     return tuple(feature for feature in FEATURES if feature in flags)
 
 
-@cache
+def processor_identity() -> tuple[str, ...]:
+    """Returns all that the system says about the kind of the processor; nothing it measures."""
+    return (processor_name(), platform.machine(), *map(cpuinfo, IDENTITY))
+
+
 def cpuinfo(key: str) -> str:
     """Returns the first value of a key in Linux's description of the processors; else empty."""
+    return cpuinfo_values().get(key, "")
+
+
+@cache
+def cpuinfo_values() -> dict[str, str]:
+    """Returns the first value of each key in that description."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return ""
-    return next((value.strip() for line in lines if (value := value_of(line, key))), "")
-
-
-def value_of(line: str, key: str) -> str:
-    """Returns the value of a line `key : value` with this key; else empty."""
-    name, _, value = line.partition(":")
-    return value if name.strip() == key else ""
+        return {}
+    pairs = (line.partition(":")[::2] for line in reversed(lines))  # the first value is kept
+    return {name.strip(): value.strip() for name, value in pairs if value.strip()}

@@ -10,7 +10,7 @@ import numpy as np
 from resnetkit.errors import DataError, WeightsError
 from resnetkit.inference.engine import Pixels
 from resnetkit.inference.exported import check_choices, read_exported
-from resnetkit.inference.parity import check_here
+from resnetkit.inference.parity import check_first
 from resnetkit.inference.predictor import Predictor, load_predictor
 from resnetkit.runtime.resources import usable_processors
 from resnetkit.serving.batcher import Computation
@@ -86,7 +86,7 @@ def load_checked(
         )
     network = read_exported(path)
     check_choices(network, variant=variant, device=device, precision=precision)
-    check = check_here(network)
+    check = check_first(network)
     if not check.holds:
         raise WeightsError(f"{check.sentence} It is not served: export the network again here.")
     return Predictor(network.engine, network.transform, network.class_names, batch_size)

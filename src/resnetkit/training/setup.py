@@ -13,7 +13,6 @@ from resnetkit.data.datasets import custom_path, open_dataset, open_listed
 from resnetkit.data.images.photos import Photos, least_side
 from resnetkit.data.images.pixel_cache import open_cache
 from resnetkit.data.loader import DeviceLoader
-from resnetkit.data.published.table import cache_folder
 from resnetkit.data.splits import Split
 from resnetkit.evaluation.metric_sums import SplitScore, score
 from resnetkit.models.resnet import ResNet
@@ -21,6 +20,7 @@ from resnetkit.models.summary import count
 from resnetkit.models.zoo import Architecture
 from resnetkit.runtime.precision import ChosenPrecision, choose_precision
 from resnetkit.runtime.process_group import World
+from resnetkit.storage import cache_folder
 from resnetkit.training.checks import (
     check_batch_fit,
     check_custom_images,

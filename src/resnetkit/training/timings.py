@@ -15,7 +15,6 @@ from resnetkit.data.images.decode import read_image
 from resnetkit.data.images.photos import Photos, least_side
 from resnetkit.data.images.pixel_cache import DISK_FRACTION, PixelCache, reduced
 from resnetkit.data.prefetch import prefetch
-from resnetkit.data.published.table import cache_folder
 from resnetkit.errors import DataError
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.summary import count
@@ -23,6 +22,7 @@ from resnetkit.models.zoo import Architecture
 from resnetkit.resizing import ImageFormat
 from resnetkit.runtime.precision import choose_precision
 from resnetkit.runtime.process_group import World
+from resnetkit.storage import cache_folder
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.setup import threads_for
 from resnetkit.training.time_budget import ReadCost, StepCost

@@ -27,6 +27,7 @@ from resnetkit.data.datasets import open_dataset
 from resnetkit.data.published import fetch, layouts, table
 from resnetkit.data.published.table import PUBLISHED, Arrays, check_cached, store
 from resnetkit.errors import DataError, StorageError, TransferError, UsageError
+from resnetkit.storage import cache_folder
 
 COUNTS = (50, 20)
 
@@ -279,7 +280,7 @@ def test_a_tilde_in_the_name_of_the_cache_is_the_home(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RESNETKIT_CACHE", "~/kept")
-    assert table.cache_folder() == tmp_path / "kept"
+    assert cache_folder() == tmp_path / "kept"
 
 
 @pytest.mark.parametrize("key", ["train_images", "train_labels", "test_images", "test_labels"])

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -16,7 +15,13 @@ import torch
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.stratified import stratified_split
 from resnetkit.errors import DataError, StorageError
-from resnetkit.storage import exclusive, path_in_home, replaced_folder, storage_errors, write_synced
+from resnetkit.storage import (
+    cache_folder,
+    exclusive,
+    replaced_folder,
+    storage_errors,
+    write_synced,
+)
 from resnetkit.untrusted import open_regular, parse_json, read_bounded
 
 __all__ = [
@@ -25,7 +30,6 @@ __all__ = [
     "CachedFacts",
     "Pixels",
     "PublishedDataset",
-    "cache_folder",
     "cache_lock",
     "check_cached",
     "check_content",
@@ -169,17 +173,6 @@ PUBLISHED: dict[str, PublishedDataset] = {
         megabytes=12,
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Returns the cache folder: RESNETKIT_CACHE, or a folder in the XDG cache folder.
-
-    Raises:
-        StorageError: when neither is set and this user has no home folder.
-    """
-    xdg_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = os.environ.get("RESNETKIT_CACHE") or f"{xdg_cache}/resnetkit"
-    return path_in_home(folder, "RESNETKIT_CACHE")
 
 
 def dataset_folder(name: str) -> Path:
