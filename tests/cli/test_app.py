@@ -171,6 +171,7 @@ def test_every_command_speaks_json_and_nothing_else_on_stdout(
         ("data", "list"),
         ("data", "check", "digits"),
         ("data", "show", "digits"),
+        ("data", "export", "digits", "--out", "images", "--split", "validation"),
         ("weights", "list"),
         ("weights", "show", "runs/two"),
         ("weights", "convert", "runs/two", "--to", "resnetkit", "--out", "converted"),

@@ -268,3 +268,29 @@ def test_a_time_that_is_too_short_is_said_with_the_estimate(resnet: Resnet, phot
     assert answer.code == 0, answer.err
     assert "the shortest training that makes sense here: longer than the 0 seconds" in answer.err
     assert "length: 3 epochs" in answer.out
+
+
+def test_a_data_set_becomes_a_folder_of_images(resnet: Resnet, tmp_path: Path) -> None:
+    words = ("data", "export", "digits", "--out", "photos", "--split", "validation")
+    answer = resnet(*words, "--split", "test")
+    assert (answer.code, answer.out) == (
+        0,
+        "photos: 179 validation, 359 test images in 10 classes\n",
+    )
+    assert resnet("data", "check", "photos").out.splitlines()[:2] == [
+        "class\tvalidation\ttest",
+        "0\t18\t36",
+    ]
+    again = resnet(*words)
+    assert again.code == 1
+    assert "photos already exists: choose another folder with --out." in again.err
+
+
+def test_only_data_sets_of_the_table_are_exported(resnet: Resnet, photos: Path) -> None:
+    answer = resnet("data", "export", str(photos), "--out", "copy")
+    assert answer.code == 2
+    assert f"{photos} is a path: expected a data set of 'resnet data list'." in answer.err
+    answer = resnet("data", "export", "digit", "--out", "copy")
+    assert answer.code == 2
+    assert "unknown data set 'digit'" in answer.err
+    assert not Path("copy").exists()

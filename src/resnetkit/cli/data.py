@@ -1,4 +1,4 @@
-"""resnet data: list, fetch, check and show data sets."""
+"""resnet data: list, fetch, check, show and export data sets."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,19 +8,20 @@ from cyclopts import App, Parameter
 
 from resnetkit.cli.options import Json
 from resnetkit.cli.output import bar, print_json, print_table, remark, remark_on_data, say
+from resnetkit.data.splits import Split
 
 if TYPE_CHECKING:
     from resnetkit.data.images.check import Duplicates, FolderReport
 
 __all__ = ["data"]
 
-SPLITS = ("train", "validation", "test")
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 MOST_SHOWN = 20
 MOST_GROUPS = 4  # splits and classes that are named for one group of duplicates
 
 data = App(
     name="data",
-    help="List, fetch, check and show data sets.",
+    help="List, fetch, check, show and export data sets.",
     help_epilogue="Example: resnet data fetch cifar10",
     help_format="markdown",
 )
@@ -274,3 +275,39 @@ def show(
         print_json({"name": name, "file": str(path)})
     else:
         say(path)
+
+
+@data.command(help_epilogue="Example: resnet data export digits --out photos")
+def export(
+    name: str,
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="A folder, which must not exist.")],
+    split: Annotated[
+        tuple[Split, ...],
+        Parameter(negative=(), help="A split to write; may be repeated; all by default."),
+    ] = (),
+    json: Json = False,
+) -> None:
+    """Write a data set as PNG files: train|val|test/class/NNNN.png.
+
+    The folder can be given wherever your images can, such as to 'resnet train --data'.
+
+    Args:
+        name: A data set of 'resnet data list'.
+    """
+    from resnetkit.data.datasets import custom_path, open_dataset
+    from resnetkit.data.export import export_images
+    from resnetkit.errors import UsageError
+
+    if custom_path(name) is not None:
+        raise UsageError(f"{name} is a path: expected a data set of 'resnet data list'.")
+    remark_on_data(name)
+    dataset = open_dataset(name)
+    with bar(f"export {name}") as progress:
+        counts = export_images(dataset, out, splits=split or SPLITS, observe=progress.update)
+    if json:
+        print_json({"name": name, "folder": str(out), "images": counts})
+        return
+    splits = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    say(f"{out}: {splits} images in {len(dataset.class_names)} classes")
