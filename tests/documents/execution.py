@@ -32,7 +32,6 @@ TERMINAL = {"COLUMNS": "90", "LINES": "40", "TERM": "dumb", "NO_COLOR": "1"}
 HOME_OF_DOCUMENTS = "/home/you"
 ADDRESS = re.compile(r"http://(127\.0\.0\.1|localhost):(\d+)")
 SECONDS_TO_STOP = 10
-PATIENCE = float(os.environ.get("RESNETKIT_DOCS_PATIENCE", "1"))  # for a busy machine
 
 # A command changes the folder and the variables of those after it, as in a terminal.
 SHELL = """
@@ -239,7 +238,7 @@ class Execution:
         if rules.not_run is not None or (rules.is_slow and not self.slow):
             return
         began = time.monotonic()
-        deadline = began + rules.timeout_s * PATIENCE
+        deadline = began + rules.timeout_s * patience()
         if block.kind == "python":
             self.run_python(block, deadline)
         elif block.kind == "setup":
@@ -357,6 +356,12 @@ def environment_in(home: Path) -> dict[str, str]:
         "TZ": "UTC",
         "STATE": str(home / ".state"),
     }
+
+
+def patience() -> float:
+    """Returns the factor of time limits: RESNETKIT_DOCS_PATIENCE, or what a busy machine needs."""
+    given = os.environ.get("RESNETKIT_DOCS_PATIENCE")
+    return float(given or max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def is_answering(host: str, port: str) -> bool:

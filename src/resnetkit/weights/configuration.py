@@ -1,4 +1,4 @@
-"""The JSON files next to weights: values are checked as they are read, and errors are sentences.
+"""The JSON files next to weights: values are checked when they are read, and errors are readable.
 
 A JSON object is a `JsonObject`: nothing is known of its values until a function of this module has
 checked them.

@@ -42,7 +42,7 @@ export function mean(values) {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-/** Returns the errors along training: split is train or test. */
+/** Returns the errors during training: split is train or test. */
 export function errorCurve(runs, split) {
   const field = `${split}_error`;
   const epochs = runs.length ? runs[0].epochs : [];

@@ -49,7 +49,7 @@ def color_of(group: str) -> int:
 
 
 def curve(group: str, runs: Sequence[PlayRun], split: str, *, color: int, end: str | None) -> Line:
-    """Returns the errors along training."""
+    """Returns the errors during training."""
     values: dict[float, list[float]] = {}
     for run in runs:
         errors = run.train_error if split == "train" else run.test_error
@@ -185,7 +185,7 @@ def final_chart(groups: Groups, families: tuple[str, ...]) -> Chart:
 
 
 def shortcut_chart(groups: Groups) -> Chart:
-    """Returns the test errors along training of each kind of shortcut."""
+    """Returns the test errors during training of each kind of shortcut."""
     lines = [
         curve(group, groups.get(group, ()), "test", color=color, end=group)
         for color, group in enumerate(("resnet32", "plain32", "resnet32-B", "resnet32-C"))

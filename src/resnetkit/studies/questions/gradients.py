@@ -217,7 +217,7 @@ def slope_chart(runs: Runs) -> Chart:
     """Returns the slope of the gradient during training, for networks that train well."""
     networks = [f"{family}{depth}" for family in ("plain", "resnet") for depth in depths(runs)]
     return Chart(
-        title=phrase("Slope of the gradient, along training"),
+        title=phrase("Slope of the gradient, during training"),
         x=phrase("step"),
         y=phrase("powers of ten per layer"),
         lines=tuple(

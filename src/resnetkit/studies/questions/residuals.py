@@ -143,7 +143,7 @@ def charts(runs: Runs) -> list[Chart]:
             ),
         ),
         Chart(
-            title=phrase("Mean over the blocks, along training"),
+            title=phrase("Mean over the blocks, during training"),
             x=phrase("step"),
             y=RATIO,
             lines=tuple(
