@@ -8,7 +8,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "src")]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "docs/_ext")]
 
 metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -16,9 +16,32 @@ project = metadata["name"]
 author = "The resnetkit authors"
 version = release = metadata["version"]
 
-extensions = ["myst_parser", "sphinx_copybutton"]
+extensions = [
+    "myst_parser",
+    "sphinx_copybutton",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "api_reference",
+    "command_reference",
+    "error_reference",
+    "recipe_reference",
+    "tables_of_names",
+]
+smartquotes = False  # options begin with two hyphens
 exclude_patterns = ["_*"]
 nitpicky = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_class_signature = "mixed"
+python_maximum_signature_line_length = 80
+add_module_names = False
+default_role = "linked"
+napoleon_use_ivar = True
+nitpick_ignore_regex = [  # without a network, names of other packages have no page to link to
+    (r"py:.*", r"(torch|numpy|np|pathlib|collections|contextlib|PIL|pydantic|typing)\..*"),
+]
 
 # Markdown as GitHub reads it: anchors are the slugs of headings.
 myst_heading_anchors = 4

@@ -41,7 +41,7 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        """Returns the name to display: for custom images, the folder without its path."""
+        """Returns the name to display; for custom images, the folder without its path."""
         return Path(self.name).name if self.custom else self.name
 
     @property

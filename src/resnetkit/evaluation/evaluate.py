@@ -120,7 +120,7 @@ def evaluate_all(
         UsageError: when `flip` is set for a protocol that includes flips, or an exported network
             cannot compute the views.
         DataError: when a network expects other images or classes, the split is empty, or the
-        images do not suit the protocol.
+            images do not suit the protocol.
     """
     check_views(dataset, protocol, flip=flip)
     sample_ids = nonempty_split(dataset, split)

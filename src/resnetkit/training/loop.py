@@ -71,7 +71,7 @@ def train(
 
     Raises:
         RecipeError: when the recipe does not fit its data, or the folder holds another recipe's
-        run.
+            run.
         DataError: when the data is missing, corrupt or not what was expected.
         WeightsError: when the checkpoint to resume from is corrupt.
         StorageError: when the folder cannot be written; the last checkpoint is kept.

@@ -75,7 +75,7 @@ def parameter_groups(
     Args:
         model: of which frozen parameters are left out.
         weight_decay: of the first group.
-        decay: see `Decay`.
+        decay: see `OptimizerSection`.
         exclude: parameters of another optimizer.
 
     Source: the README of fb.resnet.torch lists weight decay of every parameter among its deviations

@@ -42,13 +42,34 @@ __all__ = [
 class Recipe(Section):
     """A training: architecture, data, augmentation, optimizer, schedule, precision, seed.
 
-    Errors are in percent. `micro_batch` is how many images of a batch each process takes at a time
-    to save memory: gradients are accumulated, but batch normalization uses the statistics of a
-    micro-batch. `precise_bn` is the number of training images over which the statistics of batch
-    normalization are averaged after training, as in the authors' published networks.
-    `gradient_clip` is the largest norm of the whole gradient, `ema_decay` the decay of the running
-    average of the weights, and `target_error` a validation error at which training ends early.
-    Zero switches each of them off, and `optimizer.muon_lr` as well.
+    Attributes:
+        model: see `model`.
+        data: see `data`.
+        optimizer: see `optimizer`.
+        finetune: see `finetune`.
+        schedule: how the learning rate falls from `optimizer.lr`; see `schedule`.
+        warmup: how training begins; see `warmup`.
+        length: the length of the training.
+        batch_size: images of a step, of all processes together.
+        micro_batch: images that each process takes at a time, to save memory. Their gradients are
+            accumulated, but batch normalization uses the statistics of a micro-batch; 0 is off.
+        label_smoothing: the probability that is spread evenly over all classes (Szegedy et al.
+            2016, sec. 7); 0 is off.
+        class_weights: with `balanced`, images of rare classes count more in the loss.
+        precise_bn: number of training images over which the statistics of batch normalization are
+            averaged after training, as in the authors' published networks; 0 is off.
+        gradient_clip: largest norm of the whole gradient; 0 is off.
+        ema_decay: decay of the exponential moving average of the weights, which is then the result;
+            0 is off.
+        target_error: in percent; training ends once the validation error is no higher; 0 is off.
+        precision: `auto` is bfloat16 where the processor has the instructions.
+        kernels: normalization, addition and relu one by one as modules, or fused into fewer
+            passes that are compiled; `auto` compiles for long trainings of basic blocks on a CPU
+            with a C++ compiler.
+        seed: decides the initial weights, the order of the images, and their augmentation.
+        log_every: number of steps between two records of loss and training error.
+        evaluation: see `evaluation`.
+        checkpoint: see `checkpoint`.
     """
 
     model: ModelSection = ModelSection()
@@ -109,7 +130,7 @@ class Recipe(Section):
 
     @property
     def name(self) -> str:
-        """Returns a readable name: network, data and seed."""
+        """Returns a readable name of network, data and seed."""
         return f"{self.model.name}-{Path(self.data.name).stem}-seed{self.seed}"
 
     @property
@@ -160,7 +181,7 @@ def load_recipe(name_or_path: str, changes: Mapping[str, object] | None = None) 
 
     Raises:
         RecipeError: for an unknown name, a file that is not YAML, an unknown key or an impossible
-        value.
+            value.
     """
     values = read_values(name_or_path)
     kinds_first = sorted(

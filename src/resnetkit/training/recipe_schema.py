@@ -38,12 +38,9 @@ __all__ = [
 Precision = Literal["auto", "float32", "bfloat16"]
 
 Kernels = Literal["auto", "modules", "fused"]
-"""Kernels of normalization, addition and relu in training: torch's modules, or `models.fused`."""
 
 
 Decay = Literal["convolutions", "weights", "all"]
-"""The parameters that weight decay applies to: the weights of convolutions (the paper), those and
-the head's weights, or every parameter (fb.resnet.torch, torchvision)."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +68,24 @@ def parse_duration(value: object) -> object:
     return Duration(int(match[1]), "steps" if match[2] == "step" else "epochs")
 
 
-Length = Annotated[Duration, BeforeValidator(parse_duration), PlainSerializer(str)]
+Length = Annotated[
+    Duration,
+    BeforeValidator(parse_duration),
+    PlainSerializer(str),
+    Field(examples=["12 epochs", "64000 steps"]),
+]
 
 
 class ModelSection(Section):
-    """The network: a name and options as for `create_model`; classes and channels follow the data.
+    """The network, and the weights that training starts from.
 
-    With `weights`, a run folder or a file that `load_network` reads, training starts from them,
-    with a new head. `variant` is v1 or v1.5, for a file that does not say so.
+    Attributes:
+        name: the network, a name of `resnet models`.
+        options: options of `create_model`, such as `{shortcut: B}`; classes and channels follow the
+            data.
+        weights: a run folder, a file of weights or the name of published weights; training starts
+            from them, with a new head.
+        variant: where bottlenecks stride, for a file of weights that does not say so.
     """
 
     name: str = "resnet20"
@@ -95,13 +102,16 @@ class ModelSection(Section):
 
 
 class FinetuneSection(Section):
-    """Fine-tuning: which layers are trained, and how fast.
+    """Fine-tuning: which layers are trained, how fast, and for how long.
 
-    `freeze` names the last feature map whose layers are frozen: stem, stage2, ..., or empty for
-    none. `frozen_norm` fixes the batch normalization of all layers, whose statistics small batches
-    would spoil. `backbone_lr` is the learning rate of all layers but the head, relative to
-    `optimizer.lr`. With `patience`, training ends after so many epochs without a lower validation
-    error, and the network of the best epoch is the result.
+    Attributes:
+        freeze: the last feature map whose layers are frozen, such as `stem` or `stage2`, with the
+            statistics of their batch normalization.
+        frozen_norm: whether the batch normalization of all layers is frozen, whose statistics small
+            batches would spoil.
+        backbone_lr: learning rate of all layers but the head, relative to `optimizer.lr`.
+        patience: training ends after this number of epochs without a lower validation error, and
+            the network of the best epoch is the result; 0 is off.
     """
 
     freeze: str = ""
@@ -111,14 +121,26 @@ class FinetuneSection(Section):
 
 
 class DataSection(Section):
-    """The images, and their normalization and augmentation; see `Augmentation`.
+    """The images, and their normalization and augmentation.
 
-    Small crops make the first steps cheaper: the first `early_fraction` of the steps uses crops of
-    `early_size` pixels. With a fraction of 1 all steps do, and errors are measured in full size
-    (Touvron et al. 2019). An `early_size` of 0 is off.
-
-    With `cache`, custom images are decoded once, reduced to the smallest size that crops allow, and
-    kept on disk, for photos whose decoding takes longer than the network.
+    Attributes:
+        name: a data set of `resnet data list`, or the path of your images.
+        train_on: the splits to train on.
+        image_size: side of the square that the network sees, in pixels, for your images; 0 for the
+            named data sets, whose images keep their size.
+        crop_pct: fraction of the shorter side that is kept in evaluation: 224 of 256 pixels.
+        normalize: the mean and standard deviation of each channel, the mean of each pixel (He et
+            al. 2015, sec. 4.2), or the normalization of `model.weights`; measured on 1,000 images
+            for your images.
+        augment: see `data.augment`.
+        on_bad_image: whether an image that cannot be used is an error or left out.
+        cache: with `disk`, your images are decoded once, reduced to the smallest size that crops
+            allow, and kept in the cache folder, for photos whose decoding takes longer than the
+            network.
+        early_size: side of the smaller, cheaper crops that training begins with, in pixels; 0 is
+            off.
+        early_fraction: the fraction of the steps that uses these crops. With 1 all steps do, and
+            errors are measured in full size (Touvron et al. 2019).
     """
 
     name: str = "digits"
@@ -168,10 +190,18 @@ class DataSection(Section):
 
 
 class OptimizerSection(Section):
-    """Stochastic gradient descent with momentum; `decay` names the parameters with weight decay.
+    """Stochastic gradient descent with momentum, and Muon for the convolutions inside blocks.
 
-    With a `muon_lr`, Muon optimizes the convolutions inside blocks, without weight decay; its
-    learning rate follows the same schedule.
+    Attributes:
+        lr: peak learning rate.
+        momentum: momentum of stochastic gradient descent, as in torch.
+        nesterov: whether the momentum is Nesterov's.
+        weight_decay: weight decay of the parameters that `decay` names.
+        decay: the parameters that decay: the weights of convolutions (the paper), those and the
+            weights of the head, or every parameter (torchvision).
+        muon_lr: peak learning rate of Muon, which then optimizes the convolutions inside blocks,
+            without weight decay, on the same schedule; 0 is off.
+        muon_momentum: momentum of Muon.
     """
 
     lr: Real = Field(default=0.1, gt=0, le=100)
@@ -190,11 +220,15 @@ class OptimizerSection(Section):
 
 
 class EvaluationSection(Section):
-    """How often, and on which split, the error is measured during training.
+    """How often, and on which splits, the error is measured.
 
-    The finished network is measured on every split; without `final_train`, not on the images that
-    it was trained on. With `final_flip`, the test error is measured a second time, with the
-    probabilities averaged over each image and its horizontal flip.
+    Attributes:
+        every_epochs: number of epochs between two measurements during training.
+        split: the split that is measured during training.
+        final_train: whether the finished network is also measured on the images that it was trained
+            on.
+        final_flip: whether the test error of the finished network is measured a second time, with
+            the probabilities averaged over each image and its horizontal flip.
     """
 
     every_epochs: Whole = Field(default=1, ge=1)
@@ -206,8 +240,12 @@ class EvaluationSection(Section):
 class CheckpointSection(Section):
     """How often a checkpoint is saved, and how many are kept.
 
-    In addition, `snapshots` checkpoints, evenly spaced over the training, and one of its beginning
-    are kept permanently: probes measure the network at these steps. Zero keeps none.
+    Attributes:
+        every: the length of training between two checkpoints.
+        keep: number of the newest checkpoints that are kept.
+        snapshots: number of checkpoints, evenly spaced over the training, that are kept
+            permanently, with one of its beginning: probes measure the network at these steps; 0
+            keeps none.
     """
 
     every: Length = Duration(1, "epochs")

@@ -194,7 +194,7 @@ class Run:
 
     @property
     def sessions(self) -> list[Session]:
-        """Returns the sessions in order: the environment of each start of the training.
+        """Returns the environment of each start of the training, in order.
 
         Raises:
             DataError: if environment.json is corrupt.

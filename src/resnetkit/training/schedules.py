@@ -46,7 +46,11 @@ START = ScheduleState()
 
 
 class RateSection(Section):
-    """A schedule or a warm-up that depends on the step alone."""
+    """A schedule or a warm-up that depends on the step alone.
+
+    Attributes:
+        kind: how the learning rate changes; the other keys depend on the kind.
+    """
 
     def observe(self, event: IntervalEvent | EpochEvent, state: ScheduleState) -> ScheduleState:
         """Returns the state after an event of the training."""
@@ -54,7 +58,12 @@ class RateSection(Section):
 
 
 class StepSchedule(RateSection):
-    """The learning rate is multiplied by `factor` at each milestone."""
+    """The learning rate is multiplied by `factor` at each milestone.
+
+    Attributes:
+        milestones: lengths of training, such as `[32000 steps, 48000 steps]`.
+        factor: what the learning rate is multiplied by.
+    """
 
     kind: Literal["step"]
     milestones: tuple[Length, ...]
@@ -68,7 +77,11 @@ class StepSchedule(RateSection):
 
 
 class LinearSchedule(RateSection):
-    """The learning rate falls linearly to `final` times its value."""
+    """The learning rate falls linearly.
+
+    Attributes:
+        final: the last learning rate, relative to the peak.
+    """
 
     kind: Literal["linear"]
     final: Real = Field(default=0.0, ge=0, le=1)
@@ -80,10 +93,16 @@ class LinearSchedule(RateSection):
 
 
 class PlateauSchedule(RateSection):
-    """The learning rate is multiplied by `factor` when the evaluated error stops falling.
+    """The learning rate is multiplied by `factor` when the error stops falling.
 
-    That is, after `patience` epochs in which it did not fall by `least` points below its lowest;
-    `drops` times at most (He et al. 2015, sec. 3.4: divided by 10 when the error plateaus).
+    Source: He et al. 2015, sec. 3.4: divided by 10 when the error plateaus.
+
+    Attributes:
+        factor: what the learning rate is multiplied by.
+        patience: epochs that pass without a lower error before the learning rate falls.
+        least: how far an error must be below the lowest one to count as lower, in points of
+            percent; the error is that of `evaluation.split`.
+        drops: how often the learning rate falls at most.
     """
 
     kind: Literal["plateau"]
@@ -108,7 +127,11 @@ class PlateauSchedule(RateSection):
 
 
 class CosineSchedule(RateSection):
-    """The learning rate follows half a cosine down to `final` times its value."""
+    """The learning rate follows half a cosine down (Loshchilov and Hutter 2017).
+
+    Attributes:
+        final: the last learning rate, relative to the peak.
+    """
 
     kind: Literal["cosine"]
     final: Real = Field(default=0.0, ge=0, le=1)
@@ -120,9 +143,12 @@ class CosineSchedule(RateSection):
 
 
 class OneCycleSchedule(RateSection):
-    """Up from `start` times the learning rate to the learning rate, then down to `final` times it.
+    """The learning rate rises linearly to its peak, then falls linearly (Smith 2018).
 
-    `peak` is the fraction of the training after which it turns.
+    Attributes:
+        start: the first learning rate, relative to the peak.
+        peak: fraction of the training after which the peak is reached.
+        final: the last learning rate, relative to the peak.
     """
 
     kind: Literal["one-cycle"]
@@ -154,7 +180,11 @@ class NoWarmup(RateSection):
 
 
 class LinearWarmup(RateSection):
-    """The learning rate rises in equal increments over `length`, on top of the schedule."""
+    """The learning rate rises in equal increments, on top of the schedule (Goyal et al. 2017).
+
+    Attributes:
+        length: the length of the warm-up.
+    """
 
     kind: Literal["linear"]
     length: Length
@@ -166,10 +196,15 @@ class LinearWarmup(RateSection):
 
 
 class UntilErrorWarmup(RateSection):
-    """The learning rate stays at `lr` until the training error is below `below` percent.
+    """The learning rate stays constant until the training error is low enough.
 
     Source: He et al. 2015, sec. 4.2, for the network of 110 layers. The error is the average over
-    the batches since the last logged interval.
+    the batches since the last logged interval. The learning rate never returns to that of the
+    warm-up.
+
+    Attributes:
+        lr: learning rate of the warm-up.
+        below: training error that ends the warm-up, in percent.
     """
 
     kind: Literal["until-error"]

@@ -27,39 +27,35 @@ __all__ = [
 ]
 
 Flip = Literal["none", "random", "alternating"]
-"""random: half of all images; alternating: every second epoch, from a random start (airbench)."""
-
 Padding = Literal["zeros", "reflect"]
-"""What images are padded with, after normalization: zeros, which are the mean, or reflections."""
-
 Crop = Literal["padded", "area", "scale"]
-"""Random crops in training. padded: from the image padded on each side (He et al. 2015, sec. 4.2);
-area: a random fraction of the area with a random aspect ratio (Szegedy et al. 2015, sec. 6); scale:
-a square, after the shorter side is resized to a random length (He et al. 2015, sec. 3.4)."""
-
-
 Color = Literal["none", "pca"]
-"""pca: colors are shifted along their principal axes (Krizhevsky et al. 2012, sec. 4.1)."""
-
 Policy = Literal["none", "trivial"]
-"""trivial: a random operation of random strength on each custom image; see `trivial_augment`."""
 
 
 class Augmentation(Section):
     """Augmentation of images in training.
 
     Attributes:
-        crop: see `Crop`.
-        crop_padding: for `padded`, pixels on each side.
-        padding: for `padded`, what the image is padded with.
+        crop: random crops in training. `padded`: from the image padded on each side (He et al. 2015,
+            sec. 4.2); `area`: a random fraction of the area with a random aspect ratio (Szegedy et
+            al. 2015, sec. 6); `scale`: a square, after the shorter side is resized to a random
+            length (He et al. 2015, sec. 3.4). The last two are for your images.
+        crop_padding: for `padded`, pixels on each side; 0 crops nothing.
+        padding: for `padded`, what the image is padded with, after normalization: zeros, which are
+            the mean, or reflections.
         area: for `area`, smallest and largest fraction of the image.
-        side: for `scale`, smallest and largest length of the shorter side, pixels.
-        flip: see `Flip`.
-        color: see `Color`.
-        policy: see `Policy`.
-        erasing: fraction of the images in which a box is erased (Zhong et al. 2017).
-        mixup: see `mixup.mixed`.
-        cutmix: likewise.
+        side: for `scale`, smallest and largest length of the shorter side, in pixels.
+        flip: horizontal flips of half of all images, or of each image in every second epoch, from
+            a random start; refused for data whose flipped images belong to another class.
+        color: with `pca`, colors are shifted along their principal axes (Krizhevsky et al. 2012,
+            sec. 4.1).
+        policy: with `trivial`, one random operation of random strength on each of your images
+            (trivial augmentation).
+        erasing: fraction of the images in which a random box is erased (Zhong et al. 2017).
+        mixup: parameter of the beta distribution by which two images and their labels are mixed
+            (Zhang et al. 2018); 0 is off.
+        cutmix: the same for boxes that are pasted from another image (Yun et al. 2019); 0 is off.
     """
 
     crop: Crop = "padded"
@@ -144,8 +140,8 @@ def augment(
         images: float (B, C, H, W), normalized.
         draws: of these B samples.
         crop_padding: pixels on each side; 0 for no shift.
-        padding: see `Padding`.
-        flip: see `Flip`.
+        padding: see `Augmentation`.
+        flip: see `Augmentation`.
         size: side of the crops, in pixels; 0 keeps height and width.
 
     Returns:
