@@ -67,8 +67,16 @@ def exists(name: str) -> bool:
         return False
 
 
+def replace_hyphens(app: Sphinx, document: nodes.document, name: str) -> None:
+    """Writes a dash between a parameter and its description, where Sphinx has two hyphens."""
+    for text in list(document.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the role, and the resolution of names."""
     app.add_role("linked", LinkedRole(innernodeclass=nodes.literal))
     app.connect("missing-reference", resolve)
+    app.connect("doctree-resolved", replace_hyphens)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,7 +7,7 @@ from inspect import getfile
 from cyclopts import App
 from cyclopts.argument import Argument
 from definitions import Definition, definition_list
-from docstrings import described, introduction, sentence
+from docstrings import described, introduction
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -73,7 +73,7 @@ def help_of(argument: Argument, command: App) -> str:
     """Returns the help of an argument, which its type or the docstring of the command gives."""
     documented = described(command.default_command.__doc__, "Args")
     text = argument.parameter.help or documented[argument.field_info.name]
-    return in_markdown(sentence(text))
+    return in_markdown(text if text.endswith(".") else f"{text}.")
 
 
 def in_markdown(text: str) -> str:
@@ -90,7 +90,8 @@ class CommandList(SphinxDirective):
             summary = introduction(app[word].help).partition("\n\n")[0]
             text = in_markdown(" ".join(summary.split()))
             lines.append(f"| [`resnet {word}`](#resnet-{word}) | {text} |")
-        return self.parse_text_to_nodes("\n".join(lines))
+        table = self.parse_text_to_nodes("\n".join(lines))
+        return [nodes.container("", *table, classes=["command-list"])]
 
 
 class Commands(SphinxDirective):
@@ -108,10 +109,10 @@ def command_in_markdown(name: str, command: App) -> str:
         in_markdown(introduction(command.help)),
         f"```text\n{usage(name, command)}\n```",
     ]
+    if epilogue := command.help_epilogue:
+        parts.append(f"For example:\n\n```console\n$ {epilogue.removeprefix('Example: ')}\n```")
     if options(command):
         parts.append(f"```{{command-options}} {name}\n```")
-    if epilogue := command.help_epilogue:
-        parts.append(f"Example: `{epilogue.removeprefix('Example: ')}`")
     return "\n\n".join(parts)
 
 

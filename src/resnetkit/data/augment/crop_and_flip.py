@@ -37,10 +37,10 @@ class Augmentation(Section):
     """Augmentation of images in training.
 
     Attributes:
-        crop: random crops in training. `padded`: from the image padded on each side (He et al. 2015,
-            sec. 4.2); `area`: a random fraction of the area with a random aspect ratio (Szegedy et
-            al. 2015, sec. 6); `scale`: a square, after the shorter side is resized to a random
-            length (He et al. 2015, sec. 3.4). The last two are for your images.
+        crop: random crops in training. `padded`: from the image padded on each side (He et al.
+            2015, sec. 4.2); `area`: a random fraction of the area with a random aspect ratio
+            (Szegedy et al. 2015, sec. 6); `scale`: a square, after the shorter side is resized to a
+            random length (He et al. 2015, sec. 3.4). The last two are for your images.
         crop_padding: for `padded`, pixels on each side; 0 crops nothing.
         padding: for `padded`, what the image is padded with, after normalization: zeros, which are
             the mean, or reflections.
