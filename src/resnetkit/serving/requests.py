@@ -121,7 +121,10 @@ async def received(request: Request, service: Service) -> AsyncIterator[bytes]:
 
 
 async def unless_disconnected(
-    request: Request, service: Service, work: Coroutine[Any, Any, Result], deadline: float
+    request: Request,
+    service: Service,
+    work: "Coroutine[Any, Any, Result] | asyncio.Future[Result]",
+    deadline: float,
 ) -> Result:
     """Returns the result of some work, which is cancelled when nobody waits for it any longer.
 

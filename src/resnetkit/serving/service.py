@@ -148,6 +148,12 @@ class Service:
         finally:
             self.images -= images
 
+    def image_computed(
+        self, model: ServedModel, content: bytes, output: str, deadline: float
+    ) -> "asyncio.Future[Computed]":
+        """Decodes and computes an image; as `images_computed`, but with few steps of the loop."""
+        return asyncio.wrap_future(self._decode_later(model, content, [output], deadline)[0])
+
     async def images_computed(
         self,
         model: ServedModel,
@@ -163,14 +169,19 @@ class Service:
             Refusal: when an image is too large, or the deadline passes.
             DataError: when an image cannot be decoded; the others are cancelled.
         """
+        return await gathered(
+            [self._decode_later(model, content, outputs, deadline) for content in contents]
+        )
+
+    def _decode_later(
+        self, model: ServedModel, content: bytes, outputs: Sequence[str], deadline: float
+    ) -> "list[Future[Computed]]":
+        """Hands an image to the threads that decode; returns its rows to come."""
         computations = [model.computations[output] for output in outputs]
-        decodings = [
-            Decoding(content, model, computations, deadline, [Future() for _ in outputs])
-            for content in contents
-        ]
-        for decoding in decodings:
-            self._start_in(self._decoders, self._begin, decoding)
-        return await gathered([decoding.results for decoding in decodings])
+        results: list[Future[Computed]] = [Future() for _ in outputs]
+        decoding = Decoding(content, model, computations, deadline, results)
+        self._start_in(self._decoders, self._begin, decoding)
+        return results
 
     async def pixels_computed(
         self, model: ServedModel, pixels: Pixels, outputs: Sequence[str], deadline: float
