@@ -250,10 +250,11 @@ class Service:
         """Reads the header of an image, and decodes it unless it is large; in a thread."""
         if not decoding.is_wanted:
             return
+        start = monotonic()
         header = read_header(decoding.content, "the image")
         self._check_pixels(header)
         if header.work <= LARGE_WORK:
-            if (seconds := self._decode(decoding)) is not None:
+            if (seconds := self._decode(decoding, start)) is not None:
                 self.pace.decoded(seconds)
         elif self._large_pixels.take(header.pixels):
             self._start_in(
@@ -266,7 +267,7 @@ class Service:
     def _decode_large(self, decoding: Decoding, header: Header) -> None:
         """Decodes a large image; in the thread of large images."""
         try:
-            self._decode(decoding)
+            self._decode(decoding, monotonic())
         finally:
             self._large_pixels.give(header.pixels)
 
@@ -279,15 +280,18 @@ class Service:
                 f" {self.limits.pixels / 1e6:,.0f} million: reduce it first.",
             )
 
-    def _decode(self, decoding: Decoding) -> float | None:
+    def _decode(self, decoding: Decoding, start: float) -> float | None:
         """Decodes an image and hands it to the engine; in a thread.
+
+        Args:
+            decoding: the image.
+            start: of its decoding, on the clock `monotonic`.
 
         Returns:
             The seconds of decoding; None when nobody waits for the image.
         """
         if not decoding.is_wanted:
             return None
-        start = monotonic()
         if start > decoding.deadline:
             raise expired()
         pixels = decoding.model.predictor.transform.pixels(decoding.content)
