@@ -26,7 +26,6 @@ NOT_CONVERTED = {
     "README.md",
     "docs/deploy.md",
     "docs/guide.md",
-    "docs/play.md",
     "docs/scale.md",
     "docs/studies.md",
 }

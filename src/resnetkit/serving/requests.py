@@ -121,10 +121,7 @@ async def received(request: Request, service: Service) -> AsyncIterator[bytes]:
 
 
 async def unless_disconnected(
-    request: Request,
-    service: Service,
-    work: "Coroutine[Any, Any, Result] | asyncio.Future[Result]",
-    deadline: float,
+    request: Request, service: Service, work: Coroutine[Any, Any, Result], deadline: float
 ) -> Result:
     """Returns the result of some work, which is cancelled when nobody waits for it any longer.
 
@@ -134,18 +131,16 @@ async def unless_disconnected(
     """
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(disconnected(request))
-    leaving.add_done_callback(lambda _: task.cancel())
     try:
-        async with asyncio.timeout(max(0.0, deadline - monotonic())):
-            return await task
-    except TimeoutError:
+        remaining = max(0.0, deadline - monotonic())
+        await asyncio.wait({task, leaving}, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if leaving.done():
+            service.metrics.abandoned.inc()
+            raise ClientDisconnect
         service.metrics.refused.labels("deadline").inc()
-        raise expired() from None
-    except asyncio.CancelledError:
-        if not leaving.done():
-            raise
-        service.metrics.abandoned.inc()
-        raise ClientDisconnect from None
+        raise expired()
     finally:
         task.cancel()
         leaving.cancel()
