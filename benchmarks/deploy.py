@@ -36,6 +36,7 @@ SIZE = 224
 BATCH = 16
 FOLDERS = {
     "openvino-float32": ("openvino", "float32"),
+    "openvino-bfloat16": ("openvino", "bfloat16"),
     "openvino-int8": ("openvino", "int8"),
     "onnx-float32": ("onnx", "float32"),
     "onnx-int8": ("onnx", "int8"),
@@ -302,6 +303,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="of exported networks and files")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument("--only", default="", help="measure what has this text in its title")
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
     parser.add_argument("--exported", choices=FOLDERS, help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=BATCH, help=argparse.SUPPRESS)
@@ -311,7 +313,8 @@ def main() -> None:
         print_measurement(MEASURES[options.measure](folder, options.batch, options.seconds))
         return
     prepare(options.folder)
-    print(results(comparisons(options.folder), Plan(options.rounds, options.seconds)), end="")
+    chosen = [one for one in comparisons(options.folder) if options.only in one.title]
+    print(results(chosen, Plan(options.rounds, options.seconds)), end="")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,11 @@ def test_the_second_start_computes_one_golden_image(network: ExportedNetwork) ->
     assert check_here(network).parity.images == ALL  # as 'resnet export check' does
 
 
+def test_the_machine_that_exported_has_checked(make_network: MakeNetwork, tmp_path: Path) -> None:
+    exported, _ = export_network(make_network(), tmp_path / "onnx", engine="onnx")
+    assert images_of_starts(exported) == [1, 1]
+
+
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "processor": lambda patch: patch.setattr(passed_checks, "processor_identity", lambda: ("x",)),
     "threads": lambda patch: patch.setattr(passed_checks, "usable_processors", lambda: 77),
@@ -125,7 +130,7 @@ def altered(content: bytes) -> Iterator[bytes]:
 
 
 def test_an_altered_entry_is_none(network: ExportedNetwork, cache: Path) -> None:
-    facts = facts_of(network)
+    facts = facts_of(network, network.engine.precision)
     remember(facts)
     (entry,) = cache.iterdir()
     intact = entry.read_bytes()
@@ -137,7 +142,7 @@ def test_an_altered_entry_is_none(network: ExportedNetwork, cache: Path) -> None
 
 
 def test_an_entry_that_is_no_file_is_none(network: ExportedNetwork, cache: Path) -> None:
-    facts = facts_of(network)
+    facts = facts_of(network, network.engine.precision)
     remember(facts)
     (entry,) = cache.iterdir()
     entry.unlink()

@@ -33,6 +33,7 @@ from resnetkit.inference.parity import (
     golden_bytes,
     report_on,
 )
+from resnetkit.inference.passed_checks import facts_of, remember
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.models.zoo import known_as
 from resnetkit.storage import new_folder, storage_errors, write_synced
@@ -154,7 +155,9 @@ def write_exported(
     with storage_errors(out, ADVICE), new_folder(out) as folder:
         for name, data in content.items():
             write_synced(folder / name, data)
-    return read_exported(out), report
+    exported = read_exported(out)
+    remember(facts_of(exported, report.precision))
+    return exported, report
 
 
 def parity_of(

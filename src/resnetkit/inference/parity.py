@@ -222,7 +222,7 @@ def check_first(network: ExportedNetwork) -> Check:
         WeightsError: when a file of the folder is missing or corrupt.
         UsageError: when the library of the engine is not installed.
     """
-    golden, facts = read_golden(network), facts_of(network)
+    golden, facts = read_golden(network), facts_of(network, network.engine.precision)
     if has_passed(facts):
         check = checked(network, golden.one)
         if check.holds:

@@ -30,15 +30,19 @@ PACKAGES = ("resnetkit", "openvino", "onnxruntime")
 Facts = Mapping[str, object]
 
 
-def facts_of(network: ExportedNetwork) -> Facts:
+def facts_of(network: ExportedNetwork, precision: str) -> Facts:
     """Returns what the answers of an exported network depend on.
 
     Its files are named by their digests: an entry counts for verified files only.
+
+    Args:
+        network: its engine need not be compiled.
+        precision: of its computation on this machine.
     """
     return {
         "files": digest(json.dumps(network.config.sha256, sort_keys=True).encode()),
-        "engine": network.engine.name,
-        "precision": network.engine.precision,
+        "engine": network.config.engine,
+        "precision": precision,
         "threads": usable_processors(),
         "processor": processor_identity(),
         "versions": {package: version_of(package) for package in PACKAGES},
