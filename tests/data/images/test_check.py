@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+import resnetkit
 from resnetkit.data.images.check import (
     FolderReport,
     check_images,
@@ -94,6 +95,22 @@ def test_images_in_two_splits_or_classes_are_identical_or_similar(
         ("0025.jpg", "smaller.jpg"): False,
         ("0030.jpg", "relabeled.png"): False,
     }
+
+
+def test_images_of_a_few_pixels_are_compared_by_their_bytes_alone(tmp_path: Path) -> None:
+    """Scanned digits of 8x8 pixels: many different ones would have one fingerprint."""
+    digits = resnetkit.open_dataset("digits")
+    for split in ("train", "test"):
+        for sample in digits.splits[split][:200].tolist():
+            folder = tmp_path / split / digits.class_names[digits.labels[sample]]
+            folder.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(digits.images[sample, 0].numpy())
+            image.save(folder / f"{sample}.png")
+    copy = next((tmp_path / "train/3").iterdir()).read_bytes()
+    (tmp_path / "test/3/copy.png").write_bytes(copy)
+    (group,) = checked(tmp_path).duplicates
+    assert group.exact
+    assert len(group.images) == 2
 
 
 def test_many_copies_of_a_picture_are_one_group(tmp_path: Path, draw: Draw) -> None:

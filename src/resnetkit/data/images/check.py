@@ -29,6 +29,8 @@ AHEAD = 64  # images that are decoded ahead
 DECODED_SIDE = 64  # pixels: enough to detect corrupt files and to compare images
 BANDS = 8  # of 16 bits: fingerprints that differ in fewer than 8 bits agree in a whole band
 MOST_DIFFERENT_BITS = 6  # of 128
+CELLS = 9  # of a fingerprint on each side
+LEAST_SIDE = 2 * CELLS  # pixels; below it, different images have the same fingerprint
 LEAST_CONTRAST = 4.0  # of 255; below it, a fingerprint is noise
 ALL_PAIRS = 256  # up to this many fingerprints that agree in a band, all pairs are compared
 LARGEST_BUCKET = 30_000  # of fingerprints compared with each other: 450 million pairs, seconds
@@ -101,7 +103,7 @@ class CheckedFile:
         notes: harmless peculiarities.
         losses: what is lost of the image.
         sha256: of the file.
-        fingerprint: uint8 (16,), see `fingerprint`; None without contrast.
+        fingerprint: uint8 (16,); None where `fingerprint` has none.
     """
 
     reason: str | None
@@ -191,9 +193,12 @@ def fingerprint(image: Image.Image) -> npt.NDArray[np.uint8] | None:
     neighboring cells, from left to right or from top to bottom.
 
     Returns:
-        uint8 (16,); None for an image without contrast.
+        uint8 (16,); None for an image without contrast, or one too small to tell it from others.
     """
-    cells = np.asarray(image.convert("L").resize((9, 9), Image.Resampling.BOX), dtype=np.float32)
+    if min(image.size) < LEAST_SIDE:
+        return None
+    gray = image.convert("L").resize((CELLS, CELLS), Image.Resampling.BOX)
+    cells = np.asarray(gray, dtype=np.float32)
     if cells.std() < LEAST_CONTRAST:
         return None
     across, down = np.diff(cells, axis=1)[:8] > 0, np.diff(cells, axis=0)[:, :8] > 0
