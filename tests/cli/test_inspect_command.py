@@ -117,6 +117,7 @@ REFUSED = {
     "options of a run": (["RUN", "--set", "shortcut=B"], 2, "is a trained network"),
     "a folder without a network": (["."], 3, "holds no network"),
     "a drawing where a folder is": (["resnet20", "--out", "RUN"], 1, "--out"),
+    "a drawing in another format": (["resnet20", "--out", "x.png"], 2, "ends in .svg"),
 }
 
 

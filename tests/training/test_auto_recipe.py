@@ -140,6 +140,9 @@ def test_what_the_user_sets_is_kept_and_counted(photos: Path) -> None:
     assert timings.timed == [("resnet34", 96)]
     assert choice.plan.epochs == 5
     assert "5 epochs in batches" in choice.in_words()
+    assert "horizontal flips" in choice.in_words()
+    unflipped = {**changes, "data.augment.flip": "none"}
+    assert "flip" not in auto_recipe(AutoRequest(photos, changes=unflipped), timings).in_words()
     late = auto_recipe(AutoRequest(photos, 0.01, changes=changes), timings)
     assert "with these settings: longer than the 1 seconds asked for" in late.in_words()
     with pytest.raises(RecipeError, match="unknown key"):

@@ -79,10 +79,17 @@ def inspect(
 
 
 def draw(stages: "Mapping[str, Sequence[StageOutline]]", out: Path) -> None:
-    """Draws networks side by side to an SVG file."""
+    """Draws networks side by side to an SVG file.
+
+    Raises:
+        UsageError: for a file name of another format.
+    """
+    from resnetkit.errors import UsageError
     from resnetkit.report.diagram import network_sheet
     from resnetkit.storage import storage_errors, write_file
 
+    if out.suffix.lower() not in ("", ".svg"):
+        raise UsageError(f"--out {out}: expected a name that ends in .svg.")
     with storage_errors(out, "Choose another path with --out."):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, network_sheet(stages))

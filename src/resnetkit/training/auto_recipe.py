@@ -140,13 +140,17 @@ class AutoRecipe:
             else ""
         )
         is_poor = self.count < MANY_PHOTOS and self.side >= SMALL_SIDE
+        flips = (
+            " and horizontal flips (data.augment.flip=none where left and right matter)"
+            if recipe.data.augment.flip != "none"
+            else ""
+        )
         advice = FEW_PHOTOS if is_poor and not recipe.model.weights else ""
         return (
             f"{self.count:,} training images, about {self.side} pixels on the shorter side:"
             f" {recipe.model.name}{start} at {size}x{size} pixels, {recipe.length} in batches of"
-            f" {recipe.batch_size}, random resized crops and horizontal flips"
-            f" (data.augment.flip=none where left and right matter).{kept}{balance} --set changes"
-            f" any of it.{advice}\n{self.time_in_words()}"
+            f" {recipe.batch_size}, random resized crops{flips}.{kept}{balance} --set changes any of"
+            f" it.{advice}\n{self.time_in_words()}"
         )
 
     def time_in_words(self) -> str:

@@ -84,7 +84,7 @@ def read_images(
 
 def describe_other_files(images: ImageList) -> str:
     """Returns a sentence on the files that are not images; empty for an empty folder."""
-    return f" Files were {describe_skipped(images.skipped)}." if images.skipped else ""
+    return f" Other files were {describe_skipped(images.skipped)}." if images.skipped else ""
 
 
 def read_folder(root: Path, class_names: frozenset[str], empty_classes: EmptyClasses) -> ImageList:

@@ -128,6 +128,9 @@ def by_reason(skipped: Iterable[Skipped]) -> dict[str, tuple[Path, ...]]:
 def describe_skipped(skipped: Sequence[Skipped]) -> str:
     """Returns one sentence on what was skipped and why, without a full stop."""
     groups = by_reason(skipped)
+    if len(groups) == 1:
+        ((reason, paths),) = groups.items()
+        return f"skipped: {len(paths):,} ({reason}), such as {paths[0]}"
     listed = [
         f"{len(paths):,} ({reason}), such as {paths[0]}"
         for reason, paths in list(groups.items())[:REASONS_SHOWN]
