@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from resnetkit.evaluation.paired import ErrorDifference
+from resnetkit.errors import DataError
 from resnetkit.inference import bench as module
 from resnetkit.inference.bench import Answers
 from resnetkit.inference.bench_process import Measured
@@ -73,6 +74,22 @@ def test_what_cannot_be_measured_is_refused(
     answer = resnet("export", "bench", *words)
     assert (answer.code, answer.out) == (2, "")
     assert message in answer.err
+
+
+def test_data_that_cannot_be_read_is_noticed_before_the_measurements(
+    resnet: Resnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DataError("there is no nowhere")
+
+    def measured(*_: object) -> None:
+        pytest.fail("measured first")
+
+    monkeypatch.setattr(module, "compared_answers", refuse)
+    monkeypatch.setattr(module, "in_fresh_process", measured)
+    answer = resnet("export", "bench", "one", "--data", "nowhere/")
+    assert (answer.code, answer.out) == (3, "")
+    assert "there is no nowhere" in answer.err
 
 
 def test_a_budget_is_for_int8(resnet: Resnet, tmp_path: Path) -> None:

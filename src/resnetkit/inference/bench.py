@@ -154,18 +154,18 @@ def bench(
     """
     if not networks:
         raise UsageError("no networks: name exported folders, runs or weights.")
-    measurements: list[list[tuple[float, Measured]]] = [[] for _ in networks]
     total = len(networks) * (plan.rounds + (data is not None))
+    answers: list[Answers | None] = [None] * len(networks)
+    if data is not None:  # first, because data that cannot be read is noticed here
+        observe(0.0, f"the test split of {data}")
+        answers[:] = compared_answers(networks, precision, data)
     turns = [
         index for number in range(plan.rounds) for index in rotated(range(len(networks)), number)
     ]
-    for done, index in enumerate(turns):
+    measurements: list[list[tuple[float, Measured]]] = [[] for _ in networks]
+    for done, index in enumerate(turns, start=total - len(turns)):
         observe(done / total, str(networks[index]))
         measurements[index].append(in_fresh_process(networks[index], precision, plan.seconds))
-    answers: list[Answers | None] = [None] * len(networks)
-    if data is not None:
-        observe(len(turns) / total, f"the test split of {data}")
-        answers[:] = compared_answers(networks, precision, data)
     observe(1.0, "")
     return [
         row(str(network), measured, answer)
