@@ -168,7 +168,7 @@ def label_of(folder: Folder) -> str:
 def no_image(folder: Folder, listing: Listing) -> str:
     """Returns the message on a class that has no image."""
     below = [entry for entry in listing.skipped if folder.path in entry.path.parents]
-    reason = f"{folder.path} {describe_skipped(below)}" if below else f"{folder.path} is empty"
+    reason = f"{folder.path}: {describe_skipped(below)}" if below else f"{folder.path} is empty"
     siblings = [path for path in folder.path.parent.iterdir() if path != folder.path]
     wrapper = next((path for path in siblings if path.name.casefold() in ROLES), None)
     hint = f" If the classes are the folders in {wrapper}, give that path." if wrapper else ""
