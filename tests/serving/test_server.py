@@ -200,6 +200,11 @@ def test_simultaneous_requests_share_batches_and_get_their_own_answers(
             assert guess["probability"] == pytest.approx(same["probability"], abs=1e-6)
 
 
+def middle(replies: list[tuple[int, float, str]]) -> float:
+    """Returns the median of the seconds of some replies."""
+    return sorted(seconds for _, seconds, _ in replies)[len(replies) // 2]
+
+
 def test_an_overloaded_server_refuses_at_once_and_says_when_to_come_back(
     serving: Callable[..., Any], linear: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
@@ -216,7 +221,8 @@ def test_an_overloaded_server_refuses_at_once_and_says_when_to_come_back(
         refused = [reply for reply in replies if reply[0] == 503]
         assert {status for status, _, _ in replies} == {200, 503}
         assert all(retry == "1" for _, _, retry in refused)
-        assert sorted(seconds for _, seconds, _ in refused)[len(refused) // 2] < 0.2
+        answered = [reply for reply in replies if reply[0] == 200]
+        assert middle(refused) < middle(answered)  # however busy this machine is
         assert sample(client, "resnet_refused_total", reason="wait") == len(refused)
         assert client.post("/predict", content).status == 200
 

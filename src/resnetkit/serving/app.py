@@ -140,8 +140,8 @@ class Endpoints:
         async with received(request, service) as content:
             deadline = deadline_of(service, timeout)
             with service.admitted(1, deadline):
-                work = service.images_computed(model, [content], [output], deadline)
-                return (await unless_disconnected(request, service, work, deadline))[0][0]
+                work = service.image_computed(model, content, output, deadline)
+                return await unless_disconnected(request, service, work, deadline)
 
     async def saliency(self, request: Request) -> Response:
         """Returns a saliency map for the image in the body."""

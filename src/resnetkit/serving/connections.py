@@ -23,7 +23,7 @@ __all__ = ["Connection", "protocol_class", "watched"]
 
 SWEEP_SECONDS = 0.5
 GRACE_SECONDS = 2.0  # after the deadline of the application
-READ_BYTES = 2**16  # at once: a large piece would hold up other connections while it is parsed
+READ_BYTES = 2**17  # at once: a large piece would hold up other connections while it is parsed
 
 
 NOT_HTTP = "the request is not HTTP/1.1."

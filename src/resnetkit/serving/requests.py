@@ -121,7 +121,10 @@ async def received(request: Request, service: Service) -> AsyncIterator[bytes]:
 
 
 async def unless_disconnected(
-    request: Request, service: Service, work: Coroutine[Any, Any, Result], deadline: float
+    request: Request,
+    service: Service,
+    work: "Coroutine[Any, Any, Result] | asyncio.Future[Result]",
+    deadline: float,
 ) -> Result:
     """Returns the result of some work, which is cancelled when nobody waits for it any longer.
 
@@ -131,16 +134,18 @@ async def unless_disconnected(
     """
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(disconnected(request))
+    leaving.add_done_callback(lambda _: task.cancel())
     try:
-        remaining = max(0.0, deadline - monotonic())
-        await asyncio.wait({task, leaving}, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if leaving.done():
-            service.metrics.abandoned.inc()
-            raise ClientDisconnect
+        async with asyncio.timeout(max(0.0, deadline - monotonic())):
+            return await task
+    except TimeoutError:
         service.metrics.refused.labels("deadline").inc()
-        raise expired()
+        raise expired() from None
+    except asyncio.CancelledError:
+        if not leaving.done():
+            raise
+        service.metrics.abandoned.inc()
+        raise ClientDisconnect from None
     finally:
         task.cancel()
         leaving.cancel()

@@ -148,6 +148,12 @@ class Service:
         finally:
             self.images -= images
 
+    def image_computed(
+        self, model: ServedModel, content: bytes, output: str, deadline: float
+    ) -> "asyncio.Future[Computed]":
+        """Decodes and computes an image; as `images_computed`, but with few steps of the loop."""
+        return asyncio.wrap_future(self._decode_later(model, content, [output], deadline)[0])
+
     async def images_computed(
         self,
         model: ServedModel,
@@ -163,14 +169,19 @@ class Service:
             Refusal: when an image is too large, or the deadline passes.
             DataError: when an image cannot be decoded; the others are cancelled.
         """
+        return await gathered(
+            [self._decode_later(model, content, outputs, deadline) for content in contents]
+        )
+
+    def _decode_later(
+        self, model: ServedModel, content: bytes, outputs: Sequence[str], deadline: float
+    ) -> "list[Future[Computed]]":
+        """Hands an image to the threads that decode; returns its rows to come."""
         computations = [model.computations[output] for output in outputs]
-        decodings = [
-            Decoding(content, model, computations, deadline, [Future() for _ in outputs])
-            for content in contents
-        ]
-        for decoding in decodings:
-            self._start_in(self._decoders, self._begin, decoding)
-        return await gathered([decoding.results for decoding in decodings])
+        results: list[Future[Computed]] = [Future() for _ in outputs]
+        decoding = Decoding(content, model, computations, deadline, results)
+        self._start_in(self._decoders, self._begin, decoding)
+        return results
 
     async def pixels_computed(
         self, model: ServedModel, pixels: Pixels, outputs: Sequence[str], deadline: float
@@ -239,10 +250,11 @@ class Service:
         """Reads the header of an image, and decodes it unless it is large; in a thread."""
         if not decoding.is_wanted:
             return
+        start = monotonic()
         header = read_header(decoding.content, "the image")
         self._check_pixels(header)
         if header.work <= LARGE_WORK:
-            if (seconds := self._decode(decoding)) is not None:
+            if (seconds := self._decode(decoding, start)) is not None:
                 self.pace.decoded(seconds)
         elif self._large_pixels.take(header.pixels):
             self._start_in(
@@ -255,7 +267,7 @@ class Service:
     def _decode_large(self, decoding: Decoding, header: Header) -> None:
         """Decodes a large image; in the thread of large images."""
         try:
-            self._decode(decoding)
+            self._decode(decoding, monotonic())
         finally:
             self._large_pixels.give(header.pixels)
 
@@ -268,15 +280,18 @@ class Service:
                 f" {self.limits.pixels / 1e6:,.0f} million: reduce it first.",
             )
 
-    def _decode(self, decoding: Decoding) -> float | None:
+    def _decode(self, decoding: Decoding, start: float) -> float | None:
         """Decodes an image and hands it to the engine; in a thread.
+
+        Args:
+            decoding: the image.
+            start: of its decoding, on the clock `monotonic`.
 
         Returns:
             The seconds of decoding; None when nobody waits for the image.
         """
         if not decoding.is_wanted:
             return None
-        start = monotonic()
         if start > decoding.deadline:
             raise expired()
         pixels = decoding.model.predictor.transform.pixels(decoding.content)
