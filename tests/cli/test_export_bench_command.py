@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from resnetkit.evaluation.paired import ErrorDifference
 from resnetkit.errors import DataError
+from resnetkit.evaluation.paired import ErrorDifference
 from resnetkit.inference import bench as module
 from resnetkit.inference.bench import Answers
 from resnetkit.inference.bench_process import Measured
