@@ -149,8 +149,8 @@ class AutoRecipe:
         return (
             f"{self.count:,} training images, about {self.side} pixels on the shorter side:"
             f" {recipe.model.name}{start} at {size}x{size} pixels, {recipe.length} in batches of"
-            f" {recipe.batch_size}, random resized crops{flips}.{kept}{balance} --set changes any of"
-            f" it.{advice}\n{self.time_in_words()}"
+            f" {recipe.batch_size}, random resized crops{flips}.{kept}{balance} --set changes any"
+            f" of it.{advice}\n{self.time_in_words()}"
         )
 
     def time_in_words(self) -> str:
