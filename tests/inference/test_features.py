@@ -81,6 +81,16 @@ def test_a_file_of_features_is_plain_safetensors_and_comes_back(tmp_path: Path) 
     assert [item.name for item in path.parent.iterdir()] == [path.name]
 
 
+def test_equal_features_are_equal_files(tmp_path: Path) -> None:
+    contents = set()
+    for number in range(20):  # each call of safetensors draws another order of the metadata
+        path = tmp_path / f"{number}.safetensors"
+        write_features(path, replace(some_features(), origin='"\u4e2d" of {a: 1}'))
+        contents.add(path.read_bytes())
+        assert read_features(path).origin == '"\u4e2d" of {a: 1}'
+    assert len(contents) == 1
+
+
 def test_one_image_without_a_name_is_enough(tmp_path: Path) -> None:
     path = tmp_path / "features.safetensors"
     write_features(path, Features(np.ones((1, 2), np.float32), [""], **FACTS))

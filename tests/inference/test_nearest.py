@@ -1,6 +1,6 @@
 """The nearest images against a brute force in numpy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from resnetkit.errors import DataError
 from resnetkit.inference import nearest as nearest_module
 from resnetkit.inference.engines.torch import TorchEngine
 from resnetkit.inference.features import Features, network_sha256
-from resnetkit.inference.nearest import check_computed_by, nearest
+from resnetkit.inference.nearest import check_computed_by, nearest, nearest_in
 from resnetkit.weights.network import TrainedNetwork
 
 MakeNetwork = Callable[..., TrainedNetwork]
@@ -45,6 +45,35 @@ def test_of_equally_similar_ones_the_first_comes_first(
     similarities, rows = nearest(features, np.array([[2, 0]], np.float32), 501)
     assert rows.tolist() == [[*range(1, 1000, 2), 0]]
     assert similarities.tolist() == [[*[1] * 500, 0]]
+
+
+class Shards:
+    """Features in three blocks, every third row in each, of which one is in memory at a time."""
+
+    layer, origin, network_sha256 = "pool", "a network", "0" * 64
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+        self.images = len(values)
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, Features]]:
+        for shard in range(3):
+            rows = np.arange(shard, self.images, 3)
+            paths = [f"{row}.png" for row in rows]
+            yield rows, Features(self.values[rows], paths, self.layer, "a network", "0" * 64)
+
+
+@pytest.mark.parametrize("top", [1, 7, 200])
+def test_the_nearest_in_blocks_are_those_of_all(top: int) -> None:
+    generator = np.random.default_rng(2)
+    values = generator.integers(-1, 2, (100, 3)).astype(np.float32)  # many are equally similar
+    queries = list(generator.standard_normal((5, 3), np.float32))
+    similarities, rows = nearest(values, np.stack(queries), top)
+    found = nearest_in(Shards(values), queries, top)
+    assert [[near.row for near in ranked] for ranked in found] == rows.tolist()
+    assert [[near.similarity for near in ranked] for ranked in found] == similarities.tolist()
+    assert {near.path == f"{near.row}.png" for ranked in found for near in ranked} == {True}
+    assert nearest_in(Shards(values), [], top) == []
 
 
 def test_zeros_are_similar_to_nothing() -> None:

@@ -8,11 +8,12 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from resnetkit.cli.data import data
 from resnetkit.cli.evaluate import evaluate
 from resnetkit.cli.export import export
+from resnetkit.cli.features import features, nearest
 from resnetkit.cli.inspect import inspect
 from resnetkit.cli.models import models
 from resnetkit.cli.output import StdoutConsole
 from resnetkit.cli.play import play
-from resnetkit.cli.predict import features, nearest, predict
+from resnetkit.cli.predict import predict
 from resnetkit.cli.runs import report, runs
 from resnetkit.cli.serve import serve
 from resnetkit.cli.streams import drop_stdout, interruptions, open_streams

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from resnetkit.studies.cluster import Workers
 
-__all__ = ["Address", "Backend", "Jobs", "Scheduler", "chosen_workers"]
+__all__ = ["Address", "Backend", "Jobs", "Scheduler", "chosen_workers", "refuse_worker_options"]
 
 Jobs = Annotated[int, Parameter(help="How many at a time; one for each core by default.")]
 Backend = Annotated[
@@ -41,3 +41,26 @@ def chosen_workers(
         if value is not None and backend != kind:
             raise UsageError(f"--{option} {value}: expected together with --backend {kind}.")
     return Workers(jobs or None, backend, device, scheduler or address)
+
+
+def refuse_worker_options(
+    expected: str,
+    shards: int | None,
+    jobs: int,
+    backend: str,
+    scheduler: str | None,
+    address: str | None,
+) -> None:
+    """Raises UsageError for options of several processes, which need another option."""
+    from resnetkit.errors import UsageError
+
+    given = {
+        "--shards": shards is not None,
+        "--jobs": jobs != 0,
+        "--backend": backend != "loky",
+        "--scheduler": scheduler is not None,
+        "--address": address is not None,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(f"{option}: expected together with {expected}.")

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,23 @@ from resnetkit.storage import storage_errors, write_file
 if TYPE_CHECKING:
     from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["Features", "encoder_for", "network_sha256", "read_features", "write_features"]
+__all__ = [
+    "Features",
+    "Library",
+    "Rows",
+    "corrupt_features",
+    "encoder_for",
+    "features_in",
+    "network_sha256",
+    "read_features",
+    "read_tensors",
+    "saved",
+    "tensors_of",
+    "write_features",
+]
+
+Rows = npt.NDArray[np.int64]
+Tensors = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +68,43 @@ class Features:
             "origin": self.origin,
             "network_sha256": self.network_sha256,
         }
+
+    @property
+    def images(self) -> int:
+        """Returns N, the number of images."""
+        return len(self.paths)
+
+    def blocks(self) -> "Iterator[tuple[Rows, Features]]":
+        """Yields all features as one block; see `Library`."""
+        yield np.arange(len(self.paths)), self
+
+
+class Library(Protocol):
+    """Features of any number of images, which are read in blocks.
+
+    Attributes:
+        layer: as in `Features`.
+        origin: likewise.
+        network_sha256: likewise.
+        images: their number.
+    """
+
+    @property
+    def layer(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
+    @property
+    def network_sha256(self) -> str: ...
+    @property
+    def images(self) -> int: ...
+
+    def blocks(self) -> Iterator[tuple[Rows, Features]]:
+        """Yields positions of images in the order of all of them, int64 (N,), with features.
+
+        Raises:
+            DataError: when a block cannot be read.
+        """
+        ...
 
 
 def network_sha256(network: "TrainedNetwork") -> str:
@@ -121,12 +175,31 @@ def encoder_for(path: Path) -> Callable[[Features], bytes]:
 
 def safetensors_content(features: Features) -> bytes:
     """Returns the content of a safetensors file."""
+    return saved(tensors_of(features), features.metadata)
+
+
+def saved(tensors: Tensors, metadata: dict[str, str]) -> bytes:
+    """Returns the content of a safetensors file, which is the same each time.
+
+    safetensors writes the metadata in an order that changes from call to call; here they are
+    sorted.
+    """
+    content = safetensors.numpy.save(tensors, metadata)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[end:]))
+
+
+def tensors_of(features: Features) -> Tensors:
+    """Returns the tensors of a safetensors file; see `write_features`."""
     paths = bytearray(b"\0".join(map(os.fsencode, features.paths)))
-    tensors: dict[str, npt.NDArray[Any]] = {
+    return {
         "features": np.ascontiguousarray(features.values),
         "paths": np.array(paths, dtype=np.uint8),
     }
-    return safetensors.numpy.save(tensors, features.metadata)
 
 
 def parquet_content(features: Features) -> bytes:
@@ -154,22 +227,38 @@ def read_features(path: Path) -> Features:
     """
     if path.suffix == ".parquet":
         raise DataError(f"{path}: expected features in a .safetensors file.")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            facts = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors, facts = read_tensors(path)
+    with corrupt_features(path):
         return features_in(tensors, facts)
+
+
+def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Reads the tensors and the metadata of a safetensors file.
+
+    Raises:
+        DataError: when it cannot be read, or is corrupt.
+    """
+    with corrupt_features(path), safetensors.safe_open(path, framework="numpy") as file:
+        facts = dict(file.metadata() or {})
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+
+
+@contextmanager
+def corrupt_features(path: Path) -> Iterator[None]:
+    """Turns what is raised for the content of a file in the block into a DataError."""
+    try:
+        yield
     except OSError as error:
         reason = "it is a folder" if path.is_dir() else error.strerror or "there is no such file"
         raise DataError(f"{path} cannot be read: {reason}.") from error
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is not a file of features, or it is corrupt ({type(error).__name__}: {error})."
             " Write it again with 'resnet features'."
         ) from error
 
 
-def features_in(tensors: dict[str, npt.NDArray[Any]], facts: dict[str, str]) -> Features:
+def features_in(tensors: Tensors, facts: dict[str, str]) -> Features:
     """Returns the features in the content of a file.
 
     Raises:

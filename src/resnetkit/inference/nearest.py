@@ -1,18 +1,36 @@
 """Exact nearest neighbors by the cosine similarity of features."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from resnetkit.errors import DataError
 from resnetkit.inference.engine import Engine, Floats, Scores
-from resnetkit.inference.features import Features
+from resnetkit.inference.features import Library
 
-__all__ = ["check_computed_by", "nearest"]
+__all__ = ["Neighbor", "check_computed_by", "nearest", "nearest_in"]
 
 BLOCK = 16_384  # rows per matrix product
 
 
-def check_computed_by(features: Features, engine: Engine) -> None:
+@dataclass(frozen=True)
+class Neighbor:
+    """An image that is similar to a query.
+
+    Attributes:
+        similarity: cosine of both features, from -1 to 1.
+        row: its position among all images.
+        path: as it was given.
+    """
+
+    similarity: float
+    row: int
+    path: str
+
+
+def check_computed_by(features: Library, engine: Engine) -> None:
     """Checks that a network computed some features, so that they can be compared with its own.
 
     Raises:
@@ -24,6 +42,34 @@ def check_computed_by(features: Features, engine: Engine) -> None:
             f" ({engine.origin}), or with other weights or options: they cannot be compared."
             " Choose that network with --model, or compute them again with 'resnet features'."
         )
+
+
+def nearest_in(library: Library, queries: Sequence[Floats], top: int) -> list[list[Neighbor]]:
+    """Returns the most similar images of each query, of which one block is in memory at a time.
+
+    Of equally similar images, the first comes first.
+
+    Args:
+        library: the features of all images.
+        queries: each float32 (D,).
+        top: the largest number of images per query.
+
+    Raises:
+        DataError: when a block cannot be read.
+    """
+    if not queries:
+        return []
+    best: list[list[Neighbor]] = [[] for _ in queries]
+    for rows, features in library.blocks():
+        similarities, positions = nearest(features.values, np.stack(queries), top)
+        for query, found in enumerate(zip(similarities.tolist(), positions.tolist(), strict=True)):
+            more = [
+                Neighbor(similarity, int(rows[position]), features.paths[position])
+                for similarity, position in zip(*found, strict=True)
+            ]
+            ranked = sorted(best[query] + more, key=lambda near: (-near.similarity, near.row))
+            best[query] = ranked[:top]
+    return best
 
 
 def nearest(features: Floats, queries: Floats, top: int) -> tuple[Scores, npt.NDArray[np.int64]]:

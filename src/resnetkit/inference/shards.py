@@ -1,9 +1,9 @@
-"""Answers for very many images, in parts that are written whole: killed anywhere, none is lost.
+"""Work on very many images, in parts that are written whole: killed anywhere, none is lost.
 
-manifest.json    what is asked, of which network, and how many images and shards there are
+manifest.json    what is wanted, of which network, and how many images and shards there are
 images.jsonl     the images in order, a line for each; shard i has every n-th, from the i-th
-parts/00007.jsonl    the answers of a shard, present when it is complete
-answers.jsonl    all answers in the order of the images, in place of the parts
+parts/00007.*    what was computed of a shard, present when it is complete
+a result         present when everything is: the answers in one file, or an index of the parts
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -20,21 +20,31 @@ from pydantic import TypeAdapter
 
 from resnetkit.data.images.check import BadImage
 from resnetkit.errors import DataError, UsageError
-from resnetkit.storage import remove_leftovers, storage_errors, temporary_for, write_file
+from resnetkit.storage import (
+    exclusive,
+    remove_leftovers,
+    storage_errors,
+    temporary_for,
+    write_file,
+)
 from resnetkit.untrusted import parse_json, read_bounded
 
 __all__ = [
     "ANSWERS",
+    "FEATURES",
+    "IMAGES",
+    "LARGEST_MANIFEST",
+    "PARTS",
     "Manifest",
     "Question",
-    "images_of_shard",
-    "merge",
-    "missing_shards",
-    "open_manifest",
+    "Result",
+    "ShardFolder",
+    "merge_answers",
+    "open_shards",
     "write_part",
 ]
 
-MANIFEST, IMAGES, PARTS, ANSWERS = "manifest.json", "images.jsonl", "parts", "answers.jsonl"
+MANIFEST, IMAGES, PARTS, LOCK = "manifest.json", "images.jsonl", "parts", ".lock"
 LARGEST_MANIFEST = 2**20  # bytes
 MOST_SHARDS = 4096  # files that are open at the same time when they are merged
 ADVICE = "Choose another folder with --out."
@@ -42,14 +52,14 @@ ADVICE = "Choose another folder with --out."
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about each image: equal questions have equal answers, to the byte.
+    """What is wanted of each image: equal questions have equal results, to the byte.
 
     Attributes:
         network_sha256: digest of the network; see `Engine`.
         origin: description of the network, for messages.
         precision: of the computation.
         batch_size: images that are computed together, which can change the last digits.
-        top: classes in an answer.
+        wanted: such as `top 5` or `layer pool`.
         shards: number of parts.
     """
 
@@ -57,7 +67,7 @@ class Question:
     origin: str
     precision: str
     batch_size: int
-    top: int
+    wanted: str
     shards: int
 
 
@@ -66,7 +76,7 @@ class Manifest:
     """The content of manifest.json.
 
     Attributes:
-        question: what is asked about each image.
+        question: what is wanted of each image.
         images: how many there are.
         sha256: digest of images.jsonl.
     """
@@ -76,40 +86,111 @@ class Manifest:
     sha256: str
 
 
-def open_manifest(
-    folder: Path, question: Question, images: Iterable[str | bytes | BadImage]
-) -> Manifest:
-    """Returns the manifest of a folder; the images are listed if it has none.
+@dataclass(frozen=True)
+class Result:
+    """Names of the files that hold what is computed.
+
+    Attributes:
+        name: of the file that is present when everything is.
+        suffix: of the parts.
+    """
+
+    name: str
+    suffix: str
+
+
+ANSWERS = Result("answers.jsonl", ".jsonl")
+FEATURES = Result("index.json", ".safetensors")
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """A folder of shards whose images are listed.
+
+    Attributes:
+        path: of the folder.
+        manifest: the content of its manifest.json.
+        files: names of the result and of the parts.
+    """
+
+    path: Path
+    manifest: Manifest
+    files: Result
+
+    @property
+    def result(self) -> Path:
+        """Returns the path of the result, which is present when every shard is complete."""
+        return self.path / self.files.name
+
+    @property
+    def parts(self) -> list[Path]:
+        """Returns the paths of all parts, in order."""
+        return [self.part(shard) for shard in range(self.manifest.question.shards)]
+
+    @property
+    def missing(self) -> list[int]:
+        """Returns the shards that are not complete."""
+        if self.result.exists():
+            return []
+        return [shard for shard, part in enumerate(self.parts) if not part.exists()]
+
+    def part(self, shard: int) -> Path:
+        """Returns the path of what is computed of a shard."""
+        return self.path / PARTS / f"{shard:05d}{self.files.suffix}"
+
+    def images(self, shard: int) -> Iterator[str | BadImage]:
+        """Yields the images of a shard, which are read from the list one by one.
+
+        Raises:
+            DataError: when the list is not the one of the manifest.
+        """
+        digest = hashlib.sha256()
+        with (self.path / IMAGES).open("rb") as file:
+            for index, line in enumerate(file):
+                digest.update(line)
+                if index % self.manifest.question.shards == shard:
+                    yield image_in(line)
+        if digest.hexdigest() != self.manifest.sha256:
+            raise DataError(
+                f"{self.path / IMAGES} has changed since the images were listed. Remove the folder,"
+                " or choose another one with --out."
+            )
+
+
+@contextmanager
+def open_shards(
+    folder: Path, question: Question, files: Result, images: Iterable[str | bytes | BadImage]
+) -> Iterator[ShardFolder]:
+    """Opens a folder of shards for one process at a time; the images are listed if it is new.
 
     Args:
-        folder: of the answers; it may exist.
-        question: what is asked.
-        images: in the order of the answers; they are listed once, and read one by one.
+        folder: it may exist.
+        question: what is wanted.
+        files: names of the result and of the parts.
+        images: in the order of the results; they are listed once, and read one by one.
 
     Raises:
-        UsageError: when the folder holds something else, or answers to another question.
-        DataError: when the manifest or the list is corrupt.
+        UsageError: when the folder holds something else, or results of another question.
+        DataError: when the manifest is corrupt.
         StorageError: when the folder cannot be written.
     """
     if not 1 <= question.shards <= MOST_SHARDS:
         raise UsageError(f"--shards {question.shards}: expected from 1 to {MOST_SHARDS:,}.")
-    path = folder / MANIFEST
-    if not path.exists():
-        with storage_errors(folder, ADVICE):
-            folder.mkdir(parents=True, exist_ok=True)
-            names = [entry.name for entry in folder.iterdir()]
-        if any(not name.startswith((".", "images.jsonl")) for name in names):
-            raise UsageError(f"{folder} is not empty and holds no answers. {ADVICE}")
-        return new_manifest(folder, question, images)
-    manifest = read_manifest(path)
-    if manifest.question != question:
-        raise UsageError(
-            f"{folder} holds answers to another question:"
-            f" {difference(manifest.question, question)}. {ADVICE}"
-        )
     with storage_errors(folder, ADVICE):
-        remove_leftovers(folder)
-    return manifest
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [entry.name for entry in folder.iterdir()]
+    if MANIFEST not in names and any(not name.startswith((".", IMAGES)) for name in names):
+        raise UsageError(f"{folder} is not empty and holds no shards. {ADVICE}")
+    waiting = f"another command writes into {folder}: waiting for it."
+    with exclusive(folder / LOCK, waiting=waiting, advice=ADVICE):
+        with storage_errors(folder, ADVICE):
+            remove_leftovers(folder)
+        if (folder / MANIFEST).exists():
+            manifest = read_manifest(folder / MANIFEST)
+            refuse_other_question(folder, manifest.question, question)
+        else:
+            manifest = new_manifest(folder, question, images)
+        yield ShardFolder(folder, manifest, files)
 
 
 def new_manifest(
@@ -118,7 +199,6 @@ def new_manifest(
     """Lists the images and writes the manifest after them."""
     digest, count = hashlib.sha256(), 0
     with storage_errors(folder, ADVICE):
-        remove_leftovers(folder)
         temporary = temporary_for(folder / IMAGES)
         with temporary.open("wb") as file:
             for image in images:
@@ -166,44 +246,14 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
 
 
-def difference(before: Question, now: Question) -> str:
-    """Returns the first value in which two questions differ."""
+def refuse_other_question(folder: Path, before: Question, now: Question) -> None:
+    """Raises UsageError, naming the first difference, unless two questions are equal."""
     for name, value in asdict(before).items():
         if value != asdict(now)[name]:
-            return f"{name} was {value}, and is {asdict(now)[name]} now"
-    return "they are equal"
-
-
-def part_path(folder: Path, shard: int) -> Path:
-    """Returns the path of the answers of a shard."""
-    return folder / PARTS / f"{shard:05d}.jsonl"
-
-
-def missing_shards(folder: Path, manifest: Manifest) -> list[int]:
-    """Returns the shards that have no answers yet."""
-    if (folder / ANSWERS).exists():
-        return []
-    shards = range(manifest.question.shards)
-    return [shard for shard in shards if not part_path(folder, shard).exists()]
-
-
-def images_of_shard(folder: Path, manifest: Manifest, shard: int) -> Iterator[str | BadImage]:
-    """Yields the images of a shard, which are read from the list one by one.
-
-    Raises:
-        DataError: when the list is not the one of the manifest.
-    """
-    digest = hashlib.sha256()
-    with (folder / IMAGES).open("rb") as file:
-        for index, line in enumerate(file):
-            digest.update(line)
-            if index % manifest.question.shards == shard:
-                yield image_in(line)
-    if digest.hexdigest() != manifest.sha256:
-        raise DataError(
-            f"{folder / IMAGES} has changed since the images were listed. Remove the folder, or"
-            " choose another one with --out."
-        )
+            raise UsageError(
+                f"{folder} holds the results of another question: {name} was {value}, and is"
+                f" {asdict(now)[name]} now. {ADVICE}"
+            )
 
 
 def image_in(line: bytes) -> str | BadImage:
@@ -214,20 +264,19 @@ def image_in(line: bytes) -> str | BadImage:
     return BadImage(None if value["path"] is None else Path(value["path"]), value["reason"])
 
 
-def write_part(folder: Path, shard: int, lines: Iterable[str]) -> None:
-    """Writes the answers of a shard as they come; the file appears when they are complete.
+def write_part(path: Path, content: Iterable[bytes]) -> None:
+    """Writes a part as its content comes; the file appears when it is complete.
 
     Raises:
         StorageError: when it cannot be written.
     """
-    path = part_path(folder, shard)
     temporary = temporary_for(path)
     try:
         with storage_errors(path, ADVICE):
             path.parent.mkdir(exist_ok=True)
-        with storage_errors(path, ADVICE), temporary.open("w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(line + "\n")
+        with storage_errors(path, ADVICE), temporary.open("wb") as file:
+            for piece in content:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
@@ -235,34 +284,32 @@ def write_part(folder: Path, shard: int, lines: Iterable[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def merge(folder: Path, manifest: Manifest) -> Path:
+def merge_answers(folder: ShardFolder) -> None:
     """Writes the answers of all shards in the order of the images, and removes the parts.
 
     Raises:
         DataError: when a part has too few answers.
         StorageError: when they cannot be written.
     """
-    path, count = folder / ANSWERS, 0
+    path, images, count = folder.result, folder.manifest.images, 0
     if path.exists():
-        return path
+        return
     temporary = temporary_for(path)
     with storage_errors(path, ADVICE), ExitStack() as opened:
-        shards = range(manifest.question.shards)
-        (folder / PARTS).mkdir(exist_ok=True)  # no images, no parts
-        parts = [opened.enter_context(part_path(folder, shard).open("rb")) for shard in shards]
+        (folder.path / PARTS).mkdir(exist_ok=True)  # no images, no parts
+        parts = [opened.enter_context(part.open("rb")) for part in folder.parts]
         with temporary.open("wb") as file:
-            for part in islice(cycle(parts), manifest.images):
+            for part in islice(cycle(parts), images):
                 line = part.readline()
                 count += bool(line)
                 file.write(line)
             file.flush()
             os.fsync(file.fileno())
-    if count != manifest.images:
+    if count != images:
         temporary.unlink()
         raise DataError(
-            f"the parts in {folder / PARTS} have {count:,} answers for {manifest.images:,} images:"
+            f"the parts in {folder.path / PARTS} have {count:,} answers for {images:,} images:"
             " they were changed. Remove them, and the same command answers again."
         )
     temporary.rename(path)
-    shutil.rmtree(folder / PARTS, ignore_errors=True)
-    return path
+    shutil.rmtree(folder.path / PARTS, ignore_errors=True)

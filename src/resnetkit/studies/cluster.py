@@ -1,11 +1,13 @@
 """Where the trainings of studies run: on this machine, or on a cluster of Dask or Ray."""
 
+import logging
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,6 +29,8 @@ __all__ = ["CLUSTERS", "Workers"]
 CLUSTERS = ("dask", "ray")
 ANSWER_SECONDS = 10  # for a scheduler, and for every machine to see the shared folder
 DEATHS = 3  # workers that a training may lose before it is given up
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -68,7 +72,8 @@ class Workers:
         """Calls a function once for each item, the first items first.
 
         Args:
-            function: of an importable module; it is called in other processes.
+            function: of an importable module; it is called in other processes, and again for an
+                item whose process was lost. For an item that is done it does nothing.
             items: such as trainings; they can be pickled.
             folder: in which the function writes; a cluster must share it.
 
@@ -86,8 +91,27 @@ class Workers:
         elif self.backend == "ray":
             run_on_ray(self.address, function, items, folder)
         else:
-            for _ in self.pool(len(items))(map(joblib.delayed(function), items)):
-                pass
+            self.run_here(function, items)
+
+    def run_here(self, function: Callable[[Item], None], items: Sequence[Item]) -> None:
+        """Calls a function for each item on this machine; see `run`.
+
+        When a worker process is killed, joblib ends the others, and all items are started again.
+        """
+        for attempt in range(DEATHS + 1):
+            try:
+                for _ in self.pool(len(items))(map(joblib.delayed(function), items)):
+                    pass
+                return
+            except BrokenProcessPool:
+                if attempt == DEATHS:
+                    raise
+                logger.warning(
+                    "a worker process was killed, perhaps because memory ran out; what it did is"
+                    " started again (%d of %d).",
+                    attempt + 1,
+                    DEATHS,
+                )
 
     def pool(self, items: int) -> joblib.Parallel:
         """Returns a pool of this machine, which yields results as they finish.

@@ -66,7 +66,7 @@ def watched(path: Path | None) -> Iterator[StopRequest]:
     """Yields a request to stop that is made when a heartbeat ends: about half a minute later.
 
     The file is read, not dated: clocks of machines differ, and network file systems answer dates
-    from memory.
+    from memory. Looks are counted, not seconds: a job that was suspended (Ctrl-Z) continues.
 
     Args:
         path: of the heartbeat; None for a process that nothing watches over.
@@ -79,7 +79,7 @@ def watched(path: Path | None) -> Iterator[StopRequest]:
     ended = threading.Event()
 
     def watch() -> None:
-        last, since = "", time.monotonic()
+        last, unchanged = "", 0
         while not ended.wait(BEAT_SECONDS):
             try:
                 count = path.read_text(encoding="utf-8")
@@ -87,9 +87,9 @@ def watched(path: Path | None) -> Iterator[StopRequest]:
                 break
             except OSError:
                 count = last
-            if count != last:
-                last, since = count, time.monotonic()
-            elif time.monotonic() - since > LOST_SECONDS:
+            unchanged = unchanged + 1 if count == last else 0
+            last = count
+            if unchanged * BEAT_SECONDS > LOST_SECONDS:
                 break
         if not ended.is_set():
             LOST.add(path)
