@@ -1,6 +1,7 @@
 """Files and folders that are replaced whole, and refusals of the system as sentences."""
 
 import errno
+import fcntl
 import os
 import pwd
 import time
@@ -220,6 +221,18 @@ def test_one_after_the_other_holds_a_lock_and_a_wait_is_logged(
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(work, range(3)))
     assert "it is in use" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_where_there_are_no_locks_work_goes_on_and_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(_: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with exclusive(tmp_path / "lock", waiting="", advice="") as held:
+        assert not held
 
 
 def test_the_wait_for_a_lock_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

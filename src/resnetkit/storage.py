@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import filelock
 
 __all__ = [
+    "NO_LOCKS",
     "TEMPORARY_PREFIX",
     "cache_folder",
     "exclusive",

@@ -1,5 +1,7 @@
 """Shards: the same bytes whoever computes them, and each image exactly once."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -136,6 +138,21 @@ def test_killed_anywhere_the_same_command_answers_the_rest(
     (photos / "99.png").write_bytes((photos / "00.png").read_bytes())  # not listed any more
     assert resnet(*words, "--out", "killed").code == 3
     answers = [(tmp_path / out / "answers.jsonl").read_bytes() for out in ("whole", "killed")]
+    assert answers[0] == answers[1]
+
+
+def test_without_locks_the_answers_are_the_same(
+    resnet: Resnet, whole: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("predict", str(whole.folder), str(photos), "--shards", "2", "--backend", "sequential")
+    assert resnet(*words, "--out", "locked").code == 3
+
+    def flock(_: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert resnet(*words, "--out", "open").code == 3
+    answers = [(tmp_path / out / "answers.jsonl").read_bytes() for out in ("locked", "open")]
     assert answers[0] == answers[1]
 
 

@@ -30,6 +30,10 @@ def read_findings(outcome: Outcome) -> dict[str, Any]:
     return dict(json.loads(text, parse_constant=refuse))
 
 
+def runs_of(outcome: Outcome) -> list[Run]:
+    return [run for runs in outcome.runs.values() for run in runs]
+
+
 def as_shown(text: str) -> str:
     """Returns text with the networks named as the page names them."""
     return re.sub(r"\b(plain|resnet)(\d+)\b", r"\1-\2", text)
@@ -121,7 +125,7 @@ def test_findings_for_machines_equal_the_findings(outcome: Outcome, whole_page: 
             assert values[key]["mean"] == pytest.approx(sample.mean)
             assert values[key]["spread"] == pytest.approx(sample.spread)
             assert values[key]["n"] == len(sample.values)
-    runs = [run for group_runs in outcome.runs.values() for run in group_runs]
+    runs = runs_of(outcome)
     assert [training["recipe_sha256"] for training in facts["trainings"]] == [
         r.recipe.digest for r in runs
     ]
@@ -131,6 +135,29 @@ def test_findings_for_machines_equal_the_findings(outcome: Outcome, whole_page: 
     assert environment["hardware"]["device"] == "cpu"
     for training, run in zip(facts["trainings"], runs, strict=True):
         assert (outcome.folder / training["folder"]).samefile(run.folder)
+
+
+def test_a_mixed_cluster_is_noted(new_outcome: NewOutcome, open_page: OpenPage) -> None:
+    outcome = new_outcome(seeds=1)
+    sentence = "The trainings ran on different processors"
+    assert sentence not in open_page(write_study_report(outcome)).words
+    assert read_findings(outcome)["processors"] == ["AMD EPYC 9654 96-Core Processor"]
+    (run, *_), *_ = outcome.runs.values()
+    sessions = json.loads((run.folder / "environment.json").read_text())
+    sessions[0]["hardware"]["processor"] = "Another Processor"
+    (run.folder / "environment.json").write_text(json.dumps(sessions))
+    words = open_page(write_study_report(outcome)).words
+    both = "(Another Processor, AMD EPYC 9654 96-Core Processor)"
+    assert f"{sentence} {both}. Runs of the same recipe are equal to the byte on" in words
+    assert "For 1 of the trainings:" in words
+    facts = read_findings(outcome)
+    assert facts["processors"] == ["Another Processor", "AMD EPYC 9654 96-Core Processor"]
+    numbers = [training["environment"] for training in facts["trainings"]]
+    kinds = [facts["environments"][number]["hardware"]["processor"] for number in numbers]
+    assert kinds == [
+        facts["processors"][0],
+        *[facts["processors"][1]] * (len(runs_of(outcome)) - 1),
+    ]
 
 
 def test_one_seed_is_not_enough_and_says_so(new_outcome: NewOutcome, open_page: OpenPage) -> None:

@@ -1,5 +1,7 @@
 """The run folder: whose it is, who may write in it, and what can be read from it."""
 
+import errno
+import fcntl
 import json
 import math
 import os
@@ -14,7 +16,14 @@ from typing import Any
 import filelock
 import pytest
 
-from resnetkit.errors import DataError, RecipeError, StorageError, UsageError, WeightsError
+from resnetkit.errors import (
+    DataError,
+    RecipeError,
+    RunInUse,
+    StorageError,
+    UsageError,
+    WeightsError,
+)
 from resnetkit.evaluation.metric_sums import Score
 from resnetkit.training.events import (
     EpochEvent,
@@ -186,6 +195,22 @@ def test_the_lock_is_given_back_after_a_failure(tmp_path: Path, few: Recipes) ->
     with pytest.raises(ValueError, match="Session"):
         train(few(), tmp_path, observe=fail)
     assert train(few(), tmp_path).final is not None
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(_: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StorageError) as caught, locked_run(tmp_path / "run", few()):
+        pass
+    assert not isinstance(caught.value, RunInUse)  # a study would wait for it
+    assert f"is on a file system without locks ({os.strerror(number)})" in str(caught.value)
+    assert "Mount it with locks" in str(caught.value)
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
 def test_a_run_that_begins_and_ends_before_the_lock_is_taken_is_kept(

@@ -26,6 +26,7 @@ __all__ = [
     "SharedEnvironment",
     "link",
     "network_facts",
+    "processors_of",
     "render",
     "shared_environments",
 ]
@@ -110,6 +111,12 @@ def shared_environments(runs: Sequence[Run]) -> list[SharedEnvironment]:
         facts = sessions[-1].facts if sessions else {}
         shared.setdefault(json.dumps(facts, sort_keys=True), []).append(run)
     return [SharedEnvironment(json.loads(facts), tuple(runs)) for facts, runs in shared.items()]
+
+
+def processors_of(runs: Sequence[Run]) -> list[str]:
+    """Returns the processors that runs were trained on, also before they were resumed."""
+    sessions = (session for run in runs for session in run.sessions)
+    return list(dict.fromkeys(str(session.hardware.get("processor", "?")) for session in sessions))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from resnetkit.report.language import ENGLISH, Language
 from resnetkit.report.page import (
     SharedEnvironment,
     network_facts,
+    processors_of,
     render,
     shared_environments,
 )
@@ -92,6 +93,7 @@ class StudyPage:
         recipe: of the first run, as YAML; None without runs.
         differing: keys in which the recipes differ.
         environments: of the runs.
+        processors: that they were trained on; equal recipes give equal bytes on one kind only.
         run_links: to the measurements of the runs, by group.
     """
 
@@ -111,6 +113,7 @@ class StudyPage:
     recipe: str | None
     differing: list[str]
     environments: list[SharedEnvironment]
+    processors: list[str]
     run_links: dict[str, list[RunLink]]
 
 
@@ -164,6 +167,7 @@ def study_page(outcome: Outcome, t: Language) -> StudyPage:
         recipe=runs[0].recipe.to_yaml() if runs else None,
         differing=differing_keys(runs),
         environments=shared_environments(runs),
+        processors=processors_of(runs),
         run_links=run_links(outcome),
     )
 

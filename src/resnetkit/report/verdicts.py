@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from resnetkit.report.page import link, shared_environments
+from resnetkit.report.page import link, processors_of, shared_environments
 from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.studies.study import CONFIDENCE, Finding, Outcome, Sample, Verdict
 
@@ -112,6 +112,7 @@ def findings_json(outcome: Outcome) -> dict[str, object]:
             for run in group_runs
         ],
         "environments": [environment.facts for environment in environments],
+        "processors": processors_of(runs),
     }
 
 

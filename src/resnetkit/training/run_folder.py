@@ -24,8 +24,14 @@ import filelock
 
 from resnetkit.data.images.listing import ImageList, relocated
 from resnetkit.data.images.table import read_list, write_images
-from resnetkit.errors import DataError, RecipeError, RunInUse, UsageError
-from resnetkit.storage import TEMPORARY_PREFIX, remove_leftovers, storage_errors, write_file
+from resnetkit.errors import DataError, RecipeError, RunInUse, StorageError, UsageError
+from resnetkit.storage import (
+    NO_LOCKS,
+    TEMPORARY_PREFIX,
+    remove_leftovers,
+    storage_errors,
+    write_file,
+)
 from resnetkit.training.checkpoint import checkpoint_steps
 from resnetkit.training.events import (
     EpochEvent,
@@ -284,7 +290,7 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
     """Creates or reopens a run folder, for one process at a time.
 
     Raises:
-        StorageError: when the folder cannot be written.
+        StorageError: when the folder cannot be written, or its file system has no locks.
         RunInUse: when another process is training in it.
         RecipeError: when the folder belongs to another recipe.
         UsageError: when the folder is in use for something else.
@@ -300,13 +306,7 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
         )
     lock = filelock.FileLock(folder / LOCK)
     with storage_errors(folder, advice):
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RunInUse(
-                f"another process is training in {folder}. Wait for it, or choose another folder"
-                " with --out."
-            ) from None
+        acquire_lock(lock, folder)
     try:
         with storage_errors(folder, advice):  # of killed processes; this one alone writes now
             for path in (folder, folder / "checkpoints", folder / "probes"):
@@ -322,6 +322,30 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
 
 
 LOCK = ".lock"
+
+
+def acquire_lock(lock: filelock.BaseFileLock, folder: Path) -> None:
+    """Acquires the lock of a run folder at once.
+
+    Raises:
+        RunInUse: when another process holds it.
+        StorageError: when the file system has no locks.
+    """
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RunInUse(
+            f"another process is training in {folder}. Wait for it, or choose another folder with"
+            " --out."
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise StorageError(
+            f"{folder} is on a file system without locks ({error.strerror}), which keep two"
+            " processes from training in one folder. Mount it with locks (NFS: without nolock,"
+            " Lustre: with flock), or choose another folder with --out."
+        ) from None
 
 
 def refuse_other_recipe(run: Run, recipe: Recipe) -> None:
