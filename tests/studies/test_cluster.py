@@ -1,8 +1,11 @@
 """What is refused before a cluster trains anything, and a cluster of Dask within this process."""
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,6 +184,55 @@ def test_files_of_killed_processes_are_removed_after_a_day(
     with beating(tmp_path):
         assert not old.exists()
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_work_for_a_killed_process_ends_when_another_one_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
+    path = tmp_path / ".alive-host-1-abc"
+    path.write_text("7")  # and nobody beats
+    with watched(path) as stop:
+        heartbeat.end_others(tmp_path)
+        deadline = time.monotonic() + 20
+        while not stop and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert stop
+    assert list(tmp_path.iterdir()) == []
+
+
+def kill_this_process_once(path: Path) -> None:
+    """Ends this process as the kernel does when memory runs out, unless it has done so before."""
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_did_is_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Workers(2).run(kill_this_process_once, [tmp_path / "a", tmp_path / "b"], tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert "a worker process was killed" in caplog.text
+
+
+def test_processes_that_are_killed_again_and_again_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = []
+
+    def pool(_: Workers, items: int) -> Callable[..., None]:
+        def end(calls: object) -> None:
+            starts.append(items)
+            raise BrokenProcessPool("killed")
+
+        return end
+
+    monkeypatch.setattr(Workers, "pool", pool)
+    with pytest.raises(BrokenProcessPool):
+        Workers(2).run(nothing, [1, 2], tmp_path)
+    assert starts == [2] * (cluster.DEATHS + 1)
 
 
 def test_a_training_waits_for_the_folder_of_a_lost_worker(

@@ -193,7 +193,7 @@ def run_shards(
         ResnetkitError: when the network, the folder or the workers cannot be used.
     """
     from resnetkit.inference.shards import Question, open_shards
-    from resnetkit.studies.heartbeat import beating
+    from resnetkit.studies.heartbeat import beating, end_others
 
     engine = loaded(options).engine
     job.check(engine)
@@ -210,6 +210,7 @@ def run_shards(
         if 0 < len(missing) < shards:
             remark(f"{shards - len(missing)} of {shards} shards are there already")
         remark(f"{engine.origin}: {folder.manifest.images:,} image(s)")
+        end_others(folder.path)
         with beating(folder.path) as heartbeat:
             run = partial(do_shard, folder=folder, job=job, options=options, heartbeat=heartbeat)
             workers.run(run, missing, folder.path)
@@ -229,7 +230,7 @@ def do_shard(
     from resnetkit.studies.heartbeat import watched
 
     part = folder.part(shard)
-    if part.exists():
+    if part.exists() or folder.result.exists():
         return
     predictor = loaded(options)
     one_thread(predictor)

@@ -13,7 +13,7 @@ from uuid import uuid4
 from resnetkit.storage import storage_errors
 from resnetkit.training.signals import StopRequest
 
-__all__ = ["beating", "watched"]
+__all__ = ["beating", "end_others", "watched"]
 
 PREFIX = ".alive-"
 BEAT_SECONDS = 2.0
@@ -50,6 +50,12 @@ def beating(folder: Path) -> Iterator[Path]:
     finally:
         ended.set()
         thread.join()
+        path.unlink(missing_ok=True)
+
+
+def end_others(folder: Path) -> None:
+    """Ends what works for processes that were killed, for the process that has locked a folder."""
+    for path in folder.glob(f"{PREFIX}*"):
         path.unlink(missing_ok=True)
 
 
