@@ -112,8 +112,8 @@ def report(endings: Sequence[Ending], options: argparse.Namespace) -> str:
         "",
         f"{circumstances(options.note)}.",
         "",
-        f"{options.files:,} files in {options.shards} shards, {JOBS} worker processes; a random one"
-        " of all processes gets SIGKILL at a random moment, and a command that ended is started again;"
+        f"{options.files:,} files in {options.shards} shards, {JOBS} worker processes; one of all"
+        " processes gets SIGKILL at random moments, and a command that ended is started again;"
         " measured by `benchmarks/killed_shards.py`. Every file was answered exactly once.",
         "",
         "| command | killed | starts | result |",
