@@ -1,6 +1,7 @@
 """Metrics against scikit-learn and against slow, obvious twins."""
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from sklearn import metrics as sklearn_metrics
 from resnetkit.evaluation.metrics import (
     Floats,
     Integers,
+    Outcomes,
     calibration_error,
     error_rate,
     measure,
+    measure_outcomes,
     top_k_wrong,
 )
 
@@ -47,6 +50,11 @@ def test_all_agree_with_scikit_learn(seed: int) -> None:
     assert sum(score.images for score in found.classes) == found.images == 500
 
 
+def sureness(probabilities: Floats, labels: Integers) -> tuple[Floats, np.ndarray]:
+    """Returns the confidence of each prediction, and whether it is right."""
+    return probabilities.max(1), probabilities.argmax(1) == labels
+
+
 def slow_calibration_error(probabilities: Floats, labels: Integers, bins: int) -> float:
     """Returns the formula of Guo et al. 2017, eq. 3, bin by bin."""
     total = 0.0
@@ -68,16 +76,16 @@ def slow_calibration_error(probabilities: Floats, labels: Integers, bins: int) -
 def test_the_calibration_error_is_the_formula(bins: int) -> None:
     probabilities, labels = predictions()
     expected = slow_calibration_error(probabilities, labels, bins)
-    assert calibration_error(probabilities, labels, bins) == pytest.approx(expected)
+    assert calibration_error(*sureness(probabilities, labels), bins) == pytest.approx(expected)
     assert expected > 1
 
 
 def test_calibration_of_known_cases() -> None:
     sure = np.eye(4)[[0, 1, 2, 3]]
-    assert calibration_error(sure, np.array([0, 1, 2, 3])) == pytest.approx(0)
-    assert calibration_error(sure, np.array([1, 2, 3, 0])) == pytest.approx(100)
+    assert calibration_error(*sureness(sure, np.array([0, 1, 2, 3]))) == pytest.approx(0)
+    assert calibration_error(*sureness(sure, np.array([1, 2, 3, 0]))) == pytest.approx(100)
     guesses = np.full((4, 4), 0.25)
-    assert calibration_error(guesses, np.array([0, 1, 2, 3])) == pytest.approx(0)
+    assert calibration_error(*sureness(guesses, np.array([0, 1, 2, 3]))) == pytest.approx(0)
 
 
 def test_the_interval_is_wilsons() -> None:
@@ -114,3 +122,19 @@ def test_a_class_nobody_has_or_names_is_no_number() -> None:
 def test_certainty_of_the_wrong_class_stays_finite() -> None:
     found = measure(np.eye(2), np.array([1, 0]), ("a", "b"))
     assert math.isfinite(found.loss)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_outcomes_of_batches_are_those_of_all_images(size: int) -> None:
+    generator = np.random.default_rng(3)
+    probabilities = generator.dirichlet(np.ones(9), 500).round(2)  # with ties
+    labels = generator.integers(0, 9, 500)
+    names = [str(label) for label in range(9)]
+    parts = [
+        Outcomes.of(probabilities[start : start + size], labels[start : start + size])
+        for start in range(0, 500, size)
+    ]
+    together = Outcomes.joined(parts)
+    assert measure_outcomes(together, names) == measure(probabilities, labels, names)
+    kept = sum(getattr(together, field.name).nbytes for field in fields(Outcomes))
+    assert kept == 500 * 33  # bytes, however many classes there are

@@ -1,7 +1,7 @@
 """evaluate(network, dataset) -> Evaluation: loss and errors over all images of a split."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.classifier import PixelClassifier
-from resnetkit.evaluation.metrics import Floats, Metrics, measure
+from resnetkit.evaluation.metrics import Floats, Metrics, Outcomes, measure_outcomes
 from resnetkit.evaluation.network_data import check_fit, trained_samples
 from resnetkit.evaluation.protocols import Protocol, pixel_views_of, views_of
 from resnetkit.models.resnet import ResNet
@@ -128,27 +128,18 @@ def evaluate_all(
         check_fit(network, dataset)
     trained_on = [trained_samples(network, dataset, sample_ids) for network in networks]
     origins = [network.origin for network in networks]
-    outputs: list[Floats] = []
-    precisions: list[str] = []
     with open_world(device) as world:
         chosen = choose_precision(precision, world.device)
-        for index, network in enumerate(networks):
+        precisions, streams = [], []
+        for network in networks:
             used, compute = computation_of(network, chosen)
-            probabilities = compute(
-                dataset,
-                sample_ids,
-                protocol=protocol,
-                flip=flip,
-                observe=observe_portion(observe, index, len(networks)),
-            )
             precisions.append(used)
-            outputs.append(finite(network, probabilities))
+            streams.append(compute(dataset, sample_ids, protocol=protocol, flip=flip))
+        outcomes = outcomes_of(networks, streams, dataset, images=len(sample_ids), observe=observe)
     if len(networks) > 1:
-        outputs.append(np.mean(outputs, axis=0))
         precisions.append(" and ".join(sorted(set(precisions))))
         origins.append(f"ensemble of {len(networks)} networks")
         trained_on.append(set[int]().union(*trained_on))
-    labels = dataset.labels[sample_ids].numpy()
     return [
         Evaluation(
             origin=origin,
@@ -157,23 +148,63 @@ def evaluate_all(
             protocol=protocol,
             flip=flip,
             precision=used,
-            metrics=measure(probabilities, labels, dataset.class_names),
-            worst=worst_errors(probabilities, dataset, sample_ids),
+            metrics=measure_outcomes(outcome, dataset.class_names),
+            worst=worst_errors(outcome, dataset, sample_ids),
             learned=len(overlap) if split != "train" else 0,
         )
-        for origin, used, probabilities, overlap in zip(
-            origins, precisions, outputs, trained_on, strict=True
+        for origin, used, outcome, overlap in zip(
+            origins, precisions, outcomes, trained_on, strict=True
         )
     ]
 
 
+Batches = Iterator[tuple[Tensor, Floats]]
+"""Sample ids, int64 (B,), with the probabilities of each class, float64 (B, K)."""
+
+
 def computation_of(
     network: Evaluable, precision: ChosenPrecision
-) -> tuple[str, Callable[..., Floats]]:
+) -> tuple[str, Callable[..., Batches]]:
     """Returns the precision of a network, and the function that computes its probabilities."""
     if isinstance(network, TrainedNetwork):
-        return precision.name, partial(predict_probabilities, network, precision=precision)
+        return precision.name, partial(torch_probabilities, network, precision=precision)
     return network.precision, partial(exported_probabilities, network)
+
+
+def outcomes_of(
+    networks: Sequence[Evaluable],
+    streams: Sequence[Batches],
+    dataset: Dataset,
+    *,
+    images: int,
+    observe: Callable[[float], None],
+) -> list[Outcomes]:
+    """Returns the outcomes of each network, and of the ensemble of several.
+
+    Of each image a few numbers are kept, so that memory does not grow with the classes.
+
+    Args:
+        networks: for messages.
+        streams: probabilities of each network, in equal batches.
+        dataset: of the labels.
+        images: how many there are.
+        observe: called after each batch with the fraction done.
+
+    Raises:
+        DataError: when a probability is not finite.
+    """
+    batches: list[list[Outcomes]] = []
+    done = 0
+    for answers in zip(*streams, strict=True):
+        sample_ids = answers[0][0]
+        rows = [finite(network, row) for network, (_, row) in zip(networks, answers, strict=True)]
+        if len(rows) > 1:
+            rows.append(np.mean(rows, axis=0))
+        labels = dataset.labels[sample_ids].numpy()
+        batches.append([Outcomes.of(row, labels) for row in rows])
+        done += len(sample_ids)
+        observe(done / images)
+    return [Outcomes.joined(parts) for parts in zip(*batches, strict=True)]
 
 
 def nonempty_split(dataset: Dataset, split: Split) -> Tensor:
@@ -204,13 +235,6 @@ def check_views(dataset: Dataset, protocol: Protocol, *, flip: bool) -> None:
         )
 
 
-def observe_portion(
-    observe: Callable[[float], None], index: int, count: int
-) -> Callable[[float], None]:
-    """Returns the observer of one of several equal portions of the work."""
-    return lambda fraction: observe((index + fraction) / count)
-
-
 def finite(network: Evaluable, probabilities: Floats) -> Floats:
     """Returns the probabilities.
 
@@ -226,19 +250,19 @@ def finite(network: Evaluable, probabilities: Floats) -> Floats:
 
 
 def worst_errors(
-    probabilities: Floats, dataset: Dataset, sample_ids: Tensor
+    outcomes: Outcomes, dataset: Dataset, sample_ids: Tensor
 ) -> tuple[WorstError, ...]:
     """Returns the wrong predictions of the highest probability."""
-    predicted = probabilities.argmax(1)
-    wrong = (predicted != dataset.labels[sample_ids].numpy()).nonzero()[0]
-    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
+    predicted, confidence = outcomes.predicted, outcomes.confidence
+    wrong = (predicted != outcomes.labels).nonzero()[0]
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")]
     return tuple(
         WorstError(
             sample_id=(sample_id := int(sample_ids[row])),
             name=file_name(dataset, sample_id),
             true=dataset.class_names[int(dataset.labels[sample_id])],
             predicted=dataset.class_names[predicted[row]],
-            probability=float(probabilities[row, predicted[row]]),
+            probability=float(confidence[row]),
         )
         for row in order[:MOST_WORST].tolist()
     )
@@ -259,19 +283,29 @@ def predict_probabilities(
     precision: ChosenPrecision,
     protocol: Protocol = "center",
     flip: bool = False,
-    observe: Callable[[float], None] = lambda fraction: None,
 ) -> Floats:
     """Returns the probability of each class for each sample: float64 (N, K)."""
+    batches = torch_probabilities(
+        network, dataset, sample_ids, precision=precision, protocol=protocol, flip=flip
+    )
+    return np.concatenate([row for _, row in batches])
+
+
+def torch_probabilities(
+    network: TrainedNetwork,
+    dataset: Dataset,
+    sample_ids: Tensor,
+    *,
+    precision: ChosenPrecision,
+    protocol: Protocol,
+    flip: bool,
+) -> Batches:
+    """Yields the probabilities of a network that torch computes, batch by batch."""
     device = torch.device(precision.device_type)
     model = network.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rows, done = [], 0
     batches = views_of(network, dataset, sample_ids, protocol=protocol, flip=flip, device=device)
-    with torch.inference_mode():
-        for ids, views in batches:
-            rows.append(class_probabilities(model, views, precision=precision).numpy())
-            done += len(ids)
-            observe(done / len(sample_ids))
-    return np.concatenate(rows)
+    for ids, views in batches:
+        yield ids, class_probabilities(model, views, precision=precision).numpy()
 
 
 def exported_probabilities(
@@ -281,17 +315,13 @@ def exported_probabilities(
     *,
     protocol: Protocol,
     flip: bool,
-    observe: Callable[[float], None],
-) -> Floats:
-    """Returns the same as `predict_probabilities`, of an exported network."""
-    rows, done = [], 0
+) -> Batches:
+    """Yields the same as `torch_probabilities`, of an exported network."""
     for ids, views in pixel_views_of(network, dataset, sample_ids, protocol=protocol, flip=flip):
-        rows.append(np.mean([network.probabilities(view) for view in views], axis=0))
-        done += len(ids)
-        observe(done / len(sample_ids))
-    return np.concatenate(rows)
+        yield ids, np.mean([network.probabilities(view) for view in views], axis=0)
 
 
+@torch.inference_mode()
 def class_probabilities(
     model: ResNet, views: Sequence[Tensor], *, precision: ChosenPrecision
 ) -> Tensor:

@@ -1,7 +1,7 @@
 """Metrics of a classifier, from its probabilities and the labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,12 @@ __all__ = [
     "Floats",
     "Metrics",
     "Mistake",
+    "Outcomes",
     "calibration_error",
     "class_scores",
     "error_rate",
     "measure",
+    "measure_outcomes",
     "mistakes",
     "top_k_wrong",
 ]
@@ -87,6 +89,42 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What the metrics need of the probabilities of N images: five numbers each, whatever K is.
+
+    Attributes:
+        labels: int64 (N,), from 0.
+        predicted: the most probable classes, int64 (N,).
+        confidence: their probabilities, float64 (N,).
+        of_label: probabilities of the labels, float64 (N,).
+        outside_top5: whether a label is not among the five most probable classes, bool (N,).
+    """
+
+    labels: Integers
+    predicted: Integers
+    confidence: Floats
+    of_label: Floats
+    outside_top5: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, probabilities: Floats, labels: Integers) -> "Outcomes":
+        """Returns the outcomes of probabilities, float64 (N, K), each row adding up to 1."""
+        return cls(
+            labels=labels,
+            predicted=probabilities.argmax(1),
+            confidence=probabilities.max(1),
+            of_label=probabilities[np.arange(len(labels)), labels],
+            outside_top5=wrong_at(probabilities, labels, TOP),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Outcomes"]) -> "Outcomes":
+        """Returns the outcomes of several batches."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
+
+
 def measure(probabilities: Floats, labels: Integers, class_names: Sequence[str]) -> Metrics:
     """Computes the metrics of a network's predictions.
 
@@ -95,16 +133,21 @@ def measure(probabilities: Floats, labels: Integers, class_names: Sequence[str])
         labels: int64 (N,), from 0.
         class_names: K names.
     """
+    return measure_outcomes(Outcomes.of(probabilities, labels), class_names)
+
+
+def measure_outcomes(outcomes: Outcomes, class_names: Sequence[str]) -> Metrics:
+    """Computes the metrics of outcomes; see `measure`."""
     from sklearn.metrics import confusion_matrix
 
-    predicted = probabilities.argmax(1)
+    labels, predicted = outcomes.labels, outcomes.predicted
     matrix = confusion_matrix(labels, predicted, labels=range(len(class_names)))
     return Metrics(
         images=len(labels),
         top1=error_rate(int((predicted != labels).sum()), len(labels)),
-        top5=error_rate(top_k_wrong(probabilities, labels, TOP), len(labels)),
-        loss=cross_entropy(probabilities, labels),
-        calibration_error=calibration_error(probabilities, labels),
+        top5=error_rate(int(outcomes.outside_top5.sum()), len(labels)),
+        loss=cross_entropy(outcomes.of_label),
+        calibration_error=calibration_error(outcomes.confidence, predicted == labels),
         classes=class_scores(matrix, class_names),
         confusion=tuple(tuple(map(int, row)) for row in matrix),
     )
@@ -120,29 +163,35 @@ def error_rate(wrong: int, count: int) -> ErrorRate:
 
 def top_k_wrong(probabilities: Floats, labels: Integers, k: int) -> int:
     """Returns the number of images whose class is not among the k most probable."""
-    wrong = outside_top_k(torch.from_numpy(probabilities), torch.from_numpy(labels), k)
-    return int(wrong.sum())
+    return int(wrong_at(probabilities, labels, k).sum())
 
 
-def cross_entropy(probabilities: Floats, labels: Integers) -> float:
+def wrong_at(probabilities: Floats, labels: Integers, k: int) -> npt.NDArray[np.bool_]:
+    """Returns whether the class of an image is not among the k most probable: bool (N,)."""
+    return outside_top_k(torch.from_numpy(probabilities), torch.from_numpy(labels), k).numpy()
+
+
+def cross_entropy(of_label: Floats) -> float:
     """Returns the mean of -log(probability of the true class), in nats."""
-    of_label = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(of_label.clip(np.finfo(np.float64).tiny)).mean())
 
 
 def calibration_error(
-    probabilities: Floats, labels: Integers, bins: int = CONFIDENCE_BINS
+    confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = CONFIDENCE_BINS
 ) -> float:
     """Returns the expected calibration error in percent: Guo et al. 2017, eq. 3.
 
     Images are binned by the probability of their most probable class; the error is the distance
     between mean confidence and accuracy of a bin, averaged over images.
+
+    Args:
+        confidence: probabilities of the predicted classes, (N,).
+        correct: whether the predictions are right, (N,).
+        bins: their number.
     """
-    confidence = probabilities.max(1)
-    correct = probabilities.argmax(1) == labels
     bin_of = np.ceil(confidence * bins).astype(np.int64).clip(1, bins) - 1
     gaps = np.bincount(bin_of, weights=confidence - correct, minlength=bins)  # sums of bins
-    return float(100 * np.abs(gaps).sum() / len(labels))
+    return float(100 * np.abs(gaps).sum() / len(confidence))
 
 
 def class_scores(matrix: Integers, class_names: Sequence[str]) -> tuple[ClassScore, ...]:
