@@ -24,6 +24,7 @@ extensions = [
     "api_reference",
     "command_reference",
     "error_reference",
+    "korean_search",
     "recipe_reference",
     "tables_of_names",
 ]
@@ -50,6 +51,12 @@ myst_heading_anchors = 4
 copybutton_prompt_text = r"\$ |> "
 copybutton_prompt_is_regexp = True
 
+# Korean: a catalog for each page, and figures such as images/chart.ko.svg.
+locale_dirs = ["locale"]
+gettext_compact = False
+figure_language_filename = "{path}{basename}.{language}{ext}"
+
+templates_path = ["_templates"]
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
@@ -60,6 +67,7 @@ html_show_copyright = False
 html_sidebars = {
     "**": [
         "sidebar/brand.html",
+        "sidebar/language.html",
         "sidebar/search.html",
         "sidebar/scroll-start.html",
         "sidebar/navigation.html",
