@@ -54,6 +54,7 @@ copybutton_prompt_is_regexp = True
 # Korean: a catalog for each page, and figures such as images/chart.ko.svg.
 locale_dirs = ["locale"]
 gettext_compact = False
+gettext_location = False
 figure_language_filename = "{path}{basename}.{language}{ext}"
 
 templates_path = ["_templates"]

@@ -61,12 +61,6 @@ def test_the_tree_of_the_readme_is_the_tree() -> None:
     assert all(f"  {room}/" in tree for room in rooms)
 
 
-def test_every_link_of_the_documents_leads_somewhere() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
-
-
 def test_the_named_recipes_say_what_they_reproduce() -> None:
     from resnetkit.training.recipe import named_recipes
 
