@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.pofile import read_po
 from cyclopts import App
 
 import resnetkit
@@ -143,19 +145,25 @@ def test_every_key_of_a_recipe_is_documented(site: Path) -> None:
 
 def test_every_name_of_the_tables_is_listed(site: Path) -> None:
     tables = plain_text(site / "reference/architectures.html")
-    assert {name for name in [*ARCHITECTURES, *STUDIES] if f" {name} " not in tables} == set()
+    names = {*ARCHITECTURES, *STUDIES} - {"resnet8"}  # which tests/conftest.py adds
+    assert {name for name in names if f" {name} " not in tables} == set()
     assert set(named_recipes()) <= read_page(site / "reference/recipe.html").ids
+
+
+def read_catalog(path: Path) -> Catalog:
+    """Reads a catalog; an empty one if there is none."""
+    if not path.exists():
+        return Catalog(locale="ko")
+    with path.open("rb") as file:
+        return read_po(file, locale="ko")
 
 
 def untranslated(template: Path, catalog: Path) -> list[str]:
     """Returns the texts of a page that its Korean catalog lacks."""
-    from babel.messages.pofile import read_po
-
-    texts = read_po(template.open("rb"))
-    known = read_po(catalog.open("rb"), locale="ko") if catalog.exists() else {}
+    known = read_catalog(catalog)
     return [
         str(text.id)
-        for text in texts
+        for text in read_catalog(template)
         if text.id and not ((found := known.get(text.id)) and found.string and not found.fuzzy)
     ]
 
