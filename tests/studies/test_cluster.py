@@ -240,7 +240,7 @@ def test_a_training_waits_for_the_folder_of_a_lost_worker(
 ) -> None:
     monkeypatch.setattr(runner, "RELEASED_SECONDS", 0.2)
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.05)
-    recipe = load_recipe(four_steps, {"model.name": "resnet20"})
+    recipe = load_recipe(four_steps, {"model.name": "resnet8"})
     task = runner.Task(recipe, tmp_path / "run", (), divergence_counts=False)
     with locked_run(tmp_path / "run", recipe), pytest.raises(RunInUse, match="another process"):
         runner.trained(task, device="cpu", threads=1, stop=StopRequest())

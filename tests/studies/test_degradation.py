@@ -139,7 +139,7 @@ def test_a_planted_fault_is_seen_in_real_trainings(
     fault = {"model.options.shortcut": "none", "length": "3 steps"}
     workers = Workers(backend="sequential", device="cpu")
     outcome = run_study(study, "tiny", tmp_path, changes=fault, workers=workers)
-    assert family(outcome.runs, "resnet20") == family(outcome.runs, "plain20")
+    assert family(outcome.runs, "resnet8") == family(outcome.runs, "plain8")
     assert outcome.findings[2].difference == outcome.findings[3].difference == 0
     assert "lower training error" not in confirmed(list(outcome.findings))
     assert "lower test error" not in confirmed(list(outcome.findings))

@@ -74,8 +74,8 @@ def test_every_trial_is_trained_in_its_folder(trained: Outcome) -> None:
     assert trained.folder == root / "tiny-tiny"
     assert sorted((root / "runs").iterdir()) == sorted(trial_folder(root, t.recipe) for t in trials)
     assert {group: len(runs) for group, runs in trained.runs.items()} == {
-        "plain20": 3,
-        "resnet20": 3,
+        "plain8": 3,
+        "resnet8": 3,
     }
     for trial in trials:
         run = trained.runs[trial.group][trial.recipe.seed]
@@ -83,13 +83,13 @@ def test_every_trial_is_trained_in_its_folder(trained: Outcome) -> None:
         assert run.final is not None
         assert (
             run.folder.name
-            == f"{trial.group}-digits-seed{trial.recipe.seed}-" + (trial.recipe.digest[:8])
+            == f"{trial.group}-few-seed{trial.recipe.seed}-" + (trial.recipe.digest[:8])
         )
 
 
 def test_findings_are_computed_from_the_runs(trained: Outcome) -> None:
     (finding,) = trained.findings
-    for sample, group in ((finding.first, "plain20"), (finding.second, "resnet20")):
+    for sample, group in ((finding.first, "plain8"), (finding.second, "resnet8")):
         lines = [run.metrics_path.read_text().splitlines()[-1] for run in trained.runs[group]]
         assert list(sample.values) == [json.loads(line)["train"]["error"] for line in lines]
 
@@ -99,22 +99,29 @@ def test_seeds_and_networks_end_differently(trained: Outcome) -> None:
     assert len(set(metrics)) == 6
 
 
-@pytest.mark.parametrize(
-    ("backend", "jobs"),
-    [
-        ("threading", 2),
-        pytest.param("loky", 1, marks=pytest.mark.slow),
-        pytest.param("loky", 2, marks=pytest.mark.slow),
-    ],
-)
-def test_backend_and_number_of_jobs_change_no_byte(
-    trained: Outcome, tmp_path: Path, results: Reader, backend: str, jobs: int
+def same_results(one: Outcome, other: Outcome, results: Reader) -> bool:
+    """Compares the findings of two outcomes, and every byte of their runs."""
+    return one.findings == other.findings and all(
+        results(run.folder) == results(twin.folder)
+        for group, runs in one.runs.items()
+        for run, twin in zip(runs, other.runs[group], strict=True)
+    )
+
+
+def test_threads_change_no_byte(trained: Outcome, tmp_path: Path, results: Reader) -> None:
+    outcome = run_at_once(trained.study, tmp_path, workers=Workers(2, "threading", "cpu"))
+    assert same_results(trained, outcome, results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_processes_change_no_byte(
+    new_study: NewStudy, four_steps_on_digits: str, tmp_path: Path, results: Reader, jobs: int
 ) -> None:
-    outcome = run_at_once(trained.study, tmp_path, workers=Workers(jobs, backend, "cpu"))
-    assert outcome.findings == trained.findings
-    for group, runs in trained.runs.items():
-        for run, twin in zip(runs, outcome.runs[group], strict=True):
-            assert results(twin.folder) == results(run.folder)
+    study = new_study(groups=("plain20", "resnet20"), recipe=four_steps_on_digits)
+    here = run_at_once(study, tmp_path / "here")
+    there = run_at_once(study, tmp_path / "there", workers=Workers(jobs, "loky", "cpu"))
+    assert same_results(here, there, results)
 
 
 def test_a_second_start_trains_nothing(
@@ -133,12 +140,12 @@ def test_only_what_is_missing_is_trained(
     new_study: NewStudy, tmp_path: Path, calls: list[dict[str, Any]]
 ) -> None:
     whole = run_at_once(new_study(), tmp_path)
-    (whole.runs["plain20"][1].folder / "metrics.jsonl").write_text("")
+    (whole.runs["plain8"][1].folder / "metrics.jsonl").write_text("")
     calls.clear()
     with pytest.raises(FileExistsError):  # of the pretended training: the folder is there
         run_at_once(new_study(), tmp_path)
-    assert networks(calls) == [("plain20", 1)]
-    assert calls[0]["folder"] == whole.runs["plain20"][1].folder
+    assert networks(calls) == [("plain8", 1)]
+    assert calls[0]["folder"] == whole.runs["plain8"][1].folder
 
 
 def test_an_interrupted_training_is_resumed_and_ends_alike(
@@ -175,9 +182,7 @@ def test_an_interrupted_training_is_resumed_and_ends_alike(
     assert begun[0] == begun_before[2]
     assert set(begun).isdisjoint(begun_before[:2])
     assert len(begun) == 4
-    for group, runs in trained.runs.items():
-        for run, twin in zip(runs, outcome.runs[group], strict=True):
-            assert results(twin.folder) == results(run.folder)
+    assert same_results(trained, outcome, results)
 
 
 def test_signals_mean_what_they_meant_before(
@@ -214,18 +219,18 @@ def test_equal_recipes_of_two_studies_are_trained_once(
     new_study: NewStudy, tmp_path: Path, calls: list[dict[str, Any]]
 ) -> None:
     one = run_at_once(new_study("one"), tmp_path)
-    other = run_at_once(new_study("other", groups=("resnet20", "plain20", "resnet32")), tmp_path)
+    other = run_at_once(new_study("other", groups=("resnet8", "plain8", "resnet32")), tmp_path)
     assert networks(calls[6:]) == [("resnet32", seed) for seed in range(3)]
-    assert other.runs["plain20"] == one.runs["plain20"]
+    assert other.runs["plain8"] == one.runs["plain8"]
     assert other.folder != one.folder
 
 
 def test_the_longest_trainings_come_first(
     new_study: NewStudy, tmp_path: Path, calls: list[dict[str, Any]]
 ) -> None:
-    groups = ("resnet20", "plain56", "plain32")
+    groups = ("resnet8", "plain56", "plain32")
     run_at_once(new_study(groups=groups, seeds=1, findings=lambda runs: []), tmp_path)
-    assert [name for name, _ in networks(calls)] == ["plain56", "plain32", "resnet20"]
+    assert [name for name, _ in networks(calls)] == ["plain56", "plain32", "resnet8"]
 
 
 def test_trainings_at_a_time_take_one_thread_each(
@@ -248,11 +253,12 @@ def test_changes_are_trained_elsewhere_and_kept_with_the_outcome(
 
 @pytest.mark.parametrize("backend", ["sequential", pytest.param("loky", marks=pytest.mark.slow)])
 def test_what_a_training_refuses_is_said_as_it_is(
-    new_study: NewStudy, tmp_path: Path, backend: str
+    new_study: NewStudy, four_steps_on_digits: str, tmp_path: Path, backend: str
 ) -> None:
+    study = new_study(groups=("plain20", "resnet20"), recipe=four_steps_on_digits)
     workers = Workers(2, backend, "cpu")
     with pytest.raises(RecipeError, match="batch_size is 1: "):
-        run_at_once(new_study(), tmp_path, changes={"batch_size": 1}, workers=workers)
+        run_at_once(study, tmp_path, changes={"batch_size": 1}, workers=workers)
     assert not (tmp_path / "runs").exists()
 
 
@@ -262,7 +268,7 @@ def test_an_incomplete_study_names_what_is_missing(
     study = new_study()
     with pytest.raises(UsageError, match="is not complete"):
         read_outcome(study, "tiny", tmp_path)
-    missing = run_at_once(study, tmp_path).runs["resnet20"][0]
+    missing = run_at_once(study, tmp_path).runs["resnet8"][0]
     missing.metrics_path.unlink()
     with pytest.raises(UsageError) as refusal:
         read_outcome(study, "tiny", tmp_path)
@@ -368,7 +374,7 @@ def test_a_study_is_read_again_from_its_report(reported: Outcome, tmp_path: Path
     os.rename(tmp_path, moved)
     again = read_outcomes_again(moved / reported.folder.name)[0]
     assert again.findings == reported.findings
-    assert again.runs["plain20"][0].folder.parent == moved / "runs"
+    assert again.runs["plain8"][0].folder.parent == moved / "runs"
 
 
 UNREADABLE = ["", "{", "[]", "3", "{}", '{"study": "tiny"}', '{"study": "tiny", "scale": "tiny"}']
@@ -411,6 +417,6 @@ def test_a_corrupt_measurement_is_named(content: str, new_study: NewStudy, tmp_p
     )
     outcome = run_at_once(study, tmp_path)
     assert len(outcome.charts) == 2
-    outcome.runs["plain20"][0].probe_path("responses").write_text(content)
+    outcome.runs["plain8"][0].probe_path("responses").write_text(content)
     with pytest.raises(DataError, match="Remove the folders 'probes'"):
         read_outcome(study, "tiny", tmp_path)

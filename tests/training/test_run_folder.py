@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -515,6 +516,18 @@ def test_a_corrupt_event_is_named_by_file_and_line(tmp_path: Path, few: Recipes,
     run.metrics_path.write_text(f"{json.dumps(event_to_json(event))}\n{line}\n")
     with pytest.raises(DataError, match=r"metrics\.jsonl is corrupt: line 2 cannot be read"):
         _ = run.epochs
+
+
+def test_events_are_parsed_again_only_when_the_file_changed(tmp_path: Path, few: Recipes) -> None:
+    run = Run(tmp_path, few())
+    event = EpochEvent(epoch=1, step=3, train_loss=2.0, train_error=50.0)
+    run.metrics_path.write_text(json.dumps(event_to_json(event)) + "\n")
+    changed = run.metrics_path.stat()
+    assert run.epochs == [event]
+    assert run.epochs[0] is run.epochs[0]
+    run.metrics_path.write_text(run.metrics_path.read_text().replace("50.0", "60.0"))
+    os.utime(run.metrics_path, ns=(changed.st_atime_ns, changed.st_mtime_ns))
+    assert run.epochs == [replace(event, train_error=60.0)]
 
 
 def test_an_event_is_read_as_it_was_written() -> None:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -236,15 +237,25 @@ def read_records(path: Path, from_json: Callable[[object], T]) -> list[T]:
         return []
     try:
         complete, _, _ = read_bounded(path, LARGEST_RECORD).rpartition(b"\n")
-    except OSError as error:
+        return list(parsed_records(complete, from_json))
+    except (OSError, ValueError) as error:
         raise corrupt(path, reason(error)) from error
+
+
+@lru_cache(maxsize=64)  # files; a report asks for the records of each run dozens of times
+def parsed_records(content: bytes, from_json: Callable[[object], T]) -> tuple[T, ...]:
+    """Returns the records of JSON lines; they are shared, and not to be changed.
+
+    Raises:
+        ValueError: naming the first line that is corrupt.
+    """
     records = []
-    for number, line in enumerate(complete.splitlines(), 1):
+    for number, line in enumerate(content.splitlines(), 1):
         try:
             records.append(from_json(parse_json(line, finite=False)))  # NaN means null
         except ValueError as error:
-            raise corrupt(path, f"line {number} cannot be read ({error})") from error
-    return records
+            raise ValueError(f"line {number} cannot be read ({error})") from error
+    return tuple(records)
 
 
 def reason(error: Exception) -> str:
