@@ -4,8 +4,10 @@ PyYAML implements YAML 1.1, where 012 is ten, 1:30 is ninety, `no` is false, and
 twice silently keeps only its last value.
 """
 
+import copy
 import re
 from collections.abc import Hashable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,12 @@ def parse_yaml(text: str) -> Any:
     Raises:
         YAML_ERRORS: when it is not YAML, or contains a duplicate key or an alias.
     """
+    return copy.deepcopy(parsed(text))
+
+
+@lru_cache(maxsize=64)  # texts; a study reads one recipe for each of its trainings
+def parsed(text: str) -> Any:
+    """Parses as `parse_yaml` does; the values are shared, and not to be changed."""
     return yaml.load(text, RecipeLoader)  # a subclass of SafeLoader
 
 

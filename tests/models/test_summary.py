@@ -98,18 +98,40 @@ def is_deep(name: str) -> bool:
     return "1202" in name or "1001" in name
 
 
+# One of each family is traced whole; the others, which repeat its blocks, in slow tests.
+TRACED = {
+    "resnet20",
+    "plain20",
+    "preresnet20",
+    "resnet29_bottleneck",
+    "plain29_bottleneck",
+    "preresnet164",
+    "resnet34",
+    "plain18",
+    "plain50",
+    "resnet50",
+    "preresnet18",
+    "preresnet50",
+    "resnet18_3x3",
+    "resnet50_3x3",
+    "resnext50_32x4d",
+    "wide_resnet50_2",
+}
+TRACED_OR_SLOW = [
+    pytest.param(name, marks=() if name in TRACED else pytest.mark.slow) for name in ARCHITECTURES
+]
+
+
 @cache
 def cost(name: str, **options: Any) -> Complexity:
     """Traces each network once, however many tests look at it."""
     return trace(ARCHITECTURES[name].with_options(**options))
 
 
-@pytest.mark.parametrize(
-    ("name", "shortcut"),
-    [pytest.param(*key, marks=pytest.mark.slow if is_deep(key[0]) else ()) for key in PARAMETERS],
-)
+@pytest.mark.parametrize(("name", "shortcut"), PARAMETERS)
 def test_parameters_are_the_published_count(name: str, shortcut: str) -> None:
-    assert cost(name, shortcut=shortcut).parameters == PARAMETERS[name, shortcut]
+    architecture = ARCHITECTURES[name].with_options(shortcut=shortcut)
+    assert count(architecture).parameters == PARAMETERS[name, shortcut]
 
 
 def test_every_named_network_has_a_published_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,14 +140,11 @@ def test_every_named_network_has_a_published_count(monkeypatch: pytest.MonkeyPat
     assert defaults <= set(PARAMETERS)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if is_deep(name) else ()) for name in ARCHITECTURES],
-)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_depth_is_the_number_in_the_name(name: str) -> None:
     number = re.search(r"\d+", name)
     assert number is not None
-    assert cost(name, shortcut=ARCHITECTURES[name].shortcut).depth == int(number[0])
+    assert count(ARCHITECTURES[name]).depth == int(number[0])
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet34", "resnet50"])
@@ -254,10 +273,7 @@ def totals_of(traced: Complexity) -> Totals:
     return Totals(traced.depth, traced.parameters, traced.multiply_adds)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if is_deep(name) else ()) for name in ARCHITECTURES],
-)
+@pytest.mark.parametrize("name", TRACED_OR_SLOW)
 def test_counting_one_block_of_each_kind_counts_them_all(name: str) -> None:
     traced = cost(name, shortcut=ARCHITECTURES[name].shortcut)
     assert count(ARCHITECTURES[name]) == totals_of(traced)

@@ -35,12 +35,22 @@ def plain_is_worse(runs: dict[str, list[Run]]) -> Sequence[Finding]:
     return [judge_higher("worse", plain, residual, margin=1, confirmed="yes", not_confirmed="no")]
 
 
+YAML: dict[str, str] = {}  # by digest; hundreds of runs of a few recipes are written
+
+
+def yaml_of(recipe: Recipe) -> str:
+    """Returns a recipe as YAML, which takes longer to write than all else of a run."""
+    if recipe.digest not in YAML:
+        YAML[recipe.digest] = recipe.to_yaml()
+    return YAML[recipe.digest]
+
+
 def write_run(folder: Path, recipe: Recipe, *, train: float, test: float) -> Run:
     """Writes a finished run with these final errors."""
     (folder / "model").mkdir(parents=True)
     for name in MODEL_FILES:
         (folder / "model" / name).write_text("{}")
-    (folder / "recipe.yaml").write_text(recipe.to_yaml())
+    (folder / "recipe.yaml").write_text(yaml_of(recipe))
     errors = {"train": train, "validation": test, "test": test}
     final: dict[str, Any] = {
         split: {"loss": 1.0, "error": error, "top5_error": 0.0, "count": 100}

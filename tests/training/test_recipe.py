@@ -683,3 +683,12 @@ def test_a_value_is_what_it_looks_like(text: str, value: object) -> None:
 )
 def test_what_is_written_is_read_back(options: dict[str, object]) -> None:
     assert parse_yaml(yaml.safe_dump(options, sort_keys=False)) == options
+
+
+def test_what_is_done_to_values_that_were_read_changes_nothing_that_is_read_later() -> None:
+    first = parse_yaml("data: {name: digits, augment: [1, 2]}")
+    first["data"]["name"] = "changed"
+    first["data"]["augment"].clear()
+    assert parse_yaml("data: {name: digits, augment: [1, 2]}") == {
+        "data": {"name": "digits", "augment": [1, 2]}
+    }
