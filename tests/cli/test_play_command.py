@@ -15,6 +15,8 @@ from resnetkit.studies import runner
 
 Resnet = Callable[..., Any]
 
+pytestmark = pytest.mark.usefixtures("_undrawn")
+
 
 @pytest.fixture(autouse=True)
 def _nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,13 @@ HEAVY = ("resnetkit.training", "torchvision", "scipy", "huggingface_hub")
 from resnetkit.cli.app import run
 code = run(["predict", *sys.argv[1:]])
 print([m for m in sys.modules if m.startswith(HEAVY)])
+
+from resnetkit.models.summary import count, trace
+from resnetkit.models.zoo import ARCHITECTURES
+for name in ("resnet20", "preresnet50", "resnext50_32x4d"):
+    count(ARCHITECTURES[name])
+trace(ARCHITECTURES["resnet18"])
+print("torch._dynamo" in sys.modules)
 sys.exit(code)
 """
 
@@ -160,9 +167,10 @@ def test_names_that_are_no_text_are_escaped(resnet: Resnet, folder: Path, tmp_pa
     assert each["path"] == name
     command = [sys.executable, "-c", PREDICTS, str(folder), name]
     done = subprocess.run(command, capture_output=True, check=False, timeout=120)
-    first, *_, imported = done.stdout.splitlines()
+    first, *_, imported, compiles = done.stdout.splitlines()
     assert (done.returncode, first) == (0, rb"\udcff.png"), done.stderr
     assert imported == b"[]"  # neither training nor what takes long to import
+    assert compiles == b"False"  # counting layers does not import torch's compiler either
 
 
 def test_people_get_a_line_a_class(resnet: Resnet, folder: Path) -> None:

@@ -20,6 +20,8 @@ from resnetkit.studies.table import STUDIES
 Resnet = Callable[..., Any]
 Studies = Callable[..., Path]
 
+pytestmark = pytest.mark.usefixtures("_undrawn")
+
 
 @pytest.fixture(autouse=True)
 def _nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def write_run(folder: Path, recipe: Recipe, *, train: float, test: float) -> Run
 
 @pytest.fixture(scope="session")
 def four_steps(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Returns the path of a recipe that takes 0.2 seconds, of data that this process alone knows."""
+    """Returns the path of a recipe that takes 0.2 seconds, for this process alone."""
     path = tmp_path_factory.mktemp("recipes") / "four-steps.yaml"
     path.write_text(FOUR_STEPS + FEW)
     return str(path)
