@@ -239,6 +239,17 @@ def test_addresses_need_their_backend(resnet: Resnet, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_person_sees_how_many_shards_are_complete(
+    terminal: Callable[..., str], whole: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "POLL_SECONDS", 0.001)
+    words = ("predict", str(whole.folder), str(photos), "--out", "answers", "--shards", "23")
+    screen = terminal(*words, "--backend", "sequential", "--batch-size", "1")
+    assert "shards" in screen
+    assert " of 23" in screen
+    assert "100%" in screen
+
+
 # Features
 
 

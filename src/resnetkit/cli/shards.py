@@ -1,6 +1,8 @@
 """Predictions and features of very many images, by several processes or a cluster."""
 
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import count
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 from cyclopts import Parameter
 
-from resnetkit.cli.output import remark
+from resnetkit.cli.output import bar, remark
 from resnetkit.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ __all__ = [
 Item = TypeVar("Item")
 
 DEFAULT_SHARDS = 64
+POLL_SECONDS = 0.5  # between two looks at how far the work is
 
 Shards = Annotated[
     int | None,
@@ -211,11 +214,35 @@ def run_shards(
             remark(f"{shards - len(missing)} of {shards} shards are there already")
         remark(f"{engine.origin}: {folder.manifest.images:,} image(s)")
         end_others(folder.path)
-        with beating(folder.path) as heartbeat:
+        with beating(folder.path) as heartbeat, shown_progress(folder):
             run = partial(do_shard, folder=folder, job=job, options=options, heartbeat=heartbeat)
             workers.run(run, missing, folder.path)
         job.finish(folder)
     return folder
+
+
+@contextmanager
+def shown_progress(folder: "ShardFolder") -> Iterator[None]:
+    """Shows on a terminal how many shards are complete while the block runs."""
+    with bar("shards") as progress:
+        if not progress.is_shown:
+            yield
+            return
+        ended, shards = threading.Event(), folder.manifest.question.shards
+
+        def show() -> None:
+            while not ended.wait(POLL_SECONDS):
+                done = shards - len(folder.missing)
+                progress.update(done / shards, f"{done} of {shards}")
+
+        thread = threading.Thread(target=show, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            progress.update(1 - len(folder.missing) / shards)
 
 
 def do_shard(

@@ -1,4 +1,4 @@
-"""Where the trainings of studies run: on this machine, or on a cluster of Dask or Ray."""
+"""Where much work is done: on this machine, or on a cluster of Dask or Ray."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ __all__ = ["CLUSTERS", "Workers"]
 
 CLUSTERS = ("dask", "ray")
 ANSWER_SECONDS = 10  # for a scheduler, and for every machine to see the shared folder
-DEATHS = 3  # workers that a training may lose before it is given up
+DEATHS = 3  # workers that a piece of work may lose before it is given up
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Workers:
-    """How the trainings of studies are run.
+    """Who does many pieces of work, such as the trainings of a study or the shards of predictions.
 
     Attributes:
-        jobs: trainings at a time, one thread each; None for one per core. A cluster fills all of
+        jobs: pieces at a time, one thread each; None for one per core. A cluster fills all of
             its workers.
         backend: dask or ray; or one of joblib: loky, threading, sequential, or one registered.
         device: see `train`.
@@ -55,17 +55,17 @@ class Workers:
 
     @property
     def is_cluster(self) -> bool:
-        """Returns whether other machines may train."""
+        """Returns whether other machines may work."""
         return self.backend in CLUSTERS
 
     @property
     def threads(self) -> int:
-        """Returns the threads of a training; 0 lets it choose."""
+        """Returns the threads of each; 0 lets it choose."""
         return 0 if self.at_a_time == 1 and not self.is_cluster else 1
 
     @property
     def at_a_time(self) -> int:
-        """Returns how many trainings run at a time on this machine."""
+        """Returns how many work at a time on this machine."""
         return usable_processors() if self.jobs is None else self.jobs
 
     def run(self, function: Callable[[Item], None], items: Sequence[Item], folder: Path) -> None:
@@ -84,7 +84,7 @@ class Workers:
         if self.is_cluster and self.jobs is not None:
             raise UsageError(
                 f"--jobs {self.jobs}: with --backend {self.backend} the cluster's workers decide"
-                " how many trainings run at a time. Leave --jobs out."
+                " how many processes work at a time. Leave --jobs out."
             )
         if self.backend == "dask":
             run_on_dask(self.address, function, items, folder)
@@ -237,8 +237,8 @@ def check_workers(address: str, workers: Mapping[str, Mapping[str, Any]]) -> Non
     several = sorted({str(facts["host"]) for facts in workers.values() if facts["nthreads"] > 1})
     if several:
         raise UsageError(
-            f"the Dask workers on {', '.join(several)} have several threads, but trainings need a"
-            f" process each. Start them again: dask worker {address} --nworkers auto --nthreads 1."
+            f"the Dask workers on {', '.join(several)} have several threads, but need one each."
+            f" Start them again: dask worker {address} --nworkers auto --nthreads 1."
         )
 
 
@@ -365,9 +365,9 @@ def no_cluster(option: str, address: str, kind: str, error: Exception) -> str:
 
 
 def too_many_deaths(error: Exception) -> str:
-    """Returns the message of a training that loses worker after worker."""
+    """Returns the message of work that loses worker after worker."""
     reason = (str(error).splitlines() or [""])[0]
     return (
-        f"a training lost its worker {DEATHS + 1} times and was given up ({reason}). Its"
-        " checkpoints are kept. Often the worker has too little memory: look at its log."
+        f"the same work lost its worker {DEATHS + 1} times and was given up ({reason}). What is"
+        " finished is kept. Often the worker has too little memory: look at its log."
     )
