@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
 from PIL import Image
 
 from resnetkit.cli import shards as commands
@@ -367,6 +368,21 @@ def test_killed_features_are_resumed(
     assert (said.code, "killed holds no finished features" in said.err) == (3, True)
     assert compute("killed").code == 3
     assert files_of(tmp_path / "whole") == files_of(tmp_path / "killed")
+
+
+def test_a_dask_cluster_changes_no_byte(tmp_path: Path, compute: Callable[..., Any]) -> None:
+    with LocalCluster(  # type: ignore[no-untyped-call]
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp://",
+        dashboard_address=None,
+    ) as local:
+        assert (
+            compute("there", "--backend", "dask", "--scheduler", local.scheduler_address).code == 3
+        )
+    assert compute("here").code == 3
+    assert files_of(tmp_path / "here") == files_of(tmp_path / "there")
 
 
 def test_a_network_that_sees_no_image_has_no_features(
