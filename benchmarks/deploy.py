@@ -1,7 +1,8 @@
 """Exported networks against what a practitioner would run otherwise, side by side in one run.
 
-- ResNet-50 at 224x224, images per second in batches of 16: the exported network in float32 and in
-  int8, with what `resnet predict` does for a batch, against torchvision's network in eager float32.
+- ResNet-50 at 224x224, images per second in batches of 16: the exported network in float32, int8
+  and bfloat16, with what `resnet predict` does for a batch, against torchvision's network in eager
+  float32.
 - The same folders against the loop that one writes by hand for the same engine, with the settings
   that the engine's own guide recommends: batches of 1 and of 16.
 - JPEG files of 500x375 and of 1600x1200 pixels to answers: `Predictor.predict` against Pillow and
@@ -36,10 +37,10 @@ SIZE = 224
 BATCH = 16
 FOLDERS = {
     "openvino-float32": ("openvino", "float32"),
-    "openvino-bfloat16": ("openvino", "bfloat16"),
     "openvino-int8": ("openvino", "int8"),
     "onnx-float32": ("onnx", "float32"),
     "onnx-int8": ("onnx", "int8"),
+    "openvino-bfloat16": ("openvino", "bfloat16"),
 }
 CALIBRATION_IMAGES = 32
 FILES = {"large": 96, "photos": 48}  # kinds and numbers of JPEGs; a step predicts all of a kind

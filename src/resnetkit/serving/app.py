@@ -1,28 +1,24 @@
 """The routes of the server."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from time import monotonic
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from resnetkit.errors import ResnetkitError, did_you_mean, headless
+from resnetkit.errors import did_you_mean, headless
 from resnetkit.inference.predictor import TOP, Activations
 from resnetkit.serving.batcher import Computed
 from resnetkit.serving.guard import Access, Guard
 from resnetkit.serving.limits import Refusal
-from resnetkit.serving.metrics import CONTENT_TYPE, Metrics
+from resnetkit.serving.metrics import CONTENT_TYPE
 from resnetkit.serving.model import PROBABILITIES, ServedModel
 from resnetkit.serving.openapi import document
 from resnetkit.serving.page.render import PageFacts
@@ -34,6 +30,7 @@ from resnetkit.serving.protocol import (
     model_metadata,
     parse_inference_request,
 )
+from resnetkit.serving.recorder import Recorder
 from resnetkit.serving.requests import (
     check_raw,
     deadline_of,
@@ -42,17 +39,14 @@ from resnetkit.serving.requests import (
     unless_disconnected,
     whole,
 )
-from resnetkit.serving.responses import json_response, refusal_of, refusal_response
+from resnetkit.serving.responses import EXCEPTION_HANDLERS, json_response
 from resnetkit.serving.saliency import METHODS, data_url
 from resnetkit.serving.service import Service
 
 __all__ = ["build_app"]
 
-logger = logging.getLogger(__name__)
-
 JSON_LENGTH = "Inference-Header-Content-Length"
 LONG_TEXT = 2**14  # bytes of JSON, or numbers, that a thread of its own reads or writes
-CLIENT_LEFT = 499  # the status of requests that nobody waits for, as in nginx
 VERSION = "1"  # of the model, in addresses
 
 
@@ -327,52 +321,6 @@ def facts(model: ServedModel, computed: Computed) -> dict[str, str]:
     }
 
 
-class Recorder:
-    """Counts requests, adds headers to responses, and turns bugs into a response.
-
-    Args:
-        app: answers.
-        metrics: count.
-    """
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app = app
-        self.metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        start, status = monotonic(), 0
-
-        async def recorded(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], *SECURITY]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, recorded)
-        except Exception:
-            logger.exception("a request led to an error that is a bug of resnetkit")
-            if status:
-                raise
-            await refusal_response(
-                Refusal(500, "the server made an error; its log has the details.")
-            )(scope, receive, recorded)
-        finally:
-            route = getattr(scope.get("endpoint"), "__name__", "none")
-            self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.request_seconds.labels(route).observe(monotonic() - start)
-
-
-SECURITY = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
-
-
 def build_app(service: Service, access: Access, version: str) -> Starlette:
     """Returns the application.
 
@@ -407,39 +355,5 @@ def build_app(service: Service, access: Access, version: str) -> Starlette:
             *(cors if access.origins else ()),
             Middleware(Guard, access=access, limits=service.limits),
         ],
-        exception_handlers={
-            Refusal: answered_refusal,
-            ResnetkitError: answered_error,
-            HTTPException: answered_status,
-            ClientDisconnect: nobody,
-        },
+        exception_handlers=EXCEPTION_HANDLERS,
     )
-
-
-async def answered_refusal(request: Request, error: Exception) -> Response:
-    """Answers a refusal."""
-    assert isinstance(error, Refusal)
-    return refusal_response(error)
-
-
-async def answered_error(request: Request, error: Exception) -> Response:
-    """Answers an error of an image or a parameter."""
-    assert isinstance(error, ResnetkitError)
-    return refusal_response(refusal_of(error))
-
-
-async def answered_status(request: Request, error: Exception) -> Response:
-    """Answers an unknown route or method."""
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    if error.status_code == 405:
-        allowed = " or ".join(sorted(headers.get("Allow", "another method").split(", ")))
-        message = f"{request.url.path[:100]} does not take {request.method}: use {allowed}."
-    else:
-        message = f"there is nothing at {request.url.path[:100]}: /openapi.json lists all routes."
-    return refusal_response(Refusal(error.status_code, message, headers))
-
-
-async def nobody(request: Request, error: Exception) -> Response:
-    """Ends a request whose client has left; nothing is sent."""
-    return Response(status_code=CLIENT_LEFT)
