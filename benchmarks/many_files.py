@@ -62,10 +62,10 @@ def paths(root: Path, count: int) -> Iterator[Path]:
         yield folder / f"{number:07d}.png"
 
 
-def train_network(folder: Path) -> None:
-    """Trains ResNet-20 on the digits for two epochs."""
+def train_network(folder: Path, length: str = "2 epochs") -> None:
+    """Trains ResNet-20 on the digits."""
     words = resnet("train", "digits", "--out", folder, "--device", "cpu")
-    subprocess.run([*words, "--set", "length=2 epochs"], check=True, capture_output=True)
+    subprocess.run([*words, "--set", f"length={length}"], check=True, capture_output=True)
 
 
 @dataclass(frozen=True)

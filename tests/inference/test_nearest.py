@@ -1,5 +1,6 @@
 """The nearest images against a brute force in numpy."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -55,12 +56,19 @@ class Shards:
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
         self.images = len(values)
+        self.read: list[weakref.ref[Features]] = []
 
     def blocks(self) -> Iterator[tuple[np.ndarray, Features]]:
         for shard in range(3):
             rows = np.arange(shard, self.images, 3)
-            paths = [f"{row}.png" for row in rows]
-            yield rows, Features(self.values[rows], paths, self.layer, "a network", "0" * 64)
+            assert [block() for block in self.read] == [None] * shard
+            yield rows, self.block(rows)
+
+    def block(self, rows: np.ndarray) -> Features:
+        paths = [f"{row}.png" for row in rows]
+        block = Features(self.values[rows], paths, self.layer, "a network", "0" * 64)
+        self.read.append(weakref.ref(block))
+        return block
 
 
 @pytest.mark.parametrize("top", [1, 7, 200])

@@ -197,18 +197,26 @@ class FeatureShards:
         Raises:
             DataError: when a part is missing, corrupt, or not the one of the index.
         """
-        expected = (self.index.layer, self.index.network_sha256, self.index.width)
         for shard, count in enumerate(self.index.parts):
-            path = self.folder / PARTS / f"{shard:05d}{FEATURES.suffix}"
-            if not count:
-                continue
-            tensors, facts = read_tensors(path)
-            with corrupt_features(path):
-                features, rows = features_in(tensors, facts), tensors["rows"]
-                found = (features.layer, features.network_sha256, features.values.shape[1])
-                if found != expected or rows.shape != (count,) or rows.dtype != np.int64:
-                    raise ValueError("it is not the part that the index describes")
-            yield rows, features
+            if count:
+                yield self.part(shard)
+
+    def part(self, shard: int) -> tuple[Rows, Features]:
+        """Reads the rows and the features of a part.
+
+        Raises:
+            DataError: as for `blocks`.
+        """
+        path = self.folder / PARTS / f"{shard:05d}{FEATURES.suffix}"
+        tensors, facts = read_tensors(path)
+        with corrupt_features(path):
+            features, rows = features_in(tensors, facts), tensors["rows"]
+            found = (features.layer, features.network_sha256, features.values.shape[1])
+            expected = (self.layer, self.network_sha256, self.index.width)
+            count = self.index.parts[shard]
+            if found != expected or rows.shape != (count,) or rows.dtype != np.int64:
+                raise ValueError("it is not the part that the index describes")
+        return rows, features
 
 
 def open_library(path: Path) -> Library:

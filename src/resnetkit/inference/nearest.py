@@ -69,6 +69,7 @@ def nearest_in(library: Library, queries: Sequence[Floats], top: int) -> list[li
             ]
             ranked = sorted(best[query] + more, key=lambda near: (-near.similarity, near.row))
             best[query] = ranked[:top]
+        del rows, features  # before the next block is read
     return best
 
 
