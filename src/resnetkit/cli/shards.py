@@ -82,7 +82,7 @@ class Job(Protocol):
 
     def content(
         self, predictor: "Predictor", images: "Iterable[str | BadImage]", rows: Iterable[int]
-    ) -> Iterable[bytes]:
+    ) -> Iterable[bytes | memoryview]:
         """Yields the content of a part.
 
         Args:
@@ -126,7 +126,7 @@ class PredictionJob:
 
     def content(
         self, predictor: "Predictor", images: "Iterable[str | BadImage]", rows: Iterable[int]
-    ) -> Iterable[bytes]:
+    ) -> Iterable[bytes | memoryview]:
         from resnetkit.cli.predict import PREDICTIONS, records_of
         from resnetkit.cli.records import as_lines
 
@@ -167,11 +167,11 @@ class FeatureJob:
 
     def content(
         self, predictor: "Predictor", images: "Iterable[str | BadImage]", rows: Iterable[int]
-    ) -> Iterable[bytes]:
+    ) -> Iterable[bytes | memoryview]:
         from resnetkit.inference.feature_shards import part_content
 
         outputs = predictor.features(images, layer=self.layer)
-        yield part_content(outputs, predictor.engine, self.layer, rows)
+        return part_content(outputs, predictor.engine, self.layer, rows)
 
     def finish(self, folder: "ShardFolder") -> None:
         from resnetkit.inference.feature_shards import index_features

@@ -81,8 +81,8 @@ class FeatureIndex:
 
 def part_content(
     outputs: Iterable[Activations | BadImage], engine: Engine, layer: str, rows: Iterable[int]
-) -> bytes:
-    """Returns the content of a part.
+) -> list[bytes | memoryview]:
+    """Returns the content of a part, in pieces.
 
     Args:
         outputs: features of the images of a shard.
@@ -100,6 +100,7 @@ def part_content(
             paths.append(output.name or "")
             of_values.append(row)
     stacked = np.stack(values) if values else np.zeros((0, 0), np.float32)
+    values.clear()  # they are copied
     features = Features(stacked, paths, layer, engine.origin, engine.network_sha256)
     tensors = {
         **tensors_of(features),

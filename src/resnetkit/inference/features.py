@@ -175,11 +175,11 @@ def encoder_for(path: Path) -> Callable[[Features], bytes]:
 
 def safetensors_content(features: Features) -> bytes:
     """Returns the content of a safetensors file."""
-    return saved(tensors_of(features), features.metadata)
+    return b"".join(saved(tensors_of(features), features.metadata))
 
 
-def saved(tensors: Tensors, metadata: dict[str, str]) -> bytes:
-    """Returns the content of a safetensors file, which is the same each time.
+def saved(tensors: Tensors, metadata: dict[str, str]) -> list[bytes | memoryview]:
+    """Returns the content of a safetensors file in pieces; it is the same each time.
 
     safetensors writes the metadata in an order that changes from call to call; here they are
     sorted.
@@ -190,7 +190,7 @@ def saved(tensors: Tensors, metadata: dict[str, str]) -> bytes:
     header["__metadata__"] = dict(sorted(metadata.items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors are aligned
-    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[end:]))
+    return [len(text).to_bytes(8, "little"), text, memoryview(content)[end:]]
 
 
 def tensors_of(features: Features) -> Tensors:

@@ -264,7 +264,7 @@ def image_in(line: bytes) -> str | BadImage:
     return BadImage(None if value["path"] is None else Path(value["path"]), value["reason"])
 
 
-def write_part(path: Path, content: Iterable[bytes]) -> None:
+def write_part(path: Path, content: Iterable[bytes | memoryview]) -> None:
     """Writes a part as its content comes; the file appears when it is complete.
 
     Raises:
