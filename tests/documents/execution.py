@@ -124,7 +124,7 @@ class Program:
     def end(self, *, kindly: bool = False) -> None:
         """Ends the process and those that it started."""
         if kindly and not self.has_ended():
-            self.signal_group(signal.SIGINT)
+            self.signal_group(signal.SIGTERM)
             self.wait(self.has_ended, time.monotonic() + SECONDS_TO_STOP)
         self.signal_group(signal.SIGKILL)
         self.process.wait()
@@ -216,6 +216,7 @@ class Execution:
             server.end(kindly=True)
         if self.interpreter is not None:
             self.interpreter.end()
+        shutil.rmtree(self.folder / "studies", ignore_errors=True)  # hundreds of MB
 
     def run(self) -> None:
         """Executes the blocks until one fails in a way that the others depend on."""
@@ -228,8 +229,6 @@ class Execution:
     def run_block(self, block: Block) -> None:
         """Executes one block."""
         rules = block.rules
-        if rules.needs_studies and not (self.folder / "studies").exists():
-            shutil.copytree(self.studies(), self.folder / "studies")
         if rules.file is not None:
             path = self.folder / rules.file
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,6 +236,8 @@ class Execution:
             return
         if rules.not_run is not None or (rules.is_slow and not self.slow):
             return
+        if rules.needs_studies and not (self.folder / "studies").exists():
+            shutil.copytree(self.studies(), self.folder / "studies")
         began = time.monotonic()
         deadline = began + rules.timeout_s * patience()
         if block.kind == "python":

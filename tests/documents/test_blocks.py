@@ -23,7 +23,6 @@ from documents.execution import Execution
 
 ROOT = Path(__file__).parents[2]
 NOT_CONVERTED = {
-    "README.md",
     "docs/deploy.md",
     "docs/guide.md",
     "docs/scale.md",
@@ -38,19 +37,16 @@ SERVERS = FileLock(Path(tempfile.gettempdir()) / f"resnetkit-servers-{os.getuid(
 
 
 @pytest.fixture(scope="session")
-def studies(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+def studies(shared_folder: Path) -> Callable[[], Path]:
     """Returns the folder of a finished study, which is trained once in all processes."""
 
     def finished() -> Path:
         if given := os.environ.get("RESNETKIT_STUDIES"):
             return Path(given).resolve()
-        shared = tmp_path_factory.getbasetemp()
-        if "PYTEST_XDIST_WORKER" in os.environ:
-            shared = shared.parent
-        folder = shared / "finished" / "studies"
-        with FileLock(shared / "studies.lock"):
+        folder = shared_folder / "finished" / "studies"
+        with FileLock(shared_folder / "studies.lock"):
             if not folder.exists():
-                unfinished = shared / "unfinished"
+                unfinished = shared_folder / "unfinished"
                 words = ["study", "degradation", "--out", str(unfinished)]
                 subprocess.run([sys.executable, "-m", "resnetkit", *words], check=True)
                 folder.parent.mkdir()
