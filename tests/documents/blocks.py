@@ -15,7 +15,6 @@ are the output that the reader is shown. All `python` blocks of a document share
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -23,7 +22,6 @@ from typing import Literal
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-EXECUTED = ("console", "python")
 SHELLS = ["bash", "sh", "zsh", "fish", "shell", "shell-session", "sh-session", "bat", "powershell"]
 PYTHONS = ["py", "python3", "pycon", "ipython"]
 PROMPT = "$ "
@@ -104,7 +102,7 @@ def read_blocks(text: str) -> list[Block]:
         DocumentError: for the first block or comment that is not understood.
     """
     blocks: list[Block] = []
-    for item in Reader().read(text):
+    for item in items_of(text):
         if isinstance(item, DocumentError):
             raise item
         blocks.append(item)
@@ -113,7 +111,14 @@ def read_blocks(text: str) -> list[Block]:
 
 def problems_in(text: str) -> list[str]:
     """Returns what is wrong with the blocks of a document: one line each, with its number."""
-    return [str(item) for item in Reader().read(text) if isinstance(item, DocumentError)]
+    return [str(item) for item in items_of(text) if isinstance(item, DocumentError)]
+
+
+def items_of(text: str) -> list[Block | DocumentError]:
+    """Returns the blocks of a document, and what is wrong, in order."""
+    reader = Reader()
+    reader.read(text)
+    return reader.items
 
 
 def commands_of(block: Block) -> list[Command]:
@@ -151,51 +156,52 @@ def shown_in(numbered: list[tuple[int, str]], prefix: str) -> Shown | None:
 
 
 class Reader:
-    """Reads one document; what is pending was said by comments before the next block."""
+    """Reads one document.
+
+    Attributes:
+        items: the blocks and errors so far.
+        rules: what comments say of the next block.
+        pending_line: the line of the last such comment; None without one.
+    """
 
     def __init__(self) -> None:
         self.markdown = MarkdownIt("commonmark")
+        self.items: list[Block | DocumentError] = []
         self.rules = Rules()
         self.pending_line: int | None = None
 
-    def read(self, text: str, offset: int = 0, prefix: str = "") -> Iterator[Block | DocumentError]:
-        """Yields blocks and errors in order.
+    def read(self, text: str, *, offset: int = 0, prefix: str = "") -> None:
+        """Adds the blocks and errors of a text to the items.
 
         Args:
             text: Markdown.
             offset: how many lines of the document precede it.
             prefix: what precedes each of its lines in the document.
         """
-        last: Block | None = None  # a Python block whose output may follow
+        python: Block | None = None  # directly before the token
         for token in self.markdown.parse(text):
             line = offset + (token.map[0] if token.map else 0) + 1
+            info = token.info.strip()
+            if token.type == "fence" and info == "text" and python is not None:
+                numbered = list(enumerate(token.content.splitlines(), start=line + 1))
+                shown = shown_in(numbered, prefix + prefix_of(token, text))
+                self.items[-1], python = replace(python, output=shown), None
+                continue
+            python = None
+            if token.type == "fence" and info.startswith("{"):
+                self.read(token.content, offset=line, prefix=prefix + prefix_of(token, text))
+                continue
             try:
-                if token.type == "fence" and token.info.strip().startswith("{"):
-                    yield from release(last)
-                    last = None
-                    inner_prefix = prefix + prefix_of(token, text)
-                    yield from self.read(token.content, offset=line, prefix=inner_prefix)
-                    continue
-                if last is not None and token.type == "fence" and token.info.strip() == "text":
-                    numbered = enumerate(token.content.splitlines(), start=line + 1)
-                    shown = shown_in(list(numbered), prefix + prefix_of(token, text))
-                    yield replace(last, output=shown)
-                    last = None
-                    continue
-                yield from release(last)
-                last = None
                 block = self.block_of(token, text, line, prefix)
             except DocumentError as error:
                 self.rules, self.pending_line = Rules(), None
-                yield error
+                self.items.append(error)
                 continue
-            if block is not None and block.kind == "python":
-                last = block
-            elif block is not None:
-                yield block
-        yield from release(last)
+            if block is not None:
+                self.items.append(block)
+                python = block if block.kind == "python" else None
         if self.pending_line is not None:
-            yield DocumentError(f"{self.pending_line}: no block follows this comment")
+            self.items.append(DocumentError(f"{self.pending_line}: no block follows this comment"))
             self.pending_line = None
 
     def block_of(self, token: Token, text: str, line: int, prefix: str) -> Block | None:
@@ -230,12 +236,6 @@ class Reader:
         else:
             self.rules = with_rule(self.rules, value, line)
         return None
-
-
-def release(block: Block | None) -> Iterator[Block]:
-    """Yields a block, if there is one."""
-    if block is not None:
-        yield block
 
 
 def prefix_of(token: Token, text: str) -> str:
