@@ -42,7 +42,7 @@ def test_the_package_is_typed() -> None:
 
 
 def test_the_readme_is_short_and_names_the_tests() -> None:
-    assert len(README.splitlines()) <= 90
+    assert len(README.splitlines()) < 90
     assert re.search(r"^pip install .*&& pytest$", README, re.MULTILINE)  # CI runs this line
 
 

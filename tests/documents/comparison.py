@@ -31,7 +31,8 @@ PLACEHOLDERS = [
         (r"\s+", " "),
     )
 ]
-PERCENTAGE = rf"{SIGNED}(?=(?: (?:to|and|-) {NUMBER})? ?%)"
+INTERVAL = rf"(?<=% interval ){SIGNED}(?= to )|(?<= to ){SIGNED}(?=\))"
+PERCENTAGE = rf"{SIGNED}(?=(?: (?:to|and|-) {NUMBER})? ?%)|{INTERVAL}"
 DECIMAL = r"(?<![\w.])[-+]?(?:\d[\d,]*\.\d+(?:e[-+]?\d+)?|\d+e[-+]?\d+)"
 TOKEN = re.compile(rf"(?P<any>\.\.\.)|(?P<percentage>{PERCENTAGE})|(?P<decimal>{DECIMAL})")
 A_COLUMN_OF_PERCENTAGES = re.compile(r"(?<!\d)(?<!\d )%")

@@ -131,6 +131,7 @@ def test_one_problem_does_not_hide_the_next() -> None:
         ("0:00:04 left -:--:--", "0:01:04 left 0:00:00"),
         ("test error 2.5 %", "test error 5.5 %"),
         ("test error 0 %", "test error 2.79 %"),
+        ("1.39 % (95 % interval 0.60 to 3.22)", "2.5 % (95 % interval 1.40 to 4.63)"),
         ("95 % interval 1.20 to 4.30 %", "95 % interval 3.10 to 6.9 %"),
         ("loss 1.327", "loss 1.401"),
         ("loss 0.00", "loss 0.01"),
@@ -148,6 +149,7 @@ def test_what_may_differ(shown: str, printed: str) -> None:
     [
         ("269,722 parameters", "269,723 parameters"),
         ("test error 2.5 %", "test error 5.6 %"),
+        ("(95 % interval 0.60 to 3.22)", "(95 % interval 0.60 to 6.23)"),
         ("loss 1.327", "loss 1.47"),
         ("loss 1.327", "loss nan"),
         ("loss 0.00", "loss 0.02"),
