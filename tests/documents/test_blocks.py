@@ -26,7 +26,6 @@ NOT_CONVERTED = {
     "docs/deploy.md",
     "docs/guide.md",
     "docs/scale.md",
-    "docs/studies.md",
 }
 DOCUMENTS = {
     name: path
