@@ -10,6 +10,7 @@ import pytest
 
 from resnetkit.evaluation.metric_sums import Score
 from resnetkit.inference.exported import ExportedConfig, SourceFacts
+from resnetkit.inference.feature_shards import FeatureIndex
 from resnetkit.inference.int8_report import Int8Report
 from resnetkit.inference.parity import Parity, ParityReport
 from resnetkit.inference.shards import Manifest, Question
@@ -30,7 +31,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 STORED = (
     *(Session, SessionData, Timing, IntervalEvent, EpochEvent, FinalEvent, Score, StoredState),
-    *(Manifest, Question),
+    *(Manifest, Question, FeatureIndex),
     *(ExportedConfig, SourceFacts, ParityReport, Parity, Int8Report),
 )
 """What the files of docs/reference/formats.md hold."""
