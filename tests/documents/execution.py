@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from filelock import BaseFileLock
+
 from documents.blocks import Block, Command, Shown, commands_of, read_blocks
 from documents.comparison import difference, matches, printed_lines, updated
 
@@ -179,6 +181,14 @@ class Change:
 class Execution:
     """Executes a document: `with Execution(...) as execution: execution.run()`.
 
+    Args:
+        document: the file.
+        name: of the document, in messages.
+        home: becomes the home folder of its reader.
+        studies: returns the folder of a finished study.
+        port: is held from the first server to the end of the document.
+        slow: whether slow blocks are executed.
+
     Attributes:
         failures: what is wrong, each with file and line; filled by `run`.
         changes: what would make the document right.
@@ -191,10 +201,11 @@ class Execution:
         name: str,
         home: Path,
         studies: Callable[[], Path],
+        port: BaseFileLock,
         slow: bool = False,
     ) -> None:
         self.document, self.name, self.home, self.slow = document, name, home, slow
-        self.studies = studies
+        self.studies, self.port = studies, port
         self.folder = home / "work"
         self.folder.mkdir(parents=True)
         self.environment = environment_in(home)
@@ -214,6 +225,7 @@ class Execution:
     ) -> None:
         for server in self.servers:
             server.end(kindly=True)
+        self.port.release(force=True)
         if self.interpreter is not None:
             self.interpreter.end()
         shutil.rmtree(self.folder / "studies", ignore_errors=True)  # hundreds of MB
@@ -238,6 +250,8 @@ class Execution:
             return
         if rules.needs_studies and not (self.folder / "studies").exists():
             shutil.copytree(self.studies(), self.folder / "studies")
+        if rules.is_background:
+            self.port.acquire()  # servers of all documents use the same one
         began = time.monotonic()
         deadline = began + rules.timeout_s * patience()
         if block.kind == "python":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from documents.blocks import DocumentError, Rules, commands_of, problems_in, read_blocks
 from documents.comparison import difference, line_matches, matches, printed_lines, updated
@@ -224,7 +225,7 @@ def test_updates_keep_dots() -> None:
 def execute(tmp_path: Path) -> Callable[..., Execution]:
     """Executes a text as a document."""
 
-    def run(text: str, **options: object) -> Execution:
+    def run(text: str, *, slow: bool = False) -> Execution:
         document = tmp_path / "page.md"
         document.write_text(text)
         studies = tmp_path / "finished"
@@ -232,7 +233,12 @@ def execute(tmp_path: Path) -> Callable[..., Execution]:
         (studies / "report.html").touch()
         home = tmp_path / "you"
         with Execution(
-            document, name="page.md", home=home, studies=lambda: studies, slow=bool(options)
+            document,
+            name="page.md",
+            home=home,
+            studies=lambda: studies,
+            port=FileLock(tmp_path / "port.lock"),
+            slow=slow,
         ) as execution:
             execution.run()
         return execution
@@ -305,11 +311,13 @@ def test_a_server_stays_until_the_document_ends(execute: Callable[..., Execution
     text = (
         "<!-- run: background -->\n```console\n"
         "$ echo $$ > server; sleep 0.2; echo ready; sleep 60\nready\n```\n\n"
-        "```console\n$ kill -0 $(cat server)\n```\n"
+        "```console\n$ kill -0 $(cat server)\n```\n\n"
+        "<!-- run: exit 1 -->\n```console\n$ flock --nonblock ../../port.lock true\n```\n"
     )
     execution = execute(text)
     assert execution.failures == []
     assert has_ended(int((execution.folder / "server").read_text()))
+    assert not execution.port.is_locked
 
 
 def test_a_server_is_awaited_at_its_address(execute: Callable[..., Execution]) -> None:

@@ -12,13 +12,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from documents.blocks import documents, problems_in, read_blocks
+from documents.blocks import documents, problems_in
 from documents.execution import Execution
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +31,7 @@ DOCUMENTS = {
     for path in documents(ROOT)
     if (name := path.relative_to(ROOT).as_posix()) not in NOT_CONVERTED
 }
-SERVERS = FileLock(Path(tempfile.gettempdir()) / f"resnetkit-servers-{os.getuid()}.lock")
+PORT = FileLock(Path(tempfile.gettempdir()) / f"resnetkit-port-{os.getuid()}.lock")
 
 
 @pytest.fixture(scope="session")
@@ -67,14 +66,11 @@ def test_every_block_does_what_the_document_says(
     name: str, tmp_path: Path, studies: Callable[[], Path]
 ) -> None:
     document = DOCUMENTS[name]
-    has_servers = any(block.rules.is_background for block in read_blocks(document.read_text()))
     slow = os.environ.get("RESNETKIT_DOCS") == "all"
-    with SERVERS if has_servers else nullcontext():
-        execution = Execution(
-            document, name=name, home=tmp_path / "you", studies=studies, slow=slow
-        )
-        with execution:
-            execution.run()
+    with Execution(
+        document, name=name, home=tmp_path / "you", studies=studies, port=PORT, slow=slow
+    ) as execution:
+        execution.run()
     if os.environ.get("RESNETKIT_DOCS_UPDATE") == "1":
         execution.rewrite()
     if execution.failures:
