@@ -21,6 +21,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "accessible",
     "api_reference",
     "command_reference",
     "error_reference",
@@ -60,6 +61,7 @@ figure_language_filename = "{path}{basename}.{language}{ext}"
 templates_path = ["_templates"]
 html_theme = "furo"
 html_title = project
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False

@@ -81,7 +81,27 @@ var Stemmer = function () {
             word = word.removesuffix(particle)
 
 
+# Sphinx's Korean lacks this sentence, and its script fails on what is empty.
+TRANSLATIONS = {
+    "locale": "ko",
+    "messages": {
+        "Search finished, found one page matching the search query.": [
+            "검색어가 있는 페이지를 ${resultCount}개 찾았습니다."
+        ]
+    },
+    "plural_expr": "0",
+}
+
+
+def add_translations(app: Sphinx) -> None:
+    """Adds to Korean pages what their search says."""
+    if app.config.language == "ko" and app.builder.format == "html":
+        body = f"Documentation.addTranslations({json.dumps(TRANSLATIONS)});"
+        app.add_js_file(None, body=body, priority=800)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the language."""
     app.add_search_language(SearchKorean)
+    app.connect("builder-inited", add_translations)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -74,7 +74,7 @@ def test_no_page_scrolls_sideways(site: Path, open_page: OpenPage, width: int) -
 def found(page: "Page", address: str, query: str) -> set[str]:
     """Returns the names of the pages that a search finds."""
     page.goto(f"{address}/search.html?q={query}")
-    page.locator("p.search-summary").filter(has_text=re.compile(r"\d")).wait_for()
+    page.locator("p.search-summary").filter(has_text=re.compile(r"\w")).wait_for()
     links = page.locator("ul.search li a")
     return {
         str(link.get_attribute("href")).partition("#")[0].partition("?")[0] for link in links.all()
