@@ -47,6 +47,7 @@ nitpick_ignore_regex = [  # without a network, names of other packages have no p
 
 # Markdown as GitHub reads it: anchors are the slugs of headings.
 myst_heading_anchors = 4
+myst_disable_syntax = ["myst_line_comment"]  # a line that begins with a percent sign
 
 # Only what follows a prompt is copied: the commands without their output.
 copybutton_prompt_text = r"\$ |> "

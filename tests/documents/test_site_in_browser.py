@@ -55,11 +55,18 @@ def served(folder: Path) -> Iterator[str]:
         thread.join()
 
 
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """The address at which the site is served: axe-core reads style sheets over HTTP alone."""
+    with served(site) as address:
+        yield address
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_axe_finds_no_barrier(site: Path, open_page: OpenPage, kind: str, scheme: str) -> None:
-    for folder in (site, site / "ko"):
-        with open_page((folder / f"{kind}.html").as_uri(), scheme=scheme) as page:
+def test_axe_finds_no_barrier(address: str, open_page: OpenPage, kind: str, scheme: str) -> None:
+    for folder in (address, f"{address}/ko"):
+        with open_page(f"{folder}/{kind}.html", scheme=scheme) as page:
             assert violations(page) == []
 
 
@@ -71,22 +78,20 @@ def test_no_page_scrolls_sideways(site: Path, open_page: OpenPage, width: int) -
             assert scrolls_sideways(page) == [], path
 
 
-def found(page: "Page", address: str, query: str) -> set[str]:
-    """Returns the names of the pages that a search finds."""
+def found(page: "Page", address: str, query: str) -> list[str]:
+    """Returns the names of the pages that a search finds, the best first."""
     page.goto(f"{address}/search.html?q={query}")
-    page.locator("p.search-summary").filter(has_text=re.compile(r"\w")).wait_for()
-    links = page.locator("ul.search li a")
-    return {
-        str(link.get_attribute("href")).partition("#")[0].partition("?")[0] for link in links.all()
-    }
+    page.locator("p.search-summary").filter(has_text=re.compile(r"\S")).wait_for()
+    links = [link.get_attribute("href") or "" for link in page.locator("ul.search li a").all()]
+    return list(dict.fromkeys(link.partition("#")[0].partition("?")[0] for link in links))
 
 
-def test_the_search_finds_pages(site: Path, open_page: OpenPage) -> None:
-    with served(site) as address, open_page(f"{address}/search.html") as page:
+def test_the_search_finds_pages(address: str, open_page: OpenPage) -> None:
+    with open_page(f"{address}/search.html") as page:
         assert "reference/recipe.html" in found(page, address, "label_smoothing")
         assert "reference/commands.html" in found(page, address, "micro-batch")
         assert "contributing.html" in found(page, address, "contributions tests commit")
-        assert found(page, address, "zzzzqqqq") == set()
+        assert found(page, address, "zzzzqqqq") == []
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +118,6 @@ def korean_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("잔차", {"index.html", "a.html"}),
         ("잔차를", {"index.html", "a.html"}),
         ("지름길", {"a.html", "b.html"}),
-        ("지름길 잔차", {"a.html"}),
         ("층", {"a.html"}),
         ("정확도", {"c.html"}),
         ("데이터", {"c.html"}),
@@ -125,7 +129,14 @@ def test_the_search_knows_particles(
     korean_site: Path, open_page: OpenPage, query: str, expected: set[str]
 ) -> None:
     with served(korean_site) as address, open_page(f"{address}/search.html") as page:
-        assert found(page, address, query) == expected
+        assert set(found(page, address, query)) == expected
+
+
+def test_the_search_ranks_pages_with_all_words_first(
+    korean_site: Path, open_page: OpenPage
+) -> None:
+    with served(korean_site) as address, open_page(f"{address}/search.html") as page:
+        assert found(page, address, "지름길 잔차")[0] == "a.html"
 
 
 def test_python_and_javascript_agree_on_korean_words(
@@ -139,7 +150,7 @@ def test_python_and_javascript_agree_on_korean_words(
     with open_page((korean_site / "search.html").as_uri()) as page:
         words = page.evaluate("text => splitQuery(text.toLowerCase())", text)
         stems = page.evaluate("words => words.map(new Stemmer().stemWord)", words)
-    assert len(words) > 15
+    assert len(words) >= 12
     assert stems == [korean.stem(word) for word in words]
     assert set(words) <= {word.lower() for word in korean.split(text)}
 
