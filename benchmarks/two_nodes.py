@@ -7,6 +7,7 @@ The nodes are network namespaces with their own addresses; this needs root.
 
 import argparse
 import hashlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from side_by_side import file_name
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from helpers.nodes import Nodes, environment, results, two_nodes
 
-STUDY = ("study", "degradation", "--scale", "quick", "--device", "cpu")
+STUDY = ["study", "degradation", "--scale", "quick", "--device", "cpu"]
 LIMIT = 3600  # seconds of a study
 ENDINGS = {0, 4}  # exit codes: all claims are confirmed, or not
 
@@ -66,25 +67,25 @@ def outcome_of(where: str, process: "subprocess.Popen[bytes]", root: Path, log: 
     return Outcome(where, seconds, digests, busy_fraction(root, 2))
 
 
-def here(folder: Path) -> Outcome:
+def here(folder: Path, study: Sequence[str]) -> Outcome:
     """Runs the study on this machine."""
     log = folder / "here.log"
     with log.open("wb") as output:
-        words = [*resnet(*STUDY), "--out", str(folder / "here"), "--jobs", "2"]
+        words = [*resnet(*study), "--out", str(folder / "here"), "--jobs", "2"]
         process = subprocess.Popen(words, env=environment(), stdout=output, stderr=output)
     return outcome_of("one machine, `--jobs 2`", process, folder / "here", log)
 
 
-def there(folder: Path, nodes: Nodes) -> Outcome:
+def there(folder: Path, study: Sequence[str], nodes: Nodes) -> Outcome:
     """Runs the study on two nodes."""
     address = nodes.start_dask(folder)
     time.sleep(8)  # both workers register
-    words = ("-m", "resnetkit", *STUDY, "--out", str(folder / "there"))
+    words = ("-m", "resnetkit", *study, "--out", str(folder / "there"))
     process = nodes.start(0, *words, "--backend", "dask", "--scheduler", address)
     return outcome_of("two Dask nodes of one worker", process, folder / "there", nodes.log)
 
 
-def report(outcomes: Sequence[Outcome], note: str) -> str:
+def report(outcomes: Sequence[Outcome], study: Sequence[str], note: str) -> str:
     """Returns both studies as Markdown."""
     first, second = outcomes
     names = set(first.digests) | set(second.digests)
@@ -94,7 +95,7 @@ def report(outcomes: Sequence[Outcome], note: str) -> str:
         "",
         f"{circumstances(note)}.",
         "",
-        f"`resnet {' '.join(STUDY)}`, {len(first.digests) // 2} trainings, n = 1; the nodes are"
+        f"`resnet {shlex.join(study)}`, {len(first.digests) // 2} trainings, n = 1; the nodes are"
         " network namespaces on this machine; measured by `benchmarks/two_nodes.py`.",
         "",
         f"**{equal} of {len(names)}** files of weights and metrics are equal to the byte.",
@@ -113,13 +114,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--note", default="nothing else running", help="what else ran")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--length", help="of each training, such as '3 epochs', for busy machines")
     options = parser.parse_args()
+    study = [*STUDY, "--set", f"length={options.length}"] if options.length else STUDY
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        outcomes = [here(folder)]
+        outcomes = [here(folder, study)]
         with two_nodes(folder) as nodes:
-            outcomes.append(there(folder, nodes))
-    text = report(outcomes, options.note)
+            outcomes.append(there(folder, study, nodes))
+    text = report(outcomes, study, options.note)
     path = options.out / f"two_nodes_{file_name()}"
     path.write_text(text, encoding="utf-8")
     print(text + f"\nwritten: {path}")
