@@ -174,6 +174,12 @@ def whole(few: Callable[..., "Recipe"], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the charts of reports empty: each takes a tenth of a second."""
+    monkeypatch.setattr("resnetkit.report.drawing.raw_svg", lambda paint, size, name: "<svg></svg>")
+
+
+@pytest.fixture
 def _uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs fused kernels as the functions they stand for, without a compiler."""
     from resnetkit.models import fused

@@ -144,12 +144,6 @@ def few_steps() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the charts of reports empty: each takes a tenth of a second."""
-    monkeypatch.setattr("resnetkit.report.drawing.raw_svg", lambda paint, size, name: "<svg></svg>")
-
-
-@pytest.fixture
 def _without_the_deepest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the networks out of the table whose layers take seconds to count."""
     for name in ("resnet1202", "plain1202", "preresnet1001"):

@@ -258,6 +258,17 @@ def test_a_limit_of_the_process_is_a_sentence(tmp_path: Path, words: tuple[str, 
 # A locale of ASCII
 
 
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_words_are_utf8_in_a_locale_of_ascii() -> None:
+    words = [sys.executable, "-m", "resnetkit", "caf\u00e9"]
+    ended = subprocess.run(words, env={**os.environ, **ASCII}, capture_output=True, check=False)
+    assert ended.returncode == 2
+    assert "caf\u00e9" in ended.stderr.decode("utf-8")
+
+
+@pytest.mark.slow
 def test_names_of_classes_and_files_are_utf8_in_a_locale_of_ascii(tmp_path: Path) -> None:
     for number, name in enumerate(("caf\u00e9", "tea")):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -268,7 +279,7 @@ def test_names_of_classes_and_files_are_utf8_in_a_locale_of_ascii(tmp_path: Path
         f"photos/{name}/{shade}.png,{name}\n" for name in ("caf\u00e9", "tea") for shade in range(6)
     )
     (tmp_path / "photos.csv").write_text(table, encoding="utf-8")
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, **ASCII}
     script = (
         "from resnetkit.cli.app import run; import sys;"
         " sys.exit(max(run(['data', 'check', source]) for source in ('photos', 'photos.csv')))"

@@ -67,6 +67,7 @@ def visible(page: str) -> str:
     return unescape(re.sub(r"<[^>]+>", "\n", re.sub(hidden, "\n", page, flags=re.S)))
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_study_is_told_in_korean(outcome: Outcome) -> None:
     page = render("study.html.j2", study_page(outcome, KOREAN), KOREAN)
     assert '<html lang="ko">' in page
@@ -80,6 +81,7 @@ def test_a_study_is_told_in_korean(outcome: Outcome) -> None:
     assert '<span class="name">plain-56</span>' in page
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_descriptions_for_those_who_do_not_see_are_korean(outcome: Outcome) -> None:
     page = render("study.html.j2", study_page(outcome, KOREAN), KOREAN)
     descriptions = re.findall(r'role="img" aria-label="([^"]+)"', page)
@@ -89,6 +91,7 @@ def test_descriptions_for_those_who_do_not_see_are_korean(outcome: Outcome) -> N
         assert not re.search(r"[A-Za-z]{3,} [a-z]{2,} [a-z]{2,}", description)
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_an_overview_and_a_run_are_told_in_korean(outcome: Outcome) -> None:
     overview = render("overview.html.j2", overview_page([outcome], KOREAN), KOREAN)
     assert "잔차 네트워크(residual network)는 왜 잘 작동하는가" in overview

@@ -17,6 +17,8 @@ from resnetkit.training.run_folder import Run
 NewRun = Callable[..., Run]
 OpenPage = Callable[[Path], Any]
 
+undrawn = pytest.mark.usefixtures("_undrawn")
+
 
 def test_a_finished_run_is_told_from_its_events(new_run: NewRun, open_page: OpenPage) -> None:
     run = new_run("plain32", 7)
@@ -45,6 +47,7 @@ def test_a_finished_run_is_told_from_its_events(new_run: NewRun, open_page: Open
     assert "AMD EPYC 9654" in page.words
 
 
+@undrawn
 def test_errors_with_flips_averaged_have_a_row_of_their_own(
     new_run: NewRun, open_page: OpenPage
 ) -> None:
@@ -76,6 +79,7 @@ def test_curves_and_their_ends_are_described(new_run: NewRun, open_page: OpenPag
     assert labels[4].startswith("Confusion matrix of 10 classes")
 
 
+@undrawn
 def test_the_most_frequent_confusion_is_said_in_words(new_run: NewRun, open_page: OpenPage) -> None:
     run = new_run("plain56")
     page = open_page(write_run_report(run))
@@ -91,6 +95,7 @@ def test_the_most_frequent_confusion_is_said_in_words(new_run: NewRun, open_page
     assert f"{wrong} of 360 test images in total." in page.words
 
 
+@undrawn
 def test_classes_are_called_by_their_names(new_run: NewRun, open_page: OpenPage) -> None:
     run = new_run("plain56")
     names = [f"<b>class {n}</b> of $names$" for n in range(10)]
@@ -101,6 +106,7 @@ def test_classes_are_called_by_their_names(new_run: NewRun, open_page: OpenPage)
     assert "<b>class" not in page.source
 
 
+@undrawn
 def test_no_mistake_is_said_too(new_run: NewRun, open_page: OpenPage) -> None:
     run = new_run()
     events = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
@@ -110,6 +116,7 @@ def test_no_mistake_is_said_too(new_run: NewRun, open_page: OpenPage) -> None:
     assert "All 360 test images are classified correctly." in page.words
 
 
+@undrawn
 def test_too_many_classes_are_only_listed(new_run: NewRun, open_page: OpenPage) -> None:
     run = new_run()
     events = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
@@ -123,6 +130,7 @@ def test_too_many_classes_are_only_listed(new_run: NewRun, open_page: OpenPage) 
     assert "3 was taken for 5 2 of 3 images" in page.words
 
 
+@undrawn
 @pytest.mark.parametrize("epochs", [0, 1, 4])
 def test_an_unfinished_run_says_so(epochs: int, new_run: NewRun, open_page: OpenPage) -> None:
     page = open_page(write_run_report(new_run(epochs=epochs, finished=False)))
@@ -133,6 +141,7 @@ def test_an_unfinished_run_says_so(epochs: int, new_run: NewRun, open_page: Open
     assert "nan" not in page.words
 
 
+@undrawn
 def test_a_run_that_was_only_prepared_has_a_report(new_run: NewRun, open_page: OpenPage) -> None:
     run = new_run(epochs=0, finished=False)
     (run.folder / "environment.json").unlink()
@@ -154,6 +163,7 @@ def test_intervals_before_the_first_epoch_are_drawn(new_run: NewRun, open_page: 
     ]
 
 
+@undrawn
 def test_an_interrupted_run_says_how_often_it_was_started(
     new_run: NewRun, open_page: OpenPage
 ) -> None:
@@ -166,6 +176,7 @@ def test_an_interrupted_run_says_how_often_it_was_started(
     assert "Interrupted and resumed: 2 sessions, the last from step 95." in page.words
 
 
+@undrawn
 def test_links_lead_to_the_files(new_run: NewRun, open_page: OpenPage) -> None:
     run = new_run()
     page = open_page(write_run_report(run))
@@ -184,6 +195,7 @@ def test_the_same_run_gives_the_same_page(new_run: NewRun) -> None:
     assert first == second
 
 
+@undrawn
 def test_a_folder_that_cannot_be_written_is_a_sentence(new_run: NewRun) -> None:
     run = new_run()
     (run.folder / "report.html").mkdir()
@@ -215,6 +227,7 @@ def test_formulas_are_set_and_text_is_escaped() -> None:
     )
 
 
+@undrawn
 def test_a_loss_that_is_not_a_number_is_a_dash(new_run: NewRun, open_page: OpenPage) -> None:
     run = new_run()
     text = run.metrics_path.read_text()
@@ -225,6 +238,7 @@ def test_a_loss_that_is_not_a_number_is_a_dash(new_run: NewRun, open_page: OpenP
     assert row[5] == "\N{EN DASH}"
 
 
+@undrawn
 @pytest.mark.parametrize("line", ["{}", '{"images_per_second": "fast"}'])
 def test_a_line_of_timing_without_its_rate_is_named(new_run: NewRun, line: str) -> None:
     run = new_run()
