@@ -54,6 +54,37 @@ def checks_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+ENGINES = (
+    "tests/inference/test_bench",
+    "tests/inference/test_eval",
+    "tests/inference/test_export",
+    "tests/inference/test_passed",
+    "tests/inference/test_quantize",
+    "tests/cli/test_app",
+    "tests/cli/test_export",
+)
+"""Modules that export networks: the libraries of the engines take seconds to import."""
+BROWSER = "tests/browser/"
+"""Modules that open pages: a browser takes seconds to launch."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """Hands out whole modules, and all of `ENGINES` and of `BROWSER` to one process each."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByImports(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            scope: str = super()._split_scope(nodeid)
+            if scope.startswith(ENGINES):
+                return "engines"
+            return BROWSER if scope.startswith(BROWSER) else scope
+
+    return ByImports(config, log)
+
+
 TINY = {
     "length": "6 steps",
     "batch_size": 32,

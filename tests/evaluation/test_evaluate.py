@@ -22,7 +22,7 @@ Recipes = Callable[..., Recipe]
 @pytest.fixture(scope="module")
 def run(on_digits: Recipes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate") / "run"
-    train(on_digits({"length": "2 epochs", "model.name": "resnet8"}), folder)
+    train(on_digits({"length": "2 epochs", "batch_size": 128, "model.name": "resnet8"}), folder)
     return folder
 
 

@@ -56,8 +56,15 @@ def answers(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
     return [evaluated, trained.detach(), *gradients, *model.state_dict().values()]
 
 
-@pytest.mark.parametrize("probe", PROBES)
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("probe", "training"),
+    [
+        pytest.param(probe, training, marks=pytest.mark.slow if slow else ())
+        for probe in PROBES
+        for training in (False, True)
+        for slow in [training and probe not in ("gradients", "lesion")]
+    ],
+)
 def test_a_probed_network_is_as_one_that_never_was(
     probe: str, training: bool, network: Networks, images: Tensor, labels: Tensor
 ) -> None:
