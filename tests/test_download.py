@@ -116,7 +116,7 @@ class Server(BaseHTTPRequestHandler):
             self.wfile.write(CONTENT[piece * len(CONTENT) // 10 : (piece + 1) * len(CONTENT) // 10])
 
     def page_silent(self) -> None:
-        self.ending.wait(20)
+        self.ending.wait(120)
 
     def page_drip(self) -> None:
         """Sends a byte now and then, for ever."""
@@ -271,7 +271,7 @@ def test_a_server_that_dawdles_is_given_up(
     started = time.monotonic()
     with pytest.raises(TransferError, match=reason):
         fetch(f"{address}/{page}")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert 1 <= len(Server.asked) <= 3
 
 
@@ -299,7 +299,7 @@ def test_two_downloads_of_one_file_at_once_both_succeed(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert errors == []
     assert files_in(tmp_path) == {"file": CONTENT}
     assert len(Server.asked) == 1

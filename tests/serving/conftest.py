@@ -51,7 +51,7 @@ class LinearEngine:
 
     def features(self, pixels: Pixels, layer: str) -> Floats:
         self.batches.append(len(pixels))
-        self.is_held.wait(10)
+        self.is_held.wait(60)
         time.sleep(self.seconds)
         if self.failing_value is not None and (pixels == self.failing_value).all((1, 2, 3)).any():
             raise RuntimeError("this value cannot be computed")
@@ -100,7 +100,7 @@ class Client:
     engine: LinearEngine
 
     def connection(self) -> HTTPConnection:
-        return HTTPConnection("127.0.0.1", self.port, timeout=10)
+        return HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def send(
         self,
@@ -150,19 +150,20 @@ def running_model(
     **limits: Any,
 ) -> Iterator[Client]:
     with bound_socket("127.0.0.1", 0) as listening:
-        server = ModelServer(lambda: model, access or Access(), Limits(**limits), "1.2.3")
+        patient = Limits(**{"answer_seconds": 60.0, **limits})  # however busy this machine is
+        server = ModelServer(lambda: model, access or Access(), patient, "1.2.3")
         started = threading.Event()
         thread = threading.Thread(
             target=server.run, args=(listening,), kwargs={"started": started.set}
         )
         port = listening.getsockname()[1]
         thread.start()
-        assert started.wait(10)
+        assert started.wait(60)
         try:
             yield Client(server, port, engine or LinearEngine())
         finally:
             server.stop()
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 

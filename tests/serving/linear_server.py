@@ -22,6 +22,6 @@ def load() -> ServedModel:
 
 
 with bound_socket("127.0.0.1", int(sys.argv[1])) as listening:
-    server = ModelServer(load, Access(), Limits(receive_seconds=20, drain_seconds=1), "1")
+    server = ModelServer(load, Access(), Limits(receive_seconds=300, drain_seconds=1), "1")
     port = listening.getsockname()[1]
     server.run(listening, started=lambda: print(port, flush=True))

@@ -26,7 +26,7 @@ class Recorded:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         self.sizes.append(len(pixels))
         self.entered.set()
-        assert self.go.wait(5)
+        assert self.go.wait(60)
         if (pixels == 13).any():
             raise RuntimeError("unlucky")
         values = pixels.reshape(len(pixels), -1).astype(np.float64)
@@ -57,7 +57,7 @@ def test_a_free_engine_starts_with_one_image_and_takes_then_what_waits() -> None
     with open_batcher() as batcher:
         function.go.clear()
         first = submit(batcher, computation, 1)
-        assert function.entered.wait(5)  # without a second image, and without a timer
+        assert function.entered.wait(60)  # without a second image, and without a timer
         others = [submit(batcher, computation, value) for value in range(2, 9)]
         function.go.set()
         values = [result.result(5).values.item() for result in (first, *others)]
@@ -71,7 +71,7 @@ def test_images_of_other_computations_keep_their_turn() -> None:
     with open_batcher() as batcher:
         function.go.clear()
         first = submit(batcher, one, 1)
-        assert function.entered.wait(5)
+        assert function.entered.wait(60)
         results = [submit(batcher, computation, 2) for computation in (two, one, two, one)]
         function.go.set()
         for result in (first, *results):
@@ -86,7 +86,7 @@ def test_a_cancelled_image_is_not_computed() -> None:
     with open_batcher() as batcher:
         function.go.clear()
         first = submit(batcher, computation, 1)
-        assert function.entered.wait(5)
+        assert function.entered.wait(60)
         cancelled, kept = submit(batcher, computation, 2), submit(batcher, computation, 3)
         assert cancelled.cancel()
         function.go.set()
@@ -112,7 +112,7 @@ def test_an_image_that_fails_harms_no_other_of_its_batch() -> None:
     with open_batcher() as batcher:
         function.go.clear()
         first = submit(batcher, computation, 1)
-        assert function.entered.wait(5)
+        assert function.entered.wait(60)
         results = {value: submit(batcher, computation, value) for value in (2, 13, 3)}
         function.go.set()
         first.result(5)
@@ -137,7 +137,7 @@ def test_batches_are_halved_when_memory_runs_out() -> None:
     held = threading.Event()
 
     def scarce(pixels: np.ndarray) -> np.ndarray:
-        assert held.wait(5)
+        assert held.wait(60)
         sizes.append(len(pixels))
         if len(pixels) > 2:
             raise OutOfMemory("too large")
@@ -158,7 +158,7 @@ def test_what_waits_is_refused_when_the_batcher_is_closed() -> None:
     batcher = Batcher(lambda computation, count, seconds: None)
     function.go.clear()
     first = submit(batcher, computation, 1)
-    assert function.entered.wait(5)
+    assert function.entered.wait(60)
     waiting = submit(batcher, computation, 2)
     closing = threading.Thread(target=batcher.close, args=(5,))
     closing.start()
@@ -166,6 +166,6 @@ def test_what_waits_is_refused_when_the_batcher_is_closed() -> None:
         waiting.result(5)
     function.go.set()
     assert first.result(5).values.item() == 1
-    closing.join(5)
+    closing.join(60)
     with pytest.raises(Refusal, match="shutting down"):
         submit(batcher, computation, 3).result(5)

@@ -9,7 +9,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import numpy as np
@@ -184,7 +184,7 @@ def test_simultaneous_requests_share_batches_and_get_their_own_answers(
         client.engine.is_held.clear()
         with ThreadPoolExecutor(12) as pool:
             pending = [pool.submit(client.post, "/predict", content) for content in contents]
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 60
             while client.server.service.images < 12 and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(0.1)
@@ -200,29 +200,21 @@ def test_simultaneous_requests_share_batches_and_get_their_own_answers(
             assert guess["probability"] == pytest.approx(same["probability"], abs=1e-6)
 
 
-def middle(replies: list[tuple[int, float, str]]) -> float:
-    """Returns the median of the seconds of some replies."""
-    return sorted(seconds for _, seconds, _ in replies)[len(replies) // 2]
-
-
 def test_an_overloaded_server_refuses_at_once_and_says_when_to_come_back(
     serving: Callable[..., Any], linear: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     content = image(0)
     with serving(linear(seconds=0.05), batch_size=1, wait_seconds=0.2) as client:
-
-        def timed(_: int) -> tuple[int, float, str]:
-            start = time.monotonic()
-            reply = client.post("/predict", content)
-            return reply.status, time.monotonic() - start, reply.headers.get("retry-after", "")
-
+        client.engine.is_held.clear()
         with ThreadPoolExecutor(24) as pool:
-            replies = list(pool.map(timed, range(24)))
-        refused = [reply for reply in replies if reply[0] == 503]
-        assert {status for status, _, _ in replies} == {200, 503}
-        assert all(retry == "1" for _, _, retry in refused)
-        answered = [reply for reply in replies if reply[0] == 200]
-        assert middle(refused) < middle(answered)  # however busy this machine is
+            pending = [pool.submit(client.post, "/predict", content) for _ in range(24)]
+            first = next(as_completed(pending))
+            assert first.result().status == 503  # while nothing is computed
+            client.engine.is_held.set()
+            replies = [reply.result() for reply in pending]
+        refused = [reply for reply in replies if reply.status == 503]
+        assert {reply.status for reply in replies} == {200, 503}
+        assert all(reply.headers["retry-after"] == "1" for reply in refused)
         assert sample(client, "resnet_refused_total", reason="wait") == len(refused)
         assert client.post("/predict", content).status == 200
 
@@ -241,7 +233,7 @@ def test_a_deadline_travels_with_the_request(
             reply = client.post("/predict?timeout=0.2", image(1))
             assert reply.status == 503
             assert "not ready in time" in reply.error
-            assert 0.15 < time.monotonic() - start < 3
+            assert time.monotonic() - start > 0.15  # the engine still computes the first image
             client.engine.is_held.set()
             assert first.result().status == 200
         assert client.post("/predict", image(2)).status == 200
@@ -289,16 +281,17 @@ def png_of_zeros(width: int, height: int) -> bytes:
     )
 
 
-def test_image_bombs_are_refused_before_they_are_decoded(client: Any) -> None:
+def test_image_bombs_are_refused_before_they_are_decoded(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", pytest.fail)
     for width, height, status, sentence in (
         (9000, 9000, 413, "more than the limit of 67 million"),
         (60_000, 60_000, 422, "far too many pixels"),
         (8000, 10, 422, "more than 100 times"),
     ):
-        start = time.monotonic()
         reply = client.post("/predict", png_of_zeros(width, height))
         assert (reply.status, sentence in reply.error) == (status, True), reply.body
-        assert time.monotonic() - start < 1
 
 
 def test_large_images_have_a_limit_of_their_own(serving: Callable[..., Any]) -> None:
@@ -344,7 +337,7 @@ def test_all_bodies_together_have_a_limit(
 
 @contextlib.contextmanager
 def raw(client: Any) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as talk:
+    with socket.create_connection(("127.0.0.1", client.port), timeout=25) as talk:
         yield talk
 
 
@@ -370,9 +363,7 @@ def test_slow_requests_are_given_up(
 ) -> None:
     with serving(receive_seconds=0.4) as client, raw(client) as talk:
         talk.sendall(sent)
-        start = time.monotonic()
         reply = everything(talk)
-        assert time.monotonic() - start < 4
         assert reply[9:12] == status
         assert b"within 0 s" in reply or not status
 

@@ -164,7 +164,7 @@ def test_a_heart_that_stands_still_is_lost(tmp_path: Path, monkeypatch: pytest.M
     path.write_text("7")
     began = time.monotonic()
     with watched(path) as stop:
-        while not stop and time.monotonic() - began < 20:
+        while not stop and time.monotonic() - began < 60:
             time.sleep(0.02)
     assert stop
     assert time.monotonic() - began >= 0.3

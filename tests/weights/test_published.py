@@ -514,7 +514,7 @@ def test_a_waiting_process_gets_what_another_has_fetched(
     (content,) = [each for path, each in hub.files.items() if path.endswith(".pth")]
     (entry.cache / entry.files[0]).write_bytes(content)
     held.release()
-    waiting.join(20)
+    waiting.join(60)
     assert not waiting.is_alive()
     assert "another process is fetching this file" in caplog.text
     assert hub.asked == []
