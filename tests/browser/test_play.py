@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,9 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packed = live_data(selection)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page_module, "live_data", lambda _: packed)  # packed once, for both
-        for language in ("en", "ko"):
-            write_play_page(selection, root / f"{language}.html", find_language(language))
+        write_play_page(selection, root / "en.html", find_language("en"))
+        patch.setattr(page_module, "still_pictures", lambda runs, t: defaultdict(list))
+        write_play_page(selection, root / "ko.html", find_language("ko"))
     return root
 
 
@@ -169,8 +171,15 @@ def test_a_digit_is_drawn_with_keys_and_pointer(open_page: OpenPage, url: str) -
         assert page.locator("#digit-value").inner_text() == "drawn by you"
 
 
-@pytest.mark.parametrize("language", ["en", "ko"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+def slowly(*values: object) -> Any:
+    """Returns a parameter that runs with `-m slow` only."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("language", "scheme"),
+    [("en", "light"), ("ko", "dark"), slowly("en", "dark"), slowly("ko", "light")],
+)
 def test_nothing_is_inaccessible(
     open_page: OpenPage, studies: Path, language: str, scheme: Any
 ) -> None:
@@ -182,8 +191,10 @@ def test_nothing_is_inaccessible(
         assert violations(page) == []
 
 
-@pytest.mark.parametrize("width", [320, 390, 1280])
-@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize(
+    ("language", "width"),
+    [("en", 320), slowly("en", 390), ("en", 1280), ("ko", 320), ("ko", 390), slowly("ko", 1280)],
+)
 def test_nothing_scrolls_sideways(
     open_page: OpenPage, studies: Path, language: str, width: int
 ) -> None:

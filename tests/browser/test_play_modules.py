@@ -120,10 +120,10 @@ def check_logits(ours: list[list[float]], expected: Tensor) -> None:
     [
         {"shortcut": "none"},
         {"shortcut": "A"},
-        {"shortcut": "A", "padding": "split"},
-        {"shortcut": "B"},
+        pytest.param({"shortcut": "A", "padding": "split"}, marks=pytest.mark.slow),
+        pytest.param({"shortcut": "B"}, marks=pytest.mark.slow),
         {"shortcut": "C"},
-        {"shortcut": "A", "norm": "none"},
+        pytest.param({"shortcut": "A", "norm": "none"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -270,8 +270,15 @@ def assign(parameter: nn.Parameter, values: list[float]) -> None:
 close: Callable[..., None] = partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("shortcut", [True, False])
-@pytest.mark.parametrize("normalization", [True, False])
+@pytest.mark.parametrize(
+    ("shortcut", "normalization"),
+    [
+        (True, True),
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
+)
 def test_training_on_spirals_is_that_of_torch(shortcut: bool, normalization: bool) -> None:
     settings = {
         "depth": 6, "shortcut": shortcut, "normalization": normalization,

@@ -123,7 +123,11 @@ def test_photos_get_the_answers_of_resnet_predict(
 
 @pytest.mark.parametrize(
     ("width", "scheme", "locale"),
-    [(1280, "dark", "en-US"), (390, "light", "ko-KR"), (320, "dark", "ko-KR")],
+    [
+        (1280, "dark", "en-US"),
+        pytest.param(390, "light", "ko-KR", marks=pytest.mark.slow),
+        (320, "light", "ko-KR"),
+    ],
 )
 def test_the_page_fits_and_has_no_barriers(
     open_page: OpenPage, address: str, photos: list[Path], width: int, scheme: Any, locale: str
