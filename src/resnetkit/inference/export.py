@@ -174,8 +174,6 @@ def parity_of(
         precision=graph.precision,
         origin=f"{graph.engine} {graph.precision}: {network.origin}",
         network_sha256="",
-        input_shape=golden.pixels.shape[1:],
-        widths=(golden.logits.shape[1], golden.features.shape[1]),
     )
     report = report_on(engine, golden, golden_source)
     check = Check(report.parity, report, engine.precision, engine.origin)

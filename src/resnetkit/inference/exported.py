@@ -232,7 +232,7 @@ class ExportedNetwork:
         """Reads, verifies and compiles the graph, once.
 
         Raises:
-            WeightsError: when a file is missing, corrupt, or not a graph of this network.
+            WeightsError: when a file is missing, corrupt, or not a graph.
             UsageError: when the library of the engine is not installed.
         """
         config = self.config
@@ -242,8 +242,6 @@ class ExportedNetwork:
             precision=config.precision,
             origin=self.origin,
             network_sha256=self.network_sha256,
-            input_shape=(config.channels, *config.image_size),
-            widths=(config.num_classes, config.num_features),
         )
 
     @property

@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from resnetkit.errors import WeightsError
 from resnetkit.inference.engine import Floats, Pixels, softmax
-from resnetkit.inference.engines.graph import GraphEngine
+from resnetkit.inference.engines.graph import GraphEngine, first_outputs
 from resnetkit.inference.exported import (
     GOLDEN_FILE,
     LARGEST_GOLDEN,
@@ -180,8 +180,13 @@ def allowed(error: float) -> float:
 
 
 def compare(engine: GraphEngine, golden: Golden) -> Parity:
-    """Computes golden images and compares the answers."""
-    outputs = engine.outputs(golden.pixels)
+    """Computes golden images and compares the answers.
+
+    Raises:
+        WeightsError: when the graph cannot compute them.
+    """
+    widths = golden.logits.shape[1], golden.features.shape[1]
+    outputs = first_outputs(engine, golden.pixels, widths)
     rounding = LARGEST_ERROR * np.abs(golden.logits).max()
     rows = np.arange(len(golden.logits))
     chosen = golden.logits[rows, outputs.logits.argmax(1)]

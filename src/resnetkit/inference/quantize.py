@@ -257,15 +257,12 @@ class Search:
 
     def compiled(self, graph: Graph) -> GraphEngine:
         """Compiles a graph of this network."""
-        head = self.network.model.fc
         return graph_engine(
             self.engine,
             graph.files,
             precision=graph.precision,
             origin=f"{self.engine} {graph.precision}: {self.network.origin}",
             network_sha256="",
-            input_shape=(self.network.architecture.in_channels, *self.network.image_size),
-            widths=(head.out_features, head.in_features),
         )
 
 

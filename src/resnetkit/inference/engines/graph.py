@@ -11,7 +11,15 @@ import numpy as np
 from resnetkit.errors import OutOfMemory, UsageError, WeightsError, is_out_of_memory
 from resnetkit.inference.engine import Floats, Pixels, Scores, check_layer, softmax
 
-__all__ = ["BATCH_SIZES", "Compiled", "GraphEngine", "Outputs", "graph_engine", "pieces"]
+__all__ = [
+    "BATCH_SIZES",
+    "Compiled",
+    "GraphEngine",
+    "Outputs",
+    "first_outputs",
+    "graph_engine",
+    "pieces",
+]
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 """Sizes of the batches that a library ever sees: it keeps buffers and kernels for each."""
@@ -154,16 +162,9 @@ def out_of_memory() -> Iterator[None]:
 
 
 def graph_engine(
-    name: str,
-    files: Mapping[str, bytes],
-    *,
-    precision: str,
-    origin: str,
-    network_sha256: str,
-    input_shape: tuple[int, ...],
-    widths: tuple[int, int],
+    name: str, files: Mapping[str, bytes], *, precision: str, origin: str, network_sha256: str
 ) -> GraphEngine:
-    """Compiles a graph.
+    """Compiles a graph; `first_outputs` shows whether it can be computed.
 
     Args:
         name: openvino or onnx.
@@ -171,21 +172,47 @@ def graph_engine(
         precision: float32, bfloat16, or int8 for a graph that is quantized.
         origin: see `Engine`.
         network_sha256: see `Engine`.
-        input_shape: C, H and W that the graph must have.
-        widths: K and D that it must have.
 
     Raises:
         UsageError: when the library is not installed.
-        WeightsError: when the files are not such a graph.
+        WeightsError: when the files are not a graph.
     """
     try:
         compile_graph = import_module(MODULES[name]).compile_graph
     except ImportError as error:
         raise missing_library(name, error) from error
-    try:
+    with corrupt_graph(name, origin):
         compiled: Compiled = compile_graph(files, precision)
-        engine = GraphEngine(name, compiled, origin=origin, network_sha256=network_sha256)
-        outputs = engine.outputs(np.zeros((1, *input_shape), dtype=np.uint8))
+        return GraphEngine(name, compiled, origin=origin, network_sha256=network_sha256)
+
+
+def first_outputs(engine: GraphEngine, pixels: Pixels, widths: tuple[int, int]) -> Outputs:
+    """Computes a batch with an engine whose graph may not be that of its network.
+
+    Args:
+        engine: that has computed nothing yet.
+        pixels: as for `GraphEngine.outputs`.
+        widths: K and D that its outputs must have.
+
+    Raises:
+        WeightsError: when it cannot be computed, or its outputs have other widths.
+    """
+    with corrupt_graph(engine.name, engine.origin):
+        outputs = engine.outputs(pixels)
+    actual = outputs.logits.shape[1], outputs.features.shape[1]
+    if actual != widths:
+        raise WeightsError(
+            f"the graph of the network ({engine.origin}) gives {actual[0]} logits and {actual[1]}"
+            f" features, expected {widths[0]} and {widths[1]}. Export the network again."
+        )
+    return outputs
+
+
+@contextmanager
+def corrupt_graph(name: str, origin: str) -> Iterator[None]:
+    """Turns what a library raises for a graph that is none into WeightsError."""
+    try:
+        yield
     except OutOfMemory:
         raise
     except Exception as error:  # what these libraries raise is their own affair
@@ -195,13 +222,6 @@ def graph_engine(
             f"the graph of the network ({origin}) cannot be computed by {name}"
             f" ({first_line(error)}). Export the network again."
         ) from error
-    if (outputs.logits.shape, outputs.features.shape) != ((1, widths[0]), (1, widths[1])):
-        raise WeightsError(
-            f"the graph of the network ({origin}) gives {outputs.logits.shape[1]} logits and"
-            f" {outputs.features.shape[1]} features, expected {widths[0]} and {widths[1]}. Export"
-            " the network again."
-        )
-    return engine
 
 
 def missing_library(name: str, error: ImportError) -> UsageError:
