@@ -194,9 +194,11 @@ def test_clients_that_do_not_read_their_response(
             with contextlib.suppress(BlockingIOError):
                 for _ in range(2000):
                     talk.sendall(ask)
+        connections, end = client.server._server.server_state.connections, time.monotonic() + 90
         with bystander(client, image(9)):
-            time.sleep(6)
-        assert len(client.server._server.server_state.connections) < 5
+            while len(connections) >= 5:  # the buffers of the system are filled first
+                assert time.monotonic() < end
+                time.sleep(0.5)
 
 
 def memory_bytes() -> int:

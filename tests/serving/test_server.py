@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from resnetkit.serving import connections
 from resnetkit.serving.app import Endpoints
 from resnetkit.serving.guard import Access
 
@@ -366,6 +367,21 @@ def test_slow_requests_are_given_up(
         reply = everything(talk)
         assert reply[9:12] == status
         assert b"within 0 s" in reply or not status
+
+
+def test_a_slow_head_and_a_slow_body_are_given_up_together(
+    serving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.05)
+    with serving(receive_seconds=1.0) as client, raw(client) as talk:
+        talk.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\n")
+        time.sleep(0.5)  # half of the time; the body alone would have all of it
+        talk.sendall(b"Content-Length: 9\r\n\r\nabc")
+        reply = everything(talk)
+        assert reply[9:12] == b"408"
+        assert b"the request was not received within 1 s" in reply
+        assert client.get("/v2/health/live").status == 200
 
 
 def test_slow_clients_cannot_keep_others_out(

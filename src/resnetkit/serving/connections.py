@@ -135,8 +135,10 @@ class Connection(H11Protocol):
         elif self.since is None or self.transport.is_closing() or self.is_kept_alive:
             return
         elif self.conn.their_state is not h11.IDLE:  # the application refuses a slow body itself
-            if now - self.since > allowed + GRACE_SECONDS:
-                self.drop()
+            if now - self.since > allowed + GRACE_SECONDS:  # unless the head was slow as well
+                self.metrics.dropped_connections.inc()
+                self.cycle.disconnected = True
+                self.refuse(408, f"the request was not received within {allowed:.0f} s.")
         elif now - self.since > allowed:
             self.metrics.dropped_connections.inc()
             if self.conn.trailing_data[0]:
