@@ -141,8 +141,9 @@ def after_ellipses(states: set[int], shown: Sequence[str]) -> set[int]:
 def difference(shown: Sequence[str], printed: Sequence[str]) -> str:
     """Returns a diff of shown and printed lines in which lines that match are equal."""
     percentages = has_percentages(shown)
+    lines = [line for line in shown if not is_ellipsis(line)]
     aligned = [
-        next((one for one in shown if line_matches(one, line, percentages=percentages)), line)
+        next((one for one in lines if line_matches(one, line, percentages=percentages)), line)
         for line in printed
     ]
     diff = difflib.unified_diff(shown, aligned, "shown", "printed", lineterm="", n=2)

@@ -205,6 +205,7 @@ def test_a_diff_leaves_out_what_matches() -> None:
     assert "+error 20 %" in text
     assert "7.4" in text
     assert "9.9" not in text
+    assert difference(["...", "last"], ["first", "last"]).endswith("-...\n+first\n last")
 
 
 def test_updates_keep_dots() -> None:
