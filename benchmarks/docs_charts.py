@@ -5,6 +5,10 @@ a dark page. The studies are those of `resnet study all`; nothing is trained her
 the last chapter is measured by this script: nearest neighbors by the feature maps of finished runs.
 
     python benchmarks/docs_charts.py --studies studies --out docs/images
+
+The tables of claims in the chapters are those of studies_tables.py:
+
+    python benchmarks/studies_tables.py studies/all-quick --document docs/learn/block.md
 """
 
 import argparse
