@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 from inspect import getfile
+from types import NoneType
+from typing import get_args, get_origin
 
 from cyclopts import App
 from cyclopts.argument import Argument
@@ -52,7 +54,7 @@ def usage(name: str, command: App) -> str:
 
 
 def argument_word(argument: Argument) -> str:
-    """Returns the word that stands for the value of an argument."""
+    """Returns the word that stands for the value of an argument: its name, choices or type."""
     if argument.is_flag():
         return ""
     if argument.index is not None:
@@ -60,7 +62,9 @@ def argument_word(argument: Argument) -> str:
         return f"{word}..." if argument.is_var_positional() else word
     if choices := argument.get_choices():
         return "|".join(choices)
-    return argument.names[0].removeprefix("--").upper()
+    types = [kind for kind in get_args(argument.hint) if kind not in (NoneType, Ellipsis)]
+    word = (types or [argument.hint])[0].__name__.upper()
+    return f"{word}..." if get_origin(argument.hint) is tuple else word
 
 
 def term(argument: Argument) -> str:
