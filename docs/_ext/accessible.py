@@ -1,8 +1,8 @@
 """What Sphinx and furo write for nobody in particular, written for everybody.
 
 axe-core finds headings without a level, landmarks without a name, code and tables that only a mouse
-can scroll, parameters of a signature as a list of definitions without terms, and a page without a
-title.
+can scroll, headings of columns without words, parameters of a signature as a list of definitions
+without terms, and a page without a title.
 """
 
 import re
@@ -13,6 +13,7 @@ from sphinx.locale import _
 
 __all__ = ["accessible", "setup"]
 
+EMPTY_HEADING = re.compile(r"<th( [^>]*)?></th>")
 RESULTS = re.compile(r'(?<!</h1>\n)<div id="search-results">')
 PARAMETERS = re.compile(r"<dl>(\s*<dd>.*?)</dl>", re.DOTALL)  # lists of definitions have a class
 
@@ -22,6 +23,7 @@ def accessible(html: str) -> str:
     html = html.replace('role="heading">', 'role="heading" aria-level="2">')
     html = html.replace("<pre>", '<pre tabindex="0">')
     html = html.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
+    html = EMPTY_HEADING.sub(r"<td\1></td>", html)
     html = RESULTS.sub(rf"<h1>{_('Search')}</h1>\n\g<0>", html)
     for name, label in {"sidebar": _("Navigation"), "toc": _("On this page")}.items():
         html = html.replace(

@@ -24,7 +24,7 @@ DOCUMENTS = [
     "start",
     "learn/block",
     "play",
-    "use/train",
+    "use/serve",
     "studies",
     "reference/commands",
     "reference/recipe",
