@@ -13,7 +13,7 @@ from sphinx.locale import _
 
 __all__ = ["accessible", "setup"]
 
-EMPTY_HEADING = re.compile(r"<th( [^>]*)?></th>")
+EMPTY_HEADING = re.compile(r"<th( [^>]*)?>(?:<p></p>)?</th>")
 RESULTS = re.compile(r'(?<!</h1>\n)<div id="search-results">')
 PARAMETERS = re.compile(r"<dl>(\s*<dd>.*?)</dl>", re.DOTALL)  # lists of definitions have a class
 
