@@ -25,7 +25,7 @@ ALL = 16
 @pytest.fixture(scope="module")
 def folder(make_network: MakeNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "onnx"
-    export_network(make_network(), folder, engine="onnx")
+    export_network(make_network(name="resnet8"), folder, engine="onnx")
     return folder
 
 
@@ -53,7 +53,7 @@ def test_the_second_start_computes_one_golden_image(network: ExportedNetwork) ->
 
 
 def test_the_machine_that_exported_has_checked(make_network: MakeNetwork, tmp_path: Path) -> None:
-    exported, _ = export_network(make_network(), tmp_path / "onnx", engine="onnx")
+    exported, _ = export_network(make_network(name="resnet8"), tmp_path / "onnx", engine="onnx")
     assert images_of_starts(exported) == [1, 1]
 
 

@@ -55,8 +55,8 @@ def folder(root: Path, counts: dict[str, int], size: tuple[int, int]) -> Path:
     for name, images in counts.items():
         (root / name).mkdir(parents=True)
         for number in range(images):
-            pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
+            tiles = Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8))
+            tiles.resize(size, Image.Resampling.NEAREST).save(root / name / f"{number}.png")
     return root
 
 
