@@ -1,11 +1,8 @@
 """Sphinx: `python -m sphinx -n -W docs site` builds the documentation without a network."""
 
-import re
 import sys
 import tomllib
 from pathlib import Path
-
-from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "docs/_ext")]
@@ -80,18 +77,3 @@ html_sidebars = {
 }
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
-
-
-def leave_out_missing_pages(app: Sphinx, name: str, source: list[str]) -> None:
-    """Removes the patterns of toctrees that match no page yet, which Sphinx warns of."""
-    folder = (app.srcdir / name).parent
-    source[0] = "\n".join(
-        line
-        for line in source[0].splitlines()
-        if not re.fullmatch(r"[\w/]*\*", line) or any(folder.glob(line + ".md"))
-    )
-
-
-def setup(app: Sphinx) -> None:
-    """Connects what this site adds to Sphinx."""
-    app.connect("source-read", leave_out_missing_pages)

@@ -21,16 +21,7 @@ from documents.blocks import documents, problems_in
 from documents.execution import Execution
 
 ROOT = Path(__file__).parents[2]
-NOT_CONVERTED = {
-    "docs/deploy.md",
-    "docs/guide.md",
-    "docs/scale.md",
-}
-DOCUMENTS = {
-    name: path
-    for path in documents(ROOT)
-    if (name := path.relative_to(ROOT).as_posix()) not in NOT_CONVERTED
-}
+DOCUMENTS = {path.relative_to(ROOT).as_posix(): path for path in documents(ROOT)}
 PORT = FileLock(Path(tempfile.gettempdir()) / f"resnetkit-port-{os.getuid()}.lock")
 
 
