@@ -49,8 +49,9 @@ worker.send({{ number: 21 }});
 def test_a_worker_starts_or_its_failure_is_told(
     open_page: OpenPage, tmp_path: Path, worker: str, before: str, title: str
 ) -> None:
+    from playwright.sync_api import expect
+
     path = tmp_path / "page.html"
     path.write_text(page_with_worker(worker, "worker-src blob:", before), encoding="utf-8")
     with open_page(path.as_uri()) as page:
-        page.wait_for_function("document.title !== 'nothing yet'")
-        assert page.title() == title
+        expect(page).to_have_title(title)

@@ -51,17 +51,34 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
             print("\t".join(map(str, row)))
         return
     from rich import box
+    from rich.cells import cell_len
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for column, kind in zip(columns, numbers, strict=True):
-        is_name = column == columns[0]  # people copy it: never shortened
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for index, (column, kind) in enumerate(zip(columns, numbers, strict=True)):
+        is_name = index == 0  # people copy it
         align: Literal["right", "left"] = "right" if kind == "r" else "left"
-        table.add_column(Text(column), justify=align, no_wrap=is_name)
+        unbroken = [cell if kind == "r" else longest_word(cell) for cell in cells_of(rows, index)]
+        width = max(map(cell_len, [longest_word(column), *unbroken]))
+        table.add_column(Text(column), justify=align, no_wrap=is_name, min_width=width)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    StdoutConsole(highlight=False).print(table)
+    console = StdoutConsole(highlight=False)
+    least = Measurement.get(console, console.options.update(max_width=10_000), table).minimum
+    console.width = max(console.width, least)  # a terminal breaks longer lines; nothing is cut
+    console.print(table)
+
+
+def cells_of(rows: Sequence[Sequence[str]], index: int) -> list[str]:
+    """Returns the cells of a column."""
+    return [row[index] for row in rows]
+
+
+def longest_word(text: str) -> str:
+    """Returns the longest word of a text."""
+    return max(text.split(), key=len, default="")
 
 
 def say(text: object, *, end: str = "\n") -> None:
