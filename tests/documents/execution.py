@@ -35,8 +35,11 @@ HOME_OF_DOCUMENTS = "/home/you"
 ADDRESS = re.compile(r"http://(127\.0\.0\.1|localhost):(\d+)")
 SECONDS_TO_STOP = 10
 
-# A command changes the folder and the variables of those after it, as in a terminal.
+# A command changes the folder and the variables of those after it, as in a terminal. Its processes
+# end with this one, which holds the other end of the pipe, however this one ends.
 SHELL = """
+( (read -r <&"$2"; kill -KILL 0) > /dev/null 2>&1 & )
+eval "exec $2<&-"
 trap '{ export -p; printf "cd %q\\n" "$PWD"; } > "$STATE"' EXIT
 [ ! -f "$STATE" ] || . "$STATE"
 eval "$1"
@@ -209,6 +212,7 @@ class Execution:
         self.folder = home / "work"
         self.folder.mkdir(parents=True)
         self.environment = environment_in(home)
+        self.pipe = os.pipe()
         self.interpreter: Interpreter | None = None
         self.servers: list[Program] = []
         self.failures: list[str] = []
@@ -226,6 +230,8 @@ class Execution:
         for server in self.servers:
             server.end(kindly=True)
         self.port.release(force=True)
+        for end in self.pipe:
+            os.close(end)
         if self.interpreter is not None:
             self.interpreter.end()
         shutil.rmtree(self.folder / "studies", ignore_errors=True)  # hundreds of MB
@@ -302,8 +308,13 @@ class Execution:
             raise self.failed(command, "was not ready within the block's time", program.output)
 
     def start(self, command: Command) -> Program:
-        words = ["bash", "-c", SHELL, "bash", command.text]
-        return Program(words, folder=self.folder, environment=self.environment)
+        reading, _ = self.pipe
+        return Program(
+            ["bash", "-c", SHELL, "bash", command.text, str(reading)],
+            folder=self.folder,
+            environment=self.environment,
+            descriptors=(reading,),
+        )
 
     def run_python(self, block: Block, deadline: float) -> None:
         """Executes a Python block and compares what it prints."""

@@ -1,6 +1,8 @@
 """How documents are read, compared and executed: each rule can fail."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -306,6 +308,25 @@ def test_nothing_survives_its_block(execute: Callable[..., Execution], tmp_path:
     execution = execute(text)
     assert execution.failures == []
     assert has_ended(int((execution.folder / "sleeper").read_text()))
+
+
+def test_nothing_survives_a_killed_test(tmp_path: Path) -> None:
+    page, folder = tmp_path / "page.md", tmp_path / "you" / "work"
+    page.write_text("```console\n$ sleep 60 & echo $! > sleeper; mv sleeper started; wait\n```\n")
+    code = (
+        "import pathlib, filelock\nfrom documents.execution import Execution\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "Execution(folder / 'page.md', name='page.md', home=folder / 'you', studies=None,"
+        " port=filelock.FileLock(folder / 'port.lock')).run()\n"
+    )
+    tests = str(Path(__file__).parents[1])
+    test = subprocess.Popen([sys.executable, "-c", code], cwd=tests)
+    while not (folder / "started").exists():
+        assert test.poll() is None
+        time.sleep(0.05)
+    test.kill()
+    test.wait()
+    assert has_ended(int((folder / "started").read_text()))
 
 
 def test_a_server_stays_until_the_document_ends(execute: Callable[..., Execution]) -> None:
