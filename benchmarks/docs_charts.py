@@ -33,7 +33,7 @@ from resnetkit.report.series import display_name
 from resnetkit.report.study_report import StudyCharts, study_page
 from resnetkit.storage import write_file
 from resnetkit.studies.chart import Chart, Line, over_runs
-from resnetkit.studies.phrase import phrase
+from resnetkit.studies.phrase import Phrase, phrase
 from resnetkit.studies.runner import read_outcome
 from resnetkit.studies.statistics import by_depth
 from resnetkit.studies.study import Outcome
@@ -48,9 +48,6 @@ OPENING = re.compile(
 )
 KOREAN = {
     "What the argument allows, and what is measured": "논증이 허용하는 값과 측정한 값",
-    "depth in layers": "깊이(층 수)",
-    "training error": "훈련 오차",
-    "test error": "테스트 오차",
     "measured": "측정값",
     "allowed": "허용값",
     "Nearest neighbor by each feature map": "특징 맵별 최근접 이웃",
@@ -59,23 +56,18 @@ KOREAN = {
 """What the catalog of the reports lacks."""
 
 
-class WithOwnWords(NullTranslations):
-    """The catalog of the reports, and the words of this script."""
-
-    def __init__(self, catalog: NullTranslations) -> None:
-        super().__init__()
-        self.catalog = catalog
+class OwnWords(NullTranslations):
+    """The words of this script, before those of the catalog that it falls back to."""
 
     def gettext(self, message: str) -> str:
-        return KOREAN.get(message) or self.catalog.gettext(message)
-
-    def ngettext(self, one: str, many: str, count: int) -> str:
-        return self.catalog.ngettext(one, many, count)
+        return KOREAN.get(message) or super().gettext(message)
 
 
 def korean() -> Language:
     """Returns Korean with the words of this script."""
-    return Language("ko", WithOwnWords(find_language("ko").catalog))
+    words = OwnWords()
+    words.add_fallback(find_language("ko").catalog)
+    return Language("ko", words)
 
 
 Draw = Callable[[Outcome, StudyCharts, Language], str]
@@ -97,19 +89,14 @@ class Drawing:
     draw: Draw
 
 
-def along(index: int) -> Draw:
-    """Returns a function that picks a chart of errors during training."""
-    return lambda outcome, shown, t: shown.along_training[index]
+def of_report(charts: str, index: int) -> Draw:
+    """Returns a function that picks a chart of the report.
 
-
-def final(index: int) -> Draw:
-    """Returns a function that picks a chart of final errors: 0 on training images, 1 on test."""
-    return lambda outcome, shown, t: shown.final[index]
-
-
-def measured(index: int) -> Draw:
-    """Returns a function that picks a chart of what the study measured inside its networks."""
-    return lambda outcome, shown, t: shown.measured[index]
+    Args:
+        charts: a field of `StudyCharts`.
+        index: among these charts.
+    """
+    return lambda outcome, shown, t: getattr(shown, charts)[index]
 
 
 def block(network: str) -> Draw:
@@ -130,25 +117,24 @@ def argument(outcome: Outcome, shown: StudyCharts, t: Language) -> str:
     }
     shallow = errors[min(errors)]
     most = sum(shallow) / len(shallow)
-    chart = Chart(
-        title=phrase("What the argument allows, and what is measured"),
+    lines = (
+        over_runs("measured", errors, end_label=phrase("measured"), color=1),
+        over_runs(
+            "allowed",
+            {depth: [most] for depth in errors},
+            end_label=phrase("allowed"),
+            style="dashed",
+            color=5,
+        ),
+    )
+    return errors_chart(
+        phrase("What the argument allows, and what is measured"),
+        lines,
         x=phrase("depth in layers"),
         y=phrase("training error"),
-        lines=(
-            over_runs("measured", errors, end_label=phrase("measured"), color=1),
-            over_runs(
-                "allowed",
-                {depth: [most] for depth in errors},
-                end_label=phrase("allowed"),
-                style="dashed",
-                color=5,
-            ),
-        ),
-        top=100.0,
-        unit="%",
-        end_values=True,
+        name="argument",
+        t=t,
     )
-    return line_chart(chart, name="argument", t=t)
 
 
 def train_errors(runs: list[Run]) -> list[float]:
@@ -159,16 +145,22 @@ def train_errors(runs: list[Run]) -> list[float]:
 def neighbors(outcome: Outcome, shown: StudyCharts, t: Language) -> str:
     """Draws how often the nearest training image by each feature map is of another class."""
     groups = ("resnet20", "resnet56")
-    chart = Chart(
-        title=phrase("Nearest neighbor by each feature map"),
+    return errors_chart(
+        phrase("Nearest neighbor by each feature map"),
+        tuple(neighbor_line(group, outcome.runs[group]) for group in groups),
         x=phrase("feature map, from the input"),
         y=phrase("test error"),
-        lines=tuple(neighbor_line(group, outcome.runs[group]) for group in groups),
-        top=100.0,
-        unit="%",
-        end_values=True,
+        name="neighbors",
+        t=t,
     )
-    return line_chart(chart, name="neighbors", t=t)
+
+
+def errors_chart(
+    title: Phrase, lines: tuple[Line, ...], *, x: Phrase, y: Phrase, name: str, t: Language
+) -> str:
+    """Draws errors in percent that no report shows."""
+    chart = Chart(title=title, x=x, y=y, lines=lines, top=100.0, unit="%", end_values=True)
+    return line_chart(chart, name=name, t=t)
 
 
 def neighbor_line(group: str, runs: list[Run]) -> Line:
@@ -198,28 +190,28 @@ def neighbor_errors(run: Run) -> list[float]:
 
 DRAWINGS = (
     Drawing("depth-argument", "degradation", argument),
-    Drawing("degradation-plain", "degradation", along(0)),
-    Drawing("degradation-residual", "degradation", along(1)),
-    Drawing("gradients-plain-without-norm", "gradients", measured(0)),
-    Drawing("gradients-plain-with-norm", "gradients", measured(1)),
-    Drawing("gradients-residual-without-norm", "gradients", measured(2)),
-    Drawing("gradients-residual-with-norm", "gradients", measured(3)),
-    Drawing("initialization-training-error", "initialization", final(0)),
-    Drawing("residuals-by-block", "residuals", measured(0)),
-    Drawing("responses-sorted", "responses", measured(1)),
-    Drawing("lesion-one-block", "lesion", measured(0)),
+    Drawing("degradation-plain", "degradation", of_report("along_training", 0)),
+    Drawing("degradation-residual", "degradation", of_report("along_training", 1)),
+    Drawing("gradients-plain-without-norm", "gradients", of_report("measured", 0)),
+    Drawing("gradients-plain-with-norm", "gradients", of_report("measured", 1)),
+    Drawing("gradients-residual-without-norm", "gradients", of_report("measured", 2)),
+    Drawing("gradients-residual-with-norm", "gradients", of_report("measured", 3)),
+    Drawing("initialization-training-error", "initialization", of_report("final", 0)),
+    Drawing("residuals-by-block", "residuals", of_report("measured", 0)),
+    Drawing("responses-sorted", "responses", of_report("measured", 1)),
+    Drawing("lesion-one-block", "lesion", of_report("measured", 0)),
     Drawing("block-plain", "degradation", block("plain20")),
     Drawing("block-residual", "degradation", block("resnet20")),
     Drawing("block-basic", "degradation", block("resnet34")),
     Drawing("block-bottleneck", "degradation", block("resnet50")),
-    Drawing("shortcuts-training-error", "shortcuts", final(0)),
-    Drawing("shortcuts-test-error", "shortcuts", final(1)),
-    Drawing("bottleneck-training-error", "bottleneck", final(0)),
-    Drawing("bottleneck-test-error", "bottleneck", final(1)),
-    Drawing("deep-training-error", "depth", final(0)),
-    Drawing("deep-test-error", "depth", final(1)),
-    Drawing("deep-time", "depth", measured(0)),
-    Drawing("deep-memory", "depth", measured(1)),
+    Drawing("shortcuts-training-error", "shortcuts", of_report("final", 0)),
+    Drawing("shortcuts-test-error", "shortcuts", of_report("final", 1)),
+    Drawing("bottleneck-training-error", "bottleneck", of_report("final", 0)),
+    Drawing("bottleneck-test-error", "bottleneck", of_report("final", 1)),
+    Drawing("deep-training-error", "depth", of_report("final", 0)),
+    Drawing("deep-test-error", "depth", of_report("final", 1)),
+    Drawing("deep-time", "depth", of_report("measured", 0)),
+    Drawing("deep-memory", "depth", of_report("measured", 1)),
     Drawing("backbone-neighbors", "degradation", neighbors),
 )
 
