@@ -9,7 +9,7 @@ from typing import get_args, get_origin
 from cyclopts import App
 from cyclopts.argument import Argument
 from definitions import Definition, definition_list
-from docstrings import described, introduction
+from docstrings import described, introduction, summary
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -90,10 +90,10 @@ class CommandList(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         lines = ["| command | what it does |", "|---|---|"]
-        for word in sorted(set(app) - {*app.help_flags, *app.version_flags}):
-            summary = introduction(app[word].help).partition("\n\n")[0]
-            text = in_markdown(" ".join(summary.split()))
-            lines.append(f"| [`resnet {word}`](#resnet-{word}) | {text} |")
+        for name, command in commands(app):
+            if name.count(" ") == 1:  # not one of a group
+                link = f"[`{name}`](#{name.replace(' ', '-')})"
+                lines.append(f"| {link} | {in_markdown(summary(command.help))} |")
         table = self.parse_text_to_nodes("\n".join(lines))
         return [nodes.container("", *table, classes=["command-list"])]
 
@@ -130,9 +130,8 @@ class CommandOptions(SphinxDirective):
         [name] = self.arguments
         command = dict(commands(app))[name]
         self.env.note_dependency(getfile(command.default_command))
-        return [
-            definition_list(self, [self.definition(name, command, o) for o in options(command)])
-        ]
+        definitions = [self.definition(name, command, option) for option in options(command)]
+        return [definition_list(self, definitions)]
 
     def definition(self, name: str, command: App, option: Argument) -> Definition:
         """Returns the definition of an option, which a search finds as well."""

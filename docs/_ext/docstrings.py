@@ -3,7 +3,7 @@
 import re
 from inspect import cleandoc
 
-__all__ = ["described", "introduction", "sentence"]
+__all__ = ["described", "introduction", "sentence", "summary"]
 
 HEADING = re.compile(r"^(?:Args|Attributes|Raises|Returns|Yields):$", re.MULTILINE)
 
@@ -11,6 +11,11 @@ HEADING = re.compile(r"^(?:Args|Attributes|Raises|Returns|Yields):$", re.MULTILI
 def introduction(docstring: str | None) -> str:
     """Returns what stands above the first list of a docstring."""
     return HEADING.split(cleandoc(docstring or ""))[0].strip()
+
+
+def summary(docstring: str | None) -> str:
+    """Returns the first paragraph of a docstring in one line."""
+    return " ".join(introduction(docstring).partition("\n\n")[0].split())
 
 
 def described(docstring: str | None, heading: str) -> dict[str, str]:

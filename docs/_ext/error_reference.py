@@ -1,6 +1,6 @@
 """The directive `exit-codes`: what a command returns to the shell, from the exceptions."""
 
-from docstrings import introduction
+from docstrings import summary
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -37,8 +37,7 @@ class ExitCodes(SphinxDirective):
 def exception_row(exception: type[ResnetkitError]) -> tuple[str, str, str]:
     """Returns the cells of an exception: exit code, name and meaning, in Markdown."""
     code = "130 or 143" if exception is Interrupted else str(exception.exit_code)
-    meaning = " ".join(introduction(exception.__doc__).partition("\n\n")[0].split())
-    return code, f"{{py:exc}}`~resnetkit.errors.{exception.__name__}`", meaning
+    return code, f"{{py:exc}}`~resnetkit.errors.{exception.__name__}`", summary(exception.__doc__)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 from definitions import Definition, definition_list
 from docstrings import described, introduction, sentence
@@ -18,9 +18,9 @@ from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from resnetkit.training.recipe import Recipe, named_recipes
+from resnetkit.training.recipe import named_recipes, section_types
 
-__all__ = ["Key", "keys", "sections", "setup"]
+__all__ = ["Key", "keys", "setup"]
 
 
 @dataclass(frozen=True)
@@ -33,29 +33,14 @@ class Key:
     meaning: str
 
 
-def sections(path: str) -> list[type[BaseModel]]:
-    """Returns the section at a dotted path of a recipe; several where it has a `kind`."""
-    result: list[type[BaseModel]] = [Recipe]
-    for name in path.split(".") if path else ():
-        [section] = result
-        result = inner_sections(section.model_fields[name])
-    return result
-
-
-def inner_sections(field: FieldInfo) -> list[type[BaseModel]]:
-    """Returns the sections that a field may hold; empty for one that holds a value."""
-    members = get_args(field.annotation) or (field.annotation,)
-    return [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
-
-
-def keys(section: type[BaseModel]) -> list[Key]:
+def keys(section: type[BaseModel], path: list[str]) -> list[Key]:
     """Returns the keys of a section that hold values, without those that are sections."""
     meanings = meanings_of(section)
     schema = schema_of(section)
     return [
         Key(name, values_in_words(schema[name]), default_in_words(field), sentence(meanings[name]))
         for name, field in section.model_fields.items()
-        if not inner_sections(field)
+        if not section_types([*path, name])
     ]
 
 
@@ -147,42 +132,38 @@ class RecipeKeys(SphinxDirective):
     optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        path = self.arguments[0] if self.arguments else ""
-        choices = sections(path)
-        for section in choices:
+        path = self.arguments[0].split(".") if self.arguments else []
+        sections = section_types(path)
+        for section in sections:
             self.env.note_dependency(inspect.getfile(section))
-        if len(choices) == 1:
-            return [self.keys(keys(choices[0]), path, anchor=path)]
-        return list(self.kinds(choices, path))
+        if len(sections) == 1:
+            return [self.keys(keys(sections[0], path), path, anchor=path)]
+        return list(self.kinds(sections, path))
 
-    def kinds(self, choices: list[type[BaseModel]], path: str) -> Iterator[nodes.Node]:
+    def kinds(self, sections: list[type[BaseModel]], path: list[str]) -> Iterator[nodes.Node]:
         """Yields the key `kind`, and the keys that go with each of its values."""
-        kinds = [keys(section)[0] for section in choices]
+        keys_of = {section: keys(section, path) for section in sections}
+        kinds = [first for first, *_ in keys_of.values()]
         default = next((k.default for k in kinds if k.default != "required"), "required")
         values = ", ".join(kind.values for kind in kinds)
         yield self.keys([replace(kinds[0], values=values, default=default)], path, anchor=path)
-        for section, kind in zip(choices, kinds, strict=True):
-            title = f"{path}.kind: {kind.values.strip('`')}"
+        for section, (kind, *rest) in keys_of.items():
+            value = kind.values.strip("`")
+            title = f"{'.'.join([*path, kind.name])}: {value}"
             yield nodes.rubric("", "", nodes.literal(text=title))
             yield from self.parse_text_to_nodes(introduction(section.__doc__))
-            anchor = f"{path}.{kind.values.strip('`')}"
-            if rest := keys(section)[1:]:
-                yield self.keys(rest, path, anchor=anchor)
+            if rest:
+                yield self.keys(rest, path, anchor=[*path, value])
 
-    def keys(self, keys: list[Key], path: str, *, anchor: str) -> nodes.definition_list:
+    def keys(self, keys: list[Key], path: list[str], *, anchor: list[str]) -> nodes.definition_list:
         """Returns a list of keys, which a search finds as well."""
         domain = self.env.domains.standard_domain
         definitions = []
         for key in keys:
-            name, key_anchor = dotted(path, key.name), dotted(anchor, key.name)
+            name, key_anchor = (".".join([*above, key.name]) for above in (path, anchor))
             domain.note_object("confval", key_anchor, key_anchor, location=self.get_location())
             definitions.append(Definition(name, (key.values, key.default), key.meaning, key_anchor))
         return definition_list(self, definitions)
-
-
-def dotted(path: str, name: str) -> str:
-    """Returns the name of a key of a section."""
-    return f"{path}.{name}" if path else name
 
 
 class NamedRecipes(SphinxDirective):
