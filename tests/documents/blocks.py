@@ -22,6 +22,15 @@ from typing import Literal
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path
+    for path in sorted(
+        [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    )
+}
+"""The documents of the repository, by path."""
+
 SHELLS = ["bash", "sh", "zsh", "fish", "shell", "shell-session", "sh-session", "bat", "powershell"]
 PYTHONS = ["py", "python3", "pycon", "ipython"]
 PROMPT = "$ "
@@ -306,9 +315,3 @@ def fence(info: str, block: Block) -> Block | None:
     if block.rules != Rules():
         raise DocumentError(f"{block.line - 1}: a block of {language} is not run: remove 'run:'")
     return None
-
-
-def documents(root: Path) -> list[Path]:
-    """Returns the documents of the repository, in the order of their paths."""
-    pages = [path for path in (root / "docs").rglob("*.md") if "locale" not in path.parts]
-    return sorted([root / "README.md", root / "CONTRIBUTING.md", *pages])

@@ -48,7 +48,7 @@ eval "$1"
 INTERPRETER = """
 import json, os, sys, traceback
 
-def work(numbers, requests, answers):
+def work(requests, answers):
     names = {"__name__": "__main__"}
     for line in os.fdopen(requests):
         request = json.loads(line)
@@ -62,7 +62,7 @@ def work(numbers, requests, answers):
         sys.stdout.flush()
         os.write(answers, b"+" if done else b"-")
 
-work(None, int(sys.argv[1]), int(sys.argv[2]))
+work(int(sys.argv[1]), int(sys.argv[2]))
 """
 
 

@@ -1,7 +1,5 @@
 """The documentation site as files: how it is built, its pages, and where their links lead."""
 
-import os
-import re
 import resource
 import subprocess
 import sys
@@ -11,9 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["DOCS", "ROOT", "Build", "Page", "build", "catalog_templates", "pages", "read_page"]
+from documents.blocks import ROOT
 
-ROOT = Path(__file__).parents[2]
+__all__ = ["DOCS", "Build", "Page", "broken", "build", "pages", "read_page"]
+
 DOCS = ROOT / "docs"
 
 
@@ -36,15 +35,10 @@ def build(out: Path, *options: str, source: Path = DOCS) -> Build:
     command = [sys.executable, "-m", "sphinx", "-n", "-q", "-c", str(DOCS), *options]
     command += ["-d", str(out.parent / f"{out.name}-doctrees"), str(source), str(out)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Build(done.returncode, done.stdout + done.stderr, seconds)
-
-
-def catalog_templates(out: Path) -> Build:
-    """Writes a catalog without translations for each page."""
-    return build(out, "-b", "gettext")
 
 
 @dataclass
@@ -100,15 +94,3 @@ def broken(page: Path, address: str) -> bool:
     if not parts.fragment or target.suffix != ".html":
         return False
     return unquote(parts.fragment) not in read_page(target).ids
-
-
-def slugs(markdown: str) -> set[str]:
-    """Returns the anchors that GitHub gives to the headings of a document."""
-    text = re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
-    result: set[str] = set()
-    for heading in re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE):
-        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
-        slug = re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-")
-        numbered = [slug, *(f"{slug}-{n}" for n in range(1, 20))]
-        result.add(next(name for name in numbered if name not in result))
-    return result

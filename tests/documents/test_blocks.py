@@ -17,11 +17,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from documents.blocks import documents, problems_in
+from documents.blocks import DOCUMENTS, problems_in
 from documents.execution import Execution
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = {path.relative_to(ROOT).as_posix(): path for path in documents(ROOT)}
 PORT = FileLock(Path(tempfile.gettempdir()) / f"resnetkit-port-{os.getuid()}.lock")
 
 

@@ -2,17 +2,14 @@
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cyclopts import App
 from markdown_it import MarkdownIt
 
-from documents.blocks import documents
+from documents.blocks import DOCUMENTS
 from resnetkit.cli.app import app
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = {path.relative_to(ROOT).as_posix(): path for path in documents(ROOT)}
 SHELLS = {"console", "bash", "ini", "yaml", "dockerfile"}
 
 

@@ -1,19 +1,20 @@
-"""The pages on formats and on reproduction say what the code says."""
+"""The pages on formats, options and reproduction say what the code says."""
 
 import re
 import shlex
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
+from documents.site import DOCS
 from resnetkit.evaluation.metric_sums import Score
 from resnetkit.inference.exported import ExportedConfig, SourceFacts
 from resnetkit.inference.feature_shards import FeatureIndex
 from resnetkit.inference.int8_report import Int8Report
 from resnetkit.inference.parity import Parity, ParityReport
 from resnetkit.inference.shards import Manifest, Question
+from resnetkit.models.zoo import Architecture
 from resnetkit.schema import Section
 from resnetkit.training.events import (
     EpochEvent,
@@ -26,8 +27,6 @@ from resnetkit.training.events import (
 from resnetkit.training.recipe import load_recipe
 from resnetkit.training.resume import StoredState
 from resnetkit.weights.formats import FORMATS
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 STORED = (
     *(Session, SessionData, Timing, IntervalEvent, EpochEvent, FinalEvent, Score, StoredState),
@@ -75,6 +74,13 @@ def test_the_page_on_weights_lists_every_format() -> None:
     read, written = re.findall(r"\n\| format \|.*\n((?:\|.*\n)+)", text)
     for table in (read, written):
         assert sorted(first_cells("|\n" + table)) == sorted(FORMATS)
+
+
+def test_every_option_of_create_model_is_in_the_table_of_options() -> None:
+    text = (DOCS / "reference" / "architectures.md").read_text()
+    (table,) = re.findall(r"\n(\| option \|.*\n(?:\|.*\n)+)", text)
+    options = [field.name for field in fields(Architecture) if field.default is not MISSING]
+    assert sorted(first_cells(table)) == sorted(options)
 
 
 COMMAND_AND_DIGEST = re.compile(r"\| `resnet train ([^`]+)` \| `([0-9a-f]{8})` \|")

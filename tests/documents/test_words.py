@@ -6,16 +6,14 @@ Readers know the field's terms; these phrases replaced them, or were English tha
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from documents.blocks import documents
+from documents.blocks import DOCUMENTS, ROOT
 
-ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src" / "resnetkit").rglob("*.py"))
 TEXTS = [
-    *documents(ROOT),
+    *DOCUMENTS.values(),
     ROOT / "CHANGELOG.md",
     ROOT / "SECURITY.md",
     *sorted((ROOT / "src" / "resnetkit").rglob("*.j2")),
@@ -32,7 +30,7 @@ INSTEAD_OF = {
     r"\bown (?:images|photos)\b(?<!your own images)(?<!your own photos)": "your images",
     r"\b(?:test|training|validation) parts?\b": "split",
     r"\b(?:images|steps|samples|requests) a second\b": "per second",
-    r"\b(?:a|one) (?:line|row|table|catalog|file) an? \w+": "a line for each, a file per",
+    r"\b(?:a|one) (?:line|row|table|catalog|file|page|module) an? \w+": "a line for each",
     r"\brehearsals?\b": "dry run",
     r"\balong (?:the )?training\b": "during training",
     r"\bpassed over\b": "ignored",
@@ -47,8 +45,10 @@ INSTEAD_OF = {
 def texts() -> Iterator[tuple[str, str]]:
     """Yields the place and the text of each paragraph and string."""
     for path in TEXTS:
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            yield f"{path.relative_to(ROOT)}:{number}", line
+        text = path.read_text()
+        for paragraph in re.finditer(r"(?:.*\S.*\n?)+", text):
+            number = text.count("\n", 0, paragraph.start()) + 1
+            yield f"{path.relative_to(ROOT)}:{number}", paragraph[0]
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -82,6 +82,7 @@ def test_texts_use_the_terms_of_the_field() -> None:
         "errors on the test part",
         "812 images a second",
         "one line a network",
+        "one\npage a task",
         "a rehearsal takes one step",
         "snapshots along training",
         "files are passed over",
