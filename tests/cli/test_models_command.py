@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from resnetkit.cli.output import print_table
 from resnetkit.models.zoo import ARCHITECTURES, create_model
 
 Resnet = Callable[..., Any]
@@ -157,3 +158,19 @@ def test_narrow_terminals_get_whole_names(terminal: Callable[..., str]) -> None:
     shown = terminal("models", "resnet20", columns=40)
     for name in ("layer1.0.conv1", "layer3.2.bn2"):
         assert name in shown
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_narrow_terminal_cuts_no_number(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table(
+        ["name", "parameters", "measured on"],
+        [["resnet1202", "19,421,274", "CIFAR-10 test, table 6"]],
+        numbers="lrl",
+    )
+    printed = capsys.readouterr().out
+    assert {"resnet1202", "19,421,274", "CIFAR-10"} <= set(printed.split())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed

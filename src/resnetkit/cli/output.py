@@ -44,24 +44,37 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
         rows: one cell for each column.
         numbers: one letter for each column: `r` for numbers, aligned to the right, else `l`.
     """
-    rows = [[printable(str(cell)) for cell in row] for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     columns = [printable(column) for column in columns]
     if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            print("\t".join(map(str, row)))
+        for row in (columns, *cells):
+            print("\t".join(row))
         return
     from rich import box
+    from rich.cells import cell_len
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for column, kind in zip(columns, numbers, strict=True):
-        is_name = column == columns[0]  # people copy it: never shortened
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for index, (column, kind) in enumerate(zip(columns, numbers, strict=True)):
+        is_name = index == 0  # people copy it
         align: Literal["right", "left"] = "right" if kind == "r" else "left"
-        table.add_column(Text(column), justify=align, no_wrap=is_name)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    StdoutConsole(highlight=False).print(table)
+        texts = [row[index] for row in cells]
+        unbroken = texts if kind == "r" else map(longest_word, texts)
+        width = max(map(cell_len, [longest_word(column), *unbroken]))
+        table.add_column(Text(column), justify=align, no_wrap=is_name, min_width=width)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console = StdoutConsole(highlight=False)
+    least = Measurement.get(console, console.options.update(max_width=10_000), table).minimum
+    console.width = max(console.width, least)  # a terminal breaks longer lines; nothing is cut
+    console.print(table)
+
+
+def longest_word(text: str) -> str:
+    """Returns the longest word of a text."""
+    return max(text.split(), key=len, default="")
 
 
 def say(text: object, *, end: str = "\n") -> None:
