@@ -1,15 +1,21 @@
 """The package as a whole: what the README, the hub and the metadata say is so."""
 
+import inspect
 import re
 import runpy
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 import torch
 
 import resnetkit
+from resnetkit.errors import RecipeError, UsageError
 from resnetkit.models.zoo import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from resnetkit.training.run_folder import Run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -22,6 +28,36 @@ def test_every_public_name_is_there() -> None:
     assert set(resnetkit.__all__) <= set(dir(resnetkit))
     with pytest.raises(AttributeError, match="has no attribute 'resnet51'"):
         resnetkit.resnet51  # noqa: B018
+
+
+def test_paths_may_be_texts_everywhere() -> None:
+    seen = 0
+    for function in filter(inspect.isfunction, map(vars(resnetkit).get, resnetkit.__all__)):
+        for parameter in inspect.signature(function).parameters.values():
+            kinds = {parameter.annotation, *get_args(parameter.annotation)}
+            assert (Path in kinds) <= (str in kinds), f"{function.__name__}: {parameter}"
+            seen += Path in kinds
+    assert seen > 10
+
+
+def test_texts_and_paths_mean_the_same(whole: "Run", tmp_path: Path) -> None:
+    network = resnetkit.load_network(whole.folder / "model")
+    for kind in (str, Path):
+        run = resnetkit.read_run(kind(whole.folder))
+        assert run == whole
+        recipe = resnetkit.load_recipe(kind(whole.folder / "recipe.yaml"))
+        assert resnetkit.train(recipe, kind(whole.folder)) == whole  # it is finished
+        resnetkit.export_weights(network, kind(tmp_path / f"{kind.__name__}.pth"), "torchvision")
+    assert len(list(tmp_path.glob("*.pth"))) == 2
+
+
+def test_a_path_is_never_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(resnetkit.open_dataset("digits").class_names) == 10
+    with pytest.raises(UsageError, match=r"unknown data set '\./digits'"):
+        resnetkit.open_dataset(Path("digits"))
+    with pytest.raises(RecipeError, match="unknown recipe"):
+        resnetkit.load_recipe(Path("digits"))
 
 
 def test_the_version_is_the_same_everywhere() -> None:

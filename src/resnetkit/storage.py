@@ -1,6 +1,7 @@
 """Atomic writes: a crash, a full disk or a kill never leaves a half-written file or folder."""
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -24,6 +25,7 @@ __all__ = [
     "path_in_home",
     "remove_leftovers",
     "replaced_folder",
+    "sorted_safetensors",
     "storage_errors",
     "temporary_for",
     "write_file",
@@ -113,6 +115,19 @@ def remove(path: Path) -> None:
 def as_bytes(content: str | bytes) -> bytes:
     """Returns text as UTF-8; what cannot be encoded, such as parts of file names, is escaped."""
     return content.encode(errors="backslashreplace") if isinstance(content, str) else content
+
+
+def sorted_safetensors(content: bytes) -> list[bytes | memoryview]:
+    """Returns the content of a safetensors file, in pieces, with its metadata sorted.
+
+    The library writes metadata in an order that changes from call to call; equal files need one.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return [len(text).to_bytes(8, "little"), text, memoryview(content)[end:]]
 
 
 @contextmanager

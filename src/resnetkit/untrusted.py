@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from resnetkit.errors import DataError
 
 __all__ = [
     "BEGINNING_BYTES",
@@ -27,8 +29,11 @@ __all__ = [
     "path_from_text",
     "printable",
     "read_bounded",
+    "read_record",
     "recognized_mistake",
 ]
+
+Record = TypeVar("Record")
 
 CHUNK_BYTES = 1 << 20
 GZIP_BYTE = b"\x1f"  # the first byte of every member of a gzip stream
@@ -187,6 +192,26 @@ def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
         parse_float=finite_number if finite else float,
         parse_constant=finite_number if finite else float,
     )
+
+
+def read_record(path: Path, kind: type[Record], max_bytes: int, *, advice: str) -> Record:
+    """Reads a dataclass from a JSON file.
+
+    Args:
+        path: the file.
+        kind: the dataclass.
+        max_bytes: the largest size of the file.
+        advice: what to do with a file that is corrupt.
+
+    Raises:
+        DataError: when it cannot be read, is too large, is not JSON, or lacks a field.
+    """
+    from pydantic import TypeAdapter
+
+    try:
+        return TypeAdapter(kind).validate_python(parse_json(read_bounded(path, max_bytes)))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is corrupt ({type(error).__name__}). {advice}") from error
 
 
 def whole_number(digits: str) -> int:

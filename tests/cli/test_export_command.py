@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 from PIL import Image
 
@@ -79,6 +80,25 @@ def test_features_of_torch_are_searched_with_the_exported_network(
     best = answer.values[0]["nearest"][0]
     assert best["path"] == "photos/3.png"
     assert best["similarity"] == pytest.approx(1, abs=1e-6)
+
+
+def test_each_process_of_shards_computes_with_one_thread(
+    exported: Path, tmp_path: Path, resnet: Resnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def recorded(core: openvino.Core, model: Any, device: str, config: dict[str, Any]) -> Any:
+        threads.append(config["INFERENCE_NUM_THREADS"])
+        return compile_model(core, model, device, config)
+
+    compile_model = openvino.Core.compile_model
+    monkeypatch.setattr(openvino.Core, "compile_model", recorded)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    words = ("predict", str(exported), "black.png")
+    assert resnet(*words).code == 0
+    assert resnet(*words, "--out", "answers", "--backend", "sequential").code == 0
+    assert threads == [8, 1]
 
 
 def test_options_that_a_folder_has_settled_are_refused(exported: Path, resnet: Resnet) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resnetkit.runtime import resources
-from resnetkit.runtime.resources import usable_memory, usable_processors
+from resnetkit.runtime.resources import limited_processors, usable_memory, usable_processors
 
 
 @pytest.fixture
@@ -69,4 +69,12 @@ def test_without_control_groups_the_affinity_counts(
     cgroups: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resources, "MEMBERSHIP", cgroups / "missing")
+    assert usable_processors() == 8
+
+
+def test_a_block_may_use_fewer(cgroups: Path) -> None:
+    with limited_processors(1):
+        assert usable_processors() == 1
+        with limited_processors(100):
+            assert usable_processors() == 8
     assert usable_processors() == 8

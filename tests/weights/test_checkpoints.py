@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import Tensor
 
 from resnetkit.errors import UsageError, WeightsError
@@ -474,6 +475,13 @@ def test_files_of_another_kind_are_not_read_to_their_end(tmp_path: Path) -> None
     os.truncate(tmp_path / "net.pth", 2**40)
     with pytest.raises(WeightsError, match="larger than 4,096 MiB"):
         load_network(tmp_path / "net.pth")
+
+
+def test_an_image_in_place_of_a_network_is_recognized(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (8, 8)).save(path)
+    with pytest.raises(WeightsError, match="it is an image. Commands take the network first"):
+        load_network(path)
 
 
 def test_a_header_that_names_a_fact_twice_is_refused(state: State, tmp_path: Path) -> None:

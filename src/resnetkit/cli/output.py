@@ -51,25 +51,52 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
             print("\t".join(row))
         return
     from rich import box
-    from rich.cells import cell_len
-    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    console = StdoutConsole(highlight=False)
+    for gap in (2, 1):
+        widths = column_widths([columns, *cells], numbers, console.width, gap)
+        total = sum(widths) + gap * (len(widths) - 1)
+        if total <= console.width:
+            break
+    console.width = max(console.width, total)  # where even that is too wide, the terminal wraps
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0), pad_edge=False)
     for index, (column, kind) in enumerate(zip(columns, numbers, strict=True)):
-        is_name = index == 0  # people copy it
         align: Literal["right", "left"] = "right" if kind == "r" else "left"
-        texts = [row[index] for row in cells]
-        unbroken = texts if kind == "r" else map(longest_word, texts)
-        width = max(map(cell_len, [longest_word(column), *unbroken]))
-        table.add_column(Text(column), justify=align, no_wrap=is_name, min_width=width)
+        table.add_column(Text(column), justify=align, width=widths[index])
     for row in cells:
         table.add_row(*map(Text, row))
-    console = StdoutConsole(highlight=False)
-    least = Measurement.get(console, console.options.update(max_width=10_000), table).minimum
-    console.width = max(console.width, least)  # a terminal breaks longer lines; nothing is cut
     console.print(table)
+
+
+def column_widths(
+    rows: Sequence[Sequence[str]], numbers: str, available: int, gap: int
+) -> list[int]:
+    """Returns the width of each column, so that texts wrap but no name, number, or word is cut.
+
+    Together they may be wider than what is available.
+
+    Args:
+        rows: the cells, headings first; names are in the first column.
+        numbers: as in `print_table`.
+        available: cells of the terminal's width.
+        gap: cells between two columns.
+    """
+    from rich.cells import cell_len
+
+    whole, least = [], []
+    for index, (heading, *texts) in enumerate(zip(*rows, strict=True)):
+        wraps = index > 0 and numbers[index] != "r"
+        parts = [longest_word(heading), *(map(longest_word, texts) if wraps else texts)]
+        whole.append(max(map(cell_len, [heading, *texts])))
+        least.append(max(map(cell_len, parts)))
+    free = max(0, available - sum(least) - gap * (len(least) - 1))
+    widths = []
+    for needed, wished in zip(least, whole, strict=True):
+        widths.append(min(wished, needed + free))
+        free -= widths[-1] - needed
+    return widths
 
 
 def longest_word(text: str) -> str:

@@ -281,20 +281,22 @@ def until_stopped(items: Iterable[Item], stop: "StopRequest") -> Iterator[Item]:
 
 @lru_cache(maxsize=1)
 def loaded(options: LoadOptions) -> "Predictor":
-    """Loads the network once for each process."""
+    """Loads the network once for each process, to compute with one thread."""
     from resnetkit.inference.predictor import load_predictor
+    from resnetkit.runtime.resources import limited_processors
 
-    return load_predictor(
-        options.network,
-        variant=options.variant,
-        device=options.device,
-        precision=options.precision,
-        batch_size=options.batch_size,
-    )
+    with limited_processors(1):
+        return load_predictor(
+            options.network,
+            variant=options.variant,
+            device=options.device,
+            precision=options.precision,
+            batch_size=options.batch_size,
+        )
 
 
 def one_thread(predictor: "Predictor") -> None:
-    """Computes with one thread: the number of threads can change the last digits."""
+    """Lets torch compute with one thread: the number of threads can change the last digits."""
     if predictor.engine.name == "torch":
         import torch
 

@@ -155,7 +155,7 @@ def check_name(name: str) -> None:
 
 
 def open_dataset(
-    name: str,
+    name: str | Path,
     *,
     image_size: int | None = None,
     crop_pct: float = CROP_PCT,
@@ -177,6 +177,8 @@ def open_dataset(
         UsageError: when there is no such data set, or custom images are given no size.
         DataError: when the images are missing, corrupt or not what was expected.
     """
+    if isinstance(name, Path):
+        name = os.path.join(os.curdir, name)  # never a key
     check_name(name)
     path = custom_path(name)
     if path is None:

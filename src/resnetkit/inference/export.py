@@ -61,7 +61,7 @@ ADVICE = "Choose another folder with --out."
 
 def export_network(
     network: TrainedNetwork,
-    out: Path,
+    out: str | Path,
     *,
     engine: EngineName,
     precision: GraphPrecision = "float32",
@@ -91,6 +91,7 @@ def export_network(
         DataError: when the data cannot be read, does not fit the network, or is too small for int8.
         StorageError: when the folder exists, or cannot be written.
     """
+    out = Path(out)
     check_target(out)
     check_head(network)
     check_engine(engine, precision)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-from pydantic import TypeAdapter
 
 from resnetkit.data.images.check import BadImage
 from resnetkit.errors import DataError
@@ -42,7 +41,7 @@ from resnetkit.inference.shards import (
     ShardFolder,
 )
 from resnetkit.storage import remove_leftovers, storage_errors, write_file
-from resnetkit.untrusted import name_as_text, parse_json, read_bounded
+from resnetkit.untrusted import name_as_text, read_record
 
 __all__ = [
     "BAD",
@@ -159,14 +158,12 @@ def read_index(folder: Path) -> FeatureIndex:
             f"{folder} holds no finished features: it has no {FEATURES.name}, which 'resnet"
             " features --shards' writes when all are computed."
         )
-    try:
-        content = parse_json(read_bounded(path, LARGEST_MANIFEST))
-        return TypeAdapter(FeatureIndex).validate_python(content)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} is corrupt ({type(error).__name__}). Remove it, and the command that wrote it"
-            " writes it again."
-        ) from error
+    return read_record(
+        path,
+        FeatureIndex,
+        LARGEST_MANIFEST,
+        advice="Remove it, and the command that wrote it writes it again.",
+    )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import safetensors.numpy
 from resnetkit.errors import DataError, UsageError
 from resnetkit.inference.engine import Floats
 from resnetkit.inference.transform import EvalTransform
-from resnetkit.storage import storage_errors, write_file
+from resnetkit.storage import sorted_safetensors, storage_errors, write_file
 
 if TYPE_CHECKING:
     from resnetkit.weights.network import TrainedNetwork
@@ -179,18 +179,8 @@ def safetensors_content(features: Features) -> bytes:
 
 
 def saved(tensors: Tensors, metadata: dict[str, str]) -> list[bytes | memoryview]:
-    """Returns the content of a safetensors file in pieces; it is the same each time.
-
-    safetensors writes the metadata in an order that changes from call to call; here they are
-    sorted.
-    """
-    content = safetensors.numpy.save(tensors, metadata)
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(metadata.items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors are aligned
-    return [len(text).to_bytes(8, "little"), text, memoryview(content)[end:]]
+    """Returns the content of a safetensors file in pieces; it is the same each time."""
+    return sorted_safetensors(safetensors.numpy.save(tensors, metadata))
 
 
 def tensors_of(features: Features) -> Tensors:

@@ -264,7 +264,11 @@ def warn_of_differences(network: ExportedNetwork) -> None:
 
 
 def load_exported(
-    folder: Path, *, variant: str | None = None, device: str = "auto", precision: str | None = None
+    folder: str | Path,
+    *,
+    variant: str | None = None,
+    device: str = "auto",
+    precision: str | None = None,
 ) -> ExportedNetwork:
     """Reads and compiles an exported network, and computes golden images.
 
@@ -280,7 +284,7 @@ def load_exported(
         WeightsError: when the folder is missing, corrupt, or of another version.
         UsageError: when an option contradicts the folder, or a library is not installed.
     """
-    network = read_exported(folder)
+    network = read_exported(Path(folder))
     check_choices(network, variant=variant, device=device, precision=precision)
     warn_of_differences(network)
     return network

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from resnetkit.data.images.check import BadImage
 from resnetkit.errors import DataError, UsageError
 from resnetkit.storage import (
@@ -27,7 +25,7 @@ from resnetkit.storage import (
     temporary_for,
     write_file,
 )
-from resnetkit.untrusted import parse_json, read_bounded
+from resnetkit.untrusted import read_record
 
 __all__ = [
     "ANSWERS",
@@ -236,14 +234,12 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         DataError: when it is corrupt.
     """
-    try:
-        content = parse_json(read_bounded(path, LARGEST_MANIFEST))
-        return TypeAdapter(Manifest).validate_python(content)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} is corrupt ({type(error).__name__}). Remove the folder, or choose another one"
-            " with --out."
-        ) from error
+    return read_record(
+        path,
+        Manifest,
+        LARGEST_MANIFEST,
+        advice="Remove the folder, or choose another one with --out.",
+    )
 
 
 def refuse_other_question(folder: Path, before: Question, now: Question) -> None:

@@ -7,12 +7,25 @@ run on, and by the limits of control groups (cgroups of Linux, versions 1 and 2)
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["usable_memory", "usable_processors"]
+__all__ = ["limited_processors", "usable_memory", "usable_processors"]
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+chosen_limit = ContextVar("chosen_limit", default=math.inf)
+
+
+@contextmanager
+def limited_processors(most: int) -> Iterator[None]:
+    """Lets the block count at most so many processors as usable, for its share of a machine."""
+    token = chosen_limit.set(most)
+    try:
+        yield
+    finally:
+        chosen_limit.reset(token)
 
 
 def usable_processors() -> int:
@@ -24,7 +37,7 @@ def usable_processors() -> int:
         granted = len(os.sched_getaffinity(0))
     else:
         granted = os.cpu_count() or 1
-    return max(1, math.ceil(min(granted, processor_quota())))
+    return max(1, math.ceil(min(granted, processor_quota(), chosen_limit.get())))
 
 
 def processor_quota() -> float:

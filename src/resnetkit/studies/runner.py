@@ -118,7 +118,7 @@ ONE_PER_CORE = Workers()
 def run_study(
     study: Study,
     scale: str,
-    root: Path,
+    root: str | Path,
     *,
     changes: Changes | None = None,
     workers: Workers = ONE_PER_CORE,
@@ -135,7 +135,7 @@ def run_study(
 def run_studies(
     studies: Sequence[Study],
     scale: str,
-    root: Path,
+    root: str | Path,
     *,
     changes: Changes | None = None,
     workers: Workers = ONE_PER_CORE,
@@ -156,6 +156,7 @@ def run_studies(
         Interrupted: after SIGINT or SIGTERM; the same call resumes the study.
         ResnetkitError: whatever a training raises.
     """
+    root = Path(root)
     if workers.is_cluster:
         root = root.absolute()  # its machines have other current folders
     name = studies[0].name if len(studies) == 1 else ALL

@@ -11,7 +11,7 @@ from resnetkit.errors import DataError
 from resnetkit.storage import write_file
 from resnetkit.training.events import EpochEvent, FinalEvent, IntervalEvent, event_from_json
 from resnetkit.training.run_folder import LARGEST_RECORD
-from resnetkit.untrusted import open_regular, parse_json, read_bounded
+from resnetkit.untrusted import open_regular, parse_json, read_record
 
 __all__ = ["Position", "Scalars", "read_position", "scalars_after", "write_position"]
 
@@ -131,14 +131,12 @@ def read_position(path: Path) -> Position:
     """
     if not path.exists():
         return Position()
-    try:
-        content = parse_json(read_bounded(path, LARGEST_POSITION))
-        return TypeAdapter(Position).validate_python(content)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} is corrupt, so it is not known what was tracked. Track the run again with"
-            " another --out."
-        ) from error
+    return read_record(
+        path,
+        Position,
+        LARGEST_POSITION,
+        advice="What was tracked is not known: track the run again with another --out.",
+    )
 
 
 def write_position(path: Path, position: Position) -> None:

@@ -46,7 +46,7 @@ Observer = Callable[[Event], None]
 
 def train(
     recipe: Recipe,
-    folder: Path,
+    folder: str | Path,
     *,
     device: str = "auto",
     threads: int = 0,
@@ -78,6 +78,7 @@ def train(
         TrainingDiverged: when the loss or gradient is not finite, before that step is taken.
         Interrupted: after a signal that ends processes, when everything is saved.
     """
+    folder = Path(folder)
     with open_world(device) as world, caught_signals(stop) as stop:
         recipe = recipe_of_run(folder, recipe, world)
         setup, state = prepare(recipe, world, listed=Run(folder, recipe).images_path)

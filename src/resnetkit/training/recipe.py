@@ -172,11 +172,11 @@ def named_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(recipe_folder().glob("*.yaml"))}
 
 
-def load_recipe(name_or_path: str, changes: Mapping[str, object] | None = None) -> Recipe:
+def load_recipe(name_or_path: str | Path, changes: Mapping[str, object] | None = None) -> Recipe:
     """Reads a named recipe or a YAML file, with some values replaced.
 
     Args:
-        name_or_path: a name of `named_recipes`, or a path to a YAML file.
+        name_or_path: a name of `named_recipes`, or the path of a YAML file.
         changes: values by dotted key, such as {"optimizer.lr": 0.05}.
 
     Raises:
@@ -202,20 +202,22 @@ def recipe_text(name: str) -> str:
     return named_recipes().get(name, Path(name)).read_text(encoding="utf-8")
 
 
-def read_values(name_or_path: str) -> dict[str, object]:
+def read_values(name_or_path: str | Path) -> dict[str, object]:
     """Returns the mapping in a recipe file."""
     named = named_recipes()
-    path = named.get(name_or_path, Path(name_or_path))
+    name, path = str(name_or_path), Path(name_or_path)
+    if isinstance(name_or_path, str):
+        path = named.get(name, path)
     try:
         values = read_yaml(path)
     except FileNotFoundError:
         raise RecipeError(
-            f"unknown recipe '{name_or_path}': expected one of {', '.join(named)}, or a YAML file."
-            + (data_hint(name_or_path) or did_you_mean(name_or_path, named))
+            f"unknown recipe '{name}': expected one of {', '.join(named)}, or a YAML file."
+            + (data_hint(name) or did_you_mean(name, named))
         ) from None
     except IsADirectoryError:
         raise RecipeError(
-            f"the recipe '{path}' is a folder, expected a YAML file.{data_hint(name_or_path)}"
+            f"the recipe '{path}' is a folder, expected a YAML file.{data_hint(name)}"
         ) from None
     except OSError as error:
         raise RecipeError(

@@ -268,18 +268,19 @@ def corrupt(path: Path, problem: str) -> DataError:
     return DataError(f"{path} is corrupt: {problem}. Restore the file, or train the recipe again.")
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: str | Path) -> Run:
     """Opens a run folder for reading.
 
     Raises:
         UsageError: when the folder holds no run.
     """
+    folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
         raise UsageError(
             f"{folder} is not a run folder: it has no recipe.yaml. 'resnet runs' lists the runs"
             " here."
         )
-    return Run(folder, checked_recipe(read_values(str(folder / "recipe.yaml"))))
+    return Run(folder, checked_recipe(read_values(folder / "recipe.yaml")))
 
 
 def find_runs(root: Path) -> list[Run]:

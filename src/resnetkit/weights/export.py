@@ -18,7 +18,11 @@ from resnetkit.weights.variants import variant_of
 __all__ = ["export_weights"]
 
 
-def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedNetwork:  # noqa: A002
+def export_weights(
+    network: TrainedNetwork,
+    path: str | Path,
+    format: str,  # noqa: A002
+) -> TrainedNetwork:
     """Writes a network in one of `FORMATS`, reads it again, and returns the network read.
 
     The path is written atomically. All tensors and the logits of a fixed input must be equal bit by
@@ -40,6 +44,7 @@ def export_weights(network: TrainedNetwork, path: Path, format: str) -> TrainedN
             f"unknown format '{format}': expected one of {', '.join(FORMATS)}."
             + did_you_mean(format, FORMATS)
         )
+    path = Path(path)
     if path.exists() or path.is_symlink():
         raise StorageError(f"{path} already exists: choose another path.")
     check_head(network)

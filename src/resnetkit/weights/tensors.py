@@ -12,7 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from resnetkit.data.images.formats import IMAGE_SIGNATURE
 from resnetkit.errors import WeightsError
+from resnetkit.storage import sorted_safetensors
 from resnetkit.untrusted import (
     BEGINNING_BYTES,
     open_regular,
@@ -58,6 +60,7 @@ READ_ERRORS = (
     zipfile.BadZipFile,
 )
 
+AN_IMAGE = "it is an image. Commands take the network first, then the images."
 NO_FORMAT = "it begins neither as safetensors nor as a file of torch.save. Download it again."
 
 MOST_TENSORS = 100_000  # of a safetensors file; ResNet-1202 has 7,000
@@ -77,6 +80,8 @@ def read_file(path: Path) -> Any:
     if mistake := recognized_mistake(beginning):
         raise WeightsError(f"{path} is not a file of weights: {mistake}.")
     if not is_safetensors(beginning) and not is_torch_file(beginning):
+        if IMAGE_SIGNATURE.match(beginning):
+            raise WeightsError(f"{path} is not a file of weights: {AN_IMAGE}")
         raise WeightsError(f"{path} is corrupt or not a file of weights: {NO_FORMAT}")
     content = read_content(path)
     try:
@@ -155,9 +160,13 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def safetensors_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
-    """Returns the content of a safetensors file; transformers requires `format` in its metadata."""
+    """Returns the content of a safetensors file, the same each time.
+
+    transformers requires `format` in its metadata.
+    """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(whole, {"format": "pt", **metadata})
+    content = safetensors.torch.save(whole, {"format": "pt", **metadata})
+    return b"".join(sorted_safetensors(content))
 
 
 def first_line(error: Exception) -> str:

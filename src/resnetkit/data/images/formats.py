@@ -18,6 +18,7 @@ from resnetkit.untrusted import BEGINNING_BYTES, open_regular
 
 __all__ = [
     "DECODED_FORMATS",
+    "IMAGE_SIGNATURE",
     "IMAGE_SUFFIXES",
     "SUFFIXES",
     "is_image",
