@@ -480,7 +480,7 @@ def test_files_of_another_kind_are_not_read_to_their_end(tmp_path: Path) -> None
 def test_an_image_in_place_of_a_network_is_recognized(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     Image.new("RGB", (8, 8)).save(path)
-    with pytest.raises(WeightsError, match="it is an image. Commands take the network first"):
+    with pytest.raises(WeightsError, match=r"it is an image\. Commands take the network first"):
         load_network(path)
 
 
