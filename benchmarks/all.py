@@ -51,15 +51,16 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         comparisons = [train_throughput.comparison(network) for network in NETWORKS]
         comparisons += folder_pipeline.comparisons(folder)
-        comparisons += deploy.comparisons(folder, quick=options.quick)
+        exported = deploy.comparisons(folder, quick=options.quick)
+        comparisons += exported
         if options.dry_run:
             print(listing(comparisons, plan), end="")
             return
         folder_pipeline.draw(folder, small=1_000 if options.quick else 20_000)
-        deploy.prepare(folder)
+        deploy.prepare(folder, exported)
         text = "# Side by side\n\n" + results(comparisons, plan)
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / file_name()
+    path = options.out / f"side_by_side_{file_name()}"
     path.write_text(text, encoding="utf-8")
     print(text + f"\nwritten: {path}")
 

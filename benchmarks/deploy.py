@@ -16,7 +16,7 @@ costs, because drawn weights have no accuracy to lose; its accuracy is a matter 
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +94,11 @@ def comparisons(folder: Path, *, quick: bool = False) -> list[Comparison]:
     return [eager[1], by_hand[0], files[-1]] if quick else eager + by_hand + files
 
 
-def prepare(folder: Path) -> None:
-    """Exports the folders and draws the files, unless they are there."""
+def prepare(folder: Path, wanted: Sequence[Comparison]) -> None:
+    """Exports the networks that comparisons need and draws the files, unless they are there."""
     draw(folder, small=0, **FILES)
-    missing = [name for name in FOLDERS if not (folder / name).exists()]
+    needed = {comparison.ours[comparison.ours.index("--exported") + 1] for comparison in wanted}
+    missing = [name for name in FOLDERS if name in needed and not (folder / name).exists()]
     if not missing:
         return
     from resnetkit.inference.export import write_exported
@@ -313,8 +314,8 @@ def main() -> None:
         folder = options.folder / options.exported
         print_measurement(MEASURES[options.measure](folder, options.batch, options.seconds))
         return
-    prepare(options.folder)
     chosen = [one for one in comparisons(options.folder) if options.only in one.title]
+    prepare(options.folder, chosen)
     print(results(chosen, Plan(options.rounds, options.seconds)), end="")
 
 
