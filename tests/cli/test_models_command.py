@@ -148,7 +148,7 @@ def test_a_plain_network_has_no_shortcuts(resnet: Resnet) -> None:
 def test_a_terminal_gets_a_table_with_whole_names(terminal: Callable[..., str]) -> None:
     shown = terminal("models", columns=100)
     for name in ARCHITECTURES:
-        assert f" {name} " in shown
+        assert f"\n{name} " in shown
     assert "269,722" in shown
     assert "\t" not in shown
 
