@@ -67,7 +67,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, num
         table.add_column(Text(column), justify=align, width=widths[index])
     for row in cells:
         table.add_row(*map(Text, row))
-    console.print(table)
+    console.print("", table, "", sep="\n")
 
 
 def column_widths(
