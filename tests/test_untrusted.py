@@ -124,6 +124,19 @@ def test_a_key_twice_is_refused(text: str) -> None:
         parse_json(text)
 
 
+def test_the_last_of_very_many_keys_twice_is_refused() -> None:
+    keys = ", ".join(f'"{number}": 0' for number in range(100_000))
+    with pytest.raises(ValueError, match="the key '99999' occurs twice"):
+        parse_json(f'{{{keys}, "99999": 1}}')
+
+
+def test_a_long_key_twice_is_named_by_its_beginning() -> None:
+    key = "a" * 10_000
+    with pytest.raises(ValueError, match="occurs twice") as error:
+        parse_json(json.dumps({key: 1})[:-1] + f', "{key}": 1}}')
+    assert len(str(error.value)) < 200
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"nul", b"1" * 10_000])
 def test_what_is_not_json_is_refused_as_a_value(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"Expecting|decode|10,000 digits"):
