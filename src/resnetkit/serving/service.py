@@ -7,6 +7,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from resnetkit.data.images.decode import Header, read_header
 from resnetkit.errors import OutOfMemory
@@ -53,21 +54,21 @@ class Amount:
 
 @dataclass(frozen=True, eq=False)
 class Decoding:
-    """An image to be decoded and computed.
+    """An image to be decoded.
 
     Attributes:
         content: of the image file.
         model: whose transform is applied.
-        computations: of which each has a result.
         deadline: on the clock `monotonic`.
-        results: one for each computation.
+        results: which wait for the image.
+        deliver: called with the pixels, uint8 (C, H, W), and the seconds of decoding.
     """
 
     content: bytes
     model: ServedModel
-    computations: Sequence[Computation]
     deadline: float
-    results: "Sequence[Future[Computed]]"
+    results: "Sequence[Future[Any]]"
+    deliver: Callable[[Pixels, float], None]
 
     @property
     def is_wanted(self) -> bool:
@@ -177,9 +178,14 @@ class Service:
         self, model: ServedModel, content: bytes, outputs: Sequence[str], deadline: float
     ) -> "list[Future[Computed]]":
         """Hands an image to the threads that decode; returns its rows to come."""
-        computations = [model.computations[output] for output in outputs]
         results: list[Future[Computed]] = [Future() for _ in outputs]
-        decoding = Decoding(content, model, computations, deadline, results)
+
+        def compute(pixels: Pixels, seconds: float) -> None:
+            for output, result in zip(outputs, results, strict=True):
+                computation = model.computations[output]
+                self._batcher.submit(Work(computation, pixels, deadline, result, seconds))
+
+        decoding = Decoding(content, model, deadline, results, compute)
         self._start_in(self._decoders, self._begin, decoding)
         return results
 
@@ -215,11 +221,12 @@ class Service:
 
     async def _decoded(self, model: ServedModel, content: bytes, deadline: float) -> Pixels:
         """Decodes an image, uint8 (C, H, W), and computes nothing."""
-        unchanged = Computation(lambda pixels: pixels, 1)
-        decoding = Decoding(content, model, [unchanged], deadline, [Future()])
+        result: Future[Pixels] = Future()
+        decoding = Decoding(
+            content, model, deadline, [result], lambda pixels, _: result.set_result(pixels)
+        )
         self._start_in(self._decoders, self._begin, decoding)
-        pixels: Pixels = (await gathered([decoding.results]))[0][0].values
-        return pixels
+        return await asyncio.wrap_future(result)
 
     def _submit(
         self, computation: Computation, pixels: Pixels, deadline: float
@@ -281,7 +288,7 @@ class Service:
             )
 
     def _decode(self, decoding: Decoding, start: float) -> float | None:
-        """Decodes an image and hands it to the engine; in a thread.
+        """Decodes an image and hands it to those who wait for it; in a thread.
 
         Args:
             decoding: the image.
@@ -297,9 +304,7 @@ class Service:
         pixels = decoding.model.predictor.transform.pixels(decoding.content)
         seconds = monotonic() - start
         self.metrics.decode_seconds.observe(seconds)
-        for computation, result in zip(decoding.computations, decoding.results, strict=True):
-            work = Work(computation, pixels, decoding.deadline, result, decode_seconds=seconds)
-            self._batcher.submit(work)
+        decoding.deliver(pixels, seconds)
         return seconds
 
     def _observe_batch(self, computation: Computation, count: int, seconds: float) -> None:
