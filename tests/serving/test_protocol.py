@@ -181,6 +181,29 @@ def test_lengths_before_elements_must_fit(model: ServedModel) -> None:
             parse_inference_request(text + raw, len(text), model, LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (bytes(4_000_000), "has more elements than its shape [1]"),
+        (b"", "has 0 elements, but the shape [1]"),
+    ],
+)
+def test_elements_are_counted_while_they_are_read(
+    model: ServedModel, raw: bytes, message: str
+) -> None:
+    changes = {"data": None, "parameters": {"binary_data_size": len(raw)}}
+    text = json.dumps(request_json(**changes)).encode()
+    with pytest.raises(Refusal) as refusal:
+        parse_inference_request(text + raw, len(text), model, LIMITS)
+    assert message in refusal.value.message
+
+
+def test_elements_in_json_are_counted_before_they_are_decoded(model: ServedModel) -> None:
+    text = json.dumps(request_json(data=["no base64!"] * 100)).encode()
+    with pytest.raises(Refusal, match="has 100 elements"):
+        parse_inference_request(text, None, model, LIMITS)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_mutated_requests_are_refused_or_read(model_once: ServedModel, data: st.DataObject) -> None:

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from resnetkit.serving import connections
+from resnetkit.serving import app, connections
 from resnetkit.serving.app import Endpoints
 from resnetkit.serving.guard import Access
+from resnetkit.serving.model import prepare
+from resnetkit.serving.protocol import inference_response, parse_inference_request
+from resnetkit.serving.saliency import Explained
 
 TOKEN = "0123456789abcdef0123"
 
@@ -162,6 +166,50 @@ def test_tritonclient_works_unchanged(client: Any, image: Callable[..., bytes]) 
     for row, record in zip(probabilities, expected, strict=True):
         for prediction in record["predictions"]:
             assert row[prediction["label"]] == pytest.approx(prediction["probability"], abs=1e-6)
+
+
+def infer_pixels(count: int, **parameters: int) -> tuple[bytes, dict[str, str]]:
+    """Returns the body and the headers of a request with binary pixels."""
+    raw = bytes(count * 3 * 16 * 16)
+    tensor = {
+        "name": "pixels",
+        "datatype": "UINT8",
+        "shape": [count, 3, 16, 16],
+        "parameters": {"binary_data_size": len(raw)},
+    }
+    text = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+    return text + raw, {app.JSON_LENGTH: str(len(text))}
+
+
+def test_large_bodies_are_parsed_outside_the_event_loop(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def parsed(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return parse_inference_request(*arguments)
+
+    monkeypatch.setattr(app, "parse_inference_request", parsed)
+    body, headers = infer_pixels(64)
+    assert client.send("POST", "/v2/models/linear/infer", body, headers).status == 200
+    assert threads == ["json"]
+
+
+def test_writing_a_response_has_a_deadline(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    can_write = threading.Event()
+
+    def written(*arguments: Any) -> Any:
+        can_write.wait(10)
+        return inference_response(*arguments)
+
+    monkeypatch.setattr(app, "LONG_TEXT", 0)
+    monkeypatch.setattr(app, "inference_response", written)
+    body, headers = infer_pixels(1, timeout=500_000)  # microseconds
+    reply = client.send("POST", "/v2/models/linear/infer", body, headers)
+    can_write.set()
+    assert reply.status == 503
+    assert "not ready in time" in reply.error
 
 
 def test_a_bad_image_among_others_harms_only_itself(
@@ -480,7 +528,6 @@ def test_a_reload_loses_no_request_and_a_failed_one_changes_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     from resnetkit.errors import WeightsError
-    from resnetkit.serving.model import prepare
 
     content = image(0)
     with serving(linear(seed=0)) as client:
@@ -528,6 +575,27 @@ def test_requests_in_flight_are_answered_when_the_server_stops(
             time.sleep(0.01)
         client.server.stop()
         assert pending.result().status == 200
+
+
+class Explainer:
+    """Answers at once with an empty map."""
+
+    def explain(self, pixels: np.ndarray, method: str, label: int | None) -> Explained:
+        return Explained(0, pixels, np.zeros(pixels.shape[1:], dtype=np.float32))
+
+
+def test_saliency_maps_say_nothing_about_the_pace_of_the_engine(
+    serving_model: Callable[..., Any],
+    linear: Callable[..., Any],
+    predictor_of: Callable[..., Any],
+    image: Callable[..., bytes],
+) -> None:
+    model = prepare("linear", predictor_of(linear()), longest_batch_seconds=9)
+    with serving_model(replace(model, explainer=Explainer(), seconds_per_image=0.5)) as client:
+        assert client.post("/saliency", image(0)).json["class"] == "kind 0"
+        assert client.post("/saliency", b"bad").status == 422
+        assert client.server.service.pace.wait_seconds(1) == 0.5
+        assert sample(client, "resnet_batch_images_count") == 0
 
 
 def test_metrics_count_requests_and_batches(

@@ -46,7 +46,7 @@ from resnetkit.serving.service import Service
 __all__ = ["build_app"]
 
 JSON_LENGTH = "Inference-Header-Content-Length"
-LONG_TEXT = 2**14  # bytes of JSON, or numbers, that a thread of its own reads or writes
+LONG_TEXT = 2**14  # bytes or numbers; a thread of its own reads and writes more
 VERSION = "1"  # of the model, in addresses
 
 
@@ -255,9 +255,8 @@ class Endpoints:
         service.check_wait(1, deadline_of(service))
         async with received(request, service) as content:
             deadline = deadline_of(service)
-            size = len(content) if length is None else length
             parsing = self.in_thread(
-                size, parse_inference_request, content, length, model, service.limits
+                len(content), parse_inference_request, content, length, model, service.limits
             )
             parsed = await unless_disconnected(request, service, parsing, deadline)
             if parsed.timeout_seconds:  # 0 sets none, as in Triton
@@ -265,9 +264,10 @@ class Endpoints:
             with service.admitted(len(parsed.images), deadline):
                 work = self.inferred(parsed, model, deadline)
                 rows = await unless_disconnected(request, service, work, deadline)
-        values = [[computed.values for computed in row] for row in rows]
-        numbers = sum(len(row) for image in values for row in image)
-        body, json_length = await self.in_thread(numbers, inference_response, parsed, model, values)
+            values = [[computed.values for computed in row] for row in rows]
+            numbers = sum(len(row) for image in values for row in image)
+            writing = self.in_thread(numbers, inference_response, parsed, model, values)
+            body, json_length = await unless_disconnected(request, service, writing, deadline)
         headers = facts(model, rows[0][0])
         if json_length is None:
             return Response(body, headers=headers, media_type="application/json")

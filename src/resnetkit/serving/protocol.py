@@ -273,25 +273,25 @@ def image_contents(tensor: Input, raw: bytes | None) -> list[bytes]:
             f"input 'image' is {tensor.datatype} {tensor.shape}: expected BYTES [B], the contents"
             " of B image files.",
         )
-    contents = (
-        elements(raw) if raw is not None else [from_base64(item) for item in tensor.data or ()]
-    )
-    if len(contents) != tensor.shape[0]:
-        raise Refusal(
-            400,
-            f"input 'image' has {len(contents)} elements, but the shape {tensor.shape}.",
-        )
-    return contents
+    if raw is not None:
+        return elements(raw, tensor.shape)
+    data = tensor.data or []
+    if len(data) != tensor.shape[0]:
+        raise Refusal(400, f"input 'image' has {len(data)} elements, but the shape {tensor.shape}.")
+    return [from_base64(item) for item in data]
 
 
-def elements(raw: bytes) -> list[bytes]:
+def elements(raw: bytes, shape: Sequence[int]) -> list[bytes]:
     """Splits binary data of BYTES, where its length precedes each element.
 
     Raises:
-        Refusal: when a length does not fit.
+        Refusal: when a length does not fit, or the number of elements.
     """
-    contents, start = [], 0
+    contents: list[bytes] = []
+    start = 0
     while start < len(raw):
+        if len(contents) == shape[0]:
+            raise Refusal(400, f"input 'image' has more elements than its shape {shape}.")
         length = int.from_bytes(raw[start : start + LENGTH_BYTES], "little")
         start += LENGTH_BYTES + length
         if start > len(raw):
@@ -300,6 +300,8 @@ def elements(raw: bytes) -> list[bytes]:
                 "input 'image': the length before an element exceeds the data that follow.",
             )
         contents.append(raw[start - length : start])
+    if len(contents) < shape[0]:
+        raise Refusal(400, f"input 'image' has {len(contents)} elements, but the shape {shape}.")
     return contents
 
 
