@@ -27,6 +27,8 @@ def test_a_port_in_use_is_noticed_before_the_model_is_loaded(resnet: Resnet) -> 
         (["--port", "70000"], 2, "expected from 0 to 65535"),
         (["--max-body", "0"], 2, "--max-body 0: expected a positive number"),
         (["--timeout", "nan"], 2, "--timeout nan: expected a positive number"),
+        (["--allow-origin", "*"], 2, "--allow-origin *: expected scheme and host"),
+        (["--allow-host", "*"], 2, "--allow-host *: expected a name or an address"),
         (["--name", "a/b"], 2, "--name a/b: expected letters, digits"),
         (["--token-file", "missing"], 2, "--token-file missing: No such file"),
         (["--port", "0"], 3, "no-such-model"),

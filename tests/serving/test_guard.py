@@ -3,9 +3,16 @@
 import pytest
 
 from resnetkit.errors import UsageError
-from resnetkit.serving.guard import Access, Guard, host_name, is_loopback
+from resnetkit.serving.guard import (
+    Access,
+    Guard,
+    allowed_host,
+    allowed_origin,
+    host_name,
+    is_loopback,
+)
 from resnetkit.serving.limits import Limits, Refusal
-from resnetkit.serving.server import bound_socket, check_access
+from resnetkit.serving.server import bound_socket, check_access, fitting_limits
 
 TOKEN = "0123456789abcdef0123"
 
@@ -59,6 +66,64 @@ def test_pages_of_other_sites_are_refused_unless_they_are_named() -> None:
     assert refusal_of(Access(), head(origin="http://localhost:8000")) is None
     assert refusal_of(Access(), head(origin="http://localhost:9000")) is not None
     assert refusal_of(Access(origins=(page,)), head(origin=page)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("https://example.com/", "https://example.com"),
+        ("HTTPS://Example.COM", "https://example.com"),
+        ("https://example.com:443", "https://example.com"),
+        ("http://example.com:443/", "http://example.com:443"),
+        ("http://[2001:DB8::1]:8000", "http://[2001:db8::1]:8000"),
+        ("moz-extension://0a-1b", "moz-extension://0a-1b"),
+        ("null", "null"),
+    ],
+)
+def test_pages_are_named_as_people_write_them(text: str, sent: str) -> None:
+    assert refusal_of(Access(origins=(allowed_origin(text),)), head(origin=sent)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*",
+        "",
+        "example.com",
+        "https://*.example.com",
+        "https://example.com/page",
+        "https://user@example.com",
+        "https://b\xfccher.example",
+    ],
+)
+def test_pages_that_no_browser_sends_are_refused_at_the_start(text: str) -> None:
+    with pytest.raises(UsageError, match="expected scheme and host of a page"):
+        allowed_origin(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("Name:8000", "name:9000"),
+        ("gpu.example.com", "GPU.example.com"),
+        ("192.168.0.3:8000", "192.168.0.3"),
+        ("[2001:DB8:0::1]", "[2001:db8::1]:8000"),
+    ],
+)
+def test_hosts_are_named_as_people_write_them(text: str, sent: str) -> None:
+    assert refusal_of(Access(frozenset({allowed_host(text)})), head(host=sent)) is None
+
+
+@pytest.mark.parametrize("text", ["*", "", "*.example.com", "http://name", "name/", "name:80:80"])
+def test_hosts_that_are_no_names_are_refused_at_the_start(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a name or an address"):
+        allowed_host(text)
+
+
+def test_all_bodies_together_may_be_as_large_as_one() -> None:
+    limits = fitting_limits(Limits(body_bytes=400 * 2**20))
+    assert limits.bytes_in_flight == limits.body_bytes
+    assert fitting_limits(Limits()).bytes_in_flight == Limits().bytes_in_flight
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def serve(
     server_module = imported_server()
     from importlib.metadata import version
 
-    from resnetkit.serving.guard import Access
+    from resnetkit.serving.guard import Access, allowed_host, allowed_origin
     from resnetkit.serving.limits import Limits
     from resnetkit.serving.model import ServedModel, default_name, load_checked, prepare
 
@@ -94,11 +94,10 @@ def serve(
             answer_seconds=timeout,
         )
     )
-    hosts = {"localhost", *(allowed.lower() for allowed in allow_host)}
+    hosts = frozenset({"localhost", *map(allowed_host, allow_host)})
+    origins = tuple(map(allowed_origin, allow_origin))
     access = server_module.check_access(
-        host,
-        Access(frozenset(hosts), origins=allow_origin, token=token_of(token_file)),
-        is_open=open,
+        host, Access(hosts, origins=origins, token=token_of(token_file)), is_open=open
     )
     model_name = default_name(network) if name is None else name
     if model_name != default_name(Path(model_name)):

@@ -3,20 +3,25 @@
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from resnetkit.errors import UsageError
 from resnetkit.serving.limits import Limits, Refusal
 from resnetkit.serving.responses import refusal_response
 
-__all__ = ["Access", "Guard", "host_name", "is_loopback"]
+__all__ = ["Access", "Guard", "allowed_host", "allowed_origin", "host_name", "is_loopback"]
 
 PUBLIC = {"/", "/v2/health/live", "/v2/health/ready"}  # without a token
 PUBLIC_FOLDER = "/static/"
 IDENTITY = (b"", b"identity")
+HOST = re.compile(r"[a-z0-9_.-]+(:[0-9]{1,5})?")
+ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?/?")
+DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,43 @@ def is_same_origin(origin: str, host: str) -> bool:
         return urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:
         return False
+
+
+def allowed_origin(text: str) -> str:
+    """Returns the origin of a page as browsers send it: in lower case, without a default port.
+
+    Raises:
+        UsageError: for what no browser sends, such as a path or a wildcard.
+    """
+    if text == "null":  # of pages without an address, such as files
+        return text
+    match = ORIGIN.fullmatch(text.lower())
+    if match is None:
+        raise UsageError(
+            f"--allow-origin {text}: expected scheme and host of a page, such as"
+            " https://example.com, without a path or a wildcard."
+        )
+    scheme, host, port = match.groups()
+    is_default = port is None or port == DEFAULT_PORTS.get(scheme)
+    return f"{scheme}://{host}" + ("" if is_default else f":{port}")
+
+
+def allowed_host(text: str) -> str:
+    """Returns a name that requests may be addressed to: in lower case, without a port.
+
+    Raises:
+        UsageError: for what is not a name or an address, such as a wildcard.
+    """
+    name = host_name(text)
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        if HOST.fullmatch(text.lower()):
+            return name
+    raise UsageError(
+        f"--allow-host {text}: expected a name or an address, such as gpu.example.com, without a"
+        " scheme, a path or a wildcard."
+    )
 
 
 def is_loopback(host: str) -> bool:
