@@ -364,7 +364,7 @@ def test_bodies_that_are_too_large_are_refused_unread(serving: Callable[..., Any
         assert b"413" in talk.recv(4096)
 
 
-def test_all_bodies_together_have_a_limit(
+def test_bodies_that_are_not_completed_give_way_to_others(
     serving: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     with serving(bytes_in_flight=20_000) as client, raw(client) as hoarder:
@@ -372,16 +372,15 @@ def test_all_bodies_together_have_a_limit(
             b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30000\r\n\r\n"
             + b"x" * 19_999
         )
-        amount = client.server.service.bytes_in_flight
-        while amount.used < 19_999:
-            time.sleep(0.01)
-        reply = client.post("/predict", image(0))
-        assert reply.status == 503
-        assert "receives too much at once" in reply.error
-        hoarder.close()
-        while amount.used:
+        bodies = client.server.service.bodies
+        while bodies.used < 19_999:
             time.sleep(0.01)
         assert client.post("/predict", image(0)).status == 200
+        reply = everything(hoarder)
+        assert reply[9:12] == b"503"
+        assert b"receives too much at once" in reply
+        assert sample(client, "resnet_refused_total", reason="bytes") == 1
+        assert bodies.used == 0
 
 
 @contextlib.contextmanager

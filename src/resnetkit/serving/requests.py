@@ -11,7 +11,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from resnetkit.errors import did_you_mean
 from resnetkit.serving.batcher import expired
-from resnetkit.serving.limits import Refusal, overloaded
+from resnetkit.serving.bodies import Body
+from resnetkit.serving.limits import Refusal
 from resnetkit.serving.service import Service
 
 __all__ = ["check_raw", "deadline_of", "query", "received", "unless_disconnected", "whole"]
@@ -96,28 +97,47 @@ async def received(request: Request, service: Service) -> AsyncIterator[bytes]:
         Refusal: when it is empty, too slow, or more than all requests may have in flight.
         ClientDisconnect: when the client leaves.
     """
-    chunks: list[bytes] = []
-    count = 0
+    body = Body(asyncio.timeout(service.limits.receive_seconds))
     try:
-        try:
-            async with asyncio.timeout(service.limits.receive_seconds):
+        await receive(request, service, body)
+        content = b"".join(body.chunks)
+        body.chunks.clear()  # otherwise all bytes would be kept twice
+        yield content
+    finally:
+        service.bodies.release(body)
+
+
+async def receive(request: Request, service: Service, body: Body) -> None:
+    """Receives the chunks of a body.
+
+    Raises:
+        Refusal: as for `received`.
+        ClientDisconnect: likewise.
+    """
+    try:
+        async with body.deadline:
+            service.bodies.begin(body)
+            try:
                 async for chunk in request.stream():
-                    if not service.bytes_in_flight.take(len(chunk)):
-                        service.metrics.refused.labels("bytes").inc()
-                        raise overloaded("the server receives too much at once. Try again later.")
-                    count += len(chunk)
-                    chunks.append(chunk)
-        except TimeoutError:
+                    service.bodies.add(body, chunk)
+            finally:
+                service.bodies.end(body)
+    except TimeoutError:
+        if not body.was_dropped:
             raise Refusal(
                 408,
                 f"the body was not received within {service.limits.receive_seconds:.0f} s.",
                 {"Connection": "close"},
             ) from None
-        if not count:
-            raise Refusal(400, "the body is empty.")
-        yield b"".join(chunks)
-    finally:
-        service.bytes_in_flight.give(count)
+    if body.was_dropped:
+        service.metrics.refused.labels("bytes").inc()
+        raise Refusal(
+            503,
+            "the server receives too much at once. Try again later.",
+            {"Retry-After": "1", "Connection": "close"},
+        )
+    if not body.count:
+        raise Refusal(400, "the body is empty.")
 
 
 async def unless_disconnected(

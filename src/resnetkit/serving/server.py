@@ -241,6 +241,14 @@ def check_access(host: str, access: Access, *, is_open: bool) -> Access:
 
 
 def fitting_limits(limits: Limits) -> Limits:
-    """Returns limits with no more connections than this process may have open files."""
+    """Returns limits that fit this process and each other.
+
+    There are no more connections than this process may have open files, and all bodies together
+    may be as large as one of them.
+    """
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return replace(limits, connections=max(1, min(limits.connections, most - RESERVED_FILES)))
+    return replace(
+        limits,
+        connections=max(1, min(limits.connections, most - RESERVED_FILES)),
+        bytes_in_flight=max(limits.bytes_in_flight, limits.body_bytes),
+    )

@@ -14,6 +14,7 @@ from resnetkit.errors import OutOfMemory
 from resnetkit.inference.engine import Pixels
 from resnetkit.runtime.resources import usable_processors
 from resnetkit.serving.batcher import Batcher, Computation, Computed, Work, expired, fail
+from resnetkit.serving.bodies import Bodies
 from resnetkit.serving.limits import Limits, Refusal, overloaded
 from resnetkit.serving.metrics import Metrics
 from resnetkit.serving.model import ServedModel
@@ -27,7 +28,7 @@ WAITING_MAPS = 4  # saliency maps that wait or are computed
 
 
 class Amount:
-    """An amount of something that all requests share, such as bytes; threads may use it.
+    """An amount of something that all requests share, such as pixels; threads may use it.
 
     Args:
         limit: of the amount.
@@ -101,7 +102,7 @@ class Service:
         self.pace = Pace(model.seconds_per_image, threads)
         self.images = 0  # admitted and not answered; the event loop alone changes it
         self.is_ready = True
-        self.bytes_in_flight = Amount(limits.bytes_in_flight)
+        self.bodies = Bodies(limits.bytes_in_flight)
         self._large_pixels = Amount(limits.large_pixels)
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._large_decoder = ThreadPoolExecutor(1, thread_name_prefix="decode-large")
