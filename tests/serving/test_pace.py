@@ -8,28 +8,50 @@ from resnetkit.serving.pace import Pace
 
 def test_the_slower_stage_sets_the_pace() -> None:
     pace = Pace(0.010, decode_threads=2)
-    assert pace.wait_seconds(0) == 0
-    assert pace.wait_seconds(10) == pytest.approx(0.1)
+    assert pace.wait_seconds(0, 0) == 0
+    assert pace.wait_seconds(10, 10) == pytest.approx(0.1)
     for _ in range(100):
         pace.decoded(0.060)
-    assert pace.wait_seconds(10) == pytest.approx(10 * 0.060 / 2, rel=0.01)
+    assert pace.wait_seconds(10, 10) == pytest.approx(10 * 0.060 / 2, rel=0.01)
 
 
 def test_a_slower_engine_is_noticed_by_full_batches_only() -> None:
     pace = Pace(0.010, decode_threads=2)
     for _ in range(100):
         pace.computed(1, 8, 0.050)  # a single image costs more than one of a batch
-    assert pace.seconds_per_image == pytest.approx(0.010)
+    assert pace.wait_seconds(1, 1) == pytest.approx(0.010)
     for _ in range(100):
         pace.computed(8, 8, 8 * 0.020)
-    assert pace.seconds_per_image == pytest.approx(0.020, rel=0.01)
+    assert pace.wait_seconds(1, 1) == pytest.approx(0.020, rel=0.01)
 
 
 def test_a_faster_engine_is_noticed_by_any_batch() -> None:
     pace = Pace(0.010, decode_threads=2)
     for _ in range(100):
         pace.computed(1, 8, 0.004)
-    assert pace.seconds_per_image == pytest.approx(0.004, rel=0.01)
+    assert pace.wait_seconds(1, 1) == pytest.approx(0.004, rel=0.01)
+
+
+def test_images_are_decoded_once_and_computed_for_each_output() -> None:
+    pace = Pace(0.010, decode_threads=2)
+    assert pace.wait_seconds(10, 30) == pytest.approx(0.3)
+    for _ in range(100):
+        pace.decoded(0.080)
+    assert pace.wait_seconds(10, 30) == pytest.approx(10 * 0.080 / 2, rel=0.01)
+
+
+def test_slow_observations_are_forgotten_down_to_what_was_measured() -> None:
+    pace = Pace(0.010, decode_threads=2)
+    for _ in range(100):
+        pace.computed(8, 8, 8 * 0.5)
+        pace.decoded(0.5)
+    for _ in range(100):
+        pace.forget()
+    assert pace.wait_seconds(1, 1) == pytest.approx(0.010, rel=0.01)
+    for _ in range(100):
+        pace.computed(8, 8, 8 * 0.002)
+    pace.forget()
+    assert pace.wait_seconds(1, 1) == pytest.approx(0.002, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_tritonclient_works_unchanged(client: Any, image: Callable[..., bytes]) 
             assert row[prediction["label"]] == pytest.approx(prediction["probability"], abs=1e-6)
 
 
-def infer_pixels(count: int, **parameters: int) -> tuple[bytes, dict[str, str]]:
+def infer_pixels(count: int, *outputs: str, **parameters: int) -> tuple[bytes, dict[str, str]]:
     """Returns the body and the headers of a request with binary pixels."""
     raw = bytes(count * 3 * 16 * 16)
     tensor = {
@@ -177,7 +177,8 @@ def infer_pixels(count: int, **parameters: int) -> tuple[bytes, dict[str, str]]:
         "shape": [count, 3, 16, 16],
         "parameters": {"binary_data_size": len(raw)},
     }
-    text = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+    asked = [{"name": output} for output in outputs]
+    text = json.dumps({"inputs": [tensor], "outputs": asked, "parameters": parameters}).encode()
     return text + raw, {app.JSON_LENGTH: str(len(text))}
 
 
@@ -266,6 +267,55 @@ def test_an_overloaded_server_refuses_at_once_and_says_when_to_come_back(
         assert all(reply.headers["retry-after"] == "1" for reply in refused)
         assert sample(client, "resnet_refused_total", reason="wait") == len(refused)
         assert client.post("/predict", content).status == 200
+
+
+def test_images_that_cannot_be_computed_in_time_are_refused_at_once(
+    serving_model: Callable[..., Any],
+    linear: Callable[..., Any],
+    predictor_of: Callable[..., Any],
+) -> None:
+    engine = linear()
+    model = prepare("linear", predictor_of(engine), longest_batch_seconds=9)
+    engine.batches.clear()
+    slow = replace(model, seconds_per_image=3.0)
+    with serving_model(slow, answer_seconds=30.0) as client:
+
+        def infer(*arguments: Any) -> Any:
+            body, headers = infer_pixels(*arguments)
+            return client.send("POST", "/v2/models/linear/infer", body, headers)
+
+        for reply in (infer(64), infer(6, "pool", "fc")):
+            assert reply.status == 503
+            assert "send fewer images in a request, or request fewer outputs" in reply.error
+        assert engine.batches == []
+        assert infer(6).status == 200
+
+
+def test_an_idle_server_that_seems_too_slow_tries_again(serving: Callable[..., Any]) -> None:
+    body, headers = infer_pixels(64)
+    with serving(answer_seconds=30.0) as client:
+        for _ in range(100):
+            client.server.service.pace.computed(8, 8, 8 * 10.0)
+        statuses: list[int] = []
+        while 200 not in statuses and len(statuses) < 100:
+            statuses.append(client.send("POST", "/v2/models/linear/infer", body, headers).status)
+        assert set(statuses) == {200, 503}
+
+
+def test_others_wait_for_each_output_of_an_image(
+    serving_model: Callable[..., Any],
+    linear: Callable[..., Any],
+    predictor_of: Callable[..., Any],
+    image: Callable[..., bytes],
+) -> None:
+    model = prepare("linear", predictor_of(linear()), longest_batch_seconds=9)
+    with serving_model(replace(model, seconds_per_image=0.1)) as client:
+        service, deadline = client.server.service, time.monotonic() + 60
+        with service.admitted(5, deadline, outputs=3):
+            reply = client.post("/predict", image(0))
+            assert (reply.status, "would wait about 1.5 s" in reply.error) == (503, True)
+        with service.admitted(5, deadline):
+            assert client.post("/predict", image(0)).status == 200
 
 
 def test_a_deadline_travels_with_the_request(
@@ -593,7 +643,7 @@ def test_saliency_maps_say_nothing_about_the_pace_of_the_engine(
     with serving_model(replace(model, explainer=Explainer(), seconds_per_image=0.5)) as client:
         assert client.post("/saliency", image(0)).json["class"] == "kind 0"
         assert client.post("/saliency", b"bad").status == 422
-        assert client.server.service.pace.wait_seconds(1) == 0.5
+        assert client.server.service.pace.wait_seconds(1, 1) == 0.5
         assert sample(client, "resnet_batch_images_count") == 0
 
 

@@ -261,7 +261,7 @@ class Endpoints:
             parsed = await unless_disconnected(request, service, parsing, deadline)
             if parsed.timeout_seconds:  # 0 sets none, as in Triton
                 deadline = min(deadline, deadline_of(service, parsed.timeout_seconds))
-            with service.admitted(len(parsed.images), deadline):
+            with service.admitted(len(parsed.images), deadline, len(parsed.outputs)):
                 work = self.inferred(parsed, model, deadline)
                 rows = await unless_disconnected(request, service, work, deadline)
             values = [[computed.values for computed in row] for row in rows]

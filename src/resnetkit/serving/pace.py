@@ -19,24 +19,30 @@ class Pace:
     """
 
     def __init__(self, seconds_per_image: float, decode_threads: int) -> None:
-        self._computing = seconds_per_image
+        self._measured = self._computing = seconds_per_image
         self._decoding = 0.0
         self._threads = decode_threads
         self._lock = threading.Lock()
 
-    @property
-    def seconds_per_image(self) -> float:
-        """Returns the seconds between two answers of a busy server."""
-        return max(self._computing, self._decoding / self._threads)
+    def wait_seconds(self, images: int, passes: int) -> float:
+        """Predicts how long a request waits.
 
-    def wait_seconds(self, images: int) -> float:
-        """Predicts how long a request waits that comes after this number of images."""
-        return images * self.seconds_per_image
+        Args:
+            images: to be decoded before.
+            passes: through the network before: one for each output of an image.
+        """
+        return max(passes * self._computing, images * self._decoding / self._threads)
 
     def restart(self, seconds_per_image: float) -> None:
         """Starts again with another engine."""
         with self._lock:
-            self._computing = seconds_per_image
+            self._measured = self._computing = seconds_per_image
+
+    def forget(self) -> None:
+        """Forgets slow observations gradually, since refused requests bring no new ones."""
+        with self._lock:
+            self._computing -= RECENT * max(0.0, self._computing - self._measured)
+            self._decoding -= RECENT * self._decoding
 
     def decoded(self, seconds: float) -> None:
         """Observes the decoding of an image."""

@@ -101,6 +101,7 @@ class Service:
         self.metrics = metrics
         self.pace = Pace(model.seconds_per_image, threads)
         self.images = 0  # admitted and not answered; the event loop alone changes it
+        self.passes = 0  # of these images through the network, likewise
         self.is_ready = True
         self.bodies = Bodies(limits.bytes_in_flight)
         self._large_pixels = Amount(limits.large_pixels)
@@ -125,30 +126,49 @@ class Service:
             executor.shutdown(wait=False, cancel_futures=True)
         self._batcher.close(timeout)
 
-    def check_wait(self, images: int, deadline: float) -> None:
-        """Raises Refusal when a request of some images would wait too long."""
-        wait = self.pace.wait_seconds(self.images)
-        allowed = min(self.limits.wait_seconds, deadline - monotonic())
-        if wait > allowed:
+    def check_wait(self, images: int, deadline: float, outputs: int = 1) -> None:
+        """Raises Refusal when images would wait too long, or could not be computed in time.
+
+        Args:
+            images: of the request.
+            deadline: of its answer, on the clock `monotonic`.
+            outputs: of each image, which passes through the network once for each of them.
+        """
+        left = deadline - monotonic()
+        wait = self.pace.wait_seconds(self.images, self.passes)
+        if wait > min(self.limits.wait_seconds, left):
             self.metrics.refused.labels("wait").inc()
             raise overloaded(
                 f"the server is busy: an answer would wait about {wait:.1f} s. Try again later.",
                 wait,
             )
+        # Until the last pass begins: an idle server tries a single one however slow it seems.
+        last = self.pace.wait_seconds(self.images + images - 1, self.passes + images * outputs - 1)
+        if last > left:
+            self.metrics.refused.labels("wait").inc()
+            if not self.images:
+                self.pace.forget()
+            raise overloaded(
+                f"an answer would take more than {last:.1f} s, and {left:.1f} s are left: send"
+                " fewer images in a request, or request fewer outputs.",
+                last,
+            )
 
     @contextmanager
-    def admitted(self, images: int, deadline: float) -> Iterator[None]:
-        """Counts images as admitted during the block.
+    def admitted(self, images: int, deadline: float, outputs: int = 1) -> Iterator[None]:
+        """Counts images as admitted during the block; arguments as `check_wait`.
 
         Raises:
-            Refusal: when they would wait too long.
+            Refusal: as `check_wait`.
         """
-        self.check_wait(images, deadline)
+        self.check_wait(images, deadline, outputs)
         self.images += images
+        self.passes += images * outputs
         try:
             yield
         finally:
             self.images -= images
+            self.passes -= images * outputs
 
     def image_computed(
         self, model: ServedModel, content: bytes, output: str, deadline: float
