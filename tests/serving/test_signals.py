@@ -28,10 +28,10 @@ def process(seconds: float) -> "Iterator[tuple[subprocess.Popen[str], int]]":
         started.communicate()
 
 
-def post(port: int, content: bytes) -> tuple[int, str]:
+def post(port: int, content: bytes, path: str = "/predict") -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request("POST", "/predict", content)
+        connection.request("POST", path, content)
         response = connection.getresponse()
         response.read()
         return response.status, response.getheader("Resnet-Network", "")
@@ -52,6 +52,26 @@ def test_sigterm_answers_what_is_in_flight_and_ends_in_time(image: Callable[...,
         with suppress(ConnectionRefusedError):
             assert post(port, image(0)) is None, "a stopped server accepts connections"
         assert server.wait(60) == 0  # although a client has sent half a request
+
+
+def test_a_saliency_map_that_takes_an_hour_does_not_delay_the_end(
+    image: Callable[..., bytes],
+) -> None:
+    with process(0.0) as (server, port):
+        statuses: list[int] = []
+
+        def ask() -> None:
+            with suppress(OSError, http.client.HTTPException):
+                statuses.append(post(port, image(0), "/saliency")[0])
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert server.stdout is not None
+        assert server.stdout.readline() == "explaining\n"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+        asking.join(60)
+        assert statuses != [200]
 
 
 def test_sighup_reloads_without_a_failed_request(image: Callable[..., bytes]) -> None:

@@ -109,7 +109,7 @@ def serve(
         )
         return prepare(model_name, predictor, longest_batch_seconds=max_wait / 2)
 
-    with server_module.bound_socket(host, port) as listening:
+    with server_module.ending_in_time(), server_module.bound_socket(host, port) as listening:
         server = server_module.ModelServer(load, access, limits, version("resnetkit"))
         model = server.service.model
         engine = model.predictor.engine

@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from time import monotonic
 from typing import cast
 
 import uvicorn
@@ -23,7 +25,7 @@ from resnetkit.serving.metrics import Metrics
 from resnetkit.serving.model import ServedModel
 from resnetkit.serving.service import Service
 
-__all__ = ["ModelServer", "bound_socket", "check_access", "fitting_limits"]
+__all__ = ["ModelServer", "bound_socket", "check_access", "ending_in_time", "fitting_limits"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ HEAD_BYTES = 2**14
 RESERVED_FILES = 128  # open files that are not connections
 SWITCH_SECONDS = 0.001  # between threads: the event loop waits at most so long for the interpreter
 SHORTEST_TOKEN = 16
+LAST_SECONDS = 0.5  # for threads to end, when all requests are answered or given up
 
 
 class Server(uvicorn.Server):
@@ -238,6 +241,27 @@ def check_access(host: str, access: Access, *, is_open: bool) -> Access:
         )
     names = {host.lower(), socket.gethostname().lower()}
     return replace(access, hosts=access.hosts | names, any_address=True)
+
+
+@contextmanager
+def ending_in_time() -> Iterator[None]:
+    """Ends the process after the block if threads that were started in it still work.
+
+    Python would wait for them when it exits: minutes, for a saliency map of a deep network.
+    """
+    before = set(threading.enumerate())
+    yield
+    started = [thread for thread in threading.enumerate() if thread not in before]
+    deadline = monotonic() + LAST_SECONDS
+    for thread in started:
+        if not thread.daemon:
+            thread.join(max(0.0, deadline - monotonic()))
+    if any(thread.is_alive() and not thread.daemon for thread in started):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # its reader has left, or it was closed
+                stream.flush()
+        logging.shutdown()
+        os._exit(0)
 
 
 def fitting_limits(limits: Limits) -> Limits:
