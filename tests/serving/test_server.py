@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from resnetkit.data.images import decode
+from resnetkit.inference.transform import EvalTransform
 from resnetkit.serving import app, connections
 from resnetkit.serving.app import Endpoints
 from resnetkit.serving.guard import Access
@@ -404,6 +406,28 @@ def test_large_images_have_a_limit_of_their_own(serving: Callable[..., Any]) -> 
         statuses = [reply.result().status for reply in pending]
     assert set(statuses) <= {200, 503}
     assert 200 in statuses
+
+
+def test_no_image_waits_for_the_memory_of_a_large_one(
+    client: Any, image: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, is_decoded, can_go = (2200, 2200), threading.Event(), threading.Event()
+    center_crop = EvalTransform.center_crop
+
+    def held(transform: EvalTransform, picture: Image.Image) -> Image.Image:
+        if picture.size == large:
+            is_decoded.set()
+            can_go.wait(60)
+        return center_crop(transform, picture)
+
+    monkeypatch.setattr(EvalTransform, "center_crop", held)
+    monkeypatch.setattr(decode.GATE, "limit", 2**22)
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(client.post, "/predict", image(0, "PNG", large))
+        assert is_decoded.wait(60)
+        reply = client.post("/predict?timeout=10", image(1, "PNG", (100, 100)))
+        can_go.set()
+        assert (reply.status, pending.result().status) == (200, 200)
 
 
 def test_bodies_that_are_too_large_are_refused_unread(serving: Callable[..., Any]) -> None:

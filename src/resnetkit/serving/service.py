@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from resnetkit.data.images.decode import Header, read_header
+from resnetkit.data.images.decode import MEMORY, Header, read_header, reserving_from
+from resnetkit.data.images.memory_gate import MemoryGate
 from resnetkit.errors import OutOfMemory
 from resnetkit.inference.engine import Pixels
 from resnetkit.runtime.resources import usable_processors
@@ -106,6 +107,7 @@ class Service:
         self.bodies = Bodies(limits.bytes_in_flight)
         self._large_pixels = Amount(limits.large_pixels)
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._large_memory = MemoryGate(MEMORY)  # so that others do not wait for large images
         self._large_decoder = ThreadPoolExecutor(1, thread_name_prefix="decode-large")
         self._explainers = ThreadPoolExecutor(1, thread_name_prefix="saliency")
         self._maps = Amount(WAITING_MAPS)
@@ -295,7 +297,8 @@ class Service:
     def _decode_large(self, decoding: Decoding, header: Header) -> None:
         """Decodes a large image; in the thread of large images."""
         try:
-            self._decode(decoding, monotonic())
+            with reserving_from(self._large_memory):
+                self._decode(decoding, monotonic())
         finally:
             self._large_pixels.give(header.pixels)
 

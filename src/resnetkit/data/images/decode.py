@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -23,6 +24,7 @@ from resnetkit.untrusted import BEGINNING_BYTES, read_bounded, recognized_mistak
 
 __all__ = [
     "LARGEST_FILE",
+    "MEMORY",
     "MOST_PIXELS",
     "Decoded",
     "Header",
@@ -35,6 +37,7 @@ __all__ = [
     "read_header",
     "read_image",
     "refusals",
+    "reserving_from",
     "stored_size",
     "upright",
 ]
@@ -53,7 +56,8 @@ HARDLY_VISIBLE = 2  # of 255
 FEW_LEVELS = 64  # of 256 gray levels; an image with fewer is mostly lost
 SYSTEM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # errors that are not the fault of an image
 
-GATE = MemoryGate(MEMORY)  # one per process
+GATE = MemoryGate(MEMORY)  # of the process
+chosen_gate = ContextVar("chosen_gate", default=GATE)
 
 # Larger images are refused below. Pillow also warns of smaller ones, and of metadata that are not
 # used.
@@ -434,7 +438,17 @@ def memory_for(file: Image.Image) -> AbstractContextManager[None]:
         per_pixel += 8  # with its transparency, and the white background
     if file.format in ("WEBP", "AVIF") or file.info.get("progressive"):
         per_pixel += 12  # frames or coefficients that the decoder keeps
-    return GATE.room_for(math.prod(file.size) * per_pixel)
+    return chosen_gate.get().room_for(math.prod(file.size) * per_pixel)
+
+
+@contextmanager
+def reserving_from(gate: MemoryGate) -> Iterator[None]:
+    """Lets the block reserve memory from another gate than that of the process."""
+    token = chosen_gate.set(gate)
+    try:
+        yield
+    finally:
+        chosen_gate.reset(token)
 
 
 @cache
