@@ -231,18 +231,21 @@ def shown_progress(folder: "ShardFolder") -> Iterator[None]:
         ended, shards = threading.Event(), folder.manifest.question.shards
 
         def show() -> None:
-            while not ended.wait(POLL_SECONDS):
-                done = shards - len(folder.missing)
-                progress.update(done / shards, f"{done} of {shards}")
+            done = shards - len(folder.missing)
+            progress.update(done / shards, f"{done} of {shards}")
 
-        thread = threading.Thread(target=show, daemon=True)
+        def poll() -> None:
+            while not ended.wait(POLL_SECONDS):
+                show()
+
+        thread = threading.Thread(target=poll, daemon=True)
         thread.start()
         try:
             yield
         finally:
             ended.set()
             thread.join()
-            progress.update(1 - len(folder.missing) / shards)
+            show()
 
 
 def do_shard(
