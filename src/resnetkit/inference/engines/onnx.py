@@ -17,8 +17,19 @@ ERRORS_ONLY = 3  # a level of its log
 GRAPH = 7  # of a model
 NODE, INITIALIZER = 1, 5  # of a graph
 ATTRIBUTE = 5  # of a node
-TENSOR, SUBGRAPHS = 5, (6, 11)  # of an attribute
+TENSOR = 5  # of an attribute
 EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of a tensor
+
+# Fields that can hold tensors too, and that no exported network has.
+OF_MODEL = {20: "graphs for training", 25: "functions"}
+OF_GRAPH = {15: "sparse weights"}
+OF_ATTRIBUTE = {
+    6: "a graph",
+    10: "tensors",
+    11: "graphs",
+    22: "a sparse tensor",
+    23: "sparse tensors",
+}
 
 
 def compile_graph(files: Mapping[str, bytes], precision: str) -> Compiled:
@@ -49,19 +60,28 @@ def check_self_contained(content: bytes) -> None:
     """Checks that a graph holds its weights: it may name no other file of this machine.
 
     Raises:
-        ValueError: when it does, has graphs within its nodes, or is no ONNX file.
+        ValueError: when it does, has parts that no exported network has, or is no ONNX file.
     """
+    check_parts(memoryview(content), OF_MODEL)
     for graph in within(memoryview(content), GRAPH):
+        check_parts(graph, OF_GRAPH)
         attributes = [
             attribute for node in within(graph, NODE) for attribute in within(node, ATTRIBUTE)
         ]
-        if any(number in SUBGRAPHS for attribute in attributes for number, _ in fields(attribute)):
-            raise ValueError("a node of it holds a graph")
+        for attribute in attributes:
+            check_parts(attribute, OF_ATTRIBUTE)
         tensors = [*within(graph, INITIALIZER)]
         tensors += [tensor for attribute in attributes for tensor in within(attribute, TENSOR)]
         for tensor in tensors:
             if any(is_elsewhere(number, value) for number, value in fields(tensor)):
                 raise ValueError("its weights lie in another file")
+
+
+def check_parts(message: memoryview, unexpected: Mapping[int, str]) -> None:
+    """Raises ValueError for a message with one of some fields."""
+    for number, _ in fields(message):
+        if number in unexpected:
+            raise ValueError(f"it holds {unexpected[number]}, as no exported network does")
 
 
 def within(message: memoryview, number: int) -> Iterator[memoryview]:
