@@ -1,6 +1,7 @@
 """Networks side by side: who is measured when, what is computed of it, and real processes."""
 
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,19 @@ def test_nothing_to_measure_is_refused() -> None:
 )
 def test_a_process_that_fails_says_why(output: str, message: str) -> None:
     assert re.search(message, str(failure(Path("net"), output)))
+
+
+@pytest.mark.parametrize("line", ["", "first answer"])
+def test_a_process_that_hangs_is_killed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hanging(*arguments: object) -> "subprocess.Popen[str]":
+        command = ["sh", "-c", f"echo '{line}'; exec sleep 100" if line else "exec sleep 100"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    monkeypatch.setattr(module, "started", hanging)
+    monkeypatch.setattr(module, "STARTING_SECONDS", 0.2)
+    monkeypatch.setattr(module, "SECONDS_EACH", 0)
+    with pytest.raises(ResnetkitError, match="the measurement of net did not end within"):
+        bench([Path("net")], plan=Plan(rounds=1, seconds=0.01))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ warmed up. Every process loads a network as `resnet predict` does, and is measur
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -185,8 +186,15 @@ def in_fresh_process(network: Path, precision: str, seconds: float) -> tuple[flo
     began = time.perf_counter()
     with started("measure", network, precision, str(seconds)) as process:
         assert process.stdout is not None
-        first = process.stdout.readline()
+        killer = threading.Timer(deadline, process.kill)
+        killer.start()
+        try:
+            first = process.stdout.readline()
+        finally:
+            killer.cancel()
         start = time.perf_counter() - began
+        if start >= deadline:
+            raise too_late(network, deadline)
         output = finish(process, network, deadline)
     if first.strip() != FIRST_ANSWER:
         raise failure(network, first + output)
@@ -212,13 +220,18 @@ def finish(process: "subprocess.Popen[str]", network: Path, deadline: float) -> 
         output, _ = process.communicate(timeout=deadline)
     except subprocess.TimeoutExpired:
         process.kill()
-        raise ResnetkitError(
-            f"the measurement of {network} did not end within {deadline:.0f} s: measure fewer"
-            " networks, or with fewer --seconds."
-        ) from None
+        raise too_late(network, deadline) from None
     if process.returncode:
         raise failure(network, output)
     return output
+
+
+def too_late(network: Path, deadline: float) -> ResnetkitError:
+    """Returns the error of a process that did not end in time."""
+    return ResnetkitError(
+        f"the measurement of {network} did not end within {deadline:.0f} s: measure fewer"
+        " networks, or with fewer --seconds."
+    )
 
 
 def failure(network: Path, output: str) -> ResnetkitError:
