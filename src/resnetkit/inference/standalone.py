@@ -26,8 +26,11 @@ def pixels_of(path: str, config: dict[str, Any]) -> Any:
             scale = short / min(file.size)
             file.draft(None, (math.ceil(file.width * scale), math.ceil(file.height * scale)))
         image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):  # gray with 16 bits
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode.startswith("I"):  # gray with 16 bits, or 12 in some TIFFs
+            tags = getattr(file, "tag_v2", {})
+            values = np.asarray(image) >> (4 if tags.get(258) == (12,) else 8)
+            values = ~values if tags.get(262) == 0 else values  # white is zero
+            image = Image.fromarray(values.astype(np.uint8))
         if image.has_transparency_data:
             layers = image.convert("RGBA")
             image = Image.new("RGB", image.size, "white")

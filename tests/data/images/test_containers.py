@@ -11,17 +11,15 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps, features
 
+from helpers.tiff import GRAY, SIZE, WHITE_IS_ZERO, in_12_bits, in_16_bits, tiff
 from resnetkit.data.images.containers import strip_metadata
 from resnetkit.data.images.decode import GATE, decode, open_image
 from resnetkit.data.images.formats import unreadable_reason
 from resnetkit.data.images.memory_gate import MemoryGate
 from resnetkit.errors import DataError
-
-SIZE = (40, 24)
 
 
 def picture(size: tuple[int, int] = SIZE) -> Image.Image:
@@ -278,20 +276,6 @@ def test_a_system_without_files_or_memory_is_no_fault_of_the_image(
         decode(content, "a.bmp")
 
 
-def tiff(values: npt.NDArray[np.uint8], *tags: tuple[int, int, int, bytes], bits: int = 8) -> bytes:
-    """Returns a gray TIFF of 40 x 24 values with further tags: code, type, count and content."""
-    width, height = SIZE
-    entry = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
-    entry[279] = values.size
-    entries = [(code, 4, 1, struct.pack("<I", value)) for code, value in entry.items()]
-    given = {tag[0] for tag in tags}
-    entries = sorted([*(entry for entry in entries if entry[0] not in given), *tags])
-    directory = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
-    header = b"II*\0" + struct.pack("<I", 8 + values.size)
-    return header + values.tobytes() + struct.pack("<H", len(entries)) + directory + bytes(4)
-
-
-GRAY = np.arange(SIZE[0] * SIZE[1], dtype=np.uint32).reshape(SIZE[::-1]) * 255 // 959
 FAR = struct.pack("<I", 10**8)
 TAGS = {
     "a resolution that is a text": (282, 2, 2, b"ab\0\0"),
@@ -335,14 +319,10 @@ def test_tiffs_are_read_as_pillow_reads_them_whole(mode: str, compression: str) 
 
 
 def test_gray_tiffs_of_more_bits_are_read_by_their_own_scale() -> None:
-    wide = (GRAY * 257).astype("<u2").view(np.uint8)
-    white_is_zero = (262, 3, 1, bytes(4))
-    inverted = decode(tiff(wide, white_is_zero, bits=16), "a.tif", channels=1).image
+    content = tiff(in_16_bits(GRAY), WHITE_IS_ZERO, bits=16)
+    inverted = decode(content, "a.tif", channels=1).image
     np.testing.assert_array_equal(np.asarray(inverted), 255 - GRAY)
-    pairs = (GRAY * 4095 // 255).reshape(-1, 2)
-    first, second = pairs[:, 0], pairs[:, 1]
-    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
-    decoded = decode(tiff(packed.astype(np.uint8), bits=12), "a.tif", channels=1)
+    decoded = decode(tiff(in_12_bits(GRAY), bits=12), "a.tif", channels=1)
     np.testing.assert_array_equal(np.asarray(decoded.image), GRAY)
     assert decoded.notes == ("12 bits per channel, reduced to 8",)
     assert not decoded.losses
