@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
@@ -15,19 +15,33 @@ from typing import Any
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 import torch
 from PIL import Image
 
+from helpers.tiff import GRAY, WHITE_IS_ZERO, in_12_bits, in_16_bits, tiff
 from helpers.weights import narrow
 from resnetkit.data.normalization import Normalization
 from resnetkit.errors import DataError, OutOfMemory, StorageError, UsageError, WeightsError
+from resnetkit.inference import export
+from resnetkit.inference.engines import openvino as openvino_engine
 from resnetkit.inference.engines.graph import BATCH_SIZES, Compiled, GraphEngine, pieces
+from resnetkit.inference.engines.onnx import check_self_contained
 from resnetkit.inference.export import export_network
 from resnetkit.inference.exported import ExportedNetwork, config_digest, read_exported
-from resnetkit.inference.parity import check_here, golden_bytes, load_exported, read_golden
+from resnetkit.inference.parity import (
+    LARGEST_ROUNDING,
+    Golden,
+    ParityReport,
+    check_here,
+    golden_bytes,
+    load_exported,
+    read_golden,
+)
 from resnetkit.inference.predictor import Answer, Predictor, load_predictor
 from resnetkit.models.zoo import ARCHITECTURES, cifar
+from resnetkit.runtime.precision import cpu_capabilities
 from resnetkit.weights.load import load_network
 from resnetkit.weights.network import TrainedNetwork
 
@@ -123,6 +137,15 @@ def test_an_onnx_graph_is_one_file_with_a_free_batch_that_names_no_path(
     for port in (*model.graph.input, *model.graph.output):
         assert port.type.tensor_type.shape.dim[0].dim_param == "batch"
     assert not any(tensor.external_data for tensor in model.graph.initializer)
+    for parts in (model.functions, model.training_info, model.graph.sparse_initializer):
+        assert not parts
+    held = {
+        field.name
+        for node in model.graph.node
+        for a in node.attribute
+        for field, _ in a.ListFields()
+    }
+    assert not held & {"g", "graphs", "tensors", "sparse_tensor", "sparse_tensors"}
     assert b"site-packages" not in content
     assert b".py" not in content
     assert exported.config.opset == model.opset_import[0].version
@@ -256,6 +279,33 @@ def test_an_onnx_graph_cannot_read_other_files(
         load_exported(copy)
 
 
+PARTS: dict[str, Callable[[onnx.ModelProto], Any]] = {
+    "functions": lambda model: model.functions.add(),
+    "graphs for training": lambda model: model.training_info.add(),
+    "sparse weights": lambda model: model.graph.sparse_initializer.add(),
+    "a graph": lambda model: attribute_of(model).g.SetInParent(),
+    "graphs": lambda model: attribute_of(model).graphs.add(),
+    "tensors": lambda model: attribute_of(model).tensors.add(),
+    "a sparse tensor": lambda model: attribute_of(model).sparse_tensor.SetInParent(),
+    "sparse tensors": lambda model: attribute_of(model).sparse_tensors.add(),
+}
+"""Parts of an ONNX file, empty: each could name another file in its tensors."""
+
+
+def attribute_of(model: onnx.ModelProto) -> onnx.AttributeProto:
+    return model.graph.node.add().attribute.add()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_that_no_exported_network_has_are_refused(part: str) -> None:
+    model = onnx.ModelProto()
+    model.graph.node.add().attribute.add().t.float_data.append(1)
+    check_self_contained(model.SerializeToString())
+    PARTS[part](model)
+    with pytest.raises(ValueError, match=f"it holds {part}, as no exported network does"):
+        check_self_contained(model.SerializeToString())
+
+
 def test_missing_files_and_folders_are_named(copy: Path, tmp_path: Path) -> None:
     (copy / "golden.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"golden\.safetensors cannot be read: No such file"):
@@ -315,11 +365,105 @@ def test_onnx_has_no_bfloat16(network: TrainedNetwork, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_graph_that_computes_something_else_is_not_written(
+def pretend_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, logits_in_bfloat16: Callable[[Any], Any], used: str
+) -> None:
+    """Lets OpenVINO compute float32, and change its logits where bfloat16 is asked for."""
+    compile_graph = openvino_engine.compile_graph
+
+    def compiled(files: Mapping[str, bytes], precision: str) -> Compiled:
+        exact = compile_graph(files, "float32")
+        if precision == "float32":
+            return exact
+
+        def run(batch: Any) -> tuple[Any, Any]:
+            logits, features = exact.run(batch)
+            return logits_in_bfloat16(logits), features
+
+        return Compiled(run, used, exact.input_shape)
+
+    monkeypatch.setattr(openvino_engine, "compile_graph", compiled)
+
+
+def rounded(values: Any) -> Any:
+    """Returns float32 values rounded to bfloat16."""
+    return torch.from_numpy(values).bfloat16().float().numpy()
+
+
+def export_in_bfloat16(network: TrainedNetwork, out: Path) -> tuple[ExportedNetwork, ParityReport]:
+    return export_network(network, out, engine="openvino", precision="bfloat16")
+
+
+def test_bfloat16_that_only_rounds_is_written(
     network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from resnetkit.inference import export
+    pretend_bfloat16(monkeypatch, rounded, "bfloat16")
+    exported, report = export_in_bfloat16(network, tmp_path / "out")
+    assert report.precision == exported.precision == "bfloat16"
+    assert 1e-4 < report.parity.logits_error < 2**-8
+    assert check_here(exported).holds
 
+
+def test_bfloat16_that_is_wrong_is_not_written(
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_bfloat16(monkeypatch, lambda logits: logits * 1.2, "bfloat16")
+    with pytest.raises(WeightsError, match=r"in bfloat16 logits differ by up to 0\.2 of"):
+        export_in_bfloat16(network, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bfloat16_is_refused_where_the_engine_computes_float32(
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_bfloat16(monkeypatch, rounded, "float32")
+    with pytest.raises(UsageError, match="openvino does not compute bfloat16 on this machine"):
+        export_in_bfloat16(network, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bfloat16_is_refused_where_openvino_finds_no_kernel_for_it(
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(core: openvino.Core, model: Any, device: str, config: dict[str, Any]) -> Any:
+        if config["INFERENCE_PRECISION_HINT"] == "bf16":
+            raise RuntimeError("Supported primitive descriptors list is empty for node: MaxPool")
+        return compile_model(core, model, device, config)
+
+    compile_model = openvino.Core.compile_model
+    monkeypatch.setattr(openvino.Core, "compile_model", compiled)
+    with pytest.raises(UsageError, match="openvino does not compute bfloat16 on this machine"):
+        export_in_bfloat16(network, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def computes_bfloat16() -> bool:
+    capabilities = cpu_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@pytest.mark.skipif(not computes_bfloat16(), reason="this processor does not compute bfloat16")
+def test_bfloat16_is_what_the_processor_computes(network: TrainedNetwork, tmp_path: Path) -> None:
+    exported, report = export_in_bfloat16(network, tmp_path / "out")
+    assert report.precision == exported.precision == "bfloat16"
+    assert 1e-4 < report.parity.logits_error < LARGEST_ROUNDING
+    check = check_here(exported)
+    assert check.holds
+    process = subprocess.run(
+        [sys.executable, "-m", "resnetkit", "export", "check", str(exported.folder), "--json"],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout)["precision"] == "float32"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_graph_that_computes_something_else_is_not_written(
+    precision: Any, network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def trace_of_another(trained: TrainedNetwork) -> Any:
         other = deepcopy(trained)
         torch.nn.init.ones_(other.model.fc.bias)
@@ -328,6 +472,33 @@ def test_a_graph_that_computes_something_else_is_not_written(
     original = export.trace
     monkeypatch.setattr(export, "trace", trace_of_another)
     with pytest.raises(WeightsError, match="does not compute what the network computes"):
+        export_network(network, tmp_path / "out", engine="openvino", precision=precision)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.bin", "golden.safetensors", "predict.py"])
+def test_a_folder_that_is_not_read_as_it_was_written_is_removed(
+    name: str, network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_damaged(path: Path, content: bytes) -> None:
+        path.write_bytes(content[:-1] if path.name == name else content)
+
+    monkeypatch.setattr(export, "write_synced", write_damaged)
+    with pytest.raises(WeightsError, match=f"{name} is not what was written"):
+        export_network(network, tmp_path / "out", engine="openvino")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_graph_that_is_checked_is_the_one_that_was_written(
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_of_another(trained: TrainedNetwork, graph: Any, golden: Any, report: Any) -> Any:
+        other = Golden(golden.pixels[::-1], golden.logits, golden.features)
+        return folder_files(trained, graph, other, report)
+
+    folder_files = export.folder_files
+    monkeypatch.setattr(export, "folder_files", write_of_another)
+    with pytest.raises(WeightsError, match="answers differently than on export"):
         export_network(network, tmp_path / "out", engine="openvino")
     assert list(tmp_path.iterdir()) == []
 
@@ -391,7 +562,10 @@ def test_predict_py_gives_the_same_answers_alone(
     clear.putalpha(Image.linear_gradient("L").resize((50, 50)))
     clear.save(tmp_path / "clear.png")
     draw(11, (24, 60)).quantize(8).save(tmp_path / "palette.png")
-    paths = [str(path) for path in (*photos, *sorted(tmp_path.glob("*.png")))]
+    (tmp_path / "12.tif").write_bytes(tiff(in_12_bits(GRAY), bits=12))
+    (tmp_path / "white.tif").write_bytes(tiff(in_16_bits(GRAY), WHITE_IS_ZERO, bits=16))
+    others = sorted([*tmp_path.glob("*.png"), *tmp_path.glob("*.tif")])
+    paths = [str(path) for path in (*photos, *others)]
     command = [sys.executable, "-c", STANDALONE, str(exported.folder / "predict.py"), *paths]
     process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     rows = [line.split("\t") for line in process.stdout.splitlines()]

@@ -15,9 +15,10 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import DATASETS
 from resnetkit.errors import DataError, UsageError, WeightsError
 from resnetkit.evaluation.paired import ErrorDifference
-from resnetkit.inference import nncf_models, quantize
+from resnetkit.inference import export, nncf_models, quantize
 from resnetkit.inference.export import export_network
 from resnetkit.inference.exported import INT8_FILE
+from resnetkit.inference.graphs import trace
 from resnetkit.inference.int8_report import (
     Accuracy,
     Attempt,
@@ -169,10 +170,29 @@ def test_accuracy_control_saves_a_network_with_one_bad_layer(
 def test_slow_int8_is_not_offered(
     network: TrainedNetwork, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speedup = Speedup(best=1.05, low=1.0, high=1.1, single=0.9)
-    message = str(quantize.too_slow("openvino", speedup))
-    assert message.startswith("int8 is 1.05 times as fast as float32 with openvino")
-    assert "expected 1.15 times or more, so nothing was written" in message
+    slow = Speedup(best=1.05, low=1.0, high=1.1, single=0.9)
+    monkeypatch.setattr(quantize, "measure_speedup", lambda *_: slow)
+    monkeypatch.setattr(quantize, "quantized_model", lambda model, *_: model)  # NNCF takes seconds
+    with pytest.raises(
+        UsageError, match=r"^int8 is 1\.05 times as fast .* with openvino"
+    ) as caught:
+        export_network(network, tmp_path / "int8", engine="openvino", precision="int8", budget=WIDE)
+    assert "expected 1.15 times or more, so nothing was written" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_computes_something_else_is_not_quantized(
+    network: TrainedNetwork, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trace_of_another(trained: TrainedNetwork) -> object:
+        other = deepcopy(trained)
+        torch.nn.init.ones_(other.model.fc.bias)
+        return trace(other)
+
+    monkeypatch.setattr(export, "trace", trace_of_another)
+    with pytest.raises(WeightsError, match="does not compute what the network computes"):
+        export_network(network, tmp_path / "int8", engine="openvino", precision="int8", budget=WIDE)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

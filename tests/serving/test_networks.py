@@ -14,9 +14,12 @@ from PIL import Image
 
 from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
+from resnetkit.inference import parity
+from resnetkit.inference.export import export_network
 from resnetkit.inference.predictor import Predictor, load_predictor
 from resnetkit.models.zoo import cifar
 from resnetkit.serving.model import ServedModel, load_checked, prepare
+from resnetkit.weights.load import load_network
 from resnetkit.weights.native import model_folder_files
 from resnetkit.weights.network import TrainedNetwork
 
@@ -124,6 +127,39 @@ def test_weights_that_are_damaged_while_serving_harm_nothing_and_are_not_reloade
         assert client.post("/predict", image(0)).json == before
     assert "the model was not reloaded, the old one still answers: " in caplog.text
     assert "model.safetensors" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def exported_folder(network_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network, exported for OpenVINO."""
+    folder = tmp_path_factory.mktemp("exported") / "openvino"
+    export_network(load_network(network_folder), folder, engine="openvino")
+    return folder
+
+
+def test_an_exported_network_gives_the_answers_of_its_predictor(
+    exported_folder: Path,
+    serving_model: Callable[..., AbstractContextManager[Any]],
+    image: Callable[..., bytes],
+) -> None:
+    predictor = load_predictor(exported_folder, batch_size=1)
+    with serving_model(served(exported_folder)) as client:
+        assert client.get("/model").json["engine"] == "openvino"
+        for number in range(3):
+            content = image(number)
+            (expected,) = predictor.predict(content, top=5)
+            assert [
+                tuple(guess.values())
+                for guess in client.post("/predict", content).json[0]["predictions"]
+            ] == [(guess.label, guess.name, guess.probability) for guess in expected.ranked]
+
+
+def test_a_real_exported_network_that_answers_differently_is_not_served(
+    exported_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "LARGEST_ERROR", 0.0)
+    with pytest.raises(WeightsError, match=r"differently than on export.* It is not served"):
+        served(exported_folder)
 
 
 def test_an_exported_network_must_answer_as_on_export(

@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from resnetkit.errors import StorageError, WeightsError
+from resnetkit.errors import StorageError, UsageError, WeightsError
 from resnetkit.inference.engines.graph import graph_engine
 from resnetkit.inference.exported import (
     GOLDEN_FILE,
@@ -30,18 +30,24 @@ from resnetkit.inference.parity import (
     Check,
     Golden,
     ParityReport,
+    allowed,
+    check_here,
     golden_bytes,
     report_on,
 )
 from resnetkit.inference.passed_checks import facts_of, remember
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.models.zoo import known_as
+from resnetkit.runtime.processor import processor_features, processor_name
 from resnetkit.storage import new_folder, storage_errors, write_synced
 from resnetkit.weights.configuration import json_bytes
 from resnetkit.weights.exported import CONFIG_FILE, EXPORTED
 from resnetkit.weights.native import is_plain
 from resnetkit.weights.network import TrainedNetwork, check_head
 from resnetkit.weights.variants import variant_of
+
+if TYPE_CHECKING:
+    from resnetkit.data.dataset import Dataset
 
 __all__ = ["check_target", "export_network", "write_exported"]
 
@@ -85,8 +91,8 @@ def export_network(
         The network as it was read from the folder, and its parity on this machine.
 
     Raises:
-        UsageError: when a library is missing, the engine has no such precision, or int8 is not
-            faster here; see `quantize`.
+        UsageError: when a library is missing, the engine or this processor has no such precision,
+            or int8 is not faster here; see `quantize`.
         WeightsError: when the network has no head, the engine cannot hold it, or answers otherwise.
         DataError: when the data cannot be read, does not fit the network, or is too small for int8.
         StorageError: when the folder exists, or cannot be written.
@@ -97,30 +103,30 @@ def export_network(
     check_engine(engine, precision)
     EvalTransform.of(network)  # raises DataError for a network that takes no images
     images = choose_golden(network, data)
-    if precision == "int8":
-        graph = int8_graph(network, engine, data, budget, observe)
-    else:
-        graph = graph_files(trace(network), engine, precision, network.origin)
+    budget = budget or Budget()
+    dataset = int8_data(network, data, budget) if precision == "int8" else None
     golden = with_answers(images, network)
-    return write_exported(out, network, graph, golden, images.source)
+    program = trace(network)
+    graph = graph_files(program, engine, network.origin)
+    report = parity_of(graph, network, golden, images.source)  # whatever the precision
+    if dataset is not None:
+        from resnetkit.inference.quantize import quantize
+
+        graph = quantize(network, program, engine, dataset, budget=budget, observe=observe)
+    if precision != "float32":
+        graph = replace(graph, precision=precision)
+        report = parity_of(graph, network, golden, images.source)
+    return write_exported(out, network, graph, golden, report)
 
 
-def int8_graph(
-    network: TrainedNetwork,
-    engine: EngineName,
-    data: str | None,
-    budget: Budget | None,
-    observe: Callable[[str], None],
-) -> Graph:
-    """Returns the quantized graph of a network; see `quantize`."""
+def int8_data(network: TrainedNetwork, data: str | None, budget: Budget) -> "Dataset":
+    """Returns the data set of int8, or raises DataError before the network is traced."""
     from resnetkit.evaluation.network_data import data_of
-    from resnetkit.inference.quantize import check_images, quantize
+    from resnetkit.inference.quantize import check_images
 
     dataset = data_of(network, data)
-    check_images(network, dataset, budget or Budget())  # before the network is traced
-    return quantize(
-        network, trace(network), engine, dataset, budget=budget or Budget(), observe=observe
-    )
+    check_images(network, dataset, budget)
+    return dataset
 
 
 def check_target(out: Path) -> None:
@@ -133,7 +139,7 @@ def check_target(out: Path) -> None:
 
 
 def write_exported(
-    out: Path, network: TrainedNetwork, graph: Graph, golden: Golden, golden_source: str
+    out: Path, network: TrainedNetwork, graph: Graph, golden: Golden, report: ParityReport
 ) -> tuple[ExportedNetwork, ParityReport]:
     """Writes the folder of an exported network, whole or not at all.
 
@@ -142,23 +148,36 @@ def write_exported(
         network: that the graph was made from.
         graph: of any precision.
         golden: images with the answers of the network.
-        golden_source: where these images came from.
+        report: parity of the graph on this machine.
 
     Returns:
         The network as it was read from the folder, and its parity on this machine.
 
     Raises:
-        WeightsError: when the graph in the folder does not compute what the network computes.
+        WeightsError: when what is read from the folder is not what was written.
         StorageError: when the folder exists, or cannot be written.
     """
-    report = parity_of(graph, network, golden, golden_source)
     content = folder_files(network, graph, golden, report)
     with storage_errors(out, ADVICE), new_folder(out) as folder:
         for name, data in content.items():
             write_synced(folder / name, data)
+        check_written(folder)
     exported = read_exported(out)
     remember(facts_of(exported, report.precision))
     return exported, report
+
+
+def check_written(folder: Path) -> None:
+    """Reads a folder as whoever receives it will, before it gets its name.
+
+    Raises:
+        WeightsError: when a file is not what was written, or the graph answers otherwise.
+    """
+    written = read_exported(folder)
+    written.verify_all()
+    check = check_here(written)
+    if not check.holds:
+        raise WeightsError(f"{check.sentence} Nothing was written. Please report this.")
 
 
 def parity_of(
@@ -167,7 +186,10 @@ def parity_of(
     """Returns the parity of a graph on this machine.
 
     Raises:
-        WeightsError: when a graph in float32 does not compute what the network computes.
+        UsageError: when this processor does not compute bfloat16.
+        WeightsError: when the graph does not compute what the network computes: in float32 within
+            `LARGEST_ERROR`, in bfloat16 within `LARGEST_ROUNDING`. What int8 may change was settled
+            with more images; see `quantize`.
     """
     engine = graph_engine(
         graph.engine,
@@ -176,14 +198,33 @@ def parity_of(
         origin=f"{graph.engine} {graph.precision}: {network.origin}",
         network_sha256="",
     )
+    if engine.precision != graph.precision:
+        raise no_bfloat16(graph.engine)
     report = report_on(engine, golden, golden_source)
-    check = Check(report.parity, report, engine.precision, engine.origin)
-    if not check.holds:
+    parity = report.parity
+    if not Check(parity, report, engine.precision, engine.origin).holds:
+        is_exact = engine.precision == "float32"
         raise WeightsError(
             f"the exported graph does not compute what the network computes, so nothing was"
-            f" written: {check.sentence} Please report this."
+            f" written: on {parity.images} golden images, {parity.same_top1} have the top-1 class"
+            f" of torch in float32, and in {engine.precision} logits differ by up to"
+            f" {parity.logits_error:.2g} of the largest, features by up to"
+            f" {parity.features_error:.2g}, expected at most"
+            f" {allowed(engine.precision, parity.logits_error):.2g}."
+            f" {'Please report this.' if is_exact else 'Export it in float32.'}"
         )
     return report
+
+
+def no_bfloat16(engine: EngineName) -> UsageError:
+    """Returns the error for a processor that would compute in float32."""
+    features = " ".join(processor_features()) or "unknown instructions"
+    return UsageError(
+        f"--precision bfloat16: {engine} does not compute bfloat16 on this machine"
+        f" ({processor_name()}, {features}), which takes AVX-512 BF16 or AMX that"
+        " ONEDNN_MAX_CPU_ISA does not deny, so nothing was written. Export it in float32, or on the"
+        " machine that will compute it."
+    )
 
 
 def folder_files(

@@ -96,28 +96,23 @@ def trace(network: TrainedNetwork) -> ExportedProgram:
         )
 
 
-def graph_files(
-    program: ExportedProgram, engine: EngineName, precision: GraphPrecision, origin: str
-) -> Graph:
-    """Converts a traced network for an engine, in float32 or bfloat16.
+def graph_files(program: ExportedProgram, engine: EngineName, origin: str) -> Graph:
+    """Converts a traced network for an engine, in float32.
 
     Args:
         program: see `trace`.
         engine: openvino or onnx.
-        precision: float32 or bfloat16, which is a matter of the engine: the graph is the same.
         origin: description of the network, for messages.
 
     Raises:
-        UsageError: when a library is missing, or the engine has no such precision.
         WeightsError: when the engine cannot hold the network.
     """
-    check_engine(engine, precision)
     try:
         if engine == "openvino":
-            return Graph(engine, precision, openvino_files(openvino_model(program)))
+            return Graph(engine, "float32", openvino_files(openvino_model(program)))
         model = onnx_model(program)
         opset = next(entry.version for entry in model.opset_import if not entry.domain)
-        return Graph(engine, precision, {"model.onnx": onnx_bytes(model)}, opset)
+        return Graph(engine, "float32", {"model.onnx": onnx_bytes(model)}, opset)
     except WeightsError:
         raise
     except Exception as error:  # what converters raise is their own affair

@@ -33,10 +33,12 @@ from resnetkit.runtime.processor import processor_features, processor_name
 __all__ = [
     "GOLDEN_IMAGES",
     "LARGEST_ERROR",
+    "LARGEST_ROUNDING",
     "Check",
     "Golden",
     "Parity",
     "ParityReport",
+    "allowed",
     "check_first",
     "check_here",
     "compare",
@@ -51,6 +53,7 @@ __all__ = [
 GOLDEN_IMAGES = 16
 MOST_GOLDEN = 64
 LARGEST_ERROR = 1e-4  # of the largest logit, in float32
+LARGEST_ROUNDING = 2**-4  # in bfloat16: 256 independent roundings of 2**-8 add up to it
 WORSE = 1.5  # times the error on export, from which a rounded engine answers differently
 LARGEST_PARITY = 2**20  # bytes
 
@@ -145,18 +148,18 @@ class Check:
     def holds(self) -> bool:
         """Returns whether the engine answers as it did on export.
 
-        In float32 logits and features agree with those of torch within `LARGEST_ERROR`; an engine
-        that rounds makes hardly more errors than on export, on these images or on some of them.
+        In float32 logits and features agree with those of torch within `LARGEST_ERROR`, in bfloat16
+        within `LARGEST_ROUNDING`; an engine that rounds makes hardly more errors than on export, on
+        these images or on some of them.
         """
         here, before = self.parity, self.on_export.parity
-        exact = self.precision == "float32"
         pairs = (
             (here.logits_error, before.logits_error),
             (here.features_error, before.features_error),
         )
         return (
-            here.other_top1 <= (0 if exact else before.other_top1)
-            and all(error <= (LARGEST_ERROR if exact else allowed(old)) for error, old in pairs)
+            here.other_top1 <= (0 if self.precision == "float32" else before.other_top1)
+            and all(error <= allowed(self.precision, old) for error, old in pairs)
             and bool(np.isfinite(pairs).all())
         )
 
@@ -174,9 +177,12 @@ class Check:
         )
 
 
-def allowed(error: float) -> float:
-    """Returns the error that an engine that rounds may make here, by that on export."""
-    return max(LARGEST_ERROR, WORSE * error)
+def allowed(precision: str, on_export: float) -> float:
+    """Returns the error that an engine may make here, by that on export."""
+    if precision == "float32":
+        return LARGEST_ERROR
+    rounding = max(LARGEST_ERROR, WORSE * on_export)
+    return min(rounding, LARGEST_ROUNDING) if precision == "bfloat16" else rounding
 
 
 def compare(engine: GraphEngine, golden: Golden) -> Parity:

@@ -1,26 +1,14 @@
 """The precision of the forward pass: float32, or bfloat16 where the processor has it."""
 
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-__all__ = ["ChosenPrecision", "choose_precision", "cpu_capabilities"]
+from resnetkit.runtime.processor import unused_instructions
 
-# Beginnings of the names of instructions that oneDNN leaves unused at a value of ONEDNN_MAX_CPU_ISA
-# (its developer guide: CPU Dispatcher Control). It ignores values that it does not know.
-UNUSED = {
-    "sse41": ("avx", "amx"),
-    "avx": ("avx2", "avx5", "avx_", "avx10", "amx"),
-    **dict.fromkeys(("avx2", "avx2_vnni", "avx2_vnni_2"), ("avx512", "avx10", "amx")),
-    "avx512_core": ("avx512_vnni", "avx512_bf16", "avx512_fp16", "avx10", "amx"),
-    "avx512_core_vnni": ("avx512_bf16", "avx512_fp16", "avx10", "amx"),
-    "avx512_core_bf16": ("avx512_fp16", "avx10", "amx"),
-    "avx512_core_fp16": ("amx",),
-    "avx10_1_512": ("amx",),
-}
+__all__ = ["ChosenPrecision", "choose_precision", "cpu_capabilities"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +59,6 @@ def cpu_capabilities() -> dict[str, object]:
     Instructions that the environment denies to oneDNN count as absent: torch does not look at the
     environment, and bfloat16 without instructions for it is emulated, a hundred times slower.
     """
-    variables = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-    limit = next((os.environ[name] for name in variables if os.environ.get(name)), "all")
-    unused = UNUSED.get(limit.lower(), ())
+    unused = unused_instructions()
     capabilities = torch.cpu.get_capabilities().items()
     return {name: value for name, value in capabilities if not name.startswith(unused)}

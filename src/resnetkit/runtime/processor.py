@@ -1,10 +1,11 @@
 """The processor's name, and the instructions that decide how fast and how exactly it computes."""
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
 
-__all__ = ["processor_features", "processor_identity", "processor_name"]
+__all__ = ["processor_features", "processor_identity", "processor_name", "unused_instructions"]
 
 CPUINFO = Path("/proc/cpuinfo")
 FEATURES = (
@@ -30,6 +31,19 @@ IDENTITY = (
 )
 """Names of Linux for x86 and for ARM."""
 
+# Beginnings of the names of instructions that oneDNN leaves unused at a value of ONEDNN_MAX_CPU_ISA
+# (its developer guide: CPU Dispatcher Control). It ignores values that it does not know.
+UNUSED = {
+    "sse41": ("avx", "amx"),
+    "avx": ("avx2", "avx5", "avx_", "avx10", "amx"),
+    **dict.fromkeys(("avx2", "avx2_vnni", "avx2_vnni_2"), ("avx512", "avx10", "amx")),
+    "avx512_core": ("avx512_vnni", "avx512_bf16", "avx512_fp16", "avx10", "amx"),
+    "avx512_core_vnni": ("avx512_bf16", "avx512_fp16", "avx10", "amx"),
+    "avx512_core_bf16": ("avx512_fp16", "avx10", "amx"),
+    "avx512_core_fp16": ("amx",),
+    "avx10_1_512": ("amx",),
+}
+
 
 def processor_name() -> str:
     """Returns the processor's name as the system gives it."""
@@ -45,6 +59,13 @@ def processor_features() -> tuple[str, ...]:
 def processor_identity() -> tuple[str, ...]:
     """Returns all that the system says about the kind of the processor; nothing it measures."""
     return (processor_name(), platform.machine(), *map(cpuinfo, IDENTITY))
+
+
+def unused_instructions() -> tuple[str, ...]:
+    """Returns the beginnings of names of instructions that the environment denies to oneDNN."""
+    variables = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+    limit = next((os.environ[name] for name in variables if os.environ.get(name)), "all")
+    return UNUSED.get(limit.lower(), ())
 
 
 def cpuinfo(key: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from resnetkit.inference.engines.graph import Compiled
 from resnetkit.inference.engines.no_telemetry import forbid_telemetry
+from resnetkit.runtime.processor import unused_instructions
 from resnetkit.runtime.resources import usable_processors
 
 forbid_telemetry()
@@ -18,22 +19,18 @@ def compile_graph(files: Mapping[str, bytes], precision: str) -> Compiled:
 
     Args:
         files: model.xml and model.bin.
-        precision: bfloat16 is used only where it is asked for; a quantized graph computes in
-            float32 what is not quantized.
+        precision: bfloat16 is used only where it is asked for, and float32 in its place where this
+            processor does not compute it; a quantized graph computes in float32 what is not
+            quantized.
     """
     core = openvino.Core()
     model = core.read_model(files["model.xml"], files["model.bin"])
-    hint = "bf16" if precision == "bfloat16" else "f32"
-    compiled = core.compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": hint,
-            "PERFORMANCE_HINT": "LATENCY",  # one stream with all threads
-            "INFERENCE_NUM_THREADS": usable_processors(),
-            "ENABLE_CPU_PINNING": False,  # or several processes share a core and leave others idle
-        },
-    )
+    if precision == "bfloat16" and "avx512_bf16".startswith(unused_instructions()):
+        precision = "float32"  # OpenVINO does not know of it, and fails or crashes (2026.4)
+    if precision == "bfloat16":
+        compiled, precision = compiled_in_bfloat16(core, model)
+    else:
+        compiled = core.compile_model(model, "CPU", options("f32"))
     request = compiled.create_infer_request()
     ports = [compiled.output(name) for name in ("logits", "features")]
 
@@ -42,8 +39,28 @@ def compile_graph(files: Mapping[str, bytes], precision: str) -> Compiled:
         logits, features = (request.get_tensor(port).data for port in ports)
         return logits.copy(), features.copy()
 
-    used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     shape = tuple(dim.get_length() for dim in list(compiled.input(0).get_partial_shape())[1:])
-    if precision == "bfloat16" and used != "bf16":
-        precision = "float32"
     return Compiled(run, precision, shape)
+
+
+def compiled_in_bfloat16(core: Any, model: Any) -> tuple[Any, str]:
+    """Compiles for bfloat16, or for float32 where this processor does not compute bfloat16.
+
+    OpenVINO falls back by itself, or finds no kernel.
+    """
+    try:
+        compiled = core.compile_model(model, "CPU", options("bf16"))
+    except RuntimeError:
+        return core.compile_model(model, "CPU", options("f32")), "float32"
+    used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    return compiled, "bfloat16" if used == "bf16" else "float32"
+
+
+def options(hint: str) -> dict[str, Any]:
+    """Returns the options of a compilation."""
+    return {
+        "INFERENCE_PRECISION_HINT": hint,
+        "PERFORMANCE_HINT": "LATENCY",  # one stream with all threads
+        "INFERENCE_NUM_THREADS": usable_processors(),
+        "ENABLE_CPU_PINNING": False,  # or several processes share a core and leave others idle
+    }
