@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -638,8 +639,30 @@ def test_the_deepest_networks_are_exported(
 ) -> None:
     size = (32, 32) if name != "resnet152" else (224, 224)
     network = make_network(name=name, size=size)
+    measure_statistics(network.model, size)
     _, report = export_network(network, tmp_path / "out", engine=engine)
     assert report.parity.same_top1 == 16
+
+
+def measure_statistics(model: torch.nn.Module, size: tuple[int, int]) -> None:
+    """Gives a drawn network the statistics of noise: others overflow behind a thousand layers."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean of all batches
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, *size, generator=torch.Generator().manual_seed(0)))
+    model.eval()
+
+
+def test_answers_that_are_not_finite_are_not_exported(
+    make_network: MakeNetwork, tmp_path: Path
+) -> None:
+    network = make_network(name="resnet8")
+    network.model.fc.bias.data[0] = math.nan
+    with pytest.raises(WeightsError, match="answers for the golden images are not finite"):
+        export_network(network, tmp_path / "out", engine="onnx")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.splits import Split
-from resnetkit.errors import DataError, TransferError, UsageError
+from resnetkit.errors import DataError, TransferError, UsageError, WeightsError
 from resnetkit.evaluation.network_data import check_fit, data_of
 from resnetkit.inference.engine import Pixels
 from resnetkit.inference.engines.torch import TorchEngine
@@ -77,7 +77,17 @@ def drawn_images(network: TrainedNetwork) -> GoldenImages:
 
 
 def with_answers(images: GoldenImages, network: TrainedNetwork) -> Golden:
-    """Returns images with the answers of torch on the processor, in float32."""
+    """Returns images with the answers of torch on the processor, in float32.
+
+    Raises:
+        WeightsError: when an answer is not finite.
+    """
     engine = TorchEngine(network, device="cpu", precision="float32")
     logits, features = (engine.features(images.pixels, layer) for layer in ("fc", "pool"))
+    if not (np.isfinite(logits).all() and np.isfinite(features).all()):
+        raise WeightsError(
+            f"{network.origin}: its answers for the golden images are not finite, so nothing can be"
+            " compared with them. Its weights do not fit its running statistics, or it has not"
+            " learned: train it, or choose another checkpoint."
+        )
     return Golden(images.pixels, logits, features)
