@@ -178,7 +178,7 @@ def test_what_cannot_be_is_refused(
         (("answers", "--shards", "4"), "of another question: shards was 3, and is 4 now"),
         (("answers", "--shards", "3", "--top", "2"), "wanted was top 5, and is top 2 now"),
         (("other",), "is not empty and holds no shards"),
-        (("new", "--shards", "0"), "--shards 0: expected from 1 to 4,096"),
+        (("new", "--shards", "0"), "--shards 0: expected from 1 to 512"),
         (("new", "--format", "csv"), "--format csv and --out"),
     ):
         said = resnet(*words, *more)
@@ -198,6 +198,16 @@ def test_changed_files_are_refused(
     (answers / "images.jsonl").write_text(listed.replace("05.png", "06.png"))
     said = resnet(*words, "--out", "answers")
     assert (said.code, "has changed since the images were listed" in said.err) == (3, True)
+    (answers / "images.jsonl").write_text(listed.replace('"', "", 1))
+    said = resnet(*words, "--out", "answers")
+    assert (said.code, "has changed since the images were listed" in said.err) == (3, True)
+    (answers / "images.jsonl").unlink()
+    said = resnet(*words, "--out", "answers")
+    assert (said.code, "has changed since the images were listed" in said.err) == (3, True)
+    (answers / "answers.jsonl").write_text('{"error": null}\n{"err')
+    said = resnet(*words, "--out", "answers")
+    assert (said.code, "answers.jsonl is corrupt" in said.err) == (3, True)
+    (answers / "answers.jsonl").unlink()
     (answers / "manifest.json").write_text("{")
     said = resnet(*words, "--out", "answers")
     assert (said.code, "manifest.json is corrupt" in said.err) == (3, True)
@@ -375,7 +385,7 @@ def test_a_dask_cluster_changes_no_byte(tmp_path: Path, compute: Callable[..., A
         threads_per_worker=1,
         processes=False,
         protocol="tcp://",
-        dashboard_address=None,
+        dashboard_address=":0",  # any free port
     ) as local:
         assert (
             compute("there", "--backend", "dask", "--scheduler", local.scheduler_address).code == 3
@@ -412,6 +422,10 @@ def test_parts_of_something_else_are_refused(
             part.write_bytes(wrong)
         said = resnet(*words)
         assert (said.code, message in said.err) == (3, True), said.err
+    os.mkfifo(part)  # nobody writes into it
+    said = resnet(*words)
+    assert (said.code, "00001.safetensors cannot be read" in said.err) == (3, True), said.err
+    part.unlink()
     part.write_bytes(content)
     (tmp_path / "shards" / "index.json").write_text("[]")
     said = resnet(*words)

@@ -3,18 +3,28 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from distributed import Client, LocalCluster
 
-from resnetkit.errors import Interrupted, RunInUse, UsageError
+from resnetkit.errors import Interrupted, ResnetkitError, RunInUse, UsageError
 from resnetkit.studies import cluster, heartbeat, runner
-from resnetkit.studies.cluster import Witness, Workers, check_shared, check_workers, witness
+from resnetkit.studies.cluster import (
+    Witness,
+    Workers,
+    check_shared,
+    check_workers,
+    dask_witnesses,
+    witness,
+)
 from resnetkit.studies.heartbeat import beating, watched
 from resnetkit.studies.runner import run_study
 from resnetkit.studies.study import Study
@@ -40,7 +50,7 @@ def dask() -> Iterator[str]:
         threads_per_worker=1,
         processes=False,
         protocol="tcp://",
-        dashboard_address=None,
+        dashboard_address=":0",  # any free port
     ) as local:
         yield local.scheduler_address
 
@@ -101,6 +111,31 @@ def test_a_folder_that_a_machine_does_not_see_is_refused(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"is not shared: node7 cannot see"):
         check_shared(tmp_path / "new", one_is_blind)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_workers_that_do_not_answer_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.1)
+    client, ended = Mock(), threading.Event()
+    client.run.side_effect = lambda *words, **options: ended.wait(60)
+    with pytest.raises(UsageError, match="did not answer within"):
+        dask_witnesses(client, tmp_path)
+    ended.set()
+
+
+def test_a_lost_scheduler_is_reported(
+    dask: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancelled(futures: list[Any], loop: object) -> Iterator[Any]:
+        """Yields futures that were cancelled, as a client does that has lost its scheduler."""
+        for future in futures:
+            future.cancel()
+            yield future
+
+    monkeypatch.setattr("distributed.as_completed", cancelled)
+    with pytest.raises(ResnetkitError, match=r"the Dask scheduler .* was lost"):
+        cluster.run_on_dask(dask, time.sleep, [5], tmp_path)
 
 
 def test_another_version_on_a_machine_is_refused(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def test_a_killed_call_leaves_no_step_twice(copied: Run, whole: Run, tmp_path: P
     track(copied.folder, "tensorboard", out)
     (out / "position.json").write_bytes(position)  # killed before it was written
     track(copied.folder, "tensorboard", out)
+    (out / "position.json").unlink()  # as a first call that was killed leaves it
+    track(copied.folder, "tensorboard", out)
     track(whole.folder, "tensorboard", tmp_path / "once")
     assert tensorboard_scalars(out) == tensorboard_scalars(tmp_path / "once")
 
@@ -103,6 +105,15 @@ def test_following_ends_with_the_run(
         b"\n"
     )
     assert len(waits) == 3
+
+
+def test_following_ends_when_the_training_has_diverged(
+    copied: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(copied, 2)
+    monkeypatch.setattr(Run, "diverged", property(lambda run: True))
+    monkeypatch.setattr(track_module.time, "sleep", lambda seconds: None)
+    assert track(copied.folder, "tensorboard", tmp_path / "out", follow=True) == 2
 
 
 def test_metrics_that_have_changed_are_refused(copied: Run, tmp_path: Path) -> None:

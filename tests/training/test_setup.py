@@ -221,9 +221,12 @@ def test_small_steps_are_worth_one_thread(
 ) -> None:
     """ResNet-20 takes 2.5 million multiply-adds for 8x8 pixels, ResNet-18 35 million."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr("resnetkit.training.setup.usable_processors", lambda: 64)
     assert built(on_digits({"batch_size": 64})).sensible_threads == 1
     assert built(on_digits({"batch_size": 1000})).sensible_threads == 7
     assert built(on_digits({"batch_size": 64, "model.name": "resnet18_3x3"})).sensible_threads == 7
+    monkeypatch.setattr("resnetkit.training.setup.usable_processors", lambda: 2)  # by a quota
+    assert built(on_digits({"batch_size": 1000})).sensible_threads == 2
 
 
 # Kernels

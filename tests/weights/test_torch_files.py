@@ -203,6 +203,13 @@ def test_a_record_twice_is_refused(tmp_path: Path) -> None:
         read_file(path)
 
 
+def test_a_directory_of_very_many_records_is_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path / "net", rebuilt(4, 0, 4, 1), **{"0": bytes(16)})
+    path.write_bytes(path.read_bytes() + torch_files.RECORD * (torch_files.MAX_RECORDS + 1))
+    with pytest.raises(WeightsError, match="more than 100,000 records"):
+        read_file(path)
+
+
 def legacy(program: bytes) -> bytes:
     parts = [torch_files.MAGIC, torch_files.PROTOCOL, {"little_endian": True}]
     return b"".join(pickle.dumps(part, 2) for part in parts) + b"\x80\x02" + program + b"."

@@ -148,11 +148,21 @@ def predict_into(
 
 
 def count_bad(path: Path) -> int:
-    """Returns how many answers are errors."""
+    """Returns how many answers are errors.
+
+    Raises:
+        DataError: when the file is corrupt.
+    """
     import json
 
-    with path.open(encoding="utf-8") as file:
-        return sum(json.loads(line)["error"] is not None for line in file)
+    try:
+        with path.open(encoding="utf-8") as file:
+            return sum(json.loads(line)["error"] is not None for line in file)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is corrupt ({type(error).__name__}). Remove it, and the same command answers"
+            " again."
+        ) from error
 
 
 def images_of(arguments: tuple[str, ...]) -> "Iterator[str | bytes | BadImage]":

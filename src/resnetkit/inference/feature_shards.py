@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors
 
 from resnetkit.data.images.check import BadImage
 from resnetkit.errors import DataError
@@ -26,6 +25,7 @@ from resnetkit.inference.features import (
     Rows,
     corrupt_features,
     features_in,
+    opened_tensors,
     read_features,
     read_tensors,
     saved,
@@ -53,6 +53,8 @@ __all__ = [
 ]
 
 BAD = "bad.jsonl"
+
+PART_ADVICE = "Remove it, and the command that wrote it computes it again."
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def index_features(folder: ShardFolder) -> FeatureIndex:
         return read_index(folder.path)
     counts, bad, facts, width = [], [], {}, 0
     for path in folder.parts:
-        with corrupt_features(path), safetensors.safe_open(path, framework="numpy") as file:
+        with corrupt_features(path, PART_ADVICE), opened_tensors(path) as file:
             count, columns = file.get_slice("features").get_shape()
             counts.append(count)
             facts, width = dict(file.metadata()), max(width, columns)
@@ -207,7 +209,7 @@ class FeatureShards:
         """
         path = self.folder / PARTS / f"{shard:05d}{FEATURES.suffix}"
         tensors, facts = read_tensors(path)
-        with corrupt_features(path):
+        with corrupt_features(path, PART_ADVICE):
             features, rows = features_in(tensors, facts), tensors["rows"]
             found = (features.layer, features.network_sha256, features.values.shape[1])
             expected = (self.layer, self.network_sha256, self.index.width)

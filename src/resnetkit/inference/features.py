@@ -19,6 +19,7 @@ from resnetkit.errors import DataError, UsageError
 from resnetkit.inference.engine import Floats
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.storage import sorted_safetensors, storage_errors, write_file
+from resnetkit.untrusted import open_regular
 
 if TYPE_CHECKING:
     from resnetkit.weights.network import TrainedNetwork
@@ -31,6 +32,7 @@ __all__ = [
     "encoder_for",
     "features_in",
     "network_sha256",
+    "opened_tensors",
     "read_features",
     "read_tensors",
     "saved",
@@ -228,13 +230,28 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     Raises:
         DataError: when it cannot be read, or is corrupt.
     """
-    with corrupt_features(path), safetensors.safe_open(path, framework="numpy") as file:
+    with corrupt_features(path), opened_tensors(path) as file:
         facts = dict(file.metadata() or {})
         return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
 
 
 @contextmanager
-def corrupt_features(path: Path) -> Iterator[None]:
+def opened_tensors(path: Path) -> Iterator[Any]:
+    """Opens a safetensors file; see `safetensors.safe_open`, which would wait for a pipe.
+
+    Raises:
+        OSError: when it cannot be opened, or is not a regular file.
+    """
+    with open_regular(path):
+        pass
+    with safetensors.safe_open(path, framework="numpy") as file:
+        yield file
+
+
+@contextmanager
+def corrupt_features(
+    path: Path, advice: str = "Write it again with 'resnet features'."
+) -> Iterator[None]:
     """Turns what is raised for the content of a file in the block into a DataError."""
     try:
         yield
@@ -244,7 +261,7 @@ def corrupt_features(path: Path) -> Iterator[None]:
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is not a file of features, or it is corrupt ({type(error).__name__}: {error})."
-            " Write it again with 'resnet features'."
+            f" {advice}"
         ) from error
 
 

@@ -44,7 +44,7 @@ __all__ = [
 
 MANIFEST, IMAGES, PARTS, LOCK = "manifest.json", "images.jsonl", "parts", ".lock"
 LARGEST_MANIFEST = 2**20  # bytes
-MOST_SHARDS = 4096  # files that are open at the same time when they are merged
+MOST_SHARDS = 512  # files that are open at the same time when they are merged; often 1,024 may be
 ADVICE = "Choose another folder with --out."
 
 
@@ -142,17 +142,26 @@ class ShardFolder:
         Raises:
             DataError: when the list is not the one of the manifest.
         """
-        digest = hashlib.sha256()
-        with (self.path / IMAGES).open("rb") as file:
+        path, digest = self.path / IMAGES, hashlib.sha256()
+        changed = DataError(
+            f"{path} has changed since the images were listed. Remove the folder, or choose another"
+            " one with --out."
+        )
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise changed from error
+        with file:
             for index, line in enumerate(file):
                 digest.update(line)
                 if index % self.manifest.question.shards == shard:
-                    yield image_in(line)
+                    try:
+                        image = image_in(line)
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise changed from error
+                    yield image
         if digest.hexdigest() != self.manifest.sha256:
-            raise DataError(
-                f"{self.path / IMAGES} has changed since the images were listed. Remove the folder,"
-                " or choose another one with --out."
-            )
+            raise changed
 
 
 @contextmanager
@@ -270,11 +279,14 @@ def write_part(path: Path, content: Iterable[bytes | memoryview]) -> None:
     try:
         with storage_errors(path, ADVICE):
             path.parent.mkdir(exist_ok=True)
-        with storage_errors(path, ADVICE), temporary.open("wb") as file:
-            for piece in content:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
+            file = temporary.open("wb")
+        with file:
+            for piece in content:  # whose own errors are not those of writing
+                with storage_errors(path, ADVICE):
+                    file.write(piece)
+            with storage_errors(path, ADVICE):
+                file.flush()
+                os.fsync(file.fileno())
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ from resnetkit.inference.engine import Pixels
 from resnetkit.inference.exported import check_choices, read_exported
 from resnetkit.inference.parity import check_first
 from resnetkit.inference.predictor import Predictor, load_predictor
-from resnetkit.runtime.resources import usable_processors
 from resnetkit.serving.batcher import Computation
 from resnetkit.serving.saliency import Explainer, explainer_of
 from resnetkit.weights.exported import is_exported
@@ -78,9 +77,6 @@ def load_checked(
         DataError: as `load_predictor`.
     """
     if not is_exported(path):
-        import torch
-
-        torch.set_num_threads(min(torch.get_num_threads(), usable_processors()))
         return load_predictor(
             path, variant=variant, device=device, precision=precision, batch_size=batch_size
         )

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -220,6 +220,11 @@ def run_on_dask(
                 future.result()
         except KilledWorker as error:
             raise ResnetkitError(too_many_deaths(error)) from error
+        except CancelledError as error:
+            raise ResnetkitError(
+                f"the Dask scheduler {address} was lost. The trainings stop with everything saved;"
+                " start it again, and the same command resumes them."
+            ) from error
         finally:
             client.cancel(futures)
 
@@ -244,14 +249,21 @@ def check_workers(address: str, workers: Mapping[str, Mapping[str, Any]]) -> Non
 
 def dask_witnesses(client: "Client", path: Path) -> list[Witness]:
     """Lets every worker of a Dask cluster look at a file, also those that are busy."""
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(client.run, witness, path, on_error="return")
+    asked: Future[dict[str, object]] = Future()
+
+    def ask() -> None:
         try:
-            answers: dict[str, object] = asked.result(ANSWER_SECONDS)
-        except TimeoutError:
-            raise UsageError(
-                f"the cluster's workers did not answer within {ANSWER_SECONDS} s."
-            ) from None
+            asked.set_result(client.run(witness, path, on_error="return"))
+        except BaseException as error:
+            asked.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()  # it may wait for a worker that hangs
+    try:
+        answers = asked.result(ANSWER_SECONDS)
+    except TimeoutError:
+        raise UsageError(
+            f"the cluster's workers did not answer within {ANSWER_SECONDS} s."
+        ) from None
     return [checked_witness(worker, answer) for worker, answer in answers.items()]
 
 

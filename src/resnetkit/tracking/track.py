@@ -60,12 +60,17 @@ def track(
     ):
         position = read_position(path)
         config = flat(run.recipe.model_dump(mode="json"))
-        with closing(open_tracker(tracker, out, run.recipe.name, config, position)) as opened:
-            position = replace(position, run_id=opened.run_id)
+        name = f"{run.recipe.name}-{run.recipe.digest[:8]}"
+        with closing(open_tracker(tracker, out, name, config, position)) as opened:
+            if opened.run_id != position.run_id:  # a call that is killed now is continued
+                position = replace(position, run_id=opened.run_id)
+                with storage_errors(path, ADVICE):
+                    write_position(path, position)
             while True:
+                has_ended = run.final is not None or run.diverged
                 position, passed, is_final = tracked(run.metrics_path, position, opened, path)
                 count += passed
-                if is_final or not follow or (not passed and run.final is not None):
+                if is_final or not follow or (has_ended and not passed):
                     return count
                 time.sleep(POLL_SECONDS)
 

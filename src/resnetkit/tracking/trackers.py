@@ -50,8 +50,9 @@ class TensorBoard:
 
         self.run_id, self._event, self._summary = "", Event, Summary
         wait_for_a_new_name(folder)
+        is_continued = any(folder.glob("events.out.tfevents.*"))
         self._writer = EventFileWriter(str(folder))
-        if position.step:  # TensorBoard forgets what a killed call has added after this step
+        if is_continued:  # TensorBoard forgets what a killed call has added after this step
             start = SessionLog(status=SessionLog.START)
             self._writer.add_event(
                 Event(wall_time=time.time(), step=position.step + 1, session_log=start)

@@ -1,13 +1,12 @@
 """A dry run: everything is built and a few steps are taken, but nothing is written."""
 
-import resource
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 
 import torch
 
+from resnetkit.runtime import peak
 from resnetkit.runtime.process_group import open_world
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.setup import TrainingSetup, prepare
@@ -82,5 +81,4 @@ def peak_memory(device: torch.device) -> int:
     """Returns the most memory that was used at any time, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+    return peak.peak_memory()

@@ -20,6 +20,7 @@ from resnetkit.models.summary import count
 from resnetkit.models.zoo import Architecture
 from resnetkit.runtime.precision import ChosenPrecision, choose_precision
 from resnetkit.runtime.process_group import World
+from resnetkit.runtime.resources import usable_processors
 from resnetkit.storage import cache_folder
 from resnetkit.training.checks import (
     check_batch_fit,
@@ -134,7 +135,9 @@ def threads_for(multiply_adds: int, world: World) -> int:
         multiply_adds: of the forward pass of a batch, of all ranks together.
         world: the processes that train.
     """
-    return 1 if multiply_adds < SMALL_STEP * world.size else torch.get_num_threads()
+    if multiply_adds < SMALL_STEP * world.size:
+        return 1
+    return min(torch.get_num_threads(), usable_processors())  # torch knows nothing of quotas
 
 
 def prepare(

@@ -22,6 +22,7 @@ from torch import Tensor
 __all__ = ["Array", "Quantized", "is_torch_file", "read_torch_file"]
 
 MAX_RECORDS = 100_000  # of an archive; a checkpoint with optimizer states has some thousand
+RECORD = b"PK\x01\x02"  # begins an entry of an archive's directory
 MAX_READS = (
     5_000_000  # of the pickle, two an operation; that of a ResNet-152 with Adam takes 200,000
 )
@@ -457,6 +458,8 @@ def read_torch_file(content: bytes) -> Any:
 
 def read_archive(content: bytes) -> Any:
     """Returns the content of an archive."""
+    if content.count(RECORD) > MAX_RECORDS:  # each becomes an object of zipfile
+        raise ValueError(f"it has more than {MAX_RECORDS:,} records")
     with zipfile.ZipFile(BytesIO(content)) as archive:
         check_archive(archive, len(content))
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]

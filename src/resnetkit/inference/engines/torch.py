@@ -13,6 +13,7 @@ from resnetkit.inference.features import network_sha256
 from resnetkit.runtime.device import choose_device
 from resnetkit.runtime.memory import keep_freed_memory
 from resnetkit.runtime.precision import choose_precision
+from resnetkit.runtime.resources import usable_processors
 from resnetkit.weights.network import TrainedNetwork
 
 __all__ = ["TorchEngine"]
@@ -46,6 +47,7 @@ class TorchEngine:
         self.network = network
         self._precision = choose_precision(precision, self.device)
         keep_freed_memory()
+        torch.set_num_threads(min(torch.get_num_threads(), usable_processors()))
         self._model = network.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalization = network.normalization.to(self.device)
 
