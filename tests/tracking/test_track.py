@@ -4,12 +4,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from resnetkit.errors import DataError, UsageError
+from resnetkit.errors import DataError, TransferError, UsageError
 from resnetkit.tracking import track as track_module
 from resnetkit.tracking.track import track
+from resnetkit.tracking.trackers import TRACKERS
 from resnetkit.training.run_folder import Run, read_run
 
 
@@ -154,3 +156,36 @@ def test_a_missing_library_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UsageError, match=f"--to {name} needs a library: pip install '{package}'"):
         track(copied.folder, name, tmp_path / "out")
+
+
+@pytest.mark.parametrize("failing", ["open", "log", "flush"])
+def test_a_tracker_that_is_down_is_reported(
+    copied: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    is_down = True
+
+    def refuse(step: str) -> None:
+        if is_down and step == failing:
+            raise RuntimeError("connection\nrefused")
+
+    class Down:
+        run_id = "1"
+
+        def __init__(self, *words: object) -> None:
+            refuse("open")
+
+        def log(self, step: int, values: Any) -> None:
+            refuse("log")
+
+        def flush(self) -> None:
+            refuse("flush")
+
+        def close(self) -> None: ...
+
+    monkeypatch.setitem(TRACKERS, "mlflow", ("mlflow", Down))
+    before = copied.metrics_path.read_bytes()
+    with pytest.raises(TransferError, match=r"mlflow failed: connection refused\. The run is not"):
+        track(copied.folder, "mlflow", tmp_path / "out")
+    assert copied.metrics_path.read_bytes() == before
+    is_down = False
+    assert track(copied.folder, "mlflow", tmp_path / "out") == before.count(b"\n")

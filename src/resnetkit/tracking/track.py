@@ -15,7 +15,7 @@ from resnetkit.tracking.reader import (
     scalars_after,
     write_position,
 )
-from resnetkit.tracking.trackers import Tracker, open_tracker
+from resnetkit.tracking.trackers import Tracker, open_tracker, tracker_errors
 from resnetkit.training.run_folder import read_run
 
 __all__ = ["track", "tracked"]
@@ -48,6 +48,7 @@ def track(
     Raises:
         DataError: when the folder holds no run, or what was tracked before has changed.
         UsageError: when the tracker is not installed.
+        TransferError: when the tracker fails.
         StorageError: when the folder cannot be written.
     """
     run = read_run(folder)
@@ -68,7 +69,9 @@ def track(
                     write_position(path, position)
             while True:
                 has_ended = run.final is not None or run.diverged
-                position, passed, is_final = tracked(run.metrics_path, position, opened, path)
+                position, passed, is_final = tracked(
+                    run.metrics_path, position, opened, path, tracker
+                )
                 count += passed
                 if is_final or not follow or (has_ended and not passed):
                     return count
@@ -76,7 +79,7 @@ def track(
 
 
 def tracked(
-    metrics: Path, position: Position, tracker: Tracker, path: Path
+    metrics: Path, position: Position, tracker: Tracker, path: Path, name: str
 ) -> tuple[Position, int, bool]:
     """Passes on what is new in the metrics of a run.
 
@@ -85,11 +88,13 @@ def tracked(
     """
     passed: list[Scalars] = []
     for scalars in scalars_after(metrics, position):
-        tracker.log(scalars.step, scalars.values)
+        with tracker_errors(name):
+            tracker.log(scalars.step, scalars.values)
         passed.append(scalars)
     if not passed:
         return position, 0, False
-    tracker.flush()
+    with tracker_errors(name):
+        tracker.flush()
     with storage_errors(path, ADVICE):
         write_position(path, passed[-1].ends_at)
     return passed[-1].ends_at, len(passed), passed[-1].is_final

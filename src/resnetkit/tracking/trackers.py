@@ -3,15 +3,15 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
-from resnetkit.errors import UsageError
+from resnetkit.errors import TransferError, UsageError
 from resnetkit.tracking.reader import Position
 
-__all__ = ["TRACKERS", "Tracker", "open_tracker"]
+__all__ = ["TRACKERS", "Tracker", "open_tracker", "tracker_errors"]
 
 PROJECT = "resnetkit"
 
@@ -195,9 +195,25 @@ def open_tracker(
 
     Raises:
         UsageError: when its library is not installed.
+        TransferError: when it fails, for instance because its server cannot be reached.
     """
     package, make = TRACKERS[name]
     try:
-        return make(folder, run_name, config, position)
+        with tracker_errors(name):
+            return make(folder, run_name, config, position)
     except ImportError as error:
         raise UsageError(f"--to {name} needs a library: pip install '{package}'.") from error
+
+
+@contextmanager
+def tracker_errors(name: str) -> Iterator[None]:
+    """Turns whatever a tracker's library raises in the block into a `TransferError`."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise TransferError(
+            f"{name} failed: {reason}. The run is not touched, and the same command continues."
+        ) from error
