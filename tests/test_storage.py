@@ -223,7 +223,7 @@ def test_one_after_the_other_holds_a_lock_and_a_wait_is_logged(
     assert "it is in use" in caplog.text
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
 def test_where_there_are_no_locks_work_goes_on_and_knows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

@@ -216,13 +216,11 @@ def exclusive(lock: Path, *, waiting: str, advice: str) -> Iterator[bool]:
     """
     import filelock  # here, because few commands need it
 
-    lock_file = filelock.FileLock(lock)
+    lock_file = filelock.FileLock(lock, fallback_to_soft=False)
     held = True
     with storage_errors(lock, advice):
         try:
             acquire(lock_file, lock, waiting)
-        except NotImplementedError:  # in versions of filelock before 3.19
-            held = False
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise

@@ -198,7 +198,7 @@ def test_the_lock_is_given_back_after_a_failure(tmp_path: Path, few: Recipes) ->
     assert train(few(), tmp_path).final is not None
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_refused(
     tmp_path: Path, few: Recipes, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

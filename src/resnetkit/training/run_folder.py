@@ -316,7 +316,7 @@ def locked_run(folder: Path, recipe: Recipe) -> Iterator[Run]:
         raise UsageError(
             f"{folder} is not empty and holds no run; nothing in it was touched. {advice}"
         )
-    lock = filelock.FileLock(folder / LOCK)
+    lock = filelock.FileLock(folder / LOCK, fallback_to_soft=False)  # not a file that outlives us
     with storage_errors(folder, advice):
         acquire_lock(lock, folder)
     try:
