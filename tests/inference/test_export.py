@@ -30,7 +30,7 @@ from resnetkit.inference.engines import openvino as openvino_engine
 from resnetkit.inference.engines.graph import BATCH_SIZES, Compiled, GraphEngine, pieces
 from resnetkit.inference.engines.onnx import check_self_contained
 from resnetkit.inference.export import export_network
-from resnetkit.inference.exported import ExportedNetwork, config_digest, read_exported
+from resnetkit.inference.exported import ExportedNetwork, read_exported
 from resnetkit.inference.parity import (
     LARGEST_ROUNDING,
     Golden,
@@ -43,6 +43,7 @@ from resnetkit.inference.parity import (
 from resnetkit.inference.predictor import Answer, Predictor, load_predictor
 from resnetkit.models.zoo import ARCHITECTURES, cifar
 from resnetkit.runtime.precision import cpu_capabilities
+from resnetkit.weights.exported import config_digest
 from resnetkit.weights.load import load_network
 from resnetkit.weights.network import TrainedNetwork
 

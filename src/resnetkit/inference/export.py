@@ -18,7 +18,6 @@ from resnetkit.inference.exported import (
     EngineName,
     ExportedNetwork,
     GraphPrecision,
-    config_digest,
     read_exported,
 )
 from resnetkit.inference.features import network_sha256
@@ -41,7 +40,7 @@ from resnetkit.models.zoo import known_as
 from resnetkit.runtime.processor import processor_features, processor_name
 from resnetkit.storage import new_folder, storage_errors, write_synced
 from resnetkit.weights.configuration import json_bytes
-from resnetkit.weights.exported import CONFIG_FILE, EXPORTED
+from resnetkit.weights.exported import CONFIG_FILE, EXPORTED, config_digest
 from resnetkit.weights.native import is_plain
 from resnetkit.weights.network import TrainedNetwork, check_head
 from resnetkit.weights.variants import variant_of

@@ -12,12 +12,11 @@ Nothing here imports torch.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -28,7 +27,7 @@ from resnetkit.inference.transform import EvalTransform
 from resnetkit.resizing import Resize
 from resnetkit.schema import Real, Section, Whole
 from resnetkit.untrusted import parse_json, read_bounded
-from resnetkit.weights.exported import CONFIG_FILE, EXPORTED, read_config
+from resnetkit.weights.exported import CONFIG_FILE, EXPORTED, config_digest, read_config
 
 __all__ = [
     "GOLDEN_FILE",
@@ -43,7 +42,6 @@ __all__ = [
     "GraphPrecision",
     "SourceFacts",
     "check_choices",
-    "config_digest",
     "read_exported",
 ]
 
@@ -320,12 +318,6 @@ def read_exported(folder: Path) -> ExportedNetwork:
         ) from error
     check_digest(path, config_digest(content), config.sha256.get(CONFIG_FILE))
     return ExportedNetwork(folder, config)
-
-
-def config_digest(config: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of a configuration without its digests, whatever its whitespace."""
-    content = {key: value for key, value in config.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def check_digest(path: Path, actual: str, expected: str | None) -> None:

@@ -1,11 +1,9 @@
 """Passes the events of a run on to a tracker, once or for as long as the run lasts."""
 
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from resnetkit.storage import exclusive, storage_errors
 from resnetkit.tracking.reader import (
@@ -16,7 +14,7 @@ from resnetkit.tracking.reader import (
     write_position,
 )
 from resnetkit.tracking.trackers import Tracker, open_tracker, tracker_errors
-from resnetkit.training.run_folder import read_run
+from resnetkit.training.run_folder import flat, read_run
 
 __all__ = ["track", "tracked"]
 
@@ -98,15 +96,3 @@ def tracked(
     with storage_errors(path, ADVICE):
         write_position(path, passed[-1].ends_at)
     return passed[-1].ends_at, len(passed), passed[-1].is_final
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested values by dotted names."""
-    result: dict[str, Any] = {}
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{key}.")
-        else:
-            result[key] = value
-    return result

@@ -1,13 +1,16 @@
 """Recognizes exported networks, which engines compute and no file of weights describes."""
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from resnetkit.errors import WeightsError
 from resnetkit.untrusted import parse_json, read_bounded
 
-__all__ = ["CONFIG_FILE", "EXPORTED", "is_exported", "read_config"]
+__all__ = ["CONFIG_FILE", "EXPORTED", "config_digest", "is_exported", "read_config"]
 
 EXPORTED = "resnetkit-exported"
 """The value of `format` in the config.json of an exported network."""
@@ -51,3 +54,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             " 'resnet export' writes such a folder."
         )
     return config
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a configuration without its digests, whatever its whitespace."""
+    content = {key: value for key, value in config.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

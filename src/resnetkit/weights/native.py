@@ -24,6 +24,7 @@ from resnetkit.weights.configuration import (
     json_object,
     texts,
 )
+from resnetkit.weights.exported import config_digest
 from resnetkit.weights.format import Format, WeightsSource
 from resnetkit.weights.network import TrainedNetwork, built
 from resnetkit.weights.tensors import (
@@ -103,12 +104,6 @@ def check_digests(folder: Path, config: JsonObject) -> None:
                 f" expected {str(digests.get(name))[:16]}.... Restore the file, or download it"
                 " again."
             )
-
-
-def config_digest(config: JsonObject) -> str:
-    """Returns the SHA-256 of a configuration without its digests, whatever its whitespace."""
-    content = {key: value for key, value in config.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def checked_architecture(layers: JsonObject, num_tensors: int) -> Architecture:
