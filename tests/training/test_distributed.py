@@ -73,6 +73,42 @@ Path(notes, os.environ["RANK"] + ".json").write_text(json.dumps(note))
 sys.exit(code)
 """
 
+# Both ranks wait for longer than any of them would for an answer.
+WAITING = """
+import time
+from datetime import timedelta
+from resnetkit.errors import DataError
+from resnetkit.runtime import process_group
+
+def work():
+    time.sleep(8)
+    if FAILS:
+        raise DataError("an image is missing.")
+    print("worked")
+
+process_group.PATIENCE, process_group.SIGN_OF_LIFE = timedelta(seconds=5), 0.5
+try:
+    with process_group.open_world("cpu") as world:
+        world.main_first(work)
+        print("together")
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+# The command, on a rank that comes late to look whether the images were moved.
+LATE = """
+import os, sys, time
+from resnetkit.cli.app import run
+from resnetkit.training import loop
+
+def late(*args, look=loop.run_elsewhere):
+    time.sleep(2 * int(os.environ["RANK"]))
+    return look(*args)
+
+loop.run_elsewhere = late
+sys.exit(run(sys.argv[1:]))
+"""
+
 
 def torchrun(*words: str) -> list[str]:
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", *words]
@@ -123,15 +159,21 @@ def by_torchrun(folder: Path, start: Start) -> tuple[list[int | None], str]:
 
 def by_forks(folder: Path, start: Start) -> tuple[list[int | None], str]:
     """Trains in two processes with the environment and the store that torchrun gives to ranks."""
+    ranks = forked_ranks(folder, *recorder_words(folder)[len(torchrun()) :])
+    return [rank.returncode for rank in ranks], "".join(rank.log.read_text() for rank in ranks)
+
+
+def forked_ranks(folder: Path, *words: str) -> list[Fork]:
+    """Runs a program on every rank, to its end."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    words = recorder_words(folder)[len(torchrun()) :]
     ranks = [
         Fork(*words, log=folder / f"{rank}.log", environment=environment_of(rank, store.port))
         for rank in range(RANKS)
     ]
-    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    for rank in ranks:
+        rank.communicate(timeout=120)
     stop_server()
-    return [rank.returncode for rank in ranks], "".join(outputs)
+    return ranks
 
 
 def environment_of(rank: int, port: int) -> dict[str, str]:
@@ -327,6 +369,23 @@ def test_a_killed_rank_starts_again_by_itself(
     assert results(folder) == results(trained.run.folder)
 
 
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [
+        (False, [["worked", "together"], ["together"]]),
+        (True, [["DataError"], ["ResnetkitError"]]),
+    ],
+)
+def test_ranks_wait_for_the_first_as_long_as_it_works(
+    tmp_path: Path, fails: bool, said: list[list[str]]
+) -> None:
+    program = tmp_path / "waiting.py"
+    program.write_text(WAITING.replace("FAILS", str(fails)))
+    ranks = forked_ranks(tmp_path, str(program))
+    lines = [rank.log.read_text().splitlines() for rank in ranks]
+    assert [[line for line in those if " " not in line] for those in lines] == said
+
+
 @pytest.mark.slow
 def test_a_refusal_of_the_first_rank_ends_all_of_them(
     trained: Trained, start: Start, tmp_path: Path, contents: Results
@@ -358,6 +417,9 @@ def test_two_ranks_find_images_that_were_moved(start: Start, tmp_path: Path) -> 
     shutil.copytree(whole, stopped)
     shutil.rmtree(stopped / "model")  # as if it had been killed before it was finished
     moved = (tmp_path / "photos").rename(tmp_path / "moved")
+    late = tmp_path / "late.py"
+    late.write_text(LATE)
+    words = [str(late), *words[2:]]
     with start(*torchrun(*words, "--data", str(moved), "--out", str(stopped))) as two:
         output, _ = two.communicate(timeout=120)
     assert two.returncode == 0, output

@@ -1,7 +1,8 @@
 """The processes that train together, as started by `torchrun`; without it, a single one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +18,7 @@ from resnetkit.runtime.memory import keep_freed_memory
 __all__ = ["World", "open_world"]
 
 PATIENCE = timedelta(minutes=10)  # with the other processes, before they count as lost
+SIGN_OF_LIFE = 60.0  # seconds between those of a rank for which the others wait
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,25 @@ class World:
     def barrier(self) -> None:
         """Waits until every rank has reached this call."""
         self.any(False)
+
+    def main_first(self, work: Callable[[], object]) -> None:
+        """Calls a function on the main rank; the others wait for it, however long it takes.
+
+        What it raises is raised on the main rank, and the others lose the connection when that
+        rank ends.
+        """
+        if self.size == 1:
+            work()
+        elif self.is_main:
+            with ThreadPoolExecutor(1) as pool:
+                future = pool.submit(work)
+                while not wait([future], timeout=SIGN_OF_LIFE).done:
+                    self.any(False)
+                future.result()
+            self.any(True)
+        else:
+            while not self.any(False)[0]:
+                pass
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns a module whose backward pass averages the gradients over all ranks."""

@@ -105,12 +105,9 @@ def train(
 def recipe_of_run(folder: Path, recipe: Recipe, world: World) -> Recipe:
     """Returns the recipe of the run in a folder if its images were moved, else the one given."""
     run = run_elsewhere(folder, recipe)
-    if run is None:
-        return recipe
-    if world.is_main:
-        find_images(run, Path(recipe.data.name))
-    world.barrier()  # before any rank reads the list
-    return run.recipe
+    if world.any(run is not None)[0]:  # every rank has looked before the list is changed
+        world.main_first(lambda: find_images(run, Path(recipe.data.name)) if run else None)
+    return recipe if run is None else run.recipe
 
 
 def check_model(run: Run) -> None:
@@ -138,9 +135,16 @@ def opened_run(folder: Path, recipe: Recipe, world: World) -> Iterator[Run]:
 
 def write_image_list(setup: TrainingSetup, run: Run) -> None:
     """Writes images.csv: the custom images and their splits."""
-    if setup.dataset.custom is not None and setup.world.is_main and not run.images_path.exists():
-        with run.writing():
-            write_file(run.images_path, write_images(with_digests(setup.dataset.custom)))
+    images = setup.dataset.custom
+    if images is None:
+        return
+
+    def write() -> None:
+        if not run.images_path.exists():
+            with run.writing():
+                write_file(run.images_path, write_images(with_digests(images)))
+
+    setup.world.main_first(write)
 
 
 def session(setup: TrainingSetup, state: TrainingState) -> Session:
