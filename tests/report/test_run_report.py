@@ -142,6 +142,20 @@ def test_an_unfinished_run_says_so(epochs: int, new_run: NewRun, open_page: Open
 
 
 @undrawn
+def test_a_run_that_diverged_says_where_and_what_to_try(
+    new_run: NewRun, open_page: OpenPage
+) -> None:
+    run = new_run(epochs=1, finished=False)
+    run.failure_path.write_text(json.dumps({"step": 1234, "lr": 0.0005, "loss": "nan"}))
+    page = open_page(write_run_report(run))
+    assert "This training diverged: 1 of 12 epochs done." in page.words
+    assert "At step 1,234, with a learning rate of 0.0005, the loss" in page.words
+    assert "try a lower optimizer.lr" in page.words
+    assert "resumes" not in page.words
+    assert "failure.json" in page.words
+
+
+@undrawn
 def test_a_run_that_was_only_prepared_has_a_report(new_run: NewRun, open_page: OpenPage) -> None:
     run = new_run(epochs=0, finished=False)
     (run.folder / "environment.json").unlink()

@@ -12,8 +12,12 @@ from xml.etree import ElementTree
 import pytest
 
 from resnetkit.errors import StorageError
-from resnetkit.report.study_report import write_study_report
+from resnetkit.report.language import ENGLISH
+from resnetkit.report.study_report import study_page, write_study_report
+from resnetkit.report.verdicts import cards
+from resnetkit.studies.presets import OTHER_TASK
 from resnetkit.studies.questions.degradation import DEGRADATION
+from resnetkit.studies.questions.shortcuts import SHORTCUTS
 from resnetkit.studies.study import Finding, Outcome, Sample, Verdict
 from resnetkit.training.run_folder import Run
 
@@ -208,6 +212,42 @@ def test_a_sample_without_values_does_not_stop_the_report(
     assert "Difference in percentage points: \u2013" in page.words
     (values,) = read_findings(outcome)["findings"]
     assert values["difference"] is values["first"]["mean"] is None
+
+
+def test_numbers_of_other_images_are_never_called_the_same(tmp_path: Path) -> None:
+    """The published errors of the study of shortcuts are for ImageNet, whatever its scale."""
+    for scale in SHORTCUTS.scales:
+        page = study_page(Outcome(SHORTCUTS, scale, {}, tmp_path, {}, ()), ENGLISH)
+        assert page.comparability == OTHER_TASK
+    page = study_page(Outcome(DEGRADATION, "paper", {}, tmp_path, {}, ()), ENGLISH)
+    assert page.comparability.startswith("Images and recipe are the same")
+
+
+def test_what_to_try_next_leaves_this_report_alone_and_keeps_the_network(
+    new_outcome: NewOutcome, open_page: OpenPage
+) -> None:
+    outcome = new_outcome()
+    run = outcome.runs["resnet56"][-1]
+    options = {"shortcut": "C"}
+    model = run.recipe.model.model_copy(update={"options": options})
+    recipe = run.recipe.model_copy(update={"model": model})
+    changed = replace(outcome, runs={"resnet56": [replace(run, recipe=recipe)]})
+    steps = study_page(changed, ENGLISH).next_steps
+    commands = [step.command for step in steps]
+    root = outcome.folder.parent
+    for command in commands:
+        if command.startswith("resnet study"):
+            same = f"--scale {outcome.scale} " in command
+            assert command.endswith(f"--out {root}-longer" if same else f"--out {root}")
+    assert commands[-1] == "resnet inspect resnet56 --set shortcut=C"
+
+
+def test_a_bar_below_zero_is_not_drawn() -> None:
+    """A slope of -0.065 below a limit of 0.05 must not look like the larger of the two."""
+    low, high = Sample("slope", (-0.065,) * 3, ""), Sample("limit", (0.05,) * 3, "")
+    finding = Finding("claim", low, high, -0.1, "rule", "confirmed", "meaning")
+    (card,) = cards([finding])
+    assert [bar.percent for bar in card.bars] == [0.0, 100.0]
 
 
 def test_a_study_without_runs_has_a_page(tmp_path: Path, open_page: OpenPage) -> None:

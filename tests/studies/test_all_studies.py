@@ -64,8 +64,8 @@ def response(value: float) -> dict[str, Any]:
     return {"responses": {"mean": [value], "deviation": [value + 0.1, value - 0.1]}}
 
 
-def residual(ratio: float, totals: list[float]) -> dict[str, Any]:
-    residuals = {"before": [1.0, 1.0], "after": [ratio, ratio], "mean": [ratio]}
+def residual(ratio: float, totals: list[float], before: float = 1.0) -> dict[str, Any]:
+    residuals = {"before": [before, before], "after": [ratio, ratio], "mean": [ratio]}
     residuals |= {"steps": [5.0, 10.0], "mean along": [1.0, ratio], "change": [ratio]}
     blocks = [float(length) for length in range(len(totals))]
     return {
@@ -127,7 +127,8 @@ CASES: dict[str, tuple[Numbers, list[Numbers]]] = {
         },
         [
             {"resnet20": residual(0.4, SHORT)},
-            {"resnet20": residual(3.0, SHORT), "resnet56": residual(1.2, SHORT)},
+            {"resnet56": residual(0.4, SHORT, before=0.41)},
+            {"resnet20": residual(3.0, SHORT), "resnet56": residual(1.2, SHORT, before=2.0)},
             {"resnet56": residual(0.4, LONG)},
         ],
     ),
@@ -237,6 +238,17 @@ def test_studies_share_their_trainings() -> None:
     assert digests("lesion") <= whole
     for name in ("gradients", "shortcuts", "depth", "initialization", "bottleneck"):
         assert digests(name) & whole, name
+
+
+@pytest.mark.parametrize("name", ["depth", "residuals"])
+def test_a_hundred_layers_are_warmed_up_as_in_the_paper(name: str) -> None:
+    """Section 4.2: a rate of 0.01 until the training error is below 80 %, for n = 18."""
+    for trial in STUDIES[name].trials("paper"):
+        values = trial.recipe.warmup.model_dump()
+        if int(trial.group.removeprefix("resnet")) < 110:
+            assert values["kind"] == "none"
+        else:
+            assert values == {"kind": "until-error", "lr": 0.01, "below": 80.0}
 
 
 # Samples and lines

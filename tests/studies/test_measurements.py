@@ -8,8 +8,15 @@ import pytest
 import torch
 
 from resnetkit.errors import DataError
+from resnetkit.probes.memory import bytes_kept
 from resnetkit.studies import measurements
-from resnetkit.studies.measurements import MEASUREMENTS, is_measured, measure, measured
+from resnetkit.studies.measurements import (
+    MEASUREMENTS,
+    at_start,
+    is_measured,
+    measure,
+    measured,
+)
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run_folder import Run
@@ -106,6 +113,17 @@ def test_the_whole_networks_error_is_that_of_the_run(
     assert everything["lesions"]["whole"] == [pytest.approx(run.final.test.error)]
 
 
+def test_the_memory_is_that_of_a_whole_batch(
+    run: Run, everything: dict[str, dict[str, list[float]]]
+) -> None:
+    """The last stage sees 2x2 pixels, whose convolutions keep a matrix of the weights once."""
+    model, dataset, normalization = at_start(run)
+    images = normalization(dataset.images[dataset.splits["train"][: run.recipe.batch_size]])
+    assert len(images) == run.recipe.batch_size > 16
+    whole = bytes_kept(model, images) / 2**20
+    assert everything["memory"]["mebibytes"] == [pytest.approx(whole, rel=1e-3)]
+
+
 def test_gradients_and_residuals_are_measured_along_training_too(
     tiny: Recipes, tmp_path: Path
 ) -> None:
@@ -115,5 +133,7 @@ def test_gradients_and_residuals_are_measured_along_training_too(
     flow, residuals = measured(run, "gradients"), measured(run, "residuals")
     assert flow["steps"] == residuals["steps"] == [0.0, 2.0, 4.0, 6.0]
     assert flow["slope along"][0] == pytest.approx(flow["slope"][0])  # the first is untrained
+    untrained = sum(residuals["before"]) / len(residuals["before"])
+    assert residuals["mean along"][0] == pytest.approx(untrained)
     assert residuals["mean along"][-1] == pytest.approx(residuals["mean"][0])  # the last finished
     assert len(set(flow["slope along"])) == len(set(residuals["mean along"])) == 4

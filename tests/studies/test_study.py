@@ -88,6 +88,26 @@ def test_the_claims_exclude_each_other() -> None:
         assert verdicts.count("confirmed") <= 1
 
 
+@pytest.mark.parametrize("judge", [judge_higher, judge_not_higher])
+def test_networks_that_learned_nothing_confirm_nothing(judge: Callable[..., Finding]) -> None:
+    """Ten classes are guessed with an error of 90 %."""
+
+    def judged(first: Values, second: Values, chance: float) -> Finding:
+        samples = Sample("a", first, chance=chance), Sample("b", second, chance=chance)
+        return judge("claim", *samples, margin=1.0, **WORDS)
+
+    near, nearer, far = (86.0, 86.1, 86.2), (89.8, 89.9, 90.1), (20.0, 21.0, 22.0)
+    first, second = (nearer, near) if judge is judge_higher else (near, nearer)
+    finding = judged(first, second, 90.0)
+    assert finding.verdict == "not enough data"
+    assert "learned anything" in finding.meaning
+    against = judged(second, first, 90.0)
+    assert (against.verdict, against.meaning) == ("not confirmed", finding.meaning)
+    assert judged(first, second, math.nan).verdict == "confirmed"  # no error, such as a slope
+    for one, other in ((far, near), (near, far)):
+        assert "learned anything" not in judged(one, other, 90.0).meaning
+
+
 def test_without_any_spread_the_bound_is_the_difference() -> None:
     samples = (0.1,) * 3, (0.3,) * 4
     assert higher(*samples).bound == not_higher(*samples).bound == pytest.approx(-0.2)

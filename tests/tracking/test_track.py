@@ -158,7 +158,7 @@ def test_a_missing_library_is_named(
         track(copied.folder, name, tmp_path / "out")
 
 
-@pytest.mark.parametrize("failing", ["open", "log", "flush"])
+@pytest.mark.parametrize("failing", ["open", "log", "flush", "close"])
 def test_a_tracker_that_is_down_is_reported(
     copied: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -167,6 +167,8 @@ def test_a_tracker_that_is_down_is_reported(
     def refuse(step: str) -> None:
         if is_down and step == failing:
             raise RuntimeError("connection\nrefused")
+        if is_down and step == "close":  # it asks the server again
+            raise RuntimeError("cannot close")
 
     class Down:
         run_id = "1"
@@ -180,7 +182,8 @@ def test_a_tracker_that_is_down_is_reported(
         def flush(self) -> None:
             refuse("flush")
 
-        def close(self) -> None: ...
+        def close(self) -> None:
+            refuse("close")
 
     monkeypatch.setitem(TRACKERS, "mlflow", ("mlflow", Down))
     before = copied.metrics_path.read_bytes()
@@ -188,4 +191,5 @@ def test_a_tracker_that_is_down_is_reported(
         track(copied.folder, "mlflow", tmp_path / "out")
     assert copied.metrics_path.read_bytes() == before
     is_down = False
-    assert track(copied.folder, "mlflow", tmp_path / "out") == before.count(b"\n")
+    left = 0 if failing == "close" else before.count(b"\n")  # then everything was passed on
+    assert track(copied.folder, "mlflow", tmp_path / "out") == left

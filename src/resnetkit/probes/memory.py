@@ -16,7 +16,8 @@ def bytes_kept(model: nn.Module, images: Tensor) -> int:
 
     Args:
         model: images -> logits.
-        images: float (B, C, H, W), normalized; the result grows in proportion to B.
+        images: float (B, C, H, W), normalized; the result is a line in B, which need not pass
+            through zero: matrices that are made of weights may be saved once for all images.
     """
     bytes_by_address: dict[int, int] = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

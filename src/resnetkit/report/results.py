@@ -146,11 +146,11 @@ def run_links(outcome: Outcome) -> dict[str, list[RunLink]]:
 
 def next_steps(outcome: Outcome) -> list[NextStep]:
     """Returns what a reader could try, and the command for it."""
-    name = outcome.study.name
+    name, root = outcome.study.name, shlex.quote(str(outcome.folder.parent))
     other_scales = [
         NextStep(
             phrase("Ask the same question at the scale '{scale}'.", scale=scale),
-            f"resnet study {name} --scale {scale}",
+            f"resnet study {name} --scale {scale} --out {root}",
         )
         for scale in outcome.study.scales
         if scale != outcome.scale
@@ -177,22 +177,23 @@ def next_trainings(outcome: Outcome, run: Run) -> Iterator[NextStep]:
     study, recipe = outcome.study, run.recipe
     if "length" not in study.varied(outcome.scale):
         length = f"'length={2 * recipe.length.count} {recipe.length.unit}'"
+        root = shlex.quote(f"{outcome.folder.parent}-longer")  # this report stays as it is
         yield NextStep(
             phrase("Train twice as long: does the outcome stay the same?"),
-            f"resnet study {study.name} --scale {outcome.scale} --set {length}",
+            f"resnet study {study.name} --scale {outcome.scale} --set {length} --out {root}",
         )
-    options = "".join(
-        f" --set model.options.{key}={value}" for key, value in recipe.model.options.items()
-    )
+    options = recipe.model.options
+    in_recipe = "".join(f" --set model.options.{key}={value}" for key, value in options.items())
+    in_network = "".join(f" --set {key}={value}" for key, value in options.items())
     yield NextStep(
         phrase(
             "Train one network alone, here {network}, with half the learning rate.",
             network=recipe.model.name,
         ),
         f"resnet train {study.scales[outcome.scale].recipe} --set model.name={recipe.model.name}"
-        f"{options} --set optimizer.lr={recipe.optimizer.lr / 2:g}",
+        f"{in_recipe} --set optimizer.lr={recipe.optimizer.lr / 2:g}",
     )
     yield NextStep(
         phrase("See the layers of that network, and what each costs."),
-        f"resnet inspect {recipe.model.name}",
+        f"resnet inspect {recipe.model.name}{in_network}",
     )

@@ -28,7 +28,8 @@ from resnetkit.studies.chart import Chart, Line, LineStyle
 from resnetkit.studies.phrase import Phrase, phrase, plural_phrase
 from resnetkit.studies.statistics import SPLIT_NAMES
 from resnetkit.training.events import FinalEvent
-from resnetkit.training.run_folder import Run
+from resnetkit.training.run_folder import LARGEST_RECORD, Run
+from resnetkit.untrusted import read_record
 
 __all__ = ["RunPage", "run_page", "write_run_report"]
 
@@ -111,6 +112,19 @@ class FileLink:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Where a training diverged.
+
+    Attributes:
+        step: that was not taken, counted from 0.
+        lr: its learning rate.
+    """
+
+    step: int
+    lr: float
+
+
+@dataclass(frozen=True)
 class RunPage:
     """What the template shows of a run.
 
@@ -118,6 +132,7 @@ class RunPage:
         run: finished or not.
         network: its name, for display.
         is_finished: whether there are final errors and a network.
+        failure: where training diverged, if it did.
         scores: final results, one per split.
         progress: how many epochs or steps are done.
         held_out: name of the split that is evaluated during training.
@@ -131,6 +146,7 @@ class RunPage:
     run: Run
     network: str
     is_finished: bool
+    failure: Failure | None
     scores: list[ScoreRow]
     progress: Phrase
     held_out: Phrase
@@ -141,6 +157,20 @@ class RunPage:
     files: list[FileLink]
 
 
+def read_failure(run: Run) -> Failure:
+    """Returns what failure.json says.
+
+    Raises:
+        DataError: when it is corrupt.
+    """
+    return read_record(
+        run.failure_path,
+        Failure,
+        LARGEST_RECORD,
+        advice="Remove it, and the page is written without the step.",
+    )
+
+
 def run_page(run: Run, t: Language) -> RunPage:
     """Returns what the template shows of a run."""
     final = run.final
@@ -148,6 +178,7 @@ def run_page(run: Run, t: Language) -> RunPage:
         run=run,
         network=display_name(run.recipe.model.name),
         is_finished=final is not None,
+        failure=read_failure(run) if run.diverged else None,
         scores=scores(final) if final else [],
         progress=progress(run),
         held_out=SPLIT_NAMES[run.recipe.evaluation.split],
@@ -162,6 +193,7 @@ def run_page(run: Run, t: Language) -> RunPage:
                 run.metrics_path: phrase("every measured number, one event per line"),
                 run.timing_path: phrase("how fast it went"),
                 run.folder / "environment.json": phrase("what it ran on"),
+                run.failure_path: phrase("the step and samples at which training diverged"),
             }.items()
             if path.is_file()
         ],

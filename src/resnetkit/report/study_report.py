@@ -45,6 +45,7 @@ from resnetkit.report.verdicts import Card, cards, findings_json, verdict_counts
 from resnetkit.storage import storage_errors, write_file
 from resnetkit.studies.chart import Chart
 from resnetkit.studies.phrase import Phrase, phrase
+from resnetkit.studies.presets import CIFAR10_DATA, OTHER_TASK
 from resnetkit.studies.statistics import SPLIT_NAMES
 from resnetkit.studies.study import Outcome, PaperFigure, Verdict
 from resnetkit.training.run_folder import Run
@@ -149,7 +150,8 @@ def study_page(outcome: Outcome, t: Language) -> StudyPage:
     """Returns what the template shows of a study."""
     study, runs = outcome.study, all_runs(outcome)
     groups = chain(outcome.runs, (figure.group for figure in study.paper_figures))
-    comparability = study.scales[outcome.scale].comparability
+    same_images = study.paper_data == CIFAR10_DATA
+    comparability = study.scales[outcome.scale].comparability if same_images else OTHER_TASK
     return StudyPage(
         outcome=outcome,
         data=runs[0].recipe.data.name if runs else None,

@@ -77,8 +77,8 @@ def cards(findings: Sequence[Finding]) -> list[Card]:
 
 
 def length(sample: Sample) -> float:
-    """Returns the size of the mean; 0 when there is none to draw."""
-    return abs(finite(sample.mean) or 0.0)
+    """Returns the mean; 0 when there is none to draw, or it lies below zero, where bars begin."""
+    return max(finite(sample.mean) or 0.0, 0.0)
 
 
 def verdict_counts(findings: Iterable[Finding]) -> dict[Verdict, int]:

@@ -7,7 +7,7 @@ A measurement is a function from a run to named lists of numbers. It is taken on
 import json
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -172,12 +172,15 @@ def residuals(run: Run) -> Measured:
     after = residual_magnitudes(network.model, images)
     ratios = [block.ratio for block in after]
     changes = [block.change for block in after if not math.isnan(block.change)]
-    along = [(step, snapshot.model) for step, snapshot in snapshots(run)]
+    along = [
+        (step, mean_ratio(snapshot.model, images))
+        for step, snapshot in warm_snapshots(run, dataset)
+    ]
     return {
         "before": [block.ratio for block in before],
         "after": ratios,
         "steps": [float(step) for step, _ in along],
-        "mean along": [mean_ratio(model, images) for _, model in along],
+        "mean along": [mean for _, mean in along],
         "mean": [sum(ratios) / len(ratios)],
         "change": changes,
         "mean change": [sum(changes) / len(changes)],
@@ -195,12 +198,10 @@ def layers(run: Run) -> Measured:
     """
     dataset = open_dataset(run.recipe.data.name)
     values: Measured = {"steps": []}
-    for step, network in snapshots(run):
+    for step, network in warm_snapshots(run, dataset):
         images, labels = some_images(dataset, "train", network.normalization)
         model = network.model
         flow = gradient_flow(model, images, labels)
-        if step == 0:
-            warm_up(model, images)
         test_images, _ = some_images(dataset, "test", network.normalization)
         values["steps"].append(float(step))
         values[f"gradients {step}"] = input_gradients(flow)
@@ -212,6 +213,14 @@ def layers(run: Run) -> Measured:
             [] if is_plain else [block.ratio for block in residual_magnitudes(model, test_images)]
         )
     return values
+
+
+def warm_snapshots(run: Run, dataset: Dataset) -> Iterator[tuple[int, TrainedNetwork]]:
+    """Yields the snapshots of a run; before training, with running statistics of images."""
+    for step, network in snapshots(run):
+        if step == 0:
+            warm_up(network.model, some_images(dataset, "train", network.normalization)[0])
+        yield step, network
 
 
 def mean_ratio(model: ResNet, images: Tensor) -> float:
@@ -280,11 +289,15 @@ def paths(run: Run) -> Measured:
 
 
 def memory(run: Run) -> Measured:
-    """Measures the memory that a training step saves for its backward pass, in MiB."""
+    """Measures the memory that a training step saves for its backward pass, in MiB.
+
+    Two small batches tell it for one of any size, without holding that.
+    """
     model, dataset, normalization = at_start(run)
     images, _ = some_images(dataset, "train", normalization)
-    bytes_per_image = bytes_kept(model, images[:8]) / 8
-    return {"mebibytes": [run.recipe.batch_size * bytes_per_image / 2**20]}
+    small, large = bytes_kept(model, images[:8]), bytes_kept(model, images[:16])
+    kept = small + (large - small) / 8 * (run.recipe.batch_size - 8)
+    return {"mebibytes": [kept / 2**20]}
 
 
 MEASUREMENTS: dict[str, Callable[[Run], Measured]] = {

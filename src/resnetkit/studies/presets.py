@@ -3,16 +3,18 @@
 from collections.abc import Collection
 
 from resnetkit.studies.phrase import phrase
-from resnetkit.studies.study import Groups, PaperFigure, Scale
+from resnetkit.studies.study import Groups, PaperFigure, Scale, networks
 
 __all__ = [
     "CIFAR10_DATA",
     "LARGER_THAN_MARGIN",
+    "OTHER_TASK",
     "PAPER_TABLE_6",
     "REPRODUCTION",
     "cifar10",
     "digits",
     "paper",
+    "warmed_up",
 ]
 
 SEEDS = 3
@@ -78,3 +80,9 @@ def cifar10(groups: Groups, *, cost: str) -> Scale:
 def paper(groups: Groups, *, cost: str) -> Scale:
     """Returns a scale with the paper's recipe."""
     return Scale("paper-cifar10", groups, SEEDS, cost, SAME_RECIPE)
+
+
+def warmed_up(*names: str) -> Groups:
+    """Returns groups that differ in their network and warm up as in He et al. 2015, sec. 4.2."""
+    warm_up = {"warmup.kind": "until-error", "warmup.lr": 0.01, "warmup.below": 80.0}
+    return {name: {**values, **warm_up} for name, values in networks(*names).items()}

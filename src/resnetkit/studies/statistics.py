@@ -37,7 +37,8 @@ def error_sample(runs: Runs, group: str, split: Split) -> Sample:
     """Returns the final errors of a group on a split; chance where training diverged."""
     errors = [final_error(run, split) for run in runs[group]]
     label = phrase("{split} error of {group}", split=SPLIT_NAMES[split], group=group)
-    return Sample(label, tuple(error for error in errors if math.isfinite(error)))
+    values = tuple(error for error in errors if math.isfinite(error))
+    return Sample(label, values, chance=CHANCE)
 
 
 def final_error(run: Run, split: Split) -> float:

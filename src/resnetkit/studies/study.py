@@ -54,6 +54,11 @@ UNSURE = phrase(
     "The means agree with the claim, but the trainings vary too much for the rule: run more seeds."
 )
 MORE_SEEDS = phrase("The spread between trainings is not known yet: run more seeds.")
+NOTHING_LEARNED = phrase(
+    "Neither network learned anything here, so there is nothing to compare: train longer, or with"
+    " another learning rate."
+)
+CLOSE_TO_CHANCE = 5.0  # percentage points
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,13 @@ class Sample:
         values: one per seed.
         unit: of the values: % for percent, points for a difference of percentages, empty for a
             plain number.
+        chance: for errors, that of guessing; nan for anything else.
     """
 
     label: str
     values: tuple[float, ...]
     unit: str = "%"
+    chance: float = math.nan
 
     @property
     def mean(self) -> float:
@@ -82,6 +89,11 @@ class Sample:
         if len(self.values) < 2 or not all(map(math.isfinite, self.values)):
             return math.nan
         return statistics.stdev(self.values)
+
+    @property
+    def is_guessing(self) -> bool:
+        """Returns whether the mean error is close to that of guessing."""
+        return self.mean >= self.chance - CLOSE_TO_CHANCE
 
 
 @dataclass(frozen=True)
@@ -127,10 +139,9 @@ def judge_higher(
         not_confirmed: what it means when not even the means agree with it.
     """
     bound = -upper_bound(second, first)
-    reached = verdict(bound > margin, bound)
     against = UNSURE if first.mean - second.mean > margin else not_confirmed
     rule = describe_rule("above", margin, first.unit)
-    return Finding(claim, first, second, bound, rule, reached, meaning(reached, confirmed, against))
+    return judged(claim, first, second, bound, rule, bound > margin, confirmed, against)
 
 
 def judge_not_higher(
@@ -138,20 +149,29 @@ def judge_not_higher(
 ) -> Finding:
     """Judges a claim that the first quantity is not higher; the rest is as in `judge_higher`."""
     bound = upper_bound(first, second)
-    reached = verdict(bound < margin, bound)
     against = UNSURE if first.mean - second.mean < margin else not_confirmed
     rule = describe_rule("below", margin, first.unit)
-    return Finding(claim, first, second, bound, rule, reached, meaning(reached, confirmed, against))
+    return judged(claim, first, second, bound, rule, bound < margin, confirmed, against)
 
 
-def meaning(verdict: Verdict, confirmed: str, not_confirmed: str) -> str:
-    """Returns what an outcome means for a learner."""
-    meanings: dict[Verdict, str] = {
-        "confirmed": confirmed,
-        "not confirmed": not_confirmed,
-        "not enough data": MORE_SEEDS,
-    }
-    return meanings[verdict]
+def judged(
+    claim: str,
+    first: Sample,
+    second: Sample,
+    bound: float,
+    rule: str,
+    holds: bool,
+    confirmed: str,
+    not_confirmed: str,
+) -> Finding:
+    """Returns the finding; two networks that guess confirm nothing."""
+    reached: Verdict = "confirmed" if holds else "not confirmed"
+    meaning = confirmed if holds else not_confirmed
+    if math.isnan(bound):
+        reached, meaning = "not enough data", MORE_SEEDS
+    elif first.is_guessing and second.is_guessing:
+        reached, meaning = "not enough data" if holds else "not confirmed", NOTHING_LEARNED
+    return Finding(claim, first, second, bound, rule, reached, meaning)
 
 
 def describe_rule(side: Literal["above", "below"], margin: float, unit: str) -> Phrase:
@@ -169,13 +189,6 @@ def describe_rule(side: Literal["above", "below"], margin: float, unit: str) -> 
         margin=points if unit in ("%", "points") else number,
         seeds=str(FEWEST_SEEDS),
     )
-
-
-def verdict(holds: bool, bound: float) -> Verdict:
-    """Returns the verdict; a bound of nan means that there was not enough data."""
-    if math.isnan(bound):
-        return "not enough data"
-    return "confirmed" if holds else "not confirmed"
 
 
 def upper_bound(first: Sample, second: Sample) -> float:

@@ -1,7 +1,6 @@
 """Passes the events of a run on to a tracker, once or for as long as the run lasts."""
 
 import time
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from resnetkit.tracking.reader import (
     scalars_after,
     write_position,
 )
-from resnetkit.tracking.trackers import Tracker, open_tracker, tracker_errors
+from resnetkit.tracking.trackers import Tracker, closing, open_tracker, tracker_errors
 from resnetkit.training.run_folder import flat, read_run
 
 __all__ = ["track", "tracked"]
@@ -60,7 +59,7 @@ def track(
         position = read_position(path)
         config = flat(run.recipe.model_dump(mode="json"))
         name = f"{run.recipe.name}-{run.recipe.digest[:8]}"
-        with closing(open_tracker(tracker, out, name, config, position)) as opened:
+        with closing(open_tracker(tracker, out, name, config, position), tracker) as opened:
             if opened.run_id != position.run_id:  # a call that is killed now is continued
                 position = replace(position, run_id=opened.run_id)
                 with storage_errors(path, ADVICE):

@@ -4,14 +4,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from resnetkit.errors import TransferError, UsageError
 from resnetkit.tracking.reader import Position
 
-__all__ = ["TRACKERS", "Tracker", "open_tracker", "tracker_errors"]
+__all__ = ["TRACKERS", "Tracker", "closing", "open_tracker", "tracker_errors"]
 
 PROJECT = "resnetkit"
 
@@ -217,3 +217,16 @@ def tracker_errors(name: str) -> Iterator[None]:
         raise TransferError(
             f"{name} failed: {reason}. The run is not touched, and the same command continues."
         ) from error
+
+
+@contextmanager
+def closing(tracker: Tracker, name: str) -> Iterator[Tracker]:
+    """Closes a tracker after the block; an error of the block is not hidden by one of closing."""
+    try:
+        yield tracker
+    except BaseException:
+        with suppress(Exception):
+            tracker.close()
+        raise
+    with tracker_errors(name):
+        tracker.close()

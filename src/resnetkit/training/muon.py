@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 __all__ = ["Muon", "orthogonal"]
 
-# The quintic of Jordan et al. 2024: five rounds bring singular values between 0.7 and 1.2. The rounds
+# The quintic of Jordan et al. 2024: five rounds bring singular values between 0.7 and 1.2. Rounds
 # of a group share the products with the wide matrix; in bfloat16, groups of three lose accuracy.
 FIRST, THIRD, FIFTH = 3.4445, -4.7750, 2.0315
 ROUNDS = (2, 2, 1)

@@ -54,8 +54,8 @@ def plain_degrades(runs: Runs, shallow: str, deep: str) -> Finding:
             shallow=shallow,
         ),
         not_confirmed=phrase(
-            "At this scale {deep} was trained about as well as {shallow}: the network was not deep"
-            " enough for degradation to show.",
+            "At this scale {deep} was trained about as well as {shallow}: degradation did not"
+            " show.",
             deep=deep,
             shallow=shallow,
         ),
@@ -76,7 +76,7 @@ def residual_does_not(runs: Runs, shallow: str, deep: str) -> Finding:
         margin=ERROR_MARGIN,
         confirmed=phrase(
             "With shortcuts, a block that has nothing to add only has to push its F(x) toward zero."
-            " The depth that ruins the plain network leaves {deep} as well trained as {shallow}.",
+            " So {deep}, which is deeper, is as well trained as {shallow}.",
             deep=deep,
             shallow=shallow,
         ),

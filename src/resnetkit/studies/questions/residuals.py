@@ -5,7 +5,7 @@ import statistics
 from resnetkit.studies.chart import Chart, Line, line
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
-from resnetkit.studies.presets import cifar10, digits, paper
+from resnetkit.studies.presets import cifar10, digits, paper, warmed_up
 from resnetkit.studies.statistics import (
     Runs,
     by_depth,
@@ -34,12 +34,19 @@ def ratio(runs: Runs, group: str) -> Sample:
     return measured_sample(runs, group, "residuals", "after", label)
 
 
+def untrained_ratio(runs: Runs, group: str) -> Sample:
+    """Returns the same before training."""
+    label = phrase("F relative to its shortcut in {group}, before training", group=group)
+    return measured_sample(runs, group, "residuals", "before", label)
+
+
 def findings(runs: Runs) -> list[Finding]:
-    """Judges whether residuals are small, and smaller in deeper networks, and short paths count."""
+    """Judges what depth and training do to the size of F, and whether short paths count."""
     groups = by_depth(runs, "resnet")
     shallow, deep = groups[0], groups[-1]
     return [
         closer_when_deeper(runs, shallow, deep),
+        closer_when_trained(runs, deep),
         smaller_than_shortcut(runs, deep),
         short_paths_carry_most(runs, deep),
     ]
@@ -58,10 +65,30 @@ def closer_when_deeper(runs: Runs, shallow: str, deep: str) -> Finding:
         ratio(runs, deep),
         margin=MARGIN,
         confirmed=phrase(
-            "With more blocks, each has less to change, and a block that changes little is close to"
-            " copying its input."
+            "With more blocks, each changes less of what it is given. Most of that is there before"
+            " training: normalization gives every F about the same size, and the shortcut grows"
+            " from block to block."
         ),
         not_confirmed=phrase("At this scale the blocks of both networks change about as much."),
+    )
+
+
+def closer_when_trained(runs: Runs, deep: str) -> Finding:
+    """Judges: relative to its shortcut, F is smaller after training than before."""
+    return judge_higher(
+        phrase(
+            "Training brings the blocks of {deep} closer to the identity: relative to its shortcut,"
+            " F is smaller than before training.",
+            deep=deep,
+        ),
+        untrained_ratio(runs, deep),
+        ratio(runs, deep),
+        margin=MARGIN,
+        confirmed=phrase(
+            "The blocks could have become larger. That they become smaller fits what the shortcut"
+            " is for: a block that changes little is close to copying its input."
+        ),
+        not_confirmed=phrase("At this scale training left the blocks about as large as they were."),
     )
 
 
@@ -78,8 +105,8 @@ def smaller_than_shortcut(runs: Runs, deep: str) -> Finding:
         limit(phrase("as large as the shortcut"), 1.0, after),
         margin=0.0,
         confirmed=phrase(
-            "The larger part of the signal passes the blocks unchanged: the network refines its"
-            " input step by step."
+            "The larger part of the signal passes the blocks unchanged: each adds to its input"
+            " rather than replacing it."
         ),
         not_confirmed=phrase("Here the blocks add more than the shortcuts carry."),
     )
@@ -207,7 +234,8 @@ RESIDUALS = Study(
             networks("resnet20", "resnet56"), cost="about 35 minutes on 2 cores (estimate)"
         ),
         "paper": paper(
-            networks("resnet20", "resnet56", "resnet110"), cost="days on 2 cores: use a GPU"
+            {**networks("resnet20", "resnet56"), **warmed_up("resnet110")},
+            cost="days on 2 cores: use a GPU",
         ),
     },
     findings=findings,
