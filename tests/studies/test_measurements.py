@@ -121,7 +121,7 @@ def test_the_memory_is_that_of_a_whole_batch(
     images = normalization(dataset.images[dataset.splits["train"][: run.recipe.batch_size]])
     assert len(images) == run.recipe.batch_size > 16
     whole = bytes_kept(model, images) / 2**20
-    assert everything["memory"]["mebibytes"] == [pytest.approx(whole, rel=1e-3)]
+    assert everything["memory"]["mebibytes"] == [pytest.approx(whole, rel=0.02)]
 
 
 def test_gradients_and_residuals_are_measured_along_training_too(
