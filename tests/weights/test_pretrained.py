@@ -11,7 +11,7 @@ import torch
 import resnetkit
 from helpers.weights import torchvision_twin
 from resnetkit.data.normalization import Normalization
-from resnetkit.errors import StorageError, UsageError, WeightsError
+from resnetkit.errors import ArchitectureError, StorageError, UsageError, WeightsError
 from resnetkit.models.zoo import ARCHITECTURES
 from resnetkit.weights.export import export_weights
 from resnetkit.weights.network import TrainedNetwork
@@ -105,6 +105,33 @@ def test_the_variant_is_asked_for(tmp_path: Path) -> None:
         resnetkit.from_pretrained(tmp_path / "net.pth")
     loaded = resnetkit.from_pretrained(tmp_path / "net.pth", variant="v1")
     assert loaded.trained.architecture.stride_in == "1x1"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"in_channels": 1}, r"do not fit in_channels=1: they were trained with in_channels=3\."),
+        ({"num_classes": 7}, "do not fit num_classes=7: .* num_classes=3"),
+        ({"shortcut": "C", "recompute": True}, "do not fit shortcut='C': .* shortcut='A'"),
+        ({"shortcut": "B", "in_channels": 1}, "do not fit shortcut='B', in_channels=1: "),
+    ],
+)
+def test_trained_weights_refuse_options_of_other_shapes(
+    options: dict[str, object], words: str, folder: Path
+) -> None:
+    with pytest.raises(ArchitectureError, match=words):
+        resnetkit.backbone(weights=folder, **options)  # type: ignore[arg-type]
+
+
+def test_trained_weights_take_options_of_the_same_shapes(folder: Path) -> None:
+    model = resnetkit.backbone(
+        weights=folder,
+        out=("stage2",),
+        in_channels=3,
+        recompute=True,
+        replace_stride_with_dilation=(False, True),
+    )
+    assert torch.equal(model.network.conv1.weight, resnetkit.from_pretrained(folder).conv1.weight)
 
 
 def test_the_hub_gives_trained_networks(folder: Path) -> None:

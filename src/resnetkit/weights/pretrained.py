@@ -90,7 +90,8 @@ def backbone(
             `replace_stride_with_dilation=(False, False, True)`.
 
     Raises:
-        ArchitectureError: for an unknown network, option or feature map.
+        ArchitectureError: for an unknown network, option or feature map, or an option that trained
+            weights do not fit.
         WeightsError: if the weights cannot be read, or are of another network.
     """
     if weights is None:
@@ -118,6 +119,7 @@ def trained_model(
             " one."
         )
     architecture: Architecture = loaded.architecture.with_options(**options)
+    check_fit(path, loaded.architecture, options)
     network = architecture.build()
     network.load_state_dict(loaded.model.state_dict(), strict=True)
     normalization = loaded.normalization
@@ -126,3 +128,31 @@ def trained_model(
         for key, pixels in {"mean": normalization.mean, "std": normalization.std}.items()
     }
     return network, constants
+
+
+def check_fit(path: Path, trained: Architecture, options: Mapping[str, Any]) -> None:
+    """Checks that trained weights fit the network that options make of their own.
+
+    Raises:
+        ArchitectureError: with the options that change the shapes of the weights.
+    """
+    shapes = shapes_of(trained)
+    changing = [
+        name
+        for name, value in options.items()
+        if getattr(trained, name) != value
+        and shapes_of(trained.with_options(**{name: value})) != shapes
+    ]
+    if changing:
+        asked = ", ".join(f"{name}={options[name]!r}" for name in changing)
+        actual = ", ".join(f"{name}={getattr(trained, name)!r}" for name in changing)
+        raise ArchitectureError(
+            f"the weights of {path} do not fit {asked}: they were trained with {actual}. Leave out"
+            " these options, or the weights."
+        )
+
+
+def shapes_of(architecture: Architecture) -> dict[str, torch.Size]:
+    """Returns the shapes of a network's weights by name."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in architecture.build().state_dict().items()}
