@@ -99,6 +99,14 @@ def test_caffe_answers_as_it_did(style: str, parameters: bool, tmp_path: Path) -
         assert words in network.origin
 
 
+def test_caffe_has_no_constants_for_gray_images(tmp_path: Path) -> None:
+    layers = caffe_layers()
+    kind, (weight, *rest), parameters = layers["conv1"]
+    layers["conv1"] = (kind, [weight[:, :1], *rest], parameters)
+    with pytest.raises(WeightsError, match=r"reads images of 1 channel\(s\)"):
+        load_network(write_caffe(tmp_path / "net.caffemodel", layers))
+
+
 def test_pooling_that_is_padded_would_answer_differently(tmp_path: Path) -> None:
     network = load_network(write_caffe(tmp_path / "net", caffe_layers()))
     padded = network.architecture.with_options(pooling="padded").build()

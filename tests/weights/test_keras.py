@@ -76,6 +76,13 @@ def test_keras_answers_as_it_did(writer: str, tmp_path: Path) -> None:
         assert words in network.origin
 
 
+def test_keras_has_no_constants_for_gray_images(tmp_path: Path) -> None:
+    layers = keras_layers()
+    layers["conv1_conv"]["kernel"] = layers["conv1_conv"]["kernel"][:, :, :1]
+    with pytest.raises(WeightsError, match=r"reads images of 1 channel\(s\)"):
+        load_network(write_keras(tmp_path / "net.h5", layers))
+
+
 def test_keras_names_of_one_table_are_not_read_over_and_over(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "net.h5", "w") as file:
         names = [f"layer{number}" for number in range(9)]

@@ -34,6 +34,7 @@ from resnetkit.weights.layout import (
     Names,
     add_batch_counts,
     check_nothing_left,
+    check_rgb,
     layers_in,
     our_names,
     put_layer,
@@ -141,6 +142,7 @@ def network_of(path: Path, layers: dict[str, Fields]) -> TrainedNetwork:
         pooling="ceil",
         norm_eps=norm_eps(path, layers),
     )
+    check_rgb(path, architecture)
     check_pooling(path, layers)
     mean, mean_description = mean_of(path)
     return TrainedNetwork(

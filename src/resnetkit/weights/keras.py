@@ -32,6 +32,7 @@ from resnetkit.weights.layout import (
     LayerTensors,
     add_batch_counts,
     check_nothing_left,
+    check_rgb,
     layers_in,
     our_names,
     put_layer,
@@ -93,6 +94,7 @@ def load_keras(source: WeightsSource) -> TrainedNetwork:
     tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)  # BGR to RGB
     add_batch_counts(tensors)
     architecture = recognized(path, tensors, stride_in="1x1", norm_eps=NORM_EPS)
+    check_rgb(path, architecture)
     return TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,

@@ -20,6 +20,7 @@ __all__ = [
     "Names",
     "add_batch_counts",
     "check_nothing_left",
+    "check_rgb",
     "features_of",
     "layers_in",
     "our_names",
@@ -173,7 +174,7 @@ def with_head(path: Path, tensors: Tensors) -> bool:
     """Returns whether tensors have a head; if not, adds a head of zeros for a single class.
 
     Raises:
-        WeightsError: if the head is not a single layer.
+        WeightsError: if the head is not a single layer, or a tensor is larger than what is stored.
     """
     names = sorted(name for name in tensors if name.startswith(("fc.", "head.", "classifier.")))
     if {"fc.weight", "fc.bias"} <= set(names):
@@ -183,6 +184,7 @@ def with_head(path: Path, tensors: Tensors) -> bool:
             f"{path} has another head than one layer: {', '.join(names[:6])}. Expected fc.weight"
             " and fc.bias; without any of them the rest is read, to start from or for features."
         )
+    check_plain(path, tensors)  # or a shape alone would say how large the head is
     tensors["fc.weight"], tensors["fc.bias"] = torch.zeros(1, features_of(tensors)), torch.zeros(1)
     return False
 
@@ -190,8 +192,8 @@ def with_head(path: Path, tensors: Tensors) -> bool:
 def features_of(tensors: Tensors) -> int:
     """Returns the number of features of the last stage; 1 without a stage."""
     last = [name for name in tensors if name.startswith("layer") and name.endswith(".weight")]
-    widths = [len(tensors[name]) for name in last if tensors[name].dim() == 4]
-    return max(widths, default=1)
+    weights = [tensors[name] for name in last if tensors[name].dim() == 4]
+    return max((len(weight) for weight in weights if weight.numel()), default=1)
 
 
 def recognized(path: Path, tensors: Tensors, **options: Any) -> Architecture:
@@ -236,6 +238,15 @@ def recognized(path: Path, tensors: Tensors, **options: Any) -> Architecture:
         )
     except ArchitectureError as error:
         raise WeightsError(f"{path} looks like a residual network, but is not: {error}") from error
+
+
+def check_rgb(path: Path, architecture: Architecture) -> None:
+    """Raises WeightsError for other images than RGB in a format that has constants for RGB only."""
+    if architecture.in_channels != 3:
+        raise WeightsError(
+            f"{path} reads images of {architecture.in_channels} channel(s), for which the format"
+            " has no constants: expected 3."
+        )
 
 
 def blocks_of_stages(tensors: Tensors) -> tuple[int, ...]:

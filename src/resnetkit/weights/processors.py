@@ -100,9 +100,16 @@ def preprocessing(path: Path, channels: int) -> Preprocessing:
         channels: of the network's images.
 
     Raises:
-        WeightsError: if it does what resnetkit does not, or a value is impossible.
+        WeightsError: if it does what resnetkit does not, or a value is impossible; or if there is
+            none, and images are not RGB.
     """
     if not os.path.lexists(path):  # a broken link is an error
+        if channels != 3:
+            raise WeightsError(
+                f"there is no {path}, and the constants of ImageNet, which are assumed without it,"
+                f" are for 3 channels, not {channels}: add the file, with the image_mean and"
+                " image_std of the training."
+            )
         return Preprocessing(constants(IMAGENET_MEAN, IMAGENET_STD, channels))
     try:
         kind, config = with_defaults(read_configuration(path))

@@ -20,7 +20,7 @@ from resnetkit.weights.conventions import (
 )
 from resnetkit.weights.format import Convention, Format, WeightsSource
 from resnetkit.weights.heads import with_our_head
-from resnetkit.weights.layout import add_batch_counts, recognized, with_head
+from resnetkit.weights.layout import add_batch_counts, check_rgb, recognized, with_head
 from resnetkit.weights.network import TrainedNetwork, built, with_remarks
 from resnetkit.weights.tensors import Tensors, read_metadata, safetensors_bytes
 from resnetkit.weights.variants import VARIANTS, stride_named, variant_of
@@ -57,12 +57,7 @@ def load_torchvision(source: WeightsSource) -> TrainedNetwork:
         raise WeightsError(f"{path} states the variant '{stored}': expected v1 or v1.5.")
     architecture, tensors, has_head = network_of(path, state.tensors, stored or source.variant)
     reason = " as the file states" if stored else " as given"
-    channels = architecture.in_channels
-    if channels != 3:
-        raise WeightsError(
-            f"{path} reads images of {channels} channel(s), for which the format has no constants:"
-            " expected 3."
-        )
+    check_rgb(path, architecture)
     network = TrainedNetwork(
         model=built(path, architecture, tensors),
         architecture=architecture,
