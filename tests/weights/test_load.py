@@ -139,6 +139,26 @@ def test_a_configuration_of_another_network_is_refused(
         load_network(run)
 
 
+def test_a_config_of_another_program_is_named_as_such(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"optimizer": "sgd", "lr": 0.1}')
+    shutil.copy(run / "model" / "model.safetensors", folder)
+    with pytest.raises(
+        WeightsError, match=r"config\.json is of no format that resnetkit reads: ex"
+    ):
+        load_network(folder)
+
+
+def test_another_file_in_our_folder_is_not_taken_for_ours(run: Path) -> None:
+    state = safetensors.torch.load_file(run / "model" / "model.safetensors")
+    torch.save(state, run / "model" / "pytorch_model.bin")
+    assert load_network(run / "model" / "model.safetensors").format == "resnetkit"
+    for path in ("pytorch_model.bin", "model.safetensors#x"):
+        with pytest.raises(WeightsError, match=r"describes model\.safetensors as a whole"):
+            load_network(run / "model" / path)
+
+
 def changed(run: Path, **facts: object) -> None:
     path = run / "model" / "config.json"
     whole = json.loads(path.read_text())

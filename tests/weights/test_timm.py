@@ -110,6 +110,62 @@ def test_a_single_pth_beside_a_timm_config_belongs_to_it(
         load_network(folder)
 
 
+def plus_one(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor + 1 for name, tensor in model.state_dict().items()}
+
+
+def test_the_file_that_is_named_is_the_one_that_is_read(basic: nn.Module, tmp_path: Path) -> None:
+    folder = timm_folder(tmp_path / "net", basic)
+    torch.save(plus_one(basic), folder / "pytorch_model.bin")
+    for path, expected in (
+        (folder, basic.state_dict()),
+        (folder / "model.safetensors", basic.state_dict()),
+        (folder / "pytorch_model.bin", plus_one(basic)),
+    ):
+        network = load_network(path)
+        assert torch.equal(network.model.fc.weight, expected["fc.weight"]), path
+        assert (network.format, network.image_size) == ("timm", (160, 176))
+
+
+def test_an_entry_of_a_file_is_read_with_its_config(basic: nn.Module, tmp_path: Path) -> None:
+    folder = timm_folder(tmp_path / "net", basic)
+    entries = {"model": basic.state_dict(), "ema": plus_one(basic)}
+    torch.save(entries, folder / "pytorch_model.bin")
+    network = load_network(f"{folder / 'pytorch_model.bin'}#ema")
+    assert torch.equal(network.model.fc.weight, entries["ema"]["fc.weight"])
+    assert (network.format, network.image_size) == ("timm", (160, 176))
+
+
+def test_a_single_pth_is_read_with_the_config_beside_it(basic: nn.Module, tmp_path: Path) -> None:
+    folder = timm_folder(tmp_path / "net", basic)
+    torch.save(plus_one(basic), folder / "net.pth")
+    assert load_network(folder / "net.pth").format == "torchvision"  # not what config.json is of
+    (folder / "model.safetensors").unlink()
+    for path in (folder, folder / "net.pth"):
+        network = load_network(path)
+        assert_constants(network, (127.5, 102, 76.5), (63.75, 51, 127.5))
+        assert torch.equal(network.model.fc.weight, plus_one(basic)["fc.weight"])
+
+
+def test_a_config_that_cannot_be_read_is_not_passed_over(basic: nn.Module, tmp_path: Path) -> None:
+    torch.save(basic.state_dict(), tmp_path / "net.pth")
+    (tmp_path / "config.json").write_text('{"best_loss": NaN}')
+    with pytest.raises(WeightsError, match=r"If it does not belong to net\.pth, move one of them"):
+        load_network(tmp_path / "net.pth")
+
+
+def test_the_former_config_of_timm_is_read(basic: nn.Module, tmp_path: Path) -> None:
+    names = [f"kind {number}" for number in range(CLASSES)]
+    folder = timm_folder(tmp_path / "net", basic)
+    flat = {"architecture": "resnet50", "num_classes": CLASSES, "labels": names, **CFG}
+    flat |= {"crop_pct": 0.95, "interpolation": "bicubic", "first_conv": "conv1"}
+    (folder / "config.json").write_text(json.dumps({**flat, "classifier": "fc"}))
+    network = load_network(folder)
+    assert_constants(network, (127.5, 102, 76.5), (63.75, 51, 127.5))
+    assert (network.format, network.image_size) == ("timm", (160, 176))
+    assert (network.class_names, network.crop_pct) == (tuple(names), 0.95)
+
+
 def test_timm_has_a_name_for_every_network(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"timm has no network with \(1, 2, 1, 1\) blocks"):
         export_weights(narrow(stride_in="3x3"), tmp_path / "net", "timm")

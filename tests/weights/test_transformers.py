@@ -72,6 +72,24 @@ def test_transformers_without_a_processor_are_shown_as_imagenet(
         load_network(tmp_path / "net")
 
 
+def test_gray_images_without_a_processor_are_refused(tmp_path: Path) -> None:
+    gray = narrow(block="basic", in_channels=1, mean=(40,), std=(9,))
+    export_weights(gray, tmp_path / "net", "transformers")
+    (tmp_path / "net" / "preprocessor_config.json").unlink()
+    with pytest.raises(WeightsError, match="are for 3 channels, not 1: add the file, with the"):
+        load_network(tmp_path / "net")
+
+
+def test_the_file_of_transformers_that_is_named_is_read(basic: nn.Module, tmp_path: Path) -> None:
+    folder = transformers_folder(tmp_path / "net", basic)
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    other = {name: tensor + 1 for name, tensor in state.items()}
+    torch.save(other, folder / "pytorch_model.bin")
+    network = load_network(folder / "pytorch_model.bin")
+    assert torch.equal(network.model.fc.weight, other["classifier.1.weight"])
+    assert network.format == "transformers"
+
+
 def test_transformers_without_a_head_leave_a_prefix_out(basic: nn.Module, tmp_path: Path) -> None:
     folder = transformers_folder(tmp_path / "net", basic, id2label={"0": "a", "1": "b"})
     state = safetensors.torch.load_file(folder / "model.safetensors")

@@ -25,6 +25,7 @@ __all__ = [
     "constants",
     "corrupt",
     "counts",
+    "described_files",
     "fraction",
     "image_side",
     "json_bytes",
@@ -92,19 +93,33 @@ def corrupt(path: Path, error: Exception) -> WeightsError:
     )
 
 
+def described_files(configuration: Path) -> list[Path]:
+    """Returns the files of weights that a config.json next to them describes, by their names.
+
+    These are the files of the usual names; without them, the only file that ends in .pth or .bin.
+
+    Raises:
+        WeightsError: if the folder cannot be listed.
+    """
+    usual = [path for name in WEIGHT_FILES if (path := configuration.with_name(name)).is_file()]
+    if usual:
+        return usual
+    try:
+        files = list(configuration.parent.iterdir())
+    except OSError as error:
+        raise WeightsError(f"{configuration.parent} cannot be listed: {error.strerror}.") from error
+    others = [path for path in files if path.suffix in (".pth", ".bin") and path.is_file()]
+    return others if len(others) == 1 else []
+
+
 def weights_next_to(configuration: Path) -> Path:
     """Returns the file of weights that belongs to a config.json of timm or transformers.
 
     Raises:
         WeightsError: if there is none.
     """
-    for name in WEIGHT_FILES:
-        path = configuration.with_name(name)
-        if path.is_file():
-            return path
-    others = [path for path in configuration.parent.iterdir() if path.suffix in (".pth", ".bin")]
-    if len(others) == 1:
-        return others[0]
+    if files := described_files(configuration):
+        return files[0]
     raise WeightsError(
         f"{configuration.parent} has no weights: expected {' or '.join(WEIGHT_FILES)} next to"
         " config.json. Weights split over several files are not supported."

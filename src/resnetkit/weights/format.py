@@ -13,7 +13,7 @@ from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import Architecture
 from resnetkit.weights.checkpoints import State, read_state
-from resnetkit.weights.configuration import JsonObject
+from resnetkit.weights.configuration import JsonObject, weights_next_to
 from resnetkit.weights.conventions import implied_classes, view_of
 from resnetkit.weights.network import TrainedNetwork
 from resnetkit.weights.tensors import read_beginning
@@ -61,12 +61,21 @@ class WeightsSource:
         configuration: contents of the config.json; None for a file of weights on its own.
         variant: v1 or v1.5, as named by the caller.
         entry: entry of the file to read; see `read_state`.
+        named: file next to the config.json that the caller named; None if a folder was named.
     """
 
     path: Path
     configuration: JsonObject | None = None
     variant: str | None = None
     entry: str | None = None
+    named: Path | None = None
+
+    @cached_property
+    def weights(self) -> Path:
+        """File that holds the tensors."""
+        if self.configuration is None:
+            return self.path
+        return self.named or weights_next_to(self.path)
 
     @cached_property
     def beginning(self) -> bytes:
@@ -76,7 +85,7 @@ class WeightsSource:
     @cached_property
     def state(self) -> State:
         """Tensors of the file by name."""
-        return read_state(self.path, self.entry)
+        return read_state(self.weights, self.entry)
 
     @property
     def config(self) -> JsonObject:

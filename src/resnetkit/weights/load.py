@@ -9,11 +9,10 @@ from resnetkit.errors import UsageError, WeightsError
 from resnetkit.strict_yaml import YAML_ERRORS, read_yaml
 from resnetkit.untrusted import printable
 from resnetkit.weights.checkpoints import split_entry
-from resnetkit.weights.configuration import WEIGHT_FILES, read_configuration
+from resnetkit.weights.configuration import described_files, read_configuration
 from resnetkit.weights.exported import is_exported
 from resnetkit.weights.format import WeightsSource
 from resnetkit.weights.formats import FORMATS, recognized_format
-from resnetkit.weights.native import RESNETKIT
 from resnetkit.weights.network import RunImages, TrainedNetwork
 from resnetkit.weights.published import find_published, similar
 from resnetkit.weights.variants import VARIANTS, check_variant
@@ -113,16 +112,25 @@ def images_of_run(folder: Path) -> RunImages | None:
 
 
 def load_configured(configuration: Path) -> TrainedNetwork:
-    """Loads the network that a config.json describes."""
+    """Loads the network that a config.json describes.
+
+    Raises:
+        WeightsError: if it is of another program.
+    """
     source = WeightsSource(configuration, read_configuration(configuration))
-    return (recognized_format(source) or RESNETKIT).load(source)
+    format = recognized_format(source)  # noqa: A001
+    if format is None:
+        raise WeightsError(
+            f"{configuration} is of no format that resnetkit reads: expected timm (pretrained_cfg),"
+            " transformers (model_type) or resnetkit (layers, class_names, image_size). If it does"
+            " not belong to the weights next to it, give the path of their file."
+        )
+    return format.load(source)
 
 
 def load_file(path: Path, variant: str | None, entry: str | None) -> TrainedNetwork:
     """Loads a single file of weights."""
-    if entry is None and is_configured(path):
-        return load_configured(path.with_name("config.json"))
-    source = WeightsSource(path, variant=variant, entry=entry)
+    source = configured(path, entry) or WeightsSource(path, variant=variant, entry=entry)
     format = recognized_format(source)  # noqa: A001
     if format is not None:
         return format.load(source)
@@ -134,12 +142,20 @@ def load_file(path: Path, variant: str | None, entry: str | None) -> TrainedNetw
     )
 
 
-def is_configured(path: Path) -> bool:
-    """Returns whether a file belongs to a config.json next to it that describes a network."""
+def configured(path: Path, entry: str | None) -> WeightsSource | None:
+    """Returns a file with the config.json next to it; None if there is none that describes it.
+
+    Raises:
+        WeightsError: if the config.json cannot be read.
+    """
     configuration = path.with_name("config.json")
-    if path.name not in WEIGHT_FILES or not os.path.lexists(configuration):  # broken links exist
-        return False
-    return (
-        recognized_format(WeightsSource(configuration, read_configuration(configuration)))
-        is not None
-    )
+    if not os.path.lexists(configuration) or path not in described_files(configuration):
+        return None  # a broken link exists, and cannot be read
+    try:
+        config = read_configuration(configuration)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error} If it does not belong to {path.name}, move one of them to another folder."
+        ) from error
+    source = WeightsSource(configuration, config, entry=entry, named=path)
+    return source if recognized_format(source) else None

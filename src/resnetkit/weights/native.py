@@ -52,8 +52,13 @@ def load_resnetkit(source: WeightsSource) -> TrainedNetwork:
         WeightsError: if a file is missing, corrupt or of another network.
     """
     folder, config = source.path.parent, source.config
-    check_digests(folder, config)
     weights, preprocessing = folder / "model.safetensors", folder / "preprocessing.safetensors"
+    if source.named not in (None, weights) or source.entry:
+        raise WeightsError(
+            f"{source.path} describes {weights.name} as a whole: give the path of the folder. If"
+            f" you mean another network, move its file out of {folder}."
+        )
+    check_digests(folder, config)
     tensors = read_tensors(weights)
     normalization = normalization_of(preprocessing, read_tensors(preprocessing))
     try:

@@ -7,7 +7,6 @@ from resnetkit.data.normalization import Normalization
 from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import known_as
 from resnetkit.resizing import INTERPOLATIONS, Resize
-from resnetkit.weights.checkpoints import read_state
 from resnetkit.weights.configuration import (
     IMPOSSIBLE,
     JsonObject,
@@ -19,7 +18,6 @@ from resnetkit.weights.configuration import (
     json_bytes,
     json_object,
     texts,
-    weights_next_to,
 )
 from resnetkit.weights.conventions import (
     IMAGENET_OPTIONS,
@@ -44,9 +42,22 @@ PLAIN_NAMES = re.compile(
 resnetblur50, resnetaa50) compute something else, some of them with the same tensors."""
 
 
+FLAT_KEYS = {"architecture", "input_size", "mean", "std", "first_conv", "classifier"}
+"""Keys of an older config.json, which has those of `pretrained_cfg` not in an object of their own,
+and `labels` in place of `label_names` (timm.models._hub)."""
+
+
 def is_timm(source: WeightsSource) -> bool:
     """Returns whether a config.json is one of timm's."""
-    return source.configuration is not None and "pretrained_cfg" in source.configuration
+    config = source.configuration
+    return config is not None and ("pretrained_cfg" in config or set(config) >= FLAT_KEYS)
+
+
+def nested(config: JsonObject) -> JsonObject:
+    """Returns a configuration in the present form."""
+    if "pretrained_cfg" in config:
+        return config
+    return {**config, "pretrained_cfg": {"label_names": config.get("labels"), **config}}
 
 
 def load_timm(source: WeightsSource) -> TrainedNetwork:
@@ -55,7 +66,7 @@ def load_timm(source: WeightsSource) -> TrainedNetwork:
     Raises:
         WeightsError: if it is not one of timm's plain networks, or a file is missing.
     """
-    configuration, config = source.path, source.config
+    configuration, config = source.path, nested(source.config)
     name = config.get("architecture")
     plain = PLAIN_NAMES.fullmatch(name) if isinstance(name, str) else None
     if plain is None:
@@ -65,8 +76,7 @@ def load_timm(source: WeightsSource) -> TrainedNetwork:
             " resnext50_32x4d or wide_resnet50_2."
         )
     refuse_changes(configuration, config)
-    path = weights_next_to(configuration)
-    state = with_our_head(path, read_state(path))
+    path, state = source.weights, with_our_head(source.weights, source.state)
     architecture, tensors, has_head = network_of(path, state.tensors, "v1.5")
     actual = known_as(architecture)
     if actual and actual != plain[1]:

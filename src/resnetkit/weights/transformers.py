@@ -8,7 +8,6 @@ from pathlib import Path
 
 from resnetkit.errors import WeightsError
 from resnetkit.models.zoo import Architecture, known_as
-from resnetkit.weights.checkpoints import read_state
 from resnetkit.weights.configuration import (
     IMPOSSIBLE,
     JsonObject,
@@ -16,7 +15,6 @@ from resnetkit.weights.configuration import (
     json_bytes,
     json_object,
     texts,
-    weights_next_to,
 )
 from resnetkit.weights.conventions import IMAGENET_OPTIONS, UNGROUPED, imagenet_classes
 from resnetkit.weights.format import Convention, Format, WeightsSource
@@ -75,8 +73,7 @@ def load_transformers(source: WeightsSource) -> TrainedNetwork:
         )
     configuration, config = source.path, source.configuration
     refuse_others(configuration, config)
-    path = weights_next_to(configuration)
-    state = read_state(path)
+    path, state = source.weights, source.state
     tensors = renamed(path, state.tensors)
     add_batch_counts(tensors)
     has_head = with_head(path, tensors)
