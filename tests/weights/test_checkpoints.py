@@ -8,6 +8,7 @@ import random
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from resnetkit.inference.predictor import load_predictor
 from resnetkit.models.zoo import Architecture
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
+from resnetkit.weights import checkpoints
+from resnetkit.weights import network as weights_network
+from resnetkit.weights import tensors as weights_tensors
 from resnetkit.weights.export import export_weights
 from resnetkit.weights.load import load_network
 from resnetkit.weights.protobuf import varint
@@ -159,6 +163,33 @@ def test_entries_that_refer_to_each_other_are_looked_at_once(tmp_path: Path) -> 
         content = {str(number): content for number in range(10)}
     with pytest.raises(WeightsError, match="in no format that resnetkit reads"):
         load_network(saved(tmp_path / "net.pth", content))
+
+
+def test_a_network_with_two_names_is_found_by_each(state: State, tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.pth", {"model": state, "best": [{"weights": state}]})
+    for name in (path, f"{path}#model", f"{path}#best.0.weights"):
+        assert torch.equal(load_network(name).model.fc.weight, state["fc.weight"])
+
+
+def test_networks_are_found_down_to_a_depth(state: State, tmp_path: Path) -> None:
+    for depth, is_found in ((checkpoints.DEEPEST, True), (checkpoints.DEEPEST + 1, False)):
+        content: Any = state
+        for _ in range(depth):
+            content = {"a": content}
+        path = saved(tmp_path / f"{depth}.pth", content)
+        with nullcontext() if is_found else pytest.raises(WeightsError, match="in no format"):
+            load_network(path)
+
+
+def test_a_file_of_very_many_networks_is_refused(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "net.pth", [{n: t + k for n, t in state.items()} for k in range(3)])
+    monkeypatch.setattr(checkpoints, "MOST_NETWORKS", 3)
+    assert torch.equal(load_network(f"{path}#1").model.fc.weight, state["fc.weight"] + 1)
+    monkeypatch.setattr(checkpoints, "MOST_NETWORKS", 2)
+    with pytest.raises(WeightsError, match="more than 2 networks: save the one that you need"):
+        load_network(f"{path}#1")
 
 
 def test_a_name_with_the_sign_is_a_file(state: State, tmp_path: Path) -> None:
@@ -427,6 +458,52 @@ def test_numbers_of_another_kind_are_refused(
         load_network(path)
 
 
+def tied(state: State) -> State:
+    """Returns a state_dict in which tensors of the same shape are one."""
+    first: dict[Any, Tensor] = {}
+    return {n: first.setdefault((t.shape, t.dtype), t) for n, t in state.items()}
+
+
+def flat(state: State) -> State:
+    """Returns a state_dict of views of one flat storage, as some optimizers leave it."""
+    plain = {n: t for n, t in state.items() if t.is_floating_point()}
+    parts = torch.cat([t.flatten() for t in plain.values()]).split(
+        [*map(torch.numel, plain.values())]
+    )
+    views = {n: part.view(t.shape) for (n, t), part in zip(plain.items(), parts, strict=True)}
+    return {**state, **views}
+
+
+def test_shared_numbers_are_read_unless_copies_fill_the_memory(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for content in (flat(state), tied(state)):
+        model = load_network(saved(tmp_path / "net.pth", content)).model
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, content[name])
+    monkeypatch.setattr(weights_tensors, "MOST_SHARED", 0)
+    assert load_network(saved(tmp_path / "net.pth", flat(state))).has_head
+    with pytest.raises(WeightsError, match="which so many tensors share that copies would fill"):
+        load_network(saved(tmp_path / "net.pth", tied(state)))
+
+
+def test_very_many_blocks_are_not_built(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_network, "MOST_BLOCKS", 3)
+    with pytest.raises(WeightsError, match="names 4 blocks: expected at most 3"):
+        load_network(saved(tmp_path / "net.pth", state))
+
+
+@pytest.mark.parametrize(
+    "weight", [torch.empty(10**12, 0, 1, 1), torch.zeros(1, 1, 1, 1).expand(10**12, 1, 1, 1)]
+)
+def test_a_shape_alone_makes_no_head(weight: Tensor, state: State, tmp_path: Path) -> None:
+    content = {**without_head(state), "layer4.0.conv2.weight": weight}
+    with pytest.raises(WeightsError, match=r"repeats fewer numbers|looks like a residual network"):
+        load_network(saved(tmp_path / "net.pth", content))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_are_read_as_float32(
     dtype: torch.dtype, state: State, tmp_path: Path
@@ -492,6 +569,12 @@ def test_a_header_that_names_a_fact_twice_is_refused(state: State, tmp_path: Pat
     whole = len(header).to_bytes(8, "little") + header + content[8 + length :]
     (tmp_path / "net.safetensors").write_bytes(whole)
     with pytest.raises(WeightsError, match="in its header, the key 'x' occurs twice"):
+        load_network(tmp_path / "net.safetensors")
+
+
+def test_a_name_without_end_is_refused(state: State, tmp_path: Path) -> None:
+    safetensors.torch.save_file(prefixed(state, "module." * 1_000), tmp_path / "net.safetensors")
+    with pytest.raises(WeightsError, match="the name of a tensor has more than 1,000 characters"):
         load_network(tmp_path / "net.safetensors")
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from resnetkit.errors import WeightsError
+from resnetkit.models.zoo import Architecture
 from resnetkit.weights import torch_files
 from resnetkit.weights.tensors import read_file
 
@@ -210,14 +211,51 @@ def test_a_directory_of_very_many_records_is_refused(tmp_path: Path) -> None:
         read_file(path)
 
 
-def legacy(program: bytes) -> bytes:
+def legacy(program: bytes, **storages: bytes) -> bytes:
     parts = [torch_files.MAGIC, torch_files.PROTOCOL, {"little_endian": True}]
-    return b"".join(pickle.dumps(part, 2) for part in parts) + b"\x80\x02" + program + b"."
+    head = b"".join(pickle.dumps(part, 2) for part in parts) + b"\x80\x02" + program + b"."
+    stored = [struct.pack("<q", len(content) // 4) + content for content in storages.values()]
+    return head + pickle.dumps(list(storages), 2) + b"".join(stored)
+
+
+def test_a_part_of_a_storage_is_read_from_where_it_begins(tmp_path: Path) -> None:
+    """As before PyTorch 0.4: the last of six values is a key, an offset and a size."""
+    part = storage(4, b"U\x01a").removesuffix(b"tQ") + b"U\x01b" + number(2) + number(2) + b"\x87tQ"
+    arguments = number(0), number(2) + b"\x85", number(1) + b"\x85", b"\x89N"
+    program = named("torch._utils", "_rebuild_tensor_v2", part, *arguments)
+    (tmp_path / "net").write_bytes(legacy(program, a=struct.pack("<4f", 1, 2, 3, 4)))
+    assert read_file(tmp_path / "net").tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_plain_pickle_is_not_called_corrupt(protocol: int, tmp_path: Path) -> None:
+    content = {"model": {"stem.conv1.weight": np.ones(3)}, "__author__": "detectron2"}
+    for name, whole in (("3", pickle.dumps(content, protocol)), ("2", b"\x80\x02U\x01\xff.")):
+        (tmp_path / name).write_bytes(whole)
+        with pytest.raises(WeightsError) as caught:
+            read_file(tmp_path / name)
+        assert "it is a pickle, but not one of torch.save" in str(caught.value)
+        assert "Download it again" not in str(caught.value)
 
 
 def copies(count: int) -> bytes:
     text = b"X" + struct.pack("<I", 2**20) + b"a" * 2**20 + b"q\x00"
     return b"](" + text + named("_codecs", "encode", b"h\x00", b"X\x06\0\0\0latin1") * count + b"e"
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def table(names: Iterable[str]) -> bytes:
+    """Returns a dict, which is number 0 of the pickle, of one tensor under many names."""
+    tensor = named("torch._utils", "_rebuild_meta_tensor_no_storage") + b"q\x010"
+    return tensor + b"}q\x00(" + b"".join(text(name) + b"h\x01" for name in names) + b"u"
+
+
+def networks(prefixes: Iterable[str]) -> bytes:
+    stems = ("conv1.weight", "layer1.0.conv1.weight")
+    return table(f"{prefix}{stem}" for prefix in prefixes for stem in stems)
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {
@@ -232,20 +270,42 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a deep set": lambda: b"\x8f(N" + b"\x85" * 100_000 + b"\x90",
     "deep lists": lambda: b"]" * 100_000 + b"a" * 99_999,
     "vast storages": lambda: rebuilt(10**11, 0, 1, 1),
+    "a table again and again": lambda: (
+        b"](" + table(map(str, range(20_000))) + b"h\x00" * 100_000 + b"e"
+    ),
+    "a network again and again": lambda: b"](" + networks([""]) + b"h\x00" * 100_000 + b"e",
+    "very many networks": lambda: networks(f"{number}." for number in range(40_000)),
+    "a long queue": lambda: table(
+        ["conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"]
+        + [f"queue.{number}" for number in range(60_000)]
+    ),
+    "wrappers of wrappers": lambda: networks(["module." * 1_000_000]),
+    "a very long number": lambda: b"}\x8b" + struct.pack("<I", 2_000) + b"\x7f" * 2_000 + b"Ns",
 }
 PROGRAM = """
 import sys
 from pathlib import Path
 from resnetkit.errors import WeightsError
 from resnetkit.runtime.peak import peak_memory
-from resnetkit.weights.tensors import read_file
+from resnetkit.weights.load import load_network
 for name in sys.argv[1:]:
     try:
-        read_file(Path(name))
+        load_network(Path(name))
     except WeightsError:
-        pass
+        continue
+    sys.exit(f"{name} is a network")
 print(peak_memory())
 """
+
+
+def shared(blocks: int) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a network that share numbers if they have the same shape."""
+    architecture = Architecture("basic", (blocks, 1, 1, 1), (512,) * 4, "7x7", 224, False)
+    with torch.device("meta"):
+        state = architecture.with_options(num_classes=2).build().state_dict()
+    kinds = {(value.shape, value.dtype) for value in state.values()}
+    ones = {(shape, dtype): torch.ones(shape, dtype=dtype) for shape, dtype in kinds}
+    return {name: ones[value.shape, value.dtype] for name, value in state.items()}
 
 
 def test_no_file_fills_the_memory_or_ends_the_process(tmp_path: Path) -> None:
@@ -254,6 +314,9 @@ def test_no_file_fills_the_memory_or_ends_the_process(tmp_path: Path) -> None:
         paths.append(archive(tmp_path / f"{name}.pth", make()))
         paths.append(tmp_path / f"{name}.legacy")
         paths[-1].write_bytes(legacy(make()))
+    for zipped in (True, False):
+        paths.append(tmp_path / f"shared {zipped}")
+        torch.save(shared(200), paths[-1], _use_new_zipfile_serialization=zipped)
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (60, 60))

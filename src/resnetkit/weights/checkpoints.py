@@ -4,9 +4,13 @@ Training scripts save a state_dict alone or in an entry, next to a copy with ave
 under the prefixes of the modules that wrapped the network. Of two possible entries none is guessed.
 """
 
+import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -27,6 +31,11 @@ kuangliu/pytorch-cifar and their like."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "encoder.", "backbone.")
 """Prefixes of training on several GPUs, of compilation and of wrapper modules; a network is found
 under any other prefix too."""
+
+WRAPPERS = re.compile("(?:" + "|".join(map(re.escape, PREFIXES)) + ")*")
+
+MOST_NETWORKS = 256  # of a file, under all their names
+DEEPEST = 20  # mappings and lists, one in the other, that are searched
 
 STEMS = {
     "conv1.weight": ("layer1.0.conv1.weight", ""),
@@ -94,7 +103,7 @@ class NetworkEntry:
 def split_entry(path: Path) -> tuple[Path, str | None]:
     """Splits FILE#ENTRY into the path and the entry; None for a path without an entry.
 
-    A file whose ours name contains the sign is a file.
+    A file whose own name contains the sign is a file.
     """
     name, sign, entry = str(path).rpartition("#")
     if sign and not path.exists() and Path(name).is_file():
@@ -112,10 +121,16 @@ def read_state(path: Path, entry: str | None = None) -> State:
 
     Raises:
         WeightsError: as in `read_file`; or if there are no named tensors, several networks without
-            a selection, or none that matches the selection.
+            a selection, none that matches the selection, or very many.
     """
     content = read_file(path)
-    network = chosen(path, list(candidates_in(content)) or remaining_tables(content), entry)
+    candidates = list(islice(candidates_in(content), MOST_NETWORKS + 1))
+    if len(candidates) > MOST_NETWORKS:
+        raise WeightsError(
+            f"{path} holds more than {MOST_NETWORKS} networks: save the one that you need in a file"
+            " of its own."
+        )
+    network = chosen(path, candidates or remaining_tables(content), entry)
     if network is None:
         raise WeightsError(
             f"{path} is in no format that resnetkit reads: it holds {describe(content)},"
@@ -152,33 +167,68 @@ def read_state(path: Path, entry: str | None = None) -> State:
     return State(own_tensors, tuple(removed), other_tensors, tuple(left_out), prefix)
 
 
-def candidates_in(content: object) -> Iterator[NetworkEntry]:
-    """Yields the networks of a file, in entries of any depth, whose names are joined by dots.
+class Position(NamedTuple):
+    """The position of a mapping or list in a file; the file itself has no parent.
 
-    Every mapping and list is searched once, however often the file refers to it.
+    Attributes:
+        parent: position of the mapping or list that holds it.
+        key: its key or number there.
+        depth: number of mappings and lists that hold it.
     """
-    for entry, table in tables_in(content):
-        prefixes = tuple(prefixes_in(table))
-        for prefix in prefixes:
-            yield NetworkEntry(entry, prefix, table, prefixes)
+
+    parent: "Position | None" = None
+    key: object = ""
+    depth: int = 0
+
+    @property
+    def entry(self) -> str:
+        """Keys that lead to it, joined by dots; empty for the file itself."""
+        return f"{self.parent.entry}.{self.key}".removeprefix(".") if self.parent else ""
 
 
-def tables_in(content: object) -> Iterator[tuple[str, Mapping[object, object]]]:
-    """Yields the mappings of a file that may hold tensors, and their entries."""
-    pending: list[tuple[str, object]] = [("", content)]
-    searched: set[int] = set()
-    for entry, inner in pending:
-        if isinstance(inner, Mapping):
-            yield entry, inner
-        if not isinstance(inner, Mapping | list | tuple) or id(inner) in searched:
-            continue
-        searched.add(id(inner))
-        items = inner.items() if isinstance(inner, Mapping) else enumerate(inner)
-        pending += [
-            (f"{entry}.{key}" if entry else str(key), value)
-            for key, value in items
-            if isinstance(value, Mapping | list | tuple)
-        ]
+def candidates_in(content: object) -> Iterator[NetworkEntry]:
+    """Yields the networks of a file, under each of their names.
+
+    A mapping to which a file refers more than once is searched once.
+    """
+    prefixes: dict[int, tuple[str, ...]] = {}
+    for position, table in tables_in(content):
+        if id(table) not in prefixes:
+            prefixes[id(table)] = tuple(prefixes_in(table))
+        for prefix in prefixes[id(table)]:
+            yield NetworkEntry(position.entry, prefix, table, prefixes[id(table)])
+
+
+def tables_in(content: object) -> Iterator[tuple[Position, Mapping[object, object]]]:
+    """Yields the mappings of a file that may hold tensors, the outer ones first.
+
+    A mapping is yielded for each reference to it, but what is in it once.
+    """
+    if isinstance(content, dict):
+        yield Position(), content
+    pending = deque([(Position(), content)])
+    searched = {id(content)}
+    while pending:
+        position, outer = pending.popleft()
+        for key, inner in items_of(outer):
+            if not isinstance(inner, CONTAINERS):
+                continue
+            below = Position(position, key, position.depth + 1)
+            if isinstance(inner, dict):
+                yield below, inner
+            if id(inner) not in searched and below.depth < DEEPEST:
+                searched.add(id(inner))
+                pending.append((below, inner))
+
+
+CONTAINERS = (dict, list, tuple)
+
+
+def items_of(container: object) -> Iterable[tuple[object, object]]:
+    """Returns keys and values of a mapping or list; nothing for other values."""
+    if isinstance(container, dict):
+        return container.items()
+    return enumerate(container) if isinstance(container, list | tuple) else ()
 
 
 def prefixes_in(table: Mapping[object, object]) -> Iterable[str]:
@@ -195,9 +245,12 @@ def prefixes_in(table: Mapping[object, object]) -> Iterable[str]:
 
 def remaining_tables(content: object) -> list[NetworkEntry]:
     """Returns the first mapping of tensors in a usual entry, for networks of other kinds."""
-    for entry, table in tables_in(content):
-        if is_tensors(dict(table)) and entry.rpartition(".")[2] in ("", *ENTRIES):
-            return [NetworkEntry(entry, "", table)]
+    others: set[int] = set()
+    for position, table in tables_in(content):
+        if position.key in ("", *ENTRIES) and id(table) not in others:
+            if is_tensors(table):
+                return [NetworkEntry(position.entry, "", table)]
+            others.add(id(table))
     return []
 
 
@@ -279,9 +332,8 @@ def duplicate_names(ours: Mapping[str, object], others: Mapping[str, object]) ->
 
 def without_prefixes(name: str) -> str:
     """Returns a name without the prefixes of wrappers."""
-    while prefix := next((wrapper for wrapper in PREFIXES if name.startswith(wrapper)), ""):
-        name = name.removeprefix(prefix)
-    return name
+    wrappers = WRAPPERS.match(name)
+    return name[wrappers.end() :] if wrappers else name
 
 
 def as_tensors(path: Path, values: Mapping[str, object]) -> Tensors:

@@ -96,7 +96,8 @@ def single_layer(tensors: Tensors, names: list[str]) -> str | None:
 
 def moved(tensors: Tensors, names: list[str], layer: str) -> Tensors:
     """Returns tensors whose head has our name."""
-    body = {name: tensor for name, tensor in tensors.items() if name not in names}
+    head = set(names)
+    body = {name: tensor for name, tensor in tensors.items() if name not in head}
     return {**body, **{ours: tensors[layer + ours.removeprefix("fc")] for ours in OURS}}
 
 
@@ -107,7 +108,8 @@ def with_head_remark(state: State, layer: str) -> State:
 
 def without(state: State, names: list[str]) -> State:
     """Returns a state without some tensors, which its remarks list."""
-    remaining = {name: tensor for name, tensor in state.tensors.items() if name not in names}
+    removed = set(names)
+    remaining = {name: tensor for name, tensor in state.tensors.items() if name not in removed}
     return replace(state, tensors=remaining, left_out=(*state.left_out, *names))
 
 

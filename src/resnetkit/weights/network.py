@@ -9,7 +9,7 @@ from resnetkit.data.images.listing import ImageList
 from resnetkit.data.images.table import read_list
 from resnetkit.data.normalization import Normalization
 from resnetkit.data.splits import Split
-from resnetkit.errors import headless
+from resnetkit.errors import WeightsError, headless
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.zoo import Architecture
 from resnetkit.resizing import BILINEAR, Resize
@@ -101,12 +101,19 @@ def with_remarks(network: TrainedNetwork, state: State) -> TrainedNetwork:
     return replace(network, origin=f"{network.origin} ({', '.join(remarks)})")
 
 
+MOST_BLOCKS = 5_000  # ResNet-1202 has 600; more would take minutes and gigabytes to build
+
+
 def built(path: Path, architecture: Architecture, tensors: Tensors) -> ResNet:
     """Builds a network with the tensors of a file, all of which must be used.
 
     Raises:
         WeightsError: if a tensor is missing, unused, of another shape, or not of finite numbers.
     """
+    if sum(architecture.depths) > MOST_BLOCKS:
+        raise WeightsError(
+            f"{path} names {sum(architecture.depths):,} blocks: expected at most {MOST_BLOCKS:,}."
+        )
     with torch.device("meta"):  # shapes alone, before anything large is allocated
         model = architecture.build()
     expected = model.state_dict()

@@ -22,7 +22,7 @@ from resnetkit.untrusted import (
     read_bounded,
     recognized_mistake,
 )
-from resnetkit.weights.torch_files import Quantized, is_torch_file, read_torch_file
+from resnetkit.weights.torch_files import LONGEST_KEY, Quantized, is_torch_file, read_torch_file
 
 __all__ = [
     "Tensors",
@@ -87,7 +87,10 @@ def read_file(path: Path) -> Any:
     try:
         if is_safetensors(content):
             check_header(content)
-            return safetensors.torch.load(content)
+            tensors = safetensors.torch.load(content)
+            if any(len(name) > LONGEST_KEY for name in tensors):
+                raise ValueError(f"the name of a tensor has more than {LONGEST_KEY:,} characters")
+            return tensors
         return read_torch_file(content)
     except pickle.UnpicklingError as error:
         raise WeightsError(
@@ -198,6 +201,7 @@ def is_tensors(content: object) -> bool:
 
 NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 COUNTS = (torch.int64, torch.int32)
+MOST_SHARED = 2**28  # bytes; ResNet-152 has 240 MB
 
 
 def check_values(path: Path, tensors: Tensors) -> None:
@@ -220,9 +224,11 @@ def check_values(path: Path, tensors: Tensors) -> None:
 def check_plain(path: Path, tensors: Tensors) -> None:
     """Checks that every tensor is dense, and that all its numbers are in the file.
 
+    Tensors may share numbers, as tied weights do, but many copies would fill the memory.
+
     Raises:
         WeightsError: with the name of the first tensor that is not, such as a single number
-            expanded to a million.
+            expanded to a million; or if all tensors are much larger than what is stored.
     """
     for name, tensor in tensors.items():
         if problem := unsupported_kind(tensor):
@@ -234,6 +240,13 @@ def check_plain(path: Path, tensors: Tensors) -> None:
                 f" {' or '.join(str(dtype).removeprefix('torch.') for dtype in expected)}:"
                 " convert it with model.float() before saving."
             )
+    storages = [tensor.untyped_storage() for tensor in tensors.values()]
+    stored = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    if sum(tensor.nbytes for tensor in tensors.values()) > stored + MOST_SHARED:
+        raise WeightsError(
+            f"{path} holds {stored:,} bytes of numbers, which so many tensors share that copies"
+            " would fill the memory. Save each tensor with clone()."
+        )
 
 
 def unsupported_kind(tensor: Tensor) -> str | None:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["Array", "Quantized", "is_torch_file", "read_torch_file"]
+__all__ = ["LONGEST_KEY", "Array", "Quantized", "is_torch_file", "read_torch_file"]
 
 MAX_RECORDS = 100_000  # of an archive; a checkpoint with optimizer states has some thousand
 RECORD = b"PK\x01\x02"  # begins an entry of an archive's directory
@@ -29,6 +29,8 @@ MAX_READS = (
 MAX_PICKLE = 2**30  # bytes; arrays of NumPy lie in it, of a ResNet-152 some 350 MB
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older format
+MAGIC_BYTES = MAGIC.to_bytes(10, "little")
+MAGIC_WITHIN = 32  # first bytes of a file
 
 
 class Inert:
@@ -164,7 +166,8 @@ def tensor(storage: object, offset: object, size: object, stride: object, *_: ob
     last = sum((count - 1) * step for count, step in zip(sizes, strides, strict=True))
     if 0 not in sizes and start + last >= len(storage.values):
         raise ValueError("a tensor reaches beyond what is stored of it")
-    return storage.values.as_strided(sizes, strides, start)
+    values = storage.values
+    return values.as_strided(sizes, strides, values.storage_offset() + start)
 
 
 def tensor_of_bytes(
@@ -318,7 +321,15 @@ def replacement(module: str, name: str) -> Any:
     raise pickle.UnpicklingError(f"it names {module[:50]}.{name[:50]}")
 
 
-PLAIN_KEYS = (str, int, float, bool, bytes, type(None))
+LONGEST_KEY = 1_000  # characters; names of tensors have about 50
+LARGEST_KEY = 2**64  # of numbers, whose digits are part of messages
+
+
+def is_plain_key(key: object) -> bool:
+    """Returns whether a key of a mapping is a short text or a number."""
+    if isinstance(key, str | bytes):
+        return len(key) <= LONGEST_KEY
+    return isinstance(key, float | None) or (isinstance(key, int) and abs(key) <= LARGEST_KEY)
 
 
 PYTHON_UNPICKLER: Any = pickle._Unpickler  # the one in C allocates what a file claims
@@ -407,13 +418,13 @@ class Reader(PYTHON_UNPICKLER):  # type: ignore[misc]  # it has no types
 def set_items(target: object, items: Sequence[object]) -> None:
     """Sets items of a mapping, keys and values in turn.
 
-    Keys other than numbers and strings are discarded: hashing deeply nested tuples would exhaust
-    the stack of Python.
+    Keys other than numbers and short strings are discarded: hashing deeply nested tuples would
+    exhaust the stack of Python, and joining long names the memory.
     """
     if not isinstance(target, dict | Inert) or len(items) % 2:
         raise pickle.UnpicklingError("it sets items of something that is not a mapping")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if isinstance(key, PLAIN_KEYS):
+        if is_plain_key(key):
             target[key] = value
 
 
@@ -532,8 +543,10 @@ def read_legacy(content: bytes) -> Any:
     by a pickle of the keys of storages, and by the size and the values of each storage.
     """
     file = Bounded(content)
-    if (read_one(file), read_one(file)) != (MAGIC, PROTOCOL):
+    if MAGIC_BYTES not in content[:MAGIC_WITHIN] or read_one(file) != MAGIC:
         raise pickle.UnpicklingError("it is a pickle, but not one of torch.save")
+    if read_one(file) != PROTOCOL:
+        raise ValueError("it is of an unknown version of torch.save")
     read_one(file)
     begin = file.tell()
     kinds: dict[object, tuple[object, object]] = {}
