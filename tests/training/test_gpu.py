@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 from resnetkit.data.augment.crop_and_flip import augment
 from resnetkit.data.draws import Draws, Stream
-from resnetkit.training.events import IntervalEvent
+from resnetkit.runtime.process_group import open_world
+from resnetkit.training.events import Event, IntervalEvent
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 
@@ -18,6 +20,7 @@ pytestmark = [
 ]
 Recipes = Callable[..., Recipe]
 EPOCH = {"length": "1 epochs", "batch_size": 64, "log_every": 1, "data.augment.crop_padding": 1}
+STEPS = 19  # in an epoch of the digits
 
 
 def test_random_numbers_are_those_of_the_cpu() -> None:
@@ -33,31 +36,42 @@ def test_augmented_images_are_those_of_the_cpu() -> None:
     assert torch.equal(on_gpu.cpu(), on_cpu)
 
 
+def test_float32_is_not_tf32() -> None:
+    images, weights = torch.randn(8, 64, 16, 16), torch.randn(64, 64, 3, 3)
+    exact = functional.conv2d(images.double(), weights.double())
+    with open_world("cuda"):
+        computed = functional.conv2d(images.cuda(), weights.cuda()).cpu()
+    assert (computed - exact).abs().max() < 1e-5 * exact.abs().max()  # TF32 errs by 1e-3 or so
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_repeated_training_gives_the_same_bits(
-    tmp_path: Path, tiny: Recipes, results: Callable[[Path], dict[str, bytes]], precision: str
+    tmp_path: Path, on_digits: Recipes, results: Callable[[Path], dict[str, bytes]], precision: str
 ) -> None:
-    recipe = tiny({**EPOCH, "precision": precision})
+    recipe = on_digits({**EPOCH, "precision": precision})
     first, second = (train(recipe, tmp_path / name, device="cuda") for name in ("one", "two"))
     assert results(first.folder) == results(second.folder)
     assert first.sessions[0].hardware["device"] == "cuda:0"
 
 
-def test_losses_are_close_to_those_of_the_cpu(tmp_path: Path, tiny: Recipes) -> None:
-    here, there = (train(tiny(EPOCH), tmp_path / name, device=name) for name in ("cuda", "cpu"))
+def test_losses_are_close_to_those_of_the_cpu(tmp_path: Path, on_digits: Recipes) -> None:
+    here, there = (
+        train(on_digits(EPOCH), tmp_path / name, device=name) for name in ("cuda", "cpu")
+    )
     pairs = list(zip(here.intervals, there.intervals, strict=True))
-    assert pairs[0][0]["loss"] == pytest.approx(pairs[0][1]["loss"], rel=1e-3)
+    assert len(pairs) == STEPS
+    assert pairs[0][0].loss == pytest.approx(pairs[0][1].loss, rel=1e-4)
     for ours, theirs in pairs:
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.15)
-        assert ours["lr"] == theirs["lr"]
+        assert ours.loss == pytest.approx(theirs.loss, rel=0.15)
+        assert ours.lr == theirs.lr
 
 
 def test_a_crash_and_a_resume_give_the_same_bits(
-    tmp_path: Path, tiny: Recipes, results: Callable[[Path], dict[str, bytes]]
+    tmp_path: Path, on_digits: Recipes, results: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    recipe = tiny({**EPOCH, "checkpoint.every": "5 steps"})
+    recipe = on_digits({**EPOCH, "checkpoint.every": "5 steps"})
 
-    def crash(event: dict[str, object]) -> None:
+    def crash(event: Event) -> None:
         if isinstance(event, IntervalEvent) and event.step == 12:
             raise KeyError("crash")
 
