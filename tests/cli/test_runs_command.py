@@ -68,6 +68,32 @@ def test_one_recipe_that_cannot_be_read_does_not_hide_the_others(
     assert [row[0] for row in answer.rows] == ["folder", "runs/whole"]
 
 
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("metrics.jsonl", ["", "", "62 s"]), ("timing.jsonl", ["100%", "6.00 %", ""])],
+)
+@pytest.mark.parametrize("kind", ["line", "folder"])
+def test_one_corrupt_run_does_not_hide_the_others(
+    resnet: Resnet, finished_run: NewRun, name: str, cells: list[str], kind: str
+) -> None:
+    path = finished_run("runs/broken") / name
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text("{]\n")
+    finished_run("runs/whole")
+    answer = resnet("runs")
+    assert answer.code == 0
+    assert [row[0] for row in answer.rows[1:]] == ["runs/broken", "runs/whole"]
+    assert answer.rows[1][4:] == cells
+    assert answer.err.startswith(f"runs/broken/{name} is corrupt: ")
+    assert answer.err.count("\n") == 1
+    broken, _ = resnet("runs", "--json").values
+    keys = ("fraction_done", "test_error", "seconds")
+    assert [broken[key] is None for key in keys] == [cell == "" for cell in cells]
+
+
 def undated(path: Path) -> bytes:
     """Returns a file without the time it was made at, which a report says."""
     return re.sub(rb"<time [^>]*>[^<]*</time>", b"", path.read_bytes())

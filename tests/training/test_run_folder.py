@@ -287,6 +287,23 @@ def test_a_run_that_has_not_begun_has_done_nothing(tmp_path: Path, few: Recipes)
         assert run.intervals == []
 
 
+def test_a_folder_in_place_of_a_recipe_is_left_out_with_a_warning(
+    tmp_path: Path, few: Recipes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with locked_run(tmp_path / "good", few()):
+        pass
+    (tmp_path / "bad" / "recipe.yaml").mkdir(parents=True)
+    assert [run.folder.name for run in find_runs(tmp_path)] == ["good"]
+    assert f"{tmp_path}/bad is left out: the recipe '{tmp_path}/bad/recipe.yaml' is" in caplog.text
+
+
+def test_a_folder_in_place_of_timings_is_said(tmp_path: Path, few: Recipes) -> None:
+    run = Run(tmp_path, few())
+    run.timing_path.mkdir()
+    with pytest.raises(DataError, match=r"timing\.jsonl is corrupt: "):
+        print(run.last_step)
+
+
 def test_a_line_that_is_being_written_is_not_read(tmp_path: Path, few: Recipes) -> None:
     run = Run(tmp_path, few())
     event = EpochEvent(epoch=1, step=3, train_loss=2.0, train_error=50.0)

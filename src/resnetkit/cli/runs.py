@@ -1,16 +1,19 @@
 """resnet runs and resnet report: the runs in a folder, and the reports of runs and studies."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from resnetkit.cli.options import Json, Lang
-from resnetkit.cli.output import print_json, print_table, say
+from resnetkit.cli.output import print_json, print_table, remark, say
 
 if TYPE_CHECKING:
     from resnetkit.training.run_folder import Run
 
 __all__ = ["report", "runs"]
+
+T = TypeVar("T")
 
 
 def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
@@ -38,9 +41,9 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
                 row.network,
                 row.data,
                 row.seed,
-                f"{row.fraction_done:.0%}",
+                f"{row.fraction_done:.0%}" if row.fraction_done is not None else "",
                 f"{row.test_error:.2f} %" if row.test_error is not None else "",
-                f"{row.seconds:,.0f} s",
+                f"{row.seconds:,.0f} s" if row.seconds is not None else "",
             ]
             for row in rows
         ],
@@ -50,7 +53,7 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
 
 @dataclass(frozen=True)
 class ListedRun:
-    """One row of the list of runs.
+    """One row of the list of runs; None for what cannot be read.
 
     Attributes:
         folder: of the run.
@@ -67,24 +70,37 @@ class ListedRun:
     network: str
     data: str
     seed: int
-    fraction_done: float
+    fraction_done: float | None
     test_error: float | None
-    seconds: float
+    seconds: float | None
     recipe_sha256: str
 
 
 def listed(run: "Run") -> ListedRun:
     """Returns the row of a run."""
+    results = readable(lambda: (run.final, run.fraction_done))
+    final, fraction_done = results or (None, None)
     return ListedRun(
         folder=str(run.folder),
         network=run.recipe.model.name,
         data=run.recipe.data.name,
         seed=run.recipe.seed,
-        fraction_done=run.fraction_done,
-        test_error=run.final.test.error if run.final else None,
-        seconds=run.seconds,
+        fraction_done=fraction_done,
+        test_error=final.test.error if final else None,
+        seconds=readable(lambda: run.seconds),
         recipe_sha256=run.recipe.digest,
     )
+
+
+def readable(read: Callable[[], T]) -> T | None:
+    """Returns what is read of a run; None, with a remark, if it is corrupt."""
+    from resnetkit.errors import DataError
+
+    try:
+        return read()
+    except DataError as error:
+        remark(str(error))
+        return None
 
 
 def report(folder: Path, /, *, lang: Lang = "en", json: Json = False) -> None:

@@ -137,12 +137,19 @@ class Run:
 
     @property
     def last_step(self) -> int:
-        """Returns the step of the last interval, by the end of timing.jsonl; 0 before the first."""
+        """Returns the step of the last interval, by the end of timing.jsonl; 0 before the first.
+
+        Raises:
+            DataError: if timing.jsonl cannot be read.
+        """
         if not self.timing_path.exists():
             return 0
-        with open_regular(self.timing_path) as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 1024))
-            steps = re.findall(rb'"step": (\d{1,18})[^\n]*\n', file.read(1024))
+        try:
+            with open_regular(self.timing_path) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 1024))
+                steps = re.findall(rb'"step": (\d{1,18})[^\n]*\n', file.read(1024))
+        except OSError as error:
+            raise corrupt(self.timing_path, reason(error)) from error
         return int(steps[-1]) if steps else 0
 
     def writing(self) -> AbstractContextManager[None]:
@@ -280,6 +287,15 @@ def read_run(folder: str | Path) -> Run:
             f"{folder} is not a run folder: it has no recipe.yaml. 'resnet runs' lists the runs"
             " here."
         )
+    return run_in(folder)
+
+
+def run_in(folder: Path) -> Run:
+    """Returns the run of a folder that has a recipe.yaml.
+
+    Raises:
+        RecipeError: when it cannot be read.
+    """
     return Run(folder, checked_recipe(read_values(folder / "recipe.yaml")))
 
 
@@ -291,7 +307,7 @@ def find_runs(root: Path) -> list[Run]:
     runs = []
     for path in sorted(root.rglob("recipe.yaml")):
         try:
-            runs.append(read_run(path.parent))
+            runs.append(run_in(path.parent))
         except RecipeError as error:
             logger.warning("%s is left out: %s", path.parent, error)
     return runs
