@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from PIL import Image
 
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.images.folder import read_images
+from resnetkit.data.normalization import Normalization
 from resnetkit.errors import DataError, RecipeError, WeightsError
 from resnetkit.runtime.process_group import World
+from resnetkit.training import checks
+from resnetkit.training import setup as training_setup
 from resnetkit.training.checks import check_same_data
-from resnetkit.training.events import Event
+from resnetkit.training.events import Event, Session
 from resnetkit.training.loop import train
+from resnetkit.training.lr_find import find_lr
 from resnetkit.training.recipe import Recipe
 from resnetkit.weights.load import load_network
 
@@ -130,6 +135,38 @@ def test_a_damaged_photo_ends_training_with_its_name_or_is_skipped(
     run = train(own({"data.on_bad_image": "skip"}), tmp_path / "skipping")
     assert len(read_images(run.images_path).files) == 79
     assert "dog/3.png" in caplog.text
+
+
+@pytest.mark.parametrize("when", ["before", "before, to be cached", "during", "searching a rate"])
+def test_a_damaged_photo_that_was_not_checked_ends_training_with_both_ways_out(
+    own: Recipes, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(checks, "MOST_CHECKED", 10)
+    monkeypatch.setattr(training_setup, "cache_folder", lambda: tmp_path / "cache")
+    files = train(own({"length": "1 steps"}), tmp_path / "first").images.files
+    training = [file.path for file in files if file.split == "train"]
+
+    def damage(event: Event | None = None) -> None:
+        if event is None or isinstance(event, Session):
+            for path in training:
+                path.write_bytes(b"")
+
+    if when != "during":
+        damage()
+    recipe = own({"data.cache": "disk" if "cached" in when else "none"})
+    work = partial(train, recipe, tmp_path / "run", observe=damage if when == "during" else print)
+    if when == "searching a rate":
+        unmeasured = Normalization(torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+        monkeypatch.setattr(training_setup, "find_normalization", lambda *_: unmeasured)
+        work = partial(find_lr, recipe)
+    with pytest.raises(DataError) as caught:
+        work()
+    path, _, rest = str(caught.value).partition(": ")
+    assert Path(path) in training
+    assert rest == (
+        f"the file is empty. 'resnet data check {photos}' lists all images that cannot be used; a"
+        " new run with data.on_bad_image=skip leaves them out."
+    )
 
 
 @pytest.mark.parametrize("change", ["parts exchanged", "labels exchanged", "cut off", "removed"])

@@ -22,6 +22,7 @@ from resnetkit.training.events import EpochEvent, Event, FinalEvent, IntervalEve
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.training.run_folder import Run, read_run
+from resnetkit.training.setup import TrainingSetup
 
 Recipes = Callable[..., Recipe]
 Results = Callable[[Path], dict[str, bytes]]
@@ -148,6 +149,38 @@ def test_a_signal_while_the_last_step_is_closed_lets_the_training_end(
     expected = results(whole.folder)
     ended = train(few(), tmp_path / "run", observe=ask_to_stop("final", signal.SIGTERM))
     assert results(ended.folder) == expected
+
+
+@pytest.mark.parametrize("number", range(1, 6))  # of each epoch, and of each split at the end
+def test_a_signal_during_an_evaluation_stops_after_it(
+    tmp_path: Path,
+    few: Recipes,
+    whole: Run,
+    results: Results,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    score, evaluated = TrainingSetup.score, []
+
+    def signaled(*args: Any, **options: Any) -> Any:
+        evaluated.append(args[-1])
+        if len(evaluated) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSetup, "score", signaled)
+        with pytest.raises(Interrupted) as caught:
+            train(few(), tmp_path / "run")
+    step = 3 if number == 1 else 6
+    assert str(caught.value) == (
+        f"stopped after step {step} of 6; everything is saved in {tmp_path}/run."
+        " The same command resumes from there."
+    )
+    assert len(evaluated) == number
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [step]
+    assert not (tmp_path / "run" / "model").exists()
+    assert results(train(few(), tmp_path / "run").folder) == results(whole.folder)
 
 
 def test_half_written_lines_and_folders_are_forgotten(

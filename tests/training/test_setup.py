@@ -128,6 +128,15 @@ def test_a_batch_that_ranks_cannot_share_is_refused(
     assert str(caught.value) == message
 
 
+def test_too_few_images_for_the_ranks_are_refused(few: Recipes) -> None:
+    with pytest.raises(RecipeError) as caught:
+        prepare(few({"batch_size": 128}), World(0, 64, CPU))
+    assert str(caught.value) == (
+        "there are 100 training images: batch normalization needs at least 2 images on each of 64"
+        " ranks. Use 128 or more."
+    )
+
+
 def test_the_smallest_batch_and_the_largest_padding_that_fit_do_train(
     tmp_path: Path, few: Recipes
 ) -> None:

@@ -1,6 +1,8 @@
 """Checks that a recipe, its data, its network and the ranks that train it fit together."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -22,6 +24,7 @@ __all__ = [
     "check_network_fit",
     "check_same_data",
     "check_size_fit",
+    "explained_bad_images",
 ]
 
 logger = logging.getLogger(__name__)
@@ -85,9 +88,12 @@ def check_batch_fit(recipe: Recipe, samples: int, world: World) -> None:
             " last micro-batch: batch normalization needs at least 2. Use another number."
         )
     if per_rank < 2:
+        least = 2 * world.size
+        batch = f"batch_size is {recipe.batch_size}"
+        cause = f"there are {samples} training images" if samples < least else batch
         raise RecipeError(
-            f"batch_size is {recipe.batch_size}: batch normalization needs at least 2 images on"
-            f" each of {world.size} ranks. Use {2 * world.size} or more."
+            f"{cause}: batch normalization needs at least 2 images on each of {world.size} ranks."
+            f" Use {least} or more."
         )
 
 
@@ -143,3 +149,21 @@ def check_custom_images(images: ImageList) -> None:
             f" 'resnet data check {images.root}' lists them all; data.on_bad_image=skip leaves"
             " them out."
         )
+
+
+@contextmanager
+def explained_bad_images(dataset: Dataset) -> Iterator[None]:
+    """Says what can be done when a custom image cannot be read.
+
+    Not all images are checked before training starts, and files can become corrupt later.
+    """
+    try:
+        yield
+    except DataError as error:
+        images, reason = dataset.custom, str(error)
+        if images is None or not any(reason.startswith(f"{file.path}: ") for file in images.files):
+            raise
+        raise DataError(
+            f"{reason} 'resnet data check {images.root}' lists all images that cannot be used; a"
+            " new run with data.on_bad_image=skip leaves them out."
+        ) from error

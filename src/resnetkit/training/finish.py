@@ -1,5 +1,6 @@
 """The end of a training: the network is measured and exported."""
 
+from collections.abc import Callable
 from typing import get_args
 
 import torch
@@ -17,17 +18,33 @@ from resnetkit.training.state import TrainingState
 __all__ = ["finish"]
 
 
-def finish(setup: TrainingSetup, run: Run, state: TrainingState, journal: Journal) -> None:
-    """Measures the finished network, exports it and writes the last event."""
+def finish(
+    setup: TrainingSetup,
+    run: Run,
+    state: TrainingState,
+    journal: Journal,
+    pause: Callable[[], None],
+) -> None:
+    """Measures the finished network, exports it and writes the last event.
+
+    Args:
+        setup: of the training.
+        run: that is finished.
+        state: after the last step, which is saved.
+        journal: of the run.
+        pause: called before each part; it may raise, and all of them are done again another time.
+    """
+    pause()
     if state.best:
         state.result.load_state_dict(state.best)
     if setup.recipe.precise_bn:
         average_statistics(setup, state.result, setup.recipe.precise_bn)
     with_flips: Split | None = "test" if setup.recipe.evaluation.final_flip else None
-    results = {
-        split: setup.score(state.result, split, flip=split == with_flips)
-        for split in measured_splits(setup.recipe)
-    }
+    results = {}
+    for split in measured_splits(setup.recipe):
+        pause()
+        results[split] = setup.score(state.result, split, flip=split == with_flips)
+    pause()
     scores = {split: result.single for split, result in results.items()}
     if setup.world.is_main:
         with run.writing():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from resnetkit.evaluation.metric_sums import Score
 from resnetkit.runtime.environment import hardware, versions
 from resnetkit.runtime.process_group import World, open_world
 from resnetkit.storage import write_file
+from resnetkit.training.checks import explained_bad_images
 from resnetkit.training.events import (
     EpochEvent,
     Event,
@@ -65,8 +67,8 @@ def train(
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads; 0 chooses by the cost of a step. The number can change the last bits
             of results.
-        stop: makes the training stop after a step, with everything saved, once it is set; signals
-            set it too.
+        stop: makes the training stop after a step or an evaluation, with everything saved, once it
+            is set; signals set it too.
         observe: called with every event as it is written; intervals have their timing.
 
     Raises:
@@ -94,8 +96,10 @@ def train(
                 with closing(Journal(run, observe, writes=world.is_main)) as journal:
                     state, metrics_end = restore(setup, run, state)
                     journal.open_session(session(setup, state), metrics_end)
-                    state = fit(setup, run, state, journal, stop)
-                    finish(setup, run, state, journal)
+                    with explained_bad_images(setup.dataset):
+                        state = fit(setup, run, state, journal, stop)
+                        pause = partial(stop_if_asked, setup, run, state, stop)
+                        finish(setup, run, state, journal, pause)
                 world.barrier()  # no rank leaves before the run is finished
             elif world.is_main:
                 check_model(run)
@@ -177,7 +181,8 @@ def fit(
 
     Raises:
         TrainingDiverged: before a step whose loss or gradient is not finite.
-        Interrupted: after a step during which a signal came, when everything is saved.
+        Interrupted: after a step or an evaluation during which a signal came, when everything is
+            saved.
     """
     total, epoch = setup.total_steps, setup.batches.steps_per_epoch
     every = setup.recipe.checkpoint.every.steps(epoch)
@@ -191,24 +196,37 @@ def fit(
                 state, step = train_step(setup, state, *images_and_labels())
             except NotFinite as refused:
                 raise divergence(setup, run, batch, refused.step) from None
-        stopped = setup.world.any(bool(stop))[0]
         if due(state.step, setup.recipe.log_every, total):
             timing = watch.read(state.step, setup.batches.size)
             state = close_interval(setup, state, journal, step, timing)
         if batch.ends_epoch or state.step == total:
             state = close_epoch(setup, state, journal, batch.epoch + 1)
+        stopped = setup.world.any(bool(stop))[0]
         is_snapshot = state.step in setup.snapshot_steps
         if stopped or state.reached or is_snapshot or due(state.step, every, total):
             save(setup, run, state, journal.sync())
         if stopped:
-            raise Interrupted(
-                f"stopped after step {state.step} of {total}; everything is saved in"
-                f" {run.folder}. The same command resumes from there.",
-                stop.signal_number or signal.SIGTERM,  # another rank was asked to stop
-            )
+            raise interruption(setup, run, state, stop)
         if state.reached:
             break
     return state
+
+
+def interruption(
+    setup: TrainingSetup, run: Run, state: TrainingState, stop: StopRequest
+) -> Interrupted:
+    """Returns the error that ends a training whose state is saved."""
+    return Interrupted(
+        f"stopped after step {state.step} of {setup.total_steps}; everything is saved in"
+        f" {run.folder}. The same command resumes from there.",
+        stop.signal_number or signal.SIGTERM,  # another rank was asked to stop
+    )
+
+
+def stop_if_asked(setup: TrainingSetup, run: Run, state: TrainingState, stop: StopRequest) -> None:
+    """Raises Interrupted if a rank was asked to stop; the state is saved."""
+    if setup.world.any(bool(stop))[0]:
+        raise interruption(setup, run, state, stop)
 
 
 class Stopwatch:

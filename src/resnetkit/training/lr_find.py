@@ -8,6 +8,7 @@ import torch
 
 from resnetkit.errors import TrainingDiverged, UsageError
 from resnetkit.runtime.process_group import open_world
+from resnetkit.training.checks import explained_bad_images
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.setup import TrainingSetup, prepare
 from resnetkit.training.state import TrainingState
@@ -68,7 +69,8 @@ def find_lr(
             raise UsageError("lr-find runs in one process: start it without torchrun.")
         setup, state = prepare(recipe, world, cache=False)
         torch.set_num_threads(threads or setup.sensible_threads)
-        rates, losses = take_steps(setup, state, steps, observe)
+        with explained_bad_images(setup.dataset):
+            rates, losses = take_steps(setup, state, steps, observe)
     if not losses:
         raise TrainingDiverged(
             f"the loss is not finite at a learning rate of {LOWEST:g}: the images or the weights"

@@ -29,6 +29,7 @@ from resnetkit.training.checks import (
     check_network_fit,
     check_same_data,
     check_size_fit,
+    explained_bad_images,
 )
 from resnetkit.training.finetune import copy_backbone, pretrained_network
 from resnetkit.training.kernels import ChosenKernels, choose_kernels
@@ -231,12 +232,13 @@ def with_cache(dataset: Dataset, recipe: Recipe) -> Dataset:
     """Returns custom images whose random crops are taken from cached pixels."""
     photos = dataset.images
     assert isinstance(photos, Photos)  # the recipe was checked
-    cache = open_cache(
-        cache_folder() / "photos",
-        photos.paths,
-        channels=photos.channels,
-        side=least_side(recipe.data.augment, photos.size),
-    )
+    with explained_bad_images(dataset):
+        cache = open_cache(
+            cache_folder() / "photos",
+            photos.paths,
+            channels=photos.channels,
+            side=least_side(recipe.data.augment, photos.size),
+        )
     return replace(dataset, images=replace(photos, cache=cache))
 
 
@@ -276,11 +278,12 @@ def training_loader(
     device: torch.device,
 ) -> DeviceLoader:
     """Returns the images on the device, normalized and augmented as the recipe asks."""
-    return DeviceLoader.of(
-        dataset,
-        find_normalization(recipe, dataset, trained_on, pretrained),
-        device,
-        seed=recipe.seed,
-        augmentation=recipe.data.augment,
-        color_axes=find_color_axes(recipe, dataset, trained_on),
-    )
+    with explained_bad_images(dataset):
+        return DeviceLoader.of(
+            dataset,
+            find_normalization(recipe, dataset, trained_on, pretrained),
+            device,
+            seed=recipe.seed,
+            augmentation=recipe.data.augment,
+            color_axes=find_color_axes(recipe, dataset, trained_on),
+        )
