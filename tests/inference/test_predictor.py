@@ -19,6 +19,7 @@ from resnetkit.data.images.check import BadImage
 from resnetkit.errors import DataError, ResnetkitError, UsageError
 from resnetkit.evaluation.evaluate import predict_probabilities
 from resnetkit.inference import predictor as predictor_module
+from resnetkit.inference.engines import torch as engine_module
 from resnetkit.inference.predictor import Answer, Predictor
 from resnetkit.runtime.precision import choose_precision
 from resnetkit.weights import load as load_module
@@ -306,3 +307,12 @@ def test_it_is_loaded_in_one_call(
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_a_gpu_predicts_in_full_float32(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[torch.device] = []
+    monkeypatch.setattr(engine_module, "use_full_float32", devices.append)
+    Predictor.of(make_network(), device="cpu")
+    assert devices == [CPU]

@@ -1,17 +1,21 @@
 """Devices, precisions, and a world of one that changes nothing."""
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 
 from resnetkit.errors import ResnetkitError, UsageError
 from resnetkit.runtime import precision, process_group
-from resnetkit.runtime.device import choose_device
+from resnetkit.runtime.device import choose_device, full_float32
 from resnetkit.runtime.precision import choose_precision
 from resnetkit.runtime.process_group import World, open_world
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
 @pytest.fixture
@@ -83,6 +87,42 @@ def test_a_gpu_that_is_not_there_is_refused(device: str, named: str, without_gpu
     )
 
 
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_more_processes_than_gpus_are_refused(
+    monkeypatch: pytest.MonkeyPatch, one_gpu: None, device: str
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert choose_device(device) == GPU
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(UsageError) as caught:
+        choose_device(device)
+    assert str(caught.value) == (
+        "process 2 of this machine finds no GPU of its own: 1 GPU(s) were found. Start at most 1"
+        " process(es) on this machine, or use --device cpu."
+    )
+
+
+def test_one_gpu_for_several_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, one_gpu: None
+) -> None:
+    assert choose_device("cuda:0") == GPU
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UsageError) as caught:
+        choose_device("cuda:0")
+    assert str(caught.value) == (
+        "'cuda:0' would be the device of all 2 processes of this machine. With --device cuda each"
+        " of them takes a GPU of its own."
+    )
+
+
 def test_auto_takes_the_cpu_where_there_is_no_gpu(without_gpu: None) -> None:
     assert choose_device("auto") == CPU
 
@@ -140,6 +180,52 @@ def test_a_precision_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch,
 def test_the_forward_pass_computes_in_the_precision(name: str, dtype: torch.dtype) -> None:
     with choose_precision(name, CPU).autocast():
         assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+
+
+def float32_precisions() -> list[str]:
+    backends: Any = torch.backends
+    return [backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision]
+
+
+@pytest.fixture(params=[None, False, True])
+def _older_switches(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leaves torch as it is, or uses its older switches of TF32, which cannot be read if they
+    contradict the newer ones.
+    """
+    if request.param is None:
+        yield
+        return
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that they are deprecated
+        convolutions.allow_tf32 = products.allow_tf32 = request.param
+        yield
+        assert (convolutions.allow_tf32, products.allow_tf32) == (request.param, request.param)
+        convolutions.allow_tf32, products.allow_tf32 = True, False
+
+
+@pytest.mark.usefixtures("_older_switches")
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_gpu_computes_float32_in_full_precision(fails: bool) -> None:
+    before = float32_precisions()
+    with nullcontext() if not fails else pytest.raises(KeyError), full_float32(GPU):
+        assert float32_precisions() == ["ieee", "ieee"]
+        if fails:
+            raise KeyError
+    assert float32_precisions() == before
+    with full_float32(CPU):
+        assert float32_precisions() == before
+
+
+def test_a_world_on_a_gpu_computes_float32_in_full_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process_group, "choose_device", lambda device: GPU)
+    monkeypatch.setattr(process_group, "deterministic", lambda device: nullcontext())
+    before = float32_precisions()
+    with open_world("cuda"):
+        assert float32_precisions() == ["ieee", "ieee"]
+    assert float32_precisions() == before
 
 
 GLOO = "[../third_party/gloo/gloo/transport/tcp/pair.cc:545] Connection closed by peer"

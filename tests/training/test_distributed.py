@@ -1,4 +1,4 @@
-"""Two processes, as torchrun starts them: every sample once, the same bytes after a signal."""
+"""Several processes, as torchrun starts them: every sample once, the same bytes after a signal."""
 
 import json
 import os
@@ -95,6 +95,31 @@ except Exception as error:
     print(type(error).__name__)
 """
 
+# The same training twice, of which one is interrupted; no other process is started in between.
+THREE = """
+import sys
+from pathlib import Path
+from resnetkit.errors import Interrupted
+from resnetkit.runtime.process_group import open_world
+from resnetkit.training.loop import train
+from resnetkit.training.recipe import load_recipe
+from resnetkit.training.signals import StopRequest
+
+folder, recipe, stop = Path(sys.argv[1]), load_recipe("digits", CHANGES), StopRequest()
+
+def observe(event):
+    if getattr(event, "step", 0) == 3:
+        stop.signal_number = 15
+
+with open_world("cpu"):
+    train(recipe, folder / "whole", device="cpu")
+    try:
+        train(recipe, folder / "run", device="cpu", stop=stop, observe=observe)
+    except Interrupted as error:
+        print(error)
+    train(recipe, folder / "run", device="cpu")
+"""
+
 # The command, on a rank that comes late to look whether the images were moved.
 LATE = """
 import os, sys, time
@@ -163,12 +188,14 @@ def by_forks(folder: Path, start: Start) -> tuple[list[int | None], str]:
     return [rank.returncode for rank in ranks], "".join(rank.log.read_text() for rank in ranks)
 
 
-def forked_ranks(folder: Path, *words: str) -> list[Fork]:
+def forked_ranks(folder: Path, *words: str, count: int = RANKS) -> list[Fork]:
     """Runs a program on every rank, to its end."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks = [
-        Fork(*words, log=folder / f"{rank}.log", environment=environment_of(rank, store.port))
-        for rank in range(RANKS)
+        Fork(
+            *words, log=folder / f"{rank}.log", environment=environment_of(rank, count, store.port)
+        )
+        for rank in range(count)
     ]
     for rank in ranks:
         rank.communicate(timeout=120)
@@ -176,13 +203,13 @@ def forked_ranks(folder: Path, *words: str) -> list[Fork]:
     return ranks
 
 
-def environment_of(rank: int, port: int) -> dict[str, str]:
+def environment_of(rank: int, ranks: int, port: int) -> dict[str, str]:
     """Returns what torchrun tells a rank."""
     values = {
         "RANK": rank,
         "LOCAL_RANK": rank,
-        "WORLD_SIZE": RANKS,
-        "LOCAL_WORLD_SIZE": RANKS,
+        "WORLD_SIZE": ranks,
+        "LOCAL_WORLD_SIZE": ranks,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
         "TORCHELASTIC_USE_AGENT_STORE": True,
@@ -316,6 +343,25 @@ def test_two_ranks_go_on_after_sigterm_to_the_same_bytes(
     assert results(folder) == results(trained.run.folder)
     assert [note["code"] for note in notes] == [143, 143]
     assert [note["saved"] for note in notes] == [True, True]
+
+
+@pytest.mark.slow
+def test_three_ranks_go_on_to_the_same_bytes(tmp_path: Path, results: Results) -> None:
+    """Sums of three numbers depend on their order, unlike those of two."""
+    changes = {**CHANGES, "length": "6 steps", "batch_size": 96}
+    program = tmp_path / "three.py"
+    program.write_text(THREE.replace("CHANGES", repr(changes)))
+    ranks = forked_ranks(tmp_path, str(program), str(tmp_path), count=3)
+    output = "".join(rank.log.read_text() for rank in ranks)
+    assert [rank.returncode for rank in ranks] == [0, 0, 0], output
+    assert output.count("stopped after step 3 of 6; everything is saved") == 3
+    assert "Warning" not in output
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+    one, three = (
+        train(load_recipe("digits", changes), tmp_path / name).intervals
+        for name in ("one", "whole")
+    )
+    assert three[0].gradient_norm == pytest.approx(one[0].gradient_norm, rel=0.2)
 
 
 def test_another_number_of_ranks_does_not_go_on(trained: Trained, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The device of this process, and deterministic results on it."""
+"""The device of this process, and deterministic results in full precision on it."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 
 from resnetkit.errors import UsageError
 
-__all__ = ["choose_device", "deterministic"]
+__all__ = ["choose_device", "deterministic", "full_float32", "use_full_float32"]
 
 
 def choose_device(device: str) -> torch.device:
@@ -19,7 +19,7 @@ def choose_device(device: str) -> torch.device:
         device: auto, cpu, cuda or cuda:N; of several GPUs, `cuda` is the one of this rank.
 
     Raises:
-        UsageError: when the device is unknown or does not exist.
+        UsageError: when the device is unknown, does not exist, or is that of other ranks.
     """
     try:
         chosen = torch.device(default_device() if device == "auto" else device)
@@ -30,16 +30,53 @@ def choose_device(device: str) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise UsageError(f"unknown device '{device}': expected auto, cpu, cuda or cuda:N.")
     if chosen.type == "cuda":
-        chosen = torch.device(
-            "cuda", int(os.environ.get("LOCAL_RANK", 0)) if chosen.index is None else chosen.index
-        )
-        if not torch.cuda.is_available() or chosen.index >= torch.cuda.device_count():
-            raise UsageError(
-                f"there is no device '{chosen}' here: {torch.cuda.device_count()} GPUs were found."
-                " Use --device cpu, or auto."
-            )
+        chosen = gpu_of_rank() if chosen.index is None else named_gpu(chosen)
         torch.cuda.set_device(chosen)
     return chosen
+
+
+def gpu_of_rank() -> torch.device:
+    """Returns the GPU of this rank: each of the processes of a machine has its own.
+
+    Raises:
+        UsageError: when the machine has fewer GPUs.
+    """
+    rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if rank and rank >= count > 0:
+        raise UsageError(
+            f"process {rank + 1} of this machine finds no GPU of its own: {count} GPU(s) were"
+            f" found. Start at most {count} process(es) on this machine, or use --device cpu."
+        )
+    return existing_gpu(torch.device("cuda", rank))
+
+
+def named_gpu(chosen: torch.device) -> torch.device:
+    """Returns a GPU that was named, which is the same one for all processes of this machine.
+
+    Raises:
+        UsageError: when there are several of them, or the GPU does not exist.
+    """
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if ranks > 1:
+        raise UsageError(
+            f"'{chosen}' would be the device of all {ranks} processes of this machine. With"
+            " --device cuda each of them takes a GPU of its own."
+        )
+    return existing_gpu(chosen)
+
+
+def existing_gpu(gpu: torch.device) -> torch.device:
+    """Returns a GPU.
+
+    Raises:
+        UsageError: when it does not exist.
+    """
+    count = torch.cuda.device_count()
+    if not torch.cuda.is_available() or gpu.index >= count:
+        raise UsageError(
+            f"there is no device '{gpu}' here: {count} GPUs were found. Use --device cpu, or auto."
+        )
+    return gpu
 
 
 def default_device() -> str:
@@ -62,3 +99,35 @@ def deterministic(device: torch.device) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         memory.fill_uninitialized_memory = fill
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Lets a GPU compute float32 in float32 rather than in TF32, torch's default in convolutions.
+
+    TF32 keeps 10 of the 23 bits of a fraction.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    operations = reducible_operations()
+    before = [operation.fp32_precision for operation in operations]
+    use_full_float32(device)
+    try:
+        yield
+    finally:
+        for operation, precision in zip(operations, before, strict=True):
+            operation.fp32_precision = precision
+
+
+def use_full_float32(device: torch.device) -> None:
+    """Does what `full_float32` does, for good."""
+    if device.type == "cuda":
+        for operation in reducible_operations():
+            operation.fp32_precision = "ieee"
+
+
+def reducible_operations() -> list[Any]:
+    """Returns torch's settings of the operations of float32 that a GPU may compute in less."""
+    backends: Any = torch.backends
+    return [backends.cudnn.conv, backends.cuda.matmul]

@@ -6,13 +6,16 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import reduce
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
+from torch.futures import Future
+from torch.nn import functional
 
 from resnetkit.errors import ResnetkitError
-from resnetkit.runtime.device import choose_device, deterministic
+from resnetkit.runtime.device import choose_device, deterministic, full_float32
 from resnetkit.runtime.memory import keep_freed_memory
 
 __all__ = ["World", "open_world"]
@@ -86,7 +89,10 @@ class World:
         """Returns a module whose backward pass averages the gradients over all ranks."""
         if self.size == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model)
+        parallel = nn.parallel.DistributedDataParallel(model)
+        if self.size > 2:  # the sum of two numbers does not depend on their order
+            parallel.register_comm_hook(self, average_in_order)
+        return parallel
 
     def no_sync(self, parallel: nn.Module, *, last: bool) -> AbstractContextManager[None]:
         """Returns the context of a micro-batch: ranks average gradients only after the last."""
@@ -100,6 +106,26 @@ class World:
         if self.size > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
+
+
+def average_in_order(
+    world: World,
+    bucket: distributed.GradBucket,  # type: ignore[name-defined]
+) -> Future[Tensor]:
+    """Averages gradients over all ranks; each number is added in the order of the ranks.
+
+    In torch's all-reduce the order depends on the position of a number, which is another one in the
+    first backward pass of a process than in later ones: a resumed training would differ.
+
+    As there, each rank adds up one part and sends it to the others.
+    """
+    gradients = bucket.buffer()
+    parts = functional.pad(gradients, (0, -len(gradients) % world.size))
+    summands = torch.empty_like(parts)  # this rank's part, of every rank
+    distributed.all_to_all_single(summands, parts)
+    mean = reduce(torch.add, summands.chunk(world.size)) / world.size
+    sending = distributed.all_gather(list(parts.chunk(world.size)), mean, async_op=True)
+    return sending.get_future().then(lambda _: parts[: len(gradients)])
 
 
 @contextmanager
@@ -122,7 +148,7 @@ def open_world(device: str = "auto") -> Iterator[World]:
     try:
         if joined:
             join(rank, size, "nccl" if chosen.type == "cuda" else "gloo")
-        with deterministic(chosen):
+        with deterministic(chosen), full_float32(chosen):
             yield World(rank, size, chosen)
     except RuntimeError as error:
         if size == 1 or not is_lost_connection(error):
