@@ -10,6 +10,7 @@ import torch
 from resnetkit.data.datasets import open_dataset
 from resnetkit.errors import DataError
 from resnetkit.evaluation.evaluate import evaluate
+from resnetkit.evaluation.network_data import check_fit
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run_folder import read_run
@@ -74,7 +75,11 @@ def test_progress_is_told(network: TrainedNetwork) -> None:
 
 MISFITS: dict[str, tuple[dict[str, object], str]] = {
     "class count": ({"class_names": ("a", "b")}, "has 10 classes, but 'digits' has 2"),
-    "class names": ({"class_names": tuple("abcdefghij")}, "its class 0 is '0', there it is 'a'"),
+    "class names": (
+        {"class_names": tuple("abcdefghij")},
+        "digits contains classes that the network was not trained on: a (10 in all). Its classes"
+        " are 0, 1, 2, ....",
+    ),
     "channels": (
         {"images": torch.zeros(1797, 3, 8, 8, dtype=torch.uint8)},
         "takes images of 1 channel(s), those of 'digits' have 3",
@@ -93,3 +98,16 @@ def test_other_data_is_refused(misfit: str, network: TrainedNetwork) -> None:
     with pytest.raises(DataError) as caught:
         evaluate(network, other)
     assert message in str(caught.value)
+
+
+def test_classes_in_another_order_are_the_same_classes(network: TrainedNetwork) -> None:
+    digits = open_dataset("digits")
+    backwards = replace(digits, class_names=digits.class_names[::-1], labels=9 - digits.labels)
+    found, expected = (evaluate(network, data, device="cpu") for data in (backwards, digits))
+    assert found.metrics.loss == pytest.approx(expected.metrics.loss)
+    assert found.metrics.top1 == expected.metrics.top1
+    with pytest.raises(DataError, match="another order than 'digits': its class 0 is '0', there"):
+        check_fit(network, backwards)  # for all who do not match them
+    twice = replace(digits, class_names=("1", *digits.class_names[1:]))
+    with pytest.raises(DataError, match="several classes of the same name"):
+        evaluate(network, twice, device="cpu")

@@ -16,16 +16,19 @@ from torchvision.transforms import v2
 
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
+from resnetkit.data.images.labels import imagenet_wnids, imagenet_words
 from resnetkit.errors import DataError, UsageError
+from resnetkit.evaluation import protocols
 from resnetkit.evaluation.evaluate import (
     evaluate,
     evaluate_all,
     predict_probabilities,
 )
-from resnetkit.evaluation.network_data import data_of, describe_class_order
-from resnetkit.evaluation.protocols import PROTOCOLS, SCALES
+from resnetkit.evaluation.network_data import class_columns, data_of, describe_class_order
+from resnetkit.evaluation.protocols import PROTOCOLS, SCALES, batches_for
 from resnetkit.report.evaluation_report import write_evaluation
 from resnetkit.report.language import find_language
+from resnetkit.resizing import Resize
 from resnetkit.runtime.precision import choose_precision
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
@@ -308,3 +311,144 @@ def test_without_names_of_classes_the_order_is_that_of_the_library_and_said(
     assert f"matched by order{', in natural order' if kind == 'timm' else ''}" in words
     assert f": 0 = {first}, 1 = " in words
     assert describe_class_order(network, dataset) is None
+
+
+# Networks that expect other images, or number the same classes differently
+
+
+@pytest.fixture
+def other(network: TrainedNetwork) -> TrainedNetwork:
+    """The same weights, as if trained on larger images that were resized otherwise."""
+    return replace(
+        network,
+        normalization=network.normalization.per_channel(),
+        image_size=(24, 24),
+        crop_pct=1.0,
+        resize=Resize("bicubic", rounding="floor", draft=False),
+    )
+
+
+@pytest.mark.parametrize("protocol", ["center", "ten-crop"])
+def test_every_network_sees_photos_in_its_own_format(
+    protocol: Any,
+    network: TrainedNetwork,
+    other: TrainedNetwork,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside another network it is measured as alone, and so it is in Python."""
+    monkeypatch.setattr(protocols, "BATCH_PIXELS", 7 * 24**2)  # other batches for other sizes
+    views: dict[str, Any] = {"protocol": protocol, "device": "cpu"}
+    alone = [evaluate(each, data_of(each), **views) for each in (network, other)]
+    assert alone[0].metrics.loss != pytest.approx(alone[1].metrics.loss)
+    dataset = data_of(network)
+    *together, ensemble = evaluate_all([network, other], dataset, **views)
+    for single, beside in zip(alone, together, strict=True):
+        assert beside.metrics.loss == pytest.approx(single.metrics.loss)
+        assert beside.metrics.top1 == single.metrics.top1
+    ids, precision = dataset.splits["test"], choose_precision("float32", CPU)
+    rows = [
+        predict_probabilities(each, dataset, ids, protocol=protocol, precision=precision)
+        for each in (network, other)
+    ]
+    mean = np.mean(rows, axis=0)[np.arange(len(ids)), dataset.labels[ids]]
+    assert ensemble.metrics.loss == pytest.approx(-np.log(mean).mean())
+    listed = open_dataset(str(network.images.path), image_size=SIZE, crop_pct=0.5)
+    found, expected = (evaluate(other, each, **views) for each in (listed, data_of(other)))
+    assert found.metrics.loss == expected.metrics.loss
+
+
+def test_the_size_of_batches_follows_the_size_of_images(network: TrainedNetwork) -> None:
+    def count(protocol: Any, *sizes: int) -> int:
+        networks = [replace(network, image_size=(size, size)) for size in sizes]
+        return len(batches_for(networks, torch.arange(1000), protocol)[0])
+
+    assert [count("center", size) for size in (8, 32, 64, 112, 224, 448, 2000)] == [
+        *[250] * 4,
+        64,
+        16,
+        1,
+    ]
+    assert [count("ten-crop", size) for size in (32, 224, 448)] == [25, 25, 16]
+    assert [count("multi-scale", size) for size in (32, 224)] == [1, 1]
+    assert count("center", 32, 448, 224) == 16
+
+
+def test_every_network_numbers_classes_as_alone(network: TrainedNetwork, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("10", "9", "x"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    networks = [
+        replace(network, images=None, class_names=("x", "10", "9")),
+        replace(network, images=None, class_names=(), format="timm"),
+        replace(network, images=None, class_names=(), format="torchvision"),
+    ]
+    datasets = [data_of(each, str(tmp_path)) for each in networks]
+    assert [each.class_names for each in datasets] == [
+        ("x", "10", "9"),
+        ("9", "10", "x"),
+        ("10", "9", "x"),
+    ]
+    alone = [
+        evaluate(each, dataset, device="cpu")
+        for each, dataset in zip(networks, datasets, strict=True)
+    ]
+    for dataset in datasets:
+        *together, ensemble = evaluate_all(networks, dataset, device="cpu")
+        for single, beside in zip(alone, together, strict=True):
+            assert beside.metrics.loss == pytest.approx(single.metrics.loss)
+            assert beside.metrics.top1 == single.metrics.top1
+        words = [describe_class_order(each, dataset) for each in networks]
+        assert words[0] is None
+        assert "in natural order and without case as timm does: 0 = 9, 1 = 10" in str(words[1])
+        assert "by order: 0 = 10, 1 = 9, 2 = x" in str(words[2])
+        ids, precision = dataset.splits["test"], choose_precision("float32", CPU)
+        rows = predict_probabilities(network, dataset, ids, precision=precision)
+        in_order = [rows.take(class_columns(each, dataset), axis=1) for each in networks]
+        mean = np.mean(in_order, axis=0)[np.arange(len(ids)), dataset.labels[ids]]
+        assert ensemble.metrics.loss == pytest.approx(-np.log(mean).mean())
+
+
+WORDS = imagenet_words()
+NAMES_OF_IMAGENET: dict[str, tuple[str, ...]] = {
+    "torchvision": WORDS,
+    "transformers": tuple(f"{word}, another word" for word in WORDS),
+    "ids": imagenet_wnids(),
+    "numbers of folders": tuple(map(str, range(1000))),
+    "folders out of order": imagenet_wnids()[::-1],
+}
+
+
+@pytest.mark.parametrize("data", NAMES_OF_IMAGENET)
+@pytest.mark.parametrize("names", ["torchvision", "transformers"])
+def test_imagenet_is_known_under_the_names_of_every_library(
+    names: str, data: str, network: TrainedNetwork, dataset: Dataset
+) -> None:
+    thousand = replace(network.architecture, num_classes=1000)
+    known = replace(network, architecture=thousand, class_names=NAMES_OF_IMAGENET[names])
+    order = class_columns(known, replace(dataset, class_names=NAMES_OF_IMAGENET[data]))
+    step = -1 if data == "folders out of order" else 1
+    assert order.tolist() == list(range(1000))[::step]
+
+
+@pytest.mark.parametrize("data", ["torchvision", "transformers", "ids", "numbers of folders"])
+def test_a_nameless_network_of_imagenet_numbers_its_classes_as_all_do(
+    data: str, network: TrainedNetwork, dataset: Dataset
+) -> None:
+    thousand = replace(network.architecture, num_classes=1000)
+    nameless = replace(network, architecture=thousand, class_names=(), format="timm")
+    order = class_columns(nameless, replace(dataset, class_names=NAMES_OF_IMAGENET[data]))
+    assert order.tolist() == list(range(1000))
+
+
+def test_images_that_evaluation_cannot_show_are_refused_with_the_reason(
+    runs: list[Run], network: TrainedNetwork
+) -> None:
+    oblong = replace(network, image_size=(224, 320))
+    with pytest.raises(DataError, match=r"224x320 pixels, but .* squares only. 'resnet predict'"):
+        evaluate(oblong, data_of(oblong, runs[0].recipe.data.name), device="cpu")
+    layers = replace(network, architecture=replace(network.architecture, in_channels=4))
+    with pytest.raises(DataError, match="takes images with 4 channels, but image files have 3"):
+        evaluate(layers, data_of(layers, runs[0].recipe.data.name), device="cpu")

@@ -3,14 +3,15 @@
 import re
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from resnetkit.errors import ResnetkitError, UsageError
+from resnetkit.errors import DataError, ResnetkitError, UsageError
 from resnetkit.inference import bench as module
-from resnetkit.inference.bench import Plan, as_json, bench, compare, failure
+from resnetkit.inference.bench import Plan, as_json, bench, compare, compared_answers, failure
 from resnetkit.inference.bench_process import Measured
 from resnetkit.inference.export import export_network
 from resnetkit.models.zoo import ARCHITECTURES, cifar
@@ -80,6 +81,18 @@ def test_answers_are_compared_with_the_first_network() -> None:
     assert answers.error == pytest.approx(13)
     assert answers.agreement == pytest.approx(93)
     assert answers.difference.points == pytest.approx(3)
+
+
+def test_classes_in_another_order_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def predicting(*words: object) -> nullcontext[None]:
+        labels = np.array([0, 1, 1]) if words[1] == Path("one") else np.array([1, 0, 0])
+        np.save(str(words[-1]), np.stack([labels, labels]))
+        return nullcontext()
+
+    monkeypatch.setattr(module, "started", predicting)
+    monkeypatch.setattr(module, "finish", lambda *_: None)
+    with pytest.raises(DataError, match="or numbers their classes in another order: compare"):
+        compared_answers([Path("one"), Path("two")], "float32", "photos")
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,9 @@ app.command(weights)
 
 
 OUT_OF_MEMORY = (
-    "there is not enough memory. Use a smaller batch (--batch-size, or"
-    " --micro-batch and --set batch_size=N in training), smaller images (--set data.image_size=N),"
-    " fewer trainings at a time (--jobs), or a smaller network."
+    "there is not enough memory. Use a smaller batch (--batch-size where a command has it, or"
+    " --micro-batch and --set batch_size=N in training), smaller images in training (--set"
+    " data.image_size=N), fewer processes (--jobs) or networks at a time, or a smaller network."
 )
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,8 +16,8 @@ from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.classifier import PixelClassifier
 from resnetkit.evaluation.metrics import Floats, Metrics, Outcomes, measure_outcomes
-from resnetkit.evaluation.network_data import check_fit, trained_samples
-from resnetkit.evaluation.protocols import Protocol, pixel_views_of, views_of
+from resnetkit.evaluation.network_data import check_input, class_columns, trained_samples
+from resnetkit.evaluation.protocols import Protocol, batches_for, pixel_views_of, views_of
 from resnetkit.models.resnet import ResNet
 from resnetkit.runtime.precision import ChosenPrecision, choose_precision
 from resnetkit.runtime.process_group import open_world
@@ -29,6 +30,7 @@ __all__ = [
     "class_probabilities",
     "evaluate",
     "evaluate_all",
+    "nonempty_split",
     "predict_probabilities",
 ]
 
@@ -104,11 +106,13 @@ def evaluate_all(
 ) -> list[Evaluation]:
     """Evaluates networks on the same images; with several, their ensemble comes last.
 
-    The ensemble averages the probabilities of all networks.
+    The ensemble averages the probabilities of all networks, class by class: they may number the
+    same classes differently.
 
     Args:
         networks: see `load_network` and `load_exported`.
-        dataset: see `open_dataset`.
+        dataset: see `open_dataset`. Image files are resized and cropped as each network expects,
+            whatever size and crop they were opened with.
         split: train, validation or test.
         protocol: the views of each image, whose probabilities are averaged.
         flip: with the protocol center, whether the horizontal flip is a second view.
@@ -125,16 +129,19 @@ def evaluate_all(
     check_views(dataset, protocol, flip=flip)
     sample_ids = nonempty_split(dataset, split)
     for network in networks:
-        check_fit(network, dataset)
+        check_input(network, dataset)
+    columns = [class_columns(network, dataset) for network in networks]
+    batches = batches_for(networks, sample_ids, protocol)
     trained_on = [trained_samples(network, dataset, sample_ids) for network in networks]
     origins = [network.origin for network in networks]
     with open_world(device) as world:
         chosen = choose_precision(precision, world.device)
         precisions, streams = [], []
-        for network in networks:
+        for network, order in zip(networks, columns, strict=True):
             used, compute = computation_of(network, chosen)
             precisions.append(used)
-            streams.append(compute(dataset, sample_ids, protocol=protocol, flip=flip))
+            answers = compute(dataset, batches, protocol=protocol, flip=flip)
+            streams.append(reordered(answers, order))
         outcomes = outcomes_of(networks, streams, dataset, images=len(sample_ids), observe=observe)
     if len(networks) > 1:
         precisions.append(" and ".join(sorted(set(precisions))))
@@ -158,22 +165,28 @@ def evaluate_all(
     ]
 
 
-Batches = Iterator[tuple[Tensor, Floats]]
+Answers = Iterator[tuple[Tensor, Floats]]
 """Sample ids, int64 (B,), with the probabilities of each class, float64 (B, K)."""
 
 
 def computation_of(
     network: Evaluable, precision: ChosenPrecision
-) -> tuple[str, Callable[..., Batches]]:
+) -> tuple[str, Callable[..., Answers]]:
     """Returns the precision of a network, and the function that computes its probabilities."""
     if isinstance(network, TrainedNetwork):
         return precision.name, partial(torch_probabilities, network, precision=precision)
     return network.precision, partial(exported_probabilities, network)
 
 
+def reordered(answers: Answers, columns: npt.NDArray[np.intp]) -> Answers:
+    """Yields the probabilities of a network in the order of classes of a data set."""
+    for sample_ids, probabilities in answers:
+        yield sample_ids, probabilities.take(columns, axis=1)
+
+
 def outcomes_of(
     networks: Sequence[Evaluable],
-    streams: Sequence[Batches],
+    streams: Sequence[Answers],
     dataset: Dataset,
     *,
     images: int,
@@ -284,40 +297,42 @@ def predict_probabilities(
     protocol: Protocol = "center",
     flip: bool = False,
 ) -> Floats:
-    """Returns the probability of each class for each sample: float64 (N, K)."""
-    batches = torch_probabilities(
-        network, dataset, sample_ids, precision=precision, protocol=protocol, flip=flip
+    """Returns the probability of each class of a network for each sample: float64 (N, K)."""
+    batches = batches_for([network], sample_ids, protocol)
+    answers = torch_probabilities(
+        network, dataset, batches, precision=precision, protocol=protocol, flip=flip
     )
-    return np.concatenate([row for _, row in batches])
+    return np.concatenate([rows for _, rows in answers])
 
 
 def torch_probabilities(
     network: TrainedNetwork,
     dataset: Dataset,
-    sample_ids: Tensor,
+    batches: Sequence[Tensor],
     *,
     precision: ChosenPrecision,
     protocol: Protocol,
     flip: bool,
-) -> Batches:
+) -> Answers:
     """Yields the probabilities of a network that torch computes, batch by batch."""
     device = torch.device(precision.device_type)
     model = network.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = views_of(network, dataset, sample_ids, protocol=protocol, flip=flip, device=device)
-    for ids, views in batches:
+    seen = views_of(network, dataset, batches, protocol=protocol, flip=flip, device=device)
+    for ids, views in seen:
         yield ids, class_probabilities(model, views, precision=precision).numpy()
 
 
 def exported_probabilities(
     network: PixelClassifier,
     dataset: Dataset,
-    sample_ids: Tensor,
+    batches: Sequence[Tensor],
     *,
     protocol: Protocol,
     flip: bool,
-) -> Batches:
+) -> Answers:
     """Yields the same as `torch_probabilities`, of an exported network."""
-    for ids, views in pixel_views_of(network, dataset, sample_ids, protocol=protocol, flip=flip):
+    seen = pixel_views_of(network, dataset, batches, protocol=protocol, flip=flip)
+    for ids, views in seen:
         yield ids, np.mean([network.probabilities(view) for view in views], axis=0)
 
 

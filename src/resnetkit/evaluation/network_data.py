@@ -4,16 +4,34 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
-from resnetkit.data.dataset import Dataset
+from resnetkit.data.dataset import Dataset, Images
 from resnetkit.data.datasets import DATASETS, custom_path, open_for_evaluation
+from resnetkit.data.images.labels import (
+    ClassOrder,
+    clean_label,
+    in_order,
+    is_imagenet,
+    match_classes,
+)
 from resnetkit.data.images.listing import ImageList, content_digests, relocated
+from resnetkit.data.images.photos import Photos
 from resnetkit.errors import DataError, UsageError, headless
 from resnetkit.evaluation.classifier import Classifier
 from resnetkit.resizing import ImageFormat
 
-__all__ = ["check_fit", "data_of", "describe_class_order", "trained_samples"]
+__all__ = [
+    "check_fit",
+    "check_input",
+    "class_columns",
+    "data_of",
+    "describe_class_order",
+    "images_for",
+    "trained_samples",
+]
 
 ORDER_SHOWN = 6
 
@@ -32,16 +50,33 @@ def data_of(network: Classifier, name: str | None = None) -> Dataset:
     """
     return open_for_evaluation(
         name or training_data(network),
-        ImageFormat(
-            min(network.image_size),
-            network.crop_pct,
-            network.in_channels,
-            network.resize,
-        ),
+        image_format(network),
         class_names=network.class_names,
-        class_order="natural" if network.format == "timm" else "sorted",
+        class_order=class_order(network),
         images=images_of_run(network, name),
     )
+
+
+def image_format(network: Classifier) -> ImageFormat:
+    """Returns the format that image files are converted to for a network of square images."""
+    return ImageFormat(
+        min(network.image_size), network.crop_pct, network.in_channels, network.resize
+    )
+
+
+def class_order(network: Classifier) -> ClassOrder:
+    """Returns how the library of a network numbers class folders."""
+    return "natural" if network.format == "timm" else "sorted"
+
+
+def images_for(network: Classifier, dataset: Dataset) -> Images:
+    """Returns the images of a data set as a network expects them.
+
+    Image files are resized and cropped as the network was trained, whatever they were opened with.
+    """
+    if not isinstance(dataset.images, Photos):
+        return dataset.images
+    return Photos.of(dataset.images.paths, image_format(network))
 
 
 def images_of_run(network: Classifier, name: str | None) -> ImageList | None:
@@ -75,14 +110,35 @@ def describe_class_order(network: Classifier, dataset: Dataset) -> str | None:
     """Describes how classes are matched to a network without class names; None if it has names."""
     if network.class_names:
         return None
-    names = dataset.class_names
+    names = names_in_order(network, dataset)
     listed = ", ".join(f"{label} = {name}" for label, name in enumerate(names[:ORDER_SHOWN]))
     more = ", ..." if len(names) > ORDER_SHOWN else ""
-    rule = ", in natural order and without case as timm does" if network.format == "timm" else ""
+    is_natural = class_order(network) == "natural" and is_numbered_by_name(dataset)
+    rule = ", in natural order and without case as timm does" if is_natural else ""
     return (
         f"the file does not name its classes, so they are matched by order{rule}: {listed}{more}."
         " An error close to that of guessing may be due to another order"
     )
+
+
+def names_in_order(network: Classifier, dataset: Dataset) -> tuple[str, ...]:
+    """Returns class names in the order of the logits of a network.
+
+    A network without names of its own has those of the data set: of image folders, as its library
+    numbers them; of other data and of ImageNet, as they are numbered there.
+
+    Raises:
+        DataError: when the library does not define the order.
+    """
+    if network.class_names:
+        return network.class_names
+    names = dataset.class_names
+    return in_order(names, class_order(network)) if is_numbered_by_name(dataset) else names
+
+
+def is_numbered_by_name(dataset: Dataset) -> bool:
+    """Returns whether the numbers of classes follow from names, as those of image folders do."""
+    return dataset.custom is not None and not is_imagenet(dataset.class_names)
 
 
 def training_data(network: Classifier) -> str:
@@ -133,34 +189,82 @@ def real_path(path: Path) -> str:
     return os.path.realpath(path)
 
 
-def check_fit(network: Classifier, dataset: Dataset) -> None:
-    """Raises DataError unless the network expects these images and classes."""
-    if not network.has_head:
-        raise headless(network.origin)
+def class_columns(network: Classifier, dataset: Dataset) -> npt.NDArray[np.intp]:
+    """Returns which class of a network each class of a data set is: (K,).
+
+    Names in another order are the same classes, and so are ImageNet's under the names of any
+    library.
+
+    Raises:
+        DataError: when they are other classes, or another number of them.
+    """
     of_network, of_data = network.num_classes, len(dataset.class_names)
     if of_network != of_data:
         raise DataError(
             f"the network has {of_network} classes, but '{dataset.name}' has {of_data}. Choose the"
             " data it was trained on with --data."
         )
-    if network.class_names and network.class_names != dataset.class_names:
-        pairs = zip(network.class_names, dataset.class_names, strict=True)
-        label, (expected, other) = next((n, p) for n, p in enumerate(pairs) if p[0] != p[1])
+    names, own_names = dataset.class_names, names_in_order(network, dataset)
+    if names == own_names or (is_imagenet(names) and is_imagenet(own_names)):
+        return np.arange(of_data, dtype=np.intp)
+    labels = tuple(map(clean_label, names))
+    columns = match_classes(labels, own_names, dataset.name)
+    if len(set(columns.values())) < of_data:
         raise DataError(
-            f"the network was trained on other classes than '{dataset.name}' has: its class {label}"
-            f" is '{expected}', there it is '{other}'."
+            f"'{dataset.name}' has several classes of the same name, which cannot be matched to"
+            " those of another network."
         )
-    channels = network.in_channels
+    return np.array([columns[label] for label in labels], dtype=np.intp)
+
+
+def check_fit(network: Classifier, dataset: Dataset) -> None:
+    """Checks that a network expects these images, and these classes in this order.
+
+    Raises:
+        WeightsError: as for `check_input`.
+        DataError: when it expects others.
+    """
+    check_input(network, dataset)
+    columns = class_columns(network, dataset)
+    for label, column in enumerate(columns.tolist()):
+        if column != label:
+            names = names_in_order(network, dataset)
+            raise DataError(
+                f"the network numbers its classes in another order than '{dataset.name}': its class"
+                f" {label} is '{names[label]}', there it is '{dataset.class_names[label]}'."
+            )
+
+
+def check_input(network: Classifier, dataset: Dataset) -> None:
+    """Checks that a network classifies, and that it takes the images of a data set.
+
+    Raises:
+        WeightsError: when it has no head.
+        DataError: when it takes other images.
+    """
+    if not network.has_head:
+        raise headless(network.origin)
+    channels, size = network.in_channels, network.image_size
+    expected, of_data = ("x".join(map(str, s)) for s in (size, dataset.image_size))
+    if isinstance(dataset.images, Photos):
+        if channels not in (1, 3):
+            raise DataError(
+                f"the network takes images with {channels} channels, but image files have 3, or 1"
+                " for gray."
+            )
+        if size[0] != size[1]:
+            raise DataError(
+                f"the network takes images of {expected} pixels, but image files are evaluated as"
+                " squares only. 'resnet predict' answers with this network."
+            )
+        return
     if channels != dataset.channels:
         raise DataError(
             f"the network takes images of {channels} channel(s), those of '{dataset.name}' have"
             f" {dataset.channels}."
         )
-    if network.image_size != dataset.image_size:
-        expected_size, size = (
-            "x".join(map(str, s)) for s in (network.image_size, dataset.image_size)
-        )
+    if size != dataset.image_size:
         raise DataError(
-            f"the network was trained on images of {expected_size} pixels, those of"
-            f" '{dataset.name}' have {size}."
+            f"the network was trained on images of {expected} pixels, those of '{dataset.name}'"
+            f" have {of_data}."
         )

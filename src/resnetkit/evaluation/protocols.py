@@ -1,6 +1,7 @@
 """Evaluation protocols: which views of an image are averaged."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,9 +15,10 @@ from resnetkit.data.images.photos import Photos
 from resnetkit.data.normalization import Normalization
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.classifier import Classifier, PixelClassifier
+from resnetkit.evaluation.network_data import images_for
 from resnetkit.weights.network import TrainedNetwork
 
-__all__ = ["PROTOCOLS", "SCALES", "Protocol", "pixel_views_of", "views_of"]
+__all__ = ["PROTOCOLS", "SCALES", "Protocol", "batches_for", "pixel_views_of", "views_of"]
 
 Protocol = Literal["center", "ten-crop", "multi-scale"]
 """center: the center crop; ten-crop: the four corners, the center and their horizontal flips
@@ -27,12 +29,31 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 SCALES = (224, 256, 384, 480, 640)  # shorter side in pixels, for a network of 224: the same source
 BATCH_SIZE = {"center": 250, "ten-crop": 25, "multi-scale": 1}
+BATCH_PIXELS = 64 * 224**2  # of a batch: 64 images of 224x224 pixels
+
+
+def batches_for(
+    networks: Sequence[Classifier], sample_ids: Tensor, protocol: Protocol
+) -> list[Tensor]:
+    """Divides samples into batches, of the fewer images, the larger they are.
+
+    Args:
+        networks: which are evaluated side by side.
+        sample_ids: int64 (N,).
+        protocol: see `Protocol`.
+
+    Returns:
+        The sample ids of each batch, int64 (B,).
+    """
+    area = max(math.prod(network.image_size) for network in networks)
+    size = max(1, min(BATCH_SIZE[protocol], BATCH_PIXELS // area))
+    return list(evaluation_batches(sample_ids, size))
 
 
 def views_of(
     network: TrainedNetwork,
     dataset: Dataset,
-    sample_ids: Tensor,
+    batches: Sequence[Tensor],
     *,
     protocol: Protocol,
     flip: bool,
@@ -41,9 +62,9 @@ def views_of(
     """Yields batches of samples with their views, whose probabilities are to be averaged.
 
     Args:
-        network: of which size and normalization are used.
+        network: of which the format of images and the normalization are used.
         dataset: of the samples.
-        sample_ids: int64 (N,).
+        batches: the sample ids of each; see `batches_for`.
         protocol: see `Protocol`.
         flip: whether the horizontal flip of the center crop is a view too; other protocols
             include flips.
@@ -56,9 +77,9 @@ def views_of(
         DataError: when a protocol needs larger images than the data set has.
     """
     check_protocol(network, dataset, protocol)
-    photos = dataset.images
+    photos = images_for(network, dataset)
     normalization = network.normalization.to(device)
-    for ids in evaluation_batches(sample_ids, BATCH_SIZE[protocol]):
+    for ids in batches:
         if not isinstance(photos, Photos) or protocol == "center":
             center = normalization(photos[ids])
             yield ids, [center, center.flip(3)] if flip else [center]
@@ -74,7 +95,7 @@ def views_of(
 def pixel_views_of(
     network: PixelClassifier,
     dataset: Dataset,
-    sample_ids: Tensor,
+    batches: Sequence[Tensor],
     *,
     protocol: Protocol,
     flip: bool,
@@ -82,9 +103,9 @@ def pixel_views_of(
     """Yields batches of samples with their views as pixels, for a network that normalizes them.
 
     Args:
-        network: of which the size is used.
+        network: of which the format of images is used.
         dataset: of the samples.
-        sample_ids: int64 (N,).
+        batches: the sample ids of each; see `batches_for`.
         protocol: center or ten-crop.
         flip: as for `views_of`.
 
@@ -97,8 +118,8 @@ def pixel_views_of(
     """
     check_pixel_views(network, protocol, flip=flip)
     check_protocol(network, dataset, protocol)
-    photos = dataset.images
-    for ids in evaluation_batches(sample_ids, BATCH_SIZE[protocol]):
+    photos = images_for(network, dataset)
+    for ids in batches:
         if isinstance(photos, Photos) and protocol == "ten-crop":
             views = photos.ten_crops(ids)
         else:

@@ -257,8 +257,9 @@ def compared_answers(networks: Sequence[Path], precision: str, data: str) -> lis
     for network, (other, _) in zip(networks, predictions, strict=True):
         if not np.array_equal(other, labels):
             raise DataError(
-                f"{network} reads other test images from '{data}' than {networks[0]}: compare"
-                " networks of the same classes."
+                f"{network} reads other test images from '{data}' than {networks[0]}, or numbers"
+                " their classes in another order: compare networks of the same classes in the same"
+                " order, or measure their errors with 'resnet evaluate'."
             )
     return [compare(predicted, reference, labels) for _, predicted in predictions]
 

@@ -157,7 +157,8 @@ def out_of_memory() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(
-            "there is not enough memory for a batch of this size: use a smaller --batch-size."
+            "there is not enough memory for a batch of this size: use a smaller --batch-size"
+            " where the command has it, or a smaller network."
         ) from error
 
 

@@ -98,7 +98,8 @@ class TorchEngine:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory(
-                "there is not enough memory for a batch of this size: use a smaller --batch-size."
+                "there is not enough memory for a batch of this size: use a smaller --batch-size"
+                " where the command has it, or a smaller network."
             ) from error
         finally:
             torch.set_flush_denormal(False)
