@@ -12,6 +12,8 @@ import pytest
 
 from resnetkit.errors import StorageError
 from resnetkit.storage import (
+    check_file,
+    check_folder,
     exclusive,
     new_folder,
     path_in_home,
@@ -51,6 +53,18 @@ def test_a_refusal_becomes_a_sentence_with_advice(number: int) -> None:
     assert str(caught.value) == f"cannot write runs/a: {SENTENCES[number]}. Make room."
     assert caught.value.exit_code == 1
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_cannot_be_written_is_noticed_before_the_work(tmp_path: Path) -> None:
+    check_file(tmp_path / "new" / "page.html", "")
+    assert names_in(tmp_path) == ["new"]
+    assert names_in(tmp_path / "new") == []
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"new: Is a directory\. Choose another\."):
+        check_file(tmp_path / "new", "Choose another.")
+    for folder in (tmp_path / "file", tmp_path / "file" / "new"):
+        with pytest.raises(StorageError, match=f"cannot write {folder}: a"):
+            check_folder(folder, "")
 
 
 def test_what_is_no_refusal_passes_as_it_is() -> None:

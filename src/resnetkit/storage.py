@@ -20,6 +20,8 @@ __all__ = [
     "NO_LOCKS",
     "TEMPORARY_PREFIX",
     "cache_folder",
+    "check_file",
+    "check_folder",
     "exclusive",
     "new_folder",
     "path_in_home",
@@ -90,6 +92,38 @@ def write_file(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def check_file(path: Path, advice: str) -> None:
+    """Checks that a file can be written, before the work whose results it will hold.
+
+    Args:
+        path: of the file; its folder is created if it does not exist.
+        advice: what to do next if it cannot be written.
+
+    Raises:
+        StorageError: when it cannot.
+    """
+    with storage_errors(path, advice):
+        try_writing(path.parent)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+
+
+def check_folder(folder: Path, advice: str) -> None:
+    """Checks that files can be written into a folder, as `check_file` does."""
+    with storage_errors(folder, advice):
+        try_writing(folder)
+
+
+def try_writing(folder: Path) -> None:
+    """Writes a file into a folder, which is created if needed, and removes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_for(folder / "check")
+    try:
+        write_synced(temporary, b"0")  # an empty file would fit on a full disk
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def temporary_for(path: Path) -> Path:

@@ -79,3 +79,46 @@ def test_foreign_weights_do_not_say_what_they_learned(
     assert run_command(["evaluate", "weights.th"]) == 2
     assert "name the data, such as --data cifar10" in capsys.readouterr().err
     assert run_command(["evaluate", "weights.th", "--data", "digits"]) == 0
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(
+        "resnetkit.evaluation.evaluate.evaluate_all", lambda *_, **__: pytest.fail("evaluated")
+    )
+    (tmp_path / "file").touch()
+    for out in ("file", "file/page"):
+        assert run_command(["evaluate", str(folder), "--out", str(tmp_path / out)]) == 1
+        assert "Choose another folder with --out." in capsys.readouterr().err
+
+
+def test_results_are_printed_though_the_page_cannot_be_written(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from resnetkit.errors import StorageError
+
+    def fail(*_: object) -> None:
+        raise StorageError("the disk is full.")
+
+    monkeypatch.setattr("resnetkit.report.evaluation_report.write_evaluation", fail)
+    assert run_command(["evaluate", str(folder), "--out", str(tmp_path / "page")]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("top-1 error  ")
+    assert "the disk is full." in printed.err
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_the_page_is_written_though_the_reader_of_stdout_has_left(
+    folder: Path, tmp_path: Path, left_reader: Callable[[str], None]
+) -> None:
+    left_reader("stdout")
+    assert run_command(["evaluate", str(folder), "--out", str(tmp_path / "page")]) == 0
+    assert (tmp_path / "page" / "report.html").is_file()
+    assert (tmp_path / "page" / "evaluation.json").is_file()

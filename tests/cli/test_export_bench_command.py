@@ -97,3 +97,15 @@ def test_a_budget_is_for_int8(resnet: Resnet, tmp_path: Path) -> None:
     answer = resnet("export", "net", "--to", "openvino", "--out", out, "--budget", "1")
     assert answer.code == 2
     assert "--budget 1 is for --precision int8" in answer.err
+
+
+def test_a_chart_that_cannot_be_written_is_noticed_before_the_measurements(
+    resnet: Resnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "in_fresh_process", lambda *_: pytest.fail("measured first"))
+    Path("file").touch()
+    Path("folder.svg").mkdir()
+    for chart in ("file/chart.svg", "folder.svg"):
+        answer = resnet("export", "bench", "one", "--chart", chart)
+        assert (answer.code, answer.out) == (1, "")
+        assert f"cannot write {chart}: " in answer.err

@@ -1,6 +1,7 @@
 """resnet features and resnet nearest: what they write, find and refuse."""
 
 import csv
+import errno
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -188,3 +189,18 @@ def test_what_cannot_be_is_refused(
     assert (answer.code, answer.out) == (code, "")
     assert message in " ".join(answer.err.split())
     assert contents(Path()) == before
+
+
+def test_a_file_that_cannot_be_written_is_noticed_before_the_work(
+    resnet: Resnet, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("resnetkit.storage.write_synced", refuse)
+    monkeypatch.setattr(
+        "resnetkit.cli.features.computed_features", lambda *_: pytest.fail("computed")
+    )
+    answer = resnet("features", str(folder), "photos", "--out", "f.safetensors")
+    assert (answer.code, answer.out) == (1, "")
+    assert "cannot write f.safetensors: the file system is read-only." in answer.err

@@ -29,7 +29,7 @@ from resnetkit.inference import export
 from resnetkit.inference.engines import openvino as openvino_engine
 from resnetkit.inference.engines.graph import BATCH_SIZES, Compiled, GraphEngine, pieces
 from resnetkit.inference.engines.onnx import check_self_contained
-from resnetkit.inference.export import export_network
+from resnetkit.inference.export import check_target, export_network
 from resnetkit.inference.exported import ExportedNetwork, read_exported
 from resnetkit.inference.parity import (
     LARGEST_ROUNDING,
@@ -358,6 +358,8 @@ def test_a_folder_in_use_is_not_touched(network: TrainedNetwork, tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="expected a new folder"):
         export_network(network, tmp_path / "file", engine="openvino")
+    with pytest.raises(StorageError, match="cannot write"):  # before the network is traced
+        check_target(tmp_path / "file" / "new")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "mine.txt", "used"]
 
 

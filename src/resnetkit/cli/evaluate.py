@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from resnetkit.evaluation.evaluate import Evaluable, Evaluation
     from resnetkit.evaluation.metrics import ErrorRate, Metrics
 
-__all__ = ["evaluate"]
+__all__ = ["Data", "evaluate"]
 
 MOST_MISTAKES = 5
 VIEWS = {"center": "1 view", "ten-crop": "10 views", "multi-scale": "5 scales and their flips"}
@@ -66,6 +66,7 @@ def evaluate(
     from resnetkit.evaluation.network_data import data_of
     from resnetkit.report.evaluation_report import write_evaluation
     from resnetkit.report.language import find_language
+    from resnetkit.storage import check_folder
 
     language = find_language(lang)
     if out is not None and (out / "recipe.yaml").exists():
@@ -76,6 +77,8 @@ def evaluate(
     ]
     dataset = data_of(loaded[0], data)
     remark_on_networks(loaded, dataset, split)
+    if out is not None:
+        check_folder(out, "Choose another folder with --out.")  # before the work is done
     with bar("evaluate") as progress:
         evaluations = evaluate_all(
             loaded,
@@ -88,9 +91,11 @@ def evaluate(
             observe=progress.update,
         )
     remark_on_learned_images(evaluations)
-    if out is not None:
-        remark(f"report: {write_evaluation(out, evaluations, dataset, language)}")
-    show_all(evaluations, json=json)
+    try:
+        show_all(evaluations, json=json)
+    finally:  # neither a failed report nor a reader of stdout that has left loses the results
+        if out is not None:
+            remark(f"report: {write_evaluation(out, evaluations, dataset, language)}")
 
 
 def load_any(path: Path, *, variant: str | None, device: str, precision: str | None) -> "Evaluable":
@@ -113,7 +118,6 @@ def remark_on_networks(networks: "Sequence[Evaluable]", dataset: "Dataset", spli
     remark_on_data(dataset.name)
     for network in networks:
         remark(f"{network.origin}; {split} split of {dataset.name}")
-    for network in networks:
         if description := describe_class_order(network, dataset):
             remark(description)
 

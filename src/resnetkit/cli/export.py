@@ -193,10 +193,23 @@ def bench(
         show_rows(rows)
 
 
+CHART_ADVICE = "Choose another file with --chart."
+
+
 def check_chart(chart: Path | None) -> None:
-    """Raises UsageError for a chart that is no SVG file, before anything is measured."""
-    if chart is not None and chart.suffix.lower() != ".svg":
+    """Checks, before anything is measured, that a chart can be written.
+
+    Raises:
+        UsageError: when it is no SVG file.
+        StorageError: when it cannot be written.
+    """
+    from resnetkit.storage import check_file
+
+    if chart is None:
+        return
+    if chart.suffix.lower() != ".svg":
         raise UsageError(f"--chart {chart}: expected a name that ends in .svg.")
+    check_file(chart, CHART_ADVICE)
 
 
 def write_chart(chart: Path, rows: "Sequence[BenchRow]") -> None:
@@ -204,7 +217,7 @@ def write_chart(chart: Path, rows: "Sequence[BenchRow]") -> None:
     from resnetkit.report.bench_chart import bench_chart
     from resnetkit.storage import storage_errors, write_file
 
-    with storage_errors(chart, "Choose another file with --chart."):
+    with storage_errors(chart, CHART_ADVICE):
         write_file(chart, bench_chart(rows))
     remark(f"chart: {chart}")
 

@@ -75,7 +75,7 @@ def features(
     from resnetkit.inference.engine import check_layer
     from resnetkit.inference.features import encoder_for, write_features
     from resnetkit.inference.predictor import load_predictor
-    from resnetkit.storage import storage_errors
+    from resnetkit.storage import check_file
 
     if shards is not None:
         return features_into(
@@ -94,8 +94,7 @@ def features(
         network, variant=variant, device=device, precision=precision, batch_size=batch_size
     )
     check_layer(layer, predictor.engine.layers)
-    with storage_errors(out, "Choose another path with --out."):  # before the work is done
-        out.parent.mkdir(parents=True, exist_ok=True)
+    check_file(out, "Choose another path with --out.")  # before the work is done
     remark(predictor.engine.origin)
     counts = AnswerCounts()
     computed = computed_features(predictor, list(images), layer, counts)

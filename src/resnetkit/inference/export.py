@@ -38,7 +38,7 @@ from resnetkit.inference.passed_checks import facts_of, remember
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.models.zoo import known_as
 from resnetkit.runtime.processor import processor_features, processor_name
-from resnetkit.storage import new_folder, storage_errors, write_synced
+from resnetkit.storage import check_folder, new_folder, storage_errors, write_synced
 from resnetkit.weights.configuration import json_bytes
 from resnetkit.weights.exported import CONFIG_FILE, EXPORTED, config_digest
 from resnetkit.weights.native import is_plain
@@ -129,12 +129,13 @@ def int8_data(network: TrainedNetwork, data: str | None, budget: Budget) -> "Dat
 
 
 def check_target(out: Path) -> None:
-    """Raises StorageError for a folder that exists and holds something, or for a file."""
+    """Raises StorageError for a file, a folder that holds something, or one not to be created."""
     with storage_errors(out, ADVICE):
         if out.is_symlink() or (out.exists() and not out.is_dir()):
             raise StorageError(f"{out} is a file or a link, expected a new folder. {ADVICE}")
         if out.is_dir() and any(out.iterdir()):
             raise StorageError(f"{out} exists and is not empty. {ADVICE}")
+    check_folder(out.parent, ADVICE)
 
 
 def write_exported(
