@@ -108,6 +108,20 @@ def test_decoded_images_are_turned_upright_and_laid_on_white(
     assert (transform.pixels(clear) == 255).all()
 
 
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_decoded_images_of_16_bits_keep_their_grays(
+    make_network: MakeNetwork, order: str, channels: int
+) -> None:
+    transform = EvalTransform.of(make_network(channels=channels))
+    values = np.random.default_rng(0).integers(0, 2**16, (30, 26))
+    content = BytesIO(b"P5\n26 30\n65535\n" + values.astype(">u2").tobytes())
+    expected = transform.pixels(Image.fromarray((values >> 8).astype(np.uint8)))
+    assert np.array_equal(transform.pixels(Image.fromarray(values.astype(order))), expected)
+    assert np.array_equal(transform.pixels(Image.open(content)), expected)  # of mode I
+    assert np.array_equal(transform.pixels(content.getvalue()), expected)
+
+
 def test_a_large_jpeg_is_decoded_as_photos_are(make_network: MakeNetwork, draw: Draw) -> None:
     content = BytesIO()
     draw(6, (600, 400)).save(content, "JPEG")

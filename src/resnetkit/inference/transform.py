@@ -12,6 +12,7 @@ from resnetkit.data.images.crops import center_crop, resampling
 from resnetkit.data.images.decode import (
     check_range,
     decoding,
+    in_8_bits,
     in_mode,
     load_bytes,
     refusals,
@@ -77,7 +78,8 @@ class EvalTransform:
             with refusals("the image"):
                 check_range(picture)
                 mode = "RGB" if self.channels == 3 else "L"
-                crop = self.center_crop(in_mode(upright(picture), mode))
+                eight_bits = in_8_bits(upright(picture), picture)
+                crop = self.center_crop(in_mode(eight_bits, mode))
         else:
             options = {"channels": self.channels, "short_side": self.resize.least_side(self.side)}
             content, name = (

@@ -31,6 +31,7 @@ __all__ = [
     "check_range",
     "decode",
     "decoding",
+    "in_8_bits",
     "in_mode",
     "load_bytes",
     "open_image",
