@@ -117,6 +117,26 @@ def test_a_stream_may_be_an_image() -> None:
     assert images_for("-", stream=content) == [content]
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"P6\n640 480\n255\n",
+        b"P5 640 480 255 ",
+        b"P3\n# made by hand\n4 4\n255\n",
+        b"Pf\n640 480\n-1.0\n",
+        b"\xff\xd8\xff\xfe\x11\x11",  # a JPEG that begins with a comment
+    ],
+)
+def test_an_image_is_known_by_its_header_without_a_zero_byte(beginning: bytes) -> None:
+    content = beginning + b"a pixel\n" * 100
+    assert images_for("-", stream=content) == [content]
+
+
+def test_a_path_may_begin_like_a_header() -> None:
+    lines = b"P1 photo.jpg\nP6\n640 480\n"
+    assert images_for("-", stream=lines) == ["P1 photo.jpg", "P6", "640 480"]
+
+
 def test_a_zero_byte_in_a_later_line_is_no_path() -> None:
     first, bad = images_for("-", stream=b"x" * 100 + b"\nno\0path\n")
     assert first == "x" * 100

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 from collections.abc import Iterable, Iterator
 from glob import glob, has_magic
 from io import BufferedReader, TextIOWrapper
@@ -10,7 +11,12 @@ from typing import IO, AnyStr
 
 from resnetkit.data.images.check import BadImage
 from resnetkit.data.images.decode import LARGEST_FILE
-from resnetkit.data.images.formats import IMAGE_SUFFIXES, is_image, unreadable_reason
+from resnetkit.data.images.formats import (
+    IMAGE_SIGNATURE,
+    IMAGE_SUFFIXES,
+    is_image,
+    unreadable_reason,
+)
 from resnetkit.data.images.table import encoding_of
 from resnetkit.data.images.tree import files_in, folders_in
 from resnetkit.errors import DataError
@@ -19,6 +25,8 @@ from resnetkit.untrusted import path_from_text
 __all__ = ["find_images"]
 
 BEGINNING_BYTES = 64  # of a stream, from which its type is determined
+# The header of PPM, PGM, PBM and PFM, which may be text up to the first pixel: djpeg writes it.
+NETPBM_HEADER = re.compile(rb"P[1-6fF]\s+(#|\d+\s+\d+\s)")
 LONGEST_LINE = 2**16  # bytes, or characters of UTF-16; Linux paths have at most 4,096 bytes
 
 
@@ -102,7 +110,7 @@ def from_stream(stream: BufferedReader) -> Iterator[str | bytes | BadImage]:
     """Yields the content of a stream if it is an image, or the images named on its lines."""
     beginning = stream.peek(BEGINNING_BYTES)[:BEGINNING_BYTES]
     encoding = encoding_of(beginning)
-    if b"\0" in beginning and encoding == "utf-8":  # as in every image, and in no path
+    if is_image_content(beginning, encoding):
         yield stream.read(LARGEST_FILE)
         return
     for name in paths_in(stream, encoding):
@@ -118,6 +126,18 @@ def from_stream(stream: BufferedReader) -> Iterator[str | bytes | BadImage]:
             )
         elif name:
             yield from from_path(name)
+
+
+def is_image_content(beginning: bytes, encoding: str) -> bool:
+    """Returns whether a stream is an image and not a list of paths, by its first bytes.
+
+    Args:
+        beginning: the first bytes.
+        encoding: of the text, if it is one.
+    """
+    if IMAGE_SIGNATURE.match(beginning) or NETPBM_HEADER.match(beginning):
+        return True
+    return b"\0" in beginning and encoding == "utf-8"  # no path contains a zero byte
 
 
 def paths_in(stream: BufferedReader, encoding: str) -> Iterator[str | None]:
