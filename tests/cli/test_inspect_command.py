@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from resnetkit.cli.app import run as run_command
+from resnetkit.models.zoo import Architecture
 from resnetkit.training.loop import train
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.run_folder import read_run
@@ -204,3 +206,63 @@ def test_a_picture_of_16_bits_is_shown_as_one_of_8(
         assert run_command([*words, "--out", str(tmp_path / "drawn.png")]) == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
+
+
+def test_a_drawing_that_cannot_be_written_is_noticed_before_the_work(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("resnetkit.probes.inspection.saliency", lambda *_, **__: pytest.fail("ran"))
+    (tmp_path / "file").touch()
+    words = ["inspect", str(folder), "--saliency", "3", "--out", str(tmp_path / "file" / "x.png")]
+    assert run_command(words) == 1
+    assert "Choose another path with --out." in capsys.readouterr().err
+
+
+def test_an_entry_of_a_file_is_a_trained_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    architecture = Architecture("basic", (1, 1, 1, 1), (16, 16, 32, 32), "7x7", 224, False)
+    state = architecture.with_options(num_classes=5).build(torch.Generator()).state_dict()
+    torch.save({"state_dict": state, "state_dict_ema": state}, tmp_path / "last.pth.tar")
+    path = f"{tmp_path / 'last.pth.tar'}#state_dict_ema"
+    assert run_command(["inspect", path]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{path}: ")
+    assert "no probe was run: the training data of the network is unknown" in printed.err
+
+
+def test_a_run_whose_photos_are_gone_is_outlined_and_probed_on_others(
+    tiny: Recipes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    for label in "ab":
+        (photos / label).mkdir(parents=True)
+        for number in range(8):
+            color = (30 * number, 9, 200 if label == "a" else 0)
+            Image.new("RGB", (20, 20), color).save(photos / label / f"{number}.png")
+    changes = {
+        "data.name": str(photos),
+        "data.image_size": 8,
+        "data.augment.crop": "area",
+        "data.augment.crop_padding": 0,
+        "length": "1 steps",
+        "batch_size": 8,
+    }
+    run = str(train(tiny(changes), tmp_path / "run").folder)
+    photos.rename(tmp_path / "moved")
+    assert run_command(["inspect", run, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert set(json.loads(printed.out)[run]) == {"stages"}
+    assert "no probe was run: the images of the run in " in printed.err
+    assert "name the folder or table where they are now with --data." in printed.err
+    assert run_command(["inspect", run, "--json", "--data", str(tmp_path / "moved")]) == 0
+    assert {"gradients", "responses"} <= set(json.loads(capsys.readouterr().out)[run])
+    assert run_command(["inspect", run, "--saliency", "0"]) == 3
+    assert "were moved" in capsys.readouterr().err
+    assert run_command(["inspect", run, "--data", str(tmp_path / "nowhere")]) == 3
+    assert "nowhere" in capsys.readouterr().err  # which was asked for
+    assert run_command(["inspect", "resnet20", "--data", "digits"]) == 2
+    assert "--data digits: an architecture has no data" in capsys.readouterr().err

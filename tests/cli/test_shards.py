@@ -239,6 +239,17 @@ def test_options_of_several_processes_need_a_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_networks_are_found_from_another_folder(tmp_path: Path) -> None:
+    def loaded_from(name: str) -> Path:
+        return commands.load_options(Path(name), None, "cpu", None, 8).network
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "last.pth").touch()
+    for name in ("run", "last.pth", "last.pth#ema"):
+        assert loaded_from(name) == Path.cwd() / name
+    assert loaded_from("resnet50.a1_in1k") == Path("resnet50.a1_in1k")
+
+
 def test_addresses_need_their_backend(resnet: Resnet, tmp_path: Path) -> None:
     for option, value, backend in (
         ("--scheduler", "tcp://10.0.0.1:8786", "dask"),

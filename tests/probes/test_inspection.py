@@ -1,13 +1,14 @@
 """Inspection: which probes run on which network, and what they say together."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.normalization import Normalization
-from resnetkit.errors import ArchitectureError, UsageError
+from resnetkit.errors import ArchitectureError, DataError, UsageError, WeightsError
 from resnetkit.models.zoo import ARCHITECTURES
 from resnetkit.probes.inspection import (
     Inspection,
@@ -83,6 +84,34 @@ def test_without_its_data_a_network_is_not_probed() -> None:
     assert probes_of(inspection) == set()
     (remark,) = inspection.remarks
     assert remark.startswith("no probe was run: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"has_head": False}, "has no head"),
+        ({"image_size": (16, 16)}, "was trained on images of 16x16 pixels"),
+    ],
+    ids=["head", "size"],
+)
+def test_a_network_that_does_not_fit_its_data_is_not_probed(
+    changes: dict[str, Any], message: str
+) -> None:
+    subject = untrained("resnet20")
+    assert subject.network is not None
+    other = replace(subject, network=replace(subject.network, **changes))
+    inspection = inspect_network(other)
+    assert probes_of(inspection) == set()
+    assert message in inspection.remarks[0]
+    with pytest.raises((DataError, WeightsError), match=message):
+        inspect_network(other, data="digits")  # which was asked for
+
+
+def test_a_network_without_a_head_has_no_answer_to_explain() -> None:
+    network = untrained("resnet20").network
+    assert network is not None
+    with pytest.raises(WeightsError, match="has no head, so that it cannot classify"):
+        saliency(replace(network, has_head=False), "3")
 
 
 def test_an_architecture_is_probed_in_a_thorough_inspection_only() -> None:

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from resnetkit.cli.evaluate import Data
 from resnetkit.cli.options import Changes, Json, Variant, parse_changes
 from resnetkit.cli.output import print_json, print_table, remark, say
 
 if TYPE_CHECKING:
     from resnetkit.models.outline import BlockOutline, ShortcutKind, StageOutline
-    from resnetkit.probes.inspection import Inspection
+    from resnetkit.probes.inspection import Inspection, Subject
 
 __all__ = ["inspect"]
+
+OUT_ADVICE = "Choose another path with --out."
 
 
 def inspect(
@@ -31,6 +34,7 @@ def inspect(
     thorough: Annotated[
         bool, Parameter(negative=(), help="Run the slow probes as well; see above.")
     ] = False,
+    data: Data = None,
     changes: Changes = (),
     variant: Variant = None,
     json: Json = False,
@@ -47,23 +51,23 @@ def inspect(
         network: An architecture of 'resnet models', a run folder or a file of weights.
     """
     from resnetkit.errors import UsageError
-    from resnetkit.probes.inspection import find_subject, inspect_network
+    from resnetkit.probes.inspection import inspect_network
 
     if saliency is not None:
         if compare or changes:
             raise UsageError("--saliency takes one network: leave out --compare and --set.")
-        show_saliency(network, saliency, out or Path("saliency.png"), variant, json=json)
+        show_saliency(network, saliency, out, variant=variant, data=data, json=json)
         return
-    options = parse_changes(changes)
     if compare and Path(compare) == Path(network):
         raise UsageError(f"--compare {compare}: it is the same network; name another.")
     names = [network, compare] if compare else [network]
-    subjects = {name: find_subject(name, options, variant=variant) for name in names}
+    subjects = find_subjects(names, parse_changes(changes), variant=variant, data=data)
     stages = {name: subject.stages for name, subject in subjects.items()}
     if out is not None:
         draw(stages, out)
     inspections = {
-        name: inspect_network(subject, thorough=thorough) for name, subject in subjects.items()
+        name: inspect_network(subject, thorough=thorough, data=data)
+        for name, subject in subjects.items()
     }
     for inspection in inspections.values():
         for text in inspection.remarks:
@@ -78,6 +82,23 @@ def inspect(
         show_comparison(stages)
 
 
+def find_subjects(
+    names: list[str], options: dict[str, object], *, variant: str | None, data: str | None
+) -> "dict[str, Subject]":
+    """Returns the networks of some names.
+
+    Raises:
+        UsageError: when data are named and no network is trained.
+    """
+    from resnetkit.errors import UsageError
+    from resnetkit.probes.inspection import find_subject
+
+    subjects = {name: find_subject(name, options, variant=variant) for name in names}
+    if data is not None and all(subject.network is None for subject in subjects.values()):
+        raise UsageError(f"--data {data}: an architecture has no data; name a trained network.")
+    return subjects
+
+
 def draw(stages: "Mapping[str, Sequence[StageOutline]]", out: Path) -> None:
     """Draws networks side by side to an SVG file.
 
@@ -90,7 +111,7 @@ def draw(stages: "Mapping[str, Sequence[StageOutline]]", out: Path) -> None:
 
     if out.suffix.lower() not in ("", ".svg"):
         raise UsageError(f"--out {out}: expected a name that ends in .svg.")
-    with storage_errors(out, "Choose another path with --out."):
+    with storage_errors(out, OUT_ADVICE):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, network_sheet(stages))
     remark(f"drawn in {out}")
@@ -155,15 +176,25 @@ def same(values: list[int]) -> str:
     return "equal" if len(set(values)) == 1 else ""
 
 
-def show_saliency(name: str, selection: str, out: Path, variant: str | None, *, json: bool) -> None:
+def show_saliency(
+    name: str,
+    selection: str,
+    out: Path | None,
+    *,
+    variant: str | None,
+    data: str | None,
+    json: bool,
+) -> None:
     """Draws saliency maps of the prediction for one image, and prints the prediction."""
     from resnetkit.probes.inspection import load_trained, saliency
     from resnetkit.report.saliency_sheet import write_saliency_sheet
-    from resnetkit.storage import storage_errors
+    from resnetkit.storage import check_file, storage_errors
 
-    result = saliency(load_trained(name, variant=variant), selection)
-    with storage_errors(out, "Choose another path with --out."):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    out = out or Path("saliency.png")
+    network = load_trained(name, variant=variant)
+    check_file(out, OUT_ADVICE)  # before the work is done
+    result = saliency(network, selection, data=data)
+    with storage_errors(out, OUT_ADVICE):
         caption = f"{result.answer}, {result.probability:.0%}"
         write_saliency_sheet(out, result.image, result.maps, answer=caption)
     if json:

@@ -59,7 +59,8 @@ def load_options(
     network: Path, variant: str | None, device: str, precision: str | None, batch_size: int
 ) -> LoadOptions:
     """Returns how to load a network in processes whose current folder may be another one."""
-    path = network.absolute() if network.exists() else network  # or a published name
+    is_path = network.exists() or "#" in network.name  # FILE#ENTRY; else a published name
+    path = network.absolute() if is_path else network
     return LoadOptions(path, variant, device, precision, batch_size)
 
 

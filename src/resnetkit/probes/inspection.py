@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from resnetkit.data.dataset import Dataset
-from resnetkit.errors import ArchitectureError, UsageError
-from resnetkit.evaluation.network_data import data_of
+from resnetkit.errors import (
+    ArchitectureError,
+    DataError,
+    StorageError,
+    TransferError,
+    UsageError,
+    WeightsError,
+)
+from resnetkit.evaluation.evaluate import nonempty_split
+from resnetkit.evaluation.network_data import check_fit, data_of
 from resnetkit.inference.transform import EvalTransform
 from resnetkit.models.outline import StageOutline, outline
 from resnetkit.models.zoo import ARCHITECTURES, Architecture, find_architecture
@@ -28,7 +36,7 @@ from resnetkit.probes.residuals import BlockResidual, residual_magnitudes
 from resnetkit.probes.responses import Response, layer_responses
 from resnetkit.probes.saliency import grad_cam, integrated_gradients
 from resnetkit.weights.load import is_trained, load_network
-from resnetkit.weights.network import TrainedNetwork
+from resnetkit.weights.network import TrainedNetwork, check_head
 
 __all__ = [
     "Inspection",
@@ -44,6 +52,9 @@ __all__ = [
 
 IMAGES = 64  # of the test split, for probes
 NOISE_IMAGES = 4  # for a network that was not trained
+
+WITHOUT_DATA = (UsageError, DataError, TransferError, StorageError, WeightsError)
+"""What is raised where the data of a network is unknown, not on this machine, or does not fit."""
 
 
 @dataclass(frozen=True)
@@ -145,18 +156,25 @@ def find_subject(
     return Subject(network.architecture, min(network.image_size), network)
 
 
-def inspect_network(subject: Subject, *, thorough: bool = False) -> Inspection:
+def inspect_network(
+    subject: Subject, *, thorough: bool = False, data: str | None = None
+) -> Inspection:
     """Runs the probes on a network.
 
-    A trained network is probed on images of the test split of its data. An architecture is probed
-    in a thorough inspection only: before training, on noise.
+    A trained network is probed on images of the test split of its data; without them, no probe is
+    run. An architecture is probed in a thorough inspection only: before training, on noise.
 
     Args:
         subject: selection network.
         thorough: also run the probes that take minutes.
+        data: data set of a trained network, by default the one that it was trained on.
+
+    Raises:
+        UsageError: when there is no data set of the name `data`.
+        DataError: when that data set cannot be read, or does not fit the network.
     """
     if subject.network is not None:
-        return inspect_trained(subject.network, thorough=thorough)
+        return inspect_trained(subject.network, thorough=thorough, data=data)
     return inspect_untrained(subject) if thorough else Inspection()
 
 
@@ -174,14 +192,19 @@ def inspect_untrained(subject: Subject) -> Inspection:
     )
 
 
-def inspect_trained(network: TrainedNetwork, *, thorough: bool) -> Inspection:
+def inspect_trained(network: TrainedNetwork, *, thorough: bool, data: str | None) -> Inspection:
     """Runs the probes that fit a trained network, on images of its test split."""
     try:
-        dataset = data_of(network)
-    except UsageError as error:
+        dataset = data_of(network, data)
+        check_fit(network, dataset)
+        sample_ids = nonempty_split(dataset, "test")[:IMAGES]
+        pixels = dataset.images[sample_ids]
+    except WITHOUT_DATA as error:
+        if data is not None:
+            raise
         return Inspection(remarks=(f"no probe was run: {error}",))
-    model, sample_ids = network.model, dataset.splits["test"][:IMAGES]
-    images, labels = network.normalization(dataset.images[sample_ids]), dataset.labels[sample_ids]
+    model, labels = network.model, dataset.labels[sample_ids]
+    images = network.normalization(pixels)
     inspection = Inspection(
         gradients=tuple(gradient_flow(model, images, labels)),
         receptive_fields=tuple(receptive_fields(model)),
@@ -236,18 +259,21 @@ def load_trained(name: str, *, variant: str | None = None) -> TrainedNetwork:
     return load_network(Path(name), variant=variant)
 
 
-def saliency(network: TrainedNetwork, selection: str) -> Saliency:
+def saliency(network: TrainedNetwork, selection: str, *, data: str | None = None) -> Saliency:
     """Predicts the class of one image, and maps the pixels that the prediction depends on.
 
     Args:
         network: the trained network.
         selection: number of a test image of its data, or an image file.
+        data: data set of test images, by default the one that the network was trained on.
 
     Raises:
+        WeightsError: for a network without a head, which has no classes.
         UsageError: for a number that is too large, or when captum is not installed.
-        DataError: for a file that is not an image.
+        DataError: for a file that is not an image, or data that cannot be read or does not fit.
     """
-    image = selected_image(network, selection)
+    check_head(network)
+    image = selected_image(network, selection, data)
     normalized = network.normalization(image[None])[0]
     with torch.inference_mode():
         probabilities = network.model(normalized[None]).double().softmax(1)[0]
@@ -263,10 +289,11 @@ def saliency(network: TrainedNetwork, selection: str) -> Saliency:
     )
 
 
-def selected_image(network: TrainedNetwork, selection: str) -> Tensor:
+def selected_image(network: TrainedNetwork, selection: str, data: str | None) -> Tensor:
     """Returns a test image by its number, or the image of a file: uint8 (C, H, W)."""
     if selection.isascii() and selection.isdecimal() and len(selection) < 10:
-        dataset = data_of(network)
+        dataset = data_of(network, data)
+        check_fit(network, dataset)
         tests = dataset.splits["test"]
         if int(selection) >= len(tests):
             raise UsageError(

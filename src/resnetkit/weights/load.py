@@ -21,11 +21,12 @@ __all__ = ["is_trained", "load_network"]
 
 
 def is_trained(name: str) -> bool:
-    """Returns whether a name is that of an existing path or of published weights.
+    """Returns whether a name is that of an existing path, FILE#ENTRY, or of published weights.
 
     Published weights need not be on this machine.
     """
-    return Path(name).exists() or find_published(name) is not None
+    path, _ = split_entry(Path(name))
+    return path.exists() or find_published(name) is not None
 
 
 def load_network(path: Path | str, *, variant: str | None = None) -> TrainedNetwork:
