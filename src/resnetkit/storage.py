@@ -132,9 +132,14 @@ def temporary_for(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{stem}")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of killed processes; only one process may use the folder."""
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Removes the temporary files of killed processes; no other process may be writing them.
+
+    Args:
+        folder: that contains them.
+        name: end of the names of the files or folders they were to become; by default all.
+    """
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*{name}"):
         remove(leftover)
 
 

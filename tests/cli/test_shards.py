@@ -152,7 +152,10 @@ def test_without_locks_the_answers_are_the_same(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / ".writing-0123456789ab-images.jsonl").touch()  # perhaps of another command
     assert resnet(*words, "--out", "open").code == 3
+    assert (tmp_path / "open" / ".writing-0123456789ab-images.jsonl").exists()
     answers = [(tmp_path / out / "answers.jsonl").read_bytes() for out in ("locked", "open")]
     assert answers[0] == answers[1]
 

@@ -189,9 +189,10 @@ def open_shards(
     if MANIFEST not in names and any(not name.startswith((".", IMAGES)) for name in names):
         raise UsageError(f"{folder} is not empty and holds no shards. {ADVICE}")
     waiting = f"another command writes into {folder}: waiting for it."
-    with exclusive(folder / LOCK, waiting=waiting, advice=ADVICE):
-        with storage_errors(folder, ADVICE):
-            remove_leftovers(folder)
+    with exclusive(folder / LOCK, waiting=waiting, advice=ADVICE) as held:
+        if held:
+            with storage_errors(folder, ADVICE):
+                remove_leftovers(folder)
         if (folder / MANIFEST).exists():
             manifest = read_manifest(folder / MANIFEST)
             refuse_other_question(folder, manifest.question, question)

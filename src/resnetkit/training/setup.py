@@ -11,7 +11,7 @@ from resnetkit.data.batches import TrainingBatches
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import custom_path, open_dataset, open_listed
 from resnetkit.data.images.photos import Photos, least_side
-from resnetkit.data.images.pixel_cache import open_cache
+from resnetkit.data.images.pixel_cache import open_cache, root_of_caches
 from resnetkit.data.loader import DeviceLoader
 from resnetkit.data.splits import Split
 from resnetkit.evaluation.metric_sums import SplitScore, score
@@ -21,7 +21,6 @@ from resnetkit.models.zoo import Architecture
 from resnetkit.runtime.precision import ChosenPrecision, choose_precision
 from resnetkit.runtime.process_group import World
 from resnetkit.runtime.resources import usable_processors
-from resnetkit.storage import cache_folder
 from resnetkit.training.checks import (
     check_batch_fit,
     check_custom_images,
@@ -234,7 +233,7 @@ def with_cache(dataset: Dataset, recipe: Recipe) -> Dataset:
     assert isinstance(photos, Photos)  # the recipe was checked
     with explained_bad_images(dataset):
         cache = open_cache(
-            cache_folder() / "photos",
+            root_of_caches(),
             photos.paths,
             channels=photos.channels,
             side=least_side(recipe.data.augment, photos.size),

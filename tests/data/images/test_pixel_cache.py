@@ -1,12 +1,16 @@
 """The cache of decoded photos: what it holds, when it is made anew, and what it costs."""
 
+import errno
+import fcntl
 import os
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +20,7 @@ from resnetkit.data.draws import Draws
 from resnetkit.data.images import pixel_cache
 from resnetkit.data.images.photos import Photos
 from resnetkit.data.images.pixel_cache import PixelCache, open_cache
-from resnetkit.errors import DataError
+from resnetkit.errors import DataError, StorageError
 
 Draw = Callable[..., Image.Image]
 Usage = namedtuple("Usage", "total used free")
@@ -61,11 +65,54 @@ def test_a_corrupt_cache_is_created_again(
         os.mkfifo(file)
     else:
         file.write_bytes(content)
-    leftover = tmp_path / "cache" / ".writing-0123456789ab-x"
+    leftover = tmp_path / "cache" / f".writing-0123456789ab-{file.parent.name}"
     leftover.mkdir()
     for number, expected in enumerate(whole):
         np.testing.assert_array_equal(np.asarray(opened(tmp_path, paths).image(number)), expected)
     assert not leftover.exists()
+
+
+def test_a_cache_that_another_training_fills_is_left_alone(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pixel_cache.decoded
+
+    def decoded(paths: list[Path], channels: int, side: int) -> Iterator[npt.NDArray[np.uint8]]:
+        if side == 36:  # another training begins and ends while this one decodes
+            assert opened(tmp_path, paths, side=20).image(2).size == (20, 20)
+        yield from real(paths, channels, side)
+
+    monkeypatch.setattr(pixel_cache, "decoded", decoded)
+    assert opened(tmp_path, paths).image(2).size == (33, 33)
+
+
+def test_without_locks_nothing_is_removed_that_another_training_may_fill(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(_: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    name = pixel_cache.digest(paths, 3, 36)[:32]
+    (tmp_path / "cache" / f".writing-0123456789ab-{name}").mkdir(parents=True)
+    opened(tmp_path, paths)
+    assert len(list((tmp_path / "cache").glob(f"*{name}"))) == 2
+
+
+def test_a_complete_cache_is_read_from_a_disk_that_cannot_be_written(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_read_only(path: str, flags: int, *rest: Any, **options: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return real(path, flags, *rest, **options)
+
+    opened(tmp_path, paths)
+    real = os.open
+    monkeypatch.setattr(os, "open", open_read_only)
+    assert opened(tmp_path, paths).image(2).size == (33, 33)
+    with pytest.raises(StorageError, match="the file system is read-only"):
+        opened(tmp_path, paths, side=20)
 
 
 def test_files_are_decoded_once_and_again_when_they_change(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,17 @@ from PIL import Image
 
 from resnetkit.data.images.decode import open_image
 from resnetkit.data.prefetch import prefetch
-from resnetkit.errors import DataError
-from resnetkit.storage import exclusive, remove_leftovers, replaced_folder, storage_errors
+from resnetkit.errors import DataError, StorageError
+from resnetkit.storage import (
+    cache_folder,
+    exclusive,
+    remove_leftovers,
+    replaced_folder,
+    storage_errors,
+)
 from resnetkit.untrusted import open_regular
 
-__all__ = ["DISK_FRACTION", "PixelCache", "open_cache", "reduced"]
+__all__ = ["PixelCache", "can_be_written", "open_cache", "reduced", "root_of_caches"]
 
 ADVICE = "Free some space, or set data.cache=none."
 DISK_FRACTION = 0.5  # of the free space, that a cache may use
@@ -65,6 +72,8 @@ class PixelCache:
 def open_cache(root: Path, paths: Sequence[Path], *, channels: int, side: int) -> PixelCache:
     """Opens the cache of some image files, and creates it first if it does not exist.
 
+    One that is complete is only read, so that its disk may be read-only.
+
     Args:
         root: folder of all caches.
         paths: of the image files.
@@ -76,19 +85,42 @@ def open_cache(root: Path, paths: Sequence[Path], *, channels: int, side: int) -
         StorageError: when the cache cannot be written.
     """
     folder = root / digest(paths, channels, side)[:32]
+    if (cache := read_cache(folder, len(paths), channels)) is not None:
+        return cache
     with storage_errors(folder, ADVICE):
         root.mkdir(parents=True, exist_ok=True)
     lock, waiting = folder.with_suffix(".lock"), "another process is decoding the same images"
-    with exclusive(lock, waiting=waiting, advice=ADVICE):  # only one process decodes
+    with exclusive(lock, waiting=waiting, advice=ADVICE) as held:  # only one process decodes
         cache = read_cache(folder, len(paths), channels)
         if cache is None:
             with storage_errors(folder, ADVICE):
-                remove_leftovers(root)
+                if held:
+                    remove_leftovers(root, folder.name)  # others may be writing other caches
                 fill(folder, paths, channels=channels, side=side)
             cache = read_cache(folder, len(paths), channels)
     if cache is None:
         raise DataError(f"the decoded images in {folder} cannot be read. {ADVICE}")
     return cache
+
+
+def root_of_caches() -> Path:
+    """Returns the folder of all caches.
+
+    Raises:
+        StorageError: when there is no cache folder.
+    """
+    return cache_folder() / "photos"
+
+
+def can_be_written(size: float) -> bool:
+    """Returns whether a cache of so many bytes can be written: the folder, and room on its disk."""
+    try:
+        root = root_of_caches()
+        folder = next(filter(Path.exists, (root, *root.parents)), root)
+        with TemporaryFile(dir=folder):
+            return size <= DISK_FRACTION * shutil.disk_usage(folder).free
+    except (OSError, StorageError):
+        return False
 
 
 def read_cache(folder: Path, count: int, channels: int) -> PixelCache | None:
