@@ -1,28 +1,27 @@
 """Times what a training consists of on this machine: steps of a network, and reading images."""
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch.nn import functional
 
+from resnetkit.data.datasets import custom_format
 from resnetkit.data.draws import Draws
 from resnetkit.data.images.decode import read_image
 from resnetkit.data.images.photos import Photos, least_side
-from resnetkit.data.images.pixel_cache import DISK_FRACTION, PixelCache, reduced
+from resnetkit.data.images.pixel_cache import PixelCache, can_be_written, reduced
 from resnetkit.data.prefetch import prefetch
 from resnetkit.errors import DataError
 from resnetkit.models.resnet import ResNet
 from resnetkit.models.summary import count
 from resnetkit.models.zoo import Architecture
-from resnetkit.resizing import ImageFormat
 from resnetkit.runtime.precision import choose_precision
 from resnetkit.runtime.process_group import World
-from resnetkit.storage import cache_folder
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.setup import threads_for
 from resnetkit.training.time_budget import ReadCost, StepCost
@@ -52,7 +51,12 @@ class Timings(Protocol):
         """
 
     def reading(self, paths: Sequence[Path], recipe: Recipe) -> tuple[ReadCost, bool]:
-        """Returns the seconds for reading an image, and whether all fit into the cache."""
+        """Returns the seconds for reading an image, and whether all of them can be cached.
+
+        Raises:
+            DataError: when none of them can be decoded.
+            UsageError: when images cannot have the channels of the recipe.
+        """
 
 
 class MachineTimings:
@@ -79,6 +83,8 @@ class MachineTimings:
         )
         if device.type == "cpu":
             images = min(images, max(4, round(BATCH_SECONDS / expected)))
+        if recipe.micro_batch:
+            images = max(2, min(images, recipe.micro_batch))
         model = architecture.build(torch.Generator().manual_seed(0)).to(device)
         model = model.to(memory_format=torch.channels_last)
         model.freeze(recipe.finetune.freeze or None, norms=recipe.finetune.frozen_norm)
@@ -125,15 +131,12 @@ class MachineTimings:
     def reading(self, paths: Sequence[Path], recipe: Recipe) -> tuple[ReadCost, bool]:
         """Returns the seconds for reading an image; see `Timings`."""
         data, channels = recipe.data, recipe.model.options.get("in_channels", 3)
-        sample = [
-            path for path in paths[:: max(1, len(paths) // SAMPLE)][:SAMPLE] if can_be_read(path)
-        ]
-        photos = Photos.of(
-            tuple(sample), ImageFormat(data.image_size, data.crop_pct, channels=channels)
-        )
+        image_format = custom_format(data.name, data.image_size, data.crop_pct, channels)
+        sample = readable_sample(paths)
+        photos = Photos.of(tuple(sample), image_format)
         ids = torch.arange(len(sample))
         check = seconds_each(partial(all_decoded, sample), len(sample))
-        if data.augment.crop == "padded" or not sample:  # nothing to cache
+        if data.augment.crop == "padded":  # nothing to cache
             crop = seconds_each(lambda: photos[ids], len(sample))
             check, crop = self.slowest(check, crop)
             return ReadCost(check, crop, crop), False
@@ -147,7 +150,7 @@ class MachineTimings:
             )
             for shown in (photos, cached)
         )
-        fits = has_room(cache.pixels.nbytes / len(sample) * len(paths))
+        fits = can_be_written(cache.pixels.nbytes / len(sample) * len(paths))
         check, crop, from_cache, full = self.slowest(check, crop, from_cache, float(not fits))
         return ReadCost(check, crop, from_cache), full == 0
 
@@ -172,13 +175,26 @@ def seconds_each(action: Callable[[], object], images: int) -> float:
     """Calls a function once, and returns its seconds for each of some images."""
     began = time.perf_counter()
     action()
-    return (time.perf_counter() - began) / max(1, images)
+    return (time.perf_counter() - began) / images
 
 
 def all_decoded(paths: Sequence[Path]) -> None:
     """Decodes images at their full size on all processors."""
     for _, image in prefetch(read_image, paths, most=len(paths)):
         image.result()
+
+
+def readable_sample(paths: Sequence[Path]) -> list[Path]:
+    """Returns images that can be decoded, out of a few of all parts of a list, or else the first.
+
+    Raises:
+        DataError: when none of the list can be decoded; the message names the first one.
+    """
+    spread = paths[:: max(1, len(paths) // SAMPLE)][:SAMPLE]
+    sample = list(filter(can_be_read, spread)) or list(islice(filter(can_be_read, paths), 1))
+    if not sample:
+        read_image(paths[0])  # raises its reason
+    return sample
 
 
 def can_be_read(path: Path) -> bool:
@@ -188,11 +204,3 @@ def can_be_read(path: Path) -> bool:
     except DataError:
         return False
     return True
-
-
-def has_room(size: float) -> bool:
-    """Returns whether the disk of the cache has room for so many bytes."""
-    folder = cache_folder()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return size <= DISK_FRACTION * shutil.disk_usage(folder).free
