@@ -291,6 +291,26 @@ def test_a_run_whose_images_were_moved_goes_on_to_the_same_result(
     assert resumed.images_path.read_bytes() == whole.images_path.read_bytes()
 
 
+def test_images_keep_their_numbers_when_only_some_of_them_were_moved(
+    own: Recipes, photos: Path, tmp_path: Path, results: Results
+) -> None:
+    """Those whose paths begin at the table move with it, from before the others to after them."""
+    near = tmp_path / "near"
+    near.mkdir()
+    (photos / "dog").rename(near / "dog")
+    paths = [*sorted((photos / "cat").iterdir()), *sorted((near / "dog").iterdir())]
+    rows = [f"{str(path).removeprefix(f'{near}/')},{path.parent.name}\n" for path in paths]
+    (near / "table.csv").write_text("path,label\n" + "".join(rows))
+    recipe = own({"data.name": str(near / "table.csv")})
+    whole = train(recipe, tmp_path / "whole")
+    crash_in(tmp_path / "crashed", recipe)
+    moved = near.rename(tmp_path / "remote")
+    resumed = train(own({"data.name": str(moved / "table.csv")}), tmp_path / "crashed")
+    expected, found = results(whole.folder), results(resumed.folder)
+    assert expected.pop("images.csv") != found.pop("images.csv")
+    assert found == expected
+
+
 def test_a_run_does_not_go_on_with_other_images_elsewhere(
     own: Recipes, photos: Path, tmp_path: Path, contents: Results
 ) -> None:

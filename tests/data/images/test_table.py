@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from resnetkit.data.images import table as table_module
 from resnetkit.data.images.folder import read_images
 from resnetkit.data.images.listing import ImageFile, ImageList, relocated, with_digests
 from resnetkit.data.images.table import read_list, write_images
@@ -240,6 +242,34 @@ def test_a_list_is_read_back_whether_its_files_are_there_or_not(
     assert moved.sha256 == before  # of names and sizes, not of places
     assert [file.path.is_file() for file in moved.files] == [True] * 3
     assert [file.digest for file in moved.files] == [file.digest for file in images.files]
+
+
+def test_a_list_keeps_a_space_before_a_name(tmp_path: Path) -> None:
+    for name in (" cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / " 1.jpg").touch()
+    images = with_digests(read_images(tmp_path / "photos"))
+    (tmp_path / "list.csv").write_bytes(write_images(images))
+    again = read_list(tmp_path / "list.csv", images.root)
+    assert [file.name for file in again.files] == [" cat/ 1.jpg", "dog/ 1.jpg"]
+    assert again.sha256 == images.sha256
+
+
+def test_a_list_keeps_its_order_wherever_its_images_are(images: ImageList, tmp_path: Path) -> None:
+    backwards = replace(images, files=images.files[::-1])
+    (tmp_path / "list.csv").write_bytes(write_images(backwards))
+    assert read_images(tmp_path / "list.csv").files == backwards.files
+
+
+def test_a_list_that_could_not_be_read_back_is_not_written(
+    images: ImageList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(write_images(images))
+    monkeypatch.setattr(table_module, "LARGEST_TABLE", size)
+    assert len(write_images(images)) == size
+    monkeypatch.setattr(table_module, "LARGEST_TABLE", size - 1)
+    with pytest.raises(DataError, match="the list of its 3 images would have more than"):
+        write_images(images)
 
 
 @pytest.mark.parametrize("offset", [0, 250_000, 499_999])

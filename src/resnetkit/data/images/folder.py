@@ -46,7 +46,10 @@ def read_images(
     class_names: Sequence[str] = (),
     empty_classes: EmptyClasses = "error",
 ) -> ImageList:
-    """Lists the images of a folder or a table.
+    """Lists the images of a folder or a table, in the order of their paths.
+
+    A list that a run has written keeps its order, by which the images are numbered, although their
+    paths change when they are moved.
 
     Args:
         root: a folder `class/image` or `train|val|test/class/image`, or a `.csv` or `.jsonl` file
@@ -77,7 +80,9 @@ def read_images(
             f"{root} contains only one class, '{images.class_names[0]}': training needs at least"
             " two. Expected a folder for each class."
         )
-    files = tuple(sorted(images.files, key=lambda file: str(file.path)))
+    files = images.files
+    if not all(file.name for file in files):  # a list that a run has written has all names
+        files = tuple(sorted(files, key=lambda file: str(file.path)))
     remarks = (*images.remarks, *remarks_on_labels(images), *remarks_on_splits(images))
     return replace(images, files=files, remarks=remarks)
 

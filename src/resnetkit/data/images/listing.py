@@ -65,7 +65,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class ImageList:
-    """Labeled image files, in the order of their paths.
+    """Labeled image files, in an order that does not change when they are moved.
 
     Attributes:
         root: the folder or table that they come from.

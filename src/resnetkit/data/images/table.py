@@ -96,14 +96,24 @@ def read_list(path: Path, root: Path) -> ImageList:
 
 
 def write_images(images: ImageList) -> bytes:
-    """Returns the content of a .csv file from which `read_images` reads the list back."""
+    """Returns the content of a .csv file from which `read_images` reads the list back.
+
+    Raises:
+        DataError: when the file would be larger than those that are read.
+    """
     text = StringIO(newline="")
     table = csv.writer(text)
     table.writerow(WRITTEN)
     for file in images.files:
         row = (os.path.abspath(file.path), file.name, file.digest, file.label, file.split or "")
         table.writerow(row)
-    return text.getvalue().encode(errors="surrogateescape")
+    content = text.getvalue().encode(errors="surrogateescape")
+    if len(content) > LARGEST_TABLE:
+        raise DataError(
+            f"{images.root}: the list of its {len(images.files):,} images would have more than"
+            f" {LARGEST_TABLE / 2**20:,.0f} MiB. Use fewer images, or shorter paths."
+        )
+    return content
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Row]]:
@@ -177,7 +187,7 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
     reader = csv.reader(
         StringIO(text[len(beginning) :], newline=""),
         delimiter=separator,
-        skipinitialspace=True,
+        skipinitialspace=not text.startswith(",".join(WRITTEN)),  # there a space is of the name
         strict=True,
     )
     number = before + 1
