@@ -71,6 +71,26 @@ def test_every_fault_is_named_and_the_exit_code_says_so(resnet: Resnet, photos: 
     assert [image["label"] for image in facts["duplicates"][0]["images"]] == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("cache", ["none", "disk"])
+def test_an_estimate_says_that_it_is_without_the_cache(
+    resnet: Resnet, photos: Path, cache: str
+) -> None:
+    values = {
+        "data.image_size": 16,
+        "data.augment.crop": "area",
+        "data.augment.crop_padding": 0,
+        "data.cache": cache,
+        "batch_size": 16,
+        "length": "2 steps",
+    }
+    changes = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    answer = resnet("train", "digits", "--data", str(photos), *SMALL, *changes, "--dry-run")
+    assert answer.code == 0
+    assert (" without the cache that data.cache=disk fills first;" in answer.err) == (
+        cache == "disk"
+    )
+
+
 @pytest.mark.parametrize("name", ["digits", "cifar10"])
 def test_a_folder_named_like_a_data_set_is_meant_by_its_path(
     resnet: Resnet, photos: Path, name: str

@@ -3,15 +3,20 @@
 import json
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from resnetkit.runtime.process_group import World
 from resnetkit.training import recipe as recipe_module
-from resnetkit.training.recipe import load_recipe, named_recipes
+from resnetkit.training.dry_run import DryRun
+from resnetkit.training.recipe import Recipe, load_recipe, named_recipes
 from resnetkit.training.run_folder import find_runs, read_run
 
 Resnet = Callable[..., Any]
@@ -141,6 +146,34 @@ def test_machines_get_the_recipe_and_the_estimate(resnet: Resnet, few_steps: Wor
     assert (estimate["parameters"], estimate["total_steps"]) == (269_434, 6)
     assert 0 < estimate["seconds_per_step"] < estimate["seconds"] < 60
     assert estimate["peak_memory_bytes"] > 1e8
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_the_first_prints(
+    resnet: Resnet,
+    terminal: Callable[..., str],
+    few_steps: Words,
+    monkeypatch: pytest.MonkeyPatch,
+    rank: int,
+) -> None:
+    @contextmanager
+    def joined(device: str) -> Iterator[World]:
+        yield World(rank, 2, torch.device("cpu"))
+
+    def estimate(recipe: Recipe, *, device: str, threads: int) -> DryRun:
+        return DryRun(1, 2, 0.5, 1.0, 2**30)
+
+    monkeypatch.setattr("resnetkit.runtime.process_group.open_world", joined)
+    monkeypatch.setattr("resnetkit.training.dry_run.dry_run", estimate)
+    monkeypatch.setattr(
+        "resnetkit.training.loop.train", lambda *words, **options: SimpleNamespace(final=None)
+    )
+    words = ("train", *few_steps, "--micro-batch", "40")
+    answer = resnet(*words, "--dry-run")
+    assert answer.code == 0
+    assert ("batch_size: 360" in answer.out) == ("1 parameters, 2 steps of" in answer.err)
+    assert bool(answer.out) == bool(answer.err) == (rank == 0)
+    assert bool(terminal(*words)) == (rank == 0)
 
 
 def test_a_terminal_gets_a_bar_and_the_result(

@@ -149,9 +149,9 @@ class Bar:
 
 
 @contextmanager
-def bar(description: str, total: float = 1.0) -> Iterator[Bar]:
+def bar(description: str, total: float = 1.0, *, hidden: bool = False) -> Iterator[Bar]:
     """Shows a progress bar with the time left and a short text while the block runs."""
-    if not sys.stderr.isatty():
+    if hidden or not sys.stderr.isatty():
         yield Bar(None, description, total)
         return
     from rich.progress import (

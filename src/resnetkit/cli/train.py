@@ -1,6 +1,5 @@
 """resnet train: one recipe, one run folder."""
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,18 +84,19 @@ def train(
     is_automatic = data is not None and recipe in (None, "finetune")
     with open_world(device) as world:  # the one that chooses is the one that trains
         if folder and is_automatic and (folder / "recipe.yaml").is_file():
-            chosen, plan = begun_recipe(folder, values), None
+            chosen, plan = begun_recipe(folder, values, world), None
         else:
             chosen, plan = new_recipe(recipe, values, request, world, threads=threads)
+        if world.is_main:  # only the first of torchrun's processes prints
+            remark_on_recipe(chosen)
         if dry_run:
-            remark_on_classes(chosen)
-            show_estimate(chosen, device=device, threads=threads, json=json)
+            show_estimate(chosen, world, threads=threads, json=json)
             return
         folder = folder or Path("runs") / f"{chosen.name}-{chosen.digest[:8]}"
-        with bar(chosen.name) as progress:
+        with bar(chosen.name, hidden=not world.is_main) as progress:
             reporter = TrainingProgress(progress, plan)
             run = train_recipe(chosen, folder, device=device, threads=threads, observe=reporter)
-    if os.environ.get("RANK", "0") == "0":  # only the first of torchrun's processes prints
+    if world.is_main:
         if not reporter.total_steps:
             remark(
                 f"the run in {folder} is already finished; nothing was trained. --out trains"
@@ -105,10 +105,13 @@ def train(
         show_result(run, json=json)
 
 
-def begun_recipe(folder: Path, values: dict[str, object]) -> "Recipe":
+def begun_recipe(folder: Path, values: dict[str, object], world: "World") -> "Recipe":
     """Returns the recipe that was chosen when the run in a folder began."""
-    remark(f"resuming with the recipe in {folder}; nothing is timed again")
-    return requested_recipe(str(folder / "recipe.yaml"), values)
+    from resnetkit.training.recipe import load_recipe
+
+    if world.is_main:
+        remark(f"resuming with the recipe in {folder}; nothing is timed again")
+    return load_recipe(str(folder / "recipe.yaml"), values)
 
 
 def recipe_values(
@@ -180,8 +183,10 @@ def new_recipe(
     threads: int,
 ) -> "tuple[Recipe, Plan | None]":
     """Returns the recipe of a command, and the plan if it was chosen for custom images."""
+    from resnetkit.training.recipe import load_recipe
+
     if request is None:
-        return requested_recipe(recipe or "digits", values), None
+        return load_recipe(recipe or "digits", values), None
     return timed_recipe(request, world, threads=threads)
 
 
@@ -196,20 +201,9 @@ def timed_recipe(request: "AutoRequest", world: "World", *, threads: int) -> "tu
         ranks=world.size,
         overlaps=world.device.type == "cuda",
     )
-    chosen = choice.recipe
     if world.is_main:
         remark(choice.in_words())
-    remark_on_recipe(chosen)
-    return chosen, choice.plan
-
-
-def requested_recipe(name_or_path: str, values: dict[str, object]) -> "Recipe":
-    """Returns a recipe with some values replaced."""
-    from resnetkit.training.recipe import load_recipe
-
-    chosen = load_recipe(name_or_path, values)
-    remark_on_recipe(chosen)
-    return chosen
+    return choice.recipe, choice.plan
 
 
 def remark_on_recipe(chosen: "Recipe") -> None:
@@ -266,6 +260,7 @@ def lr_find(
     threads = checked_threads(threads)
     with open_world(device) as world:
         chosen, _ = new_recipe(recipe, values, request, world, threads=threads)
+    remark_on_recipe(chosen)
     remark_on_classes(chosen)
     with bar("lr-find") as progress:
         search = find_lr(
@@ -424,21 +419,27 @@ def show_result(run: "Run", *, json: bool) -> None:
     remark(f"run folder: {run.folder}; 'resnet report {run.folder}' writes its report.")
 
 
-def show_estimate(chosen: "Recipe", *, device: str, threads: int, json: bool) -> None:
-    """Prints the resolved recipe and the estimated cost."""
+def show_estimate(chosen: "Recipe", world: "World", *, threads: int, json: bool) -> None:
+    """Estimates the cost of a recipe, with all processes, and prints both on the main rank."""
     from dataclasses import asdict
 
     from resnetkit.training.auto_recipe import duration_words
     from resnetkit.training.dry_run import dry_run as estimate_cost
 
-    estimate = estimate_cost(chosen, device=device, threads=threads)
+    if world.is_main:
+        remark_on_classes(chosen)
+    estimate = estimate_cost(chosen, device=str(world.device), threads=threads)
+    if not world.is_main:
+        return
     if json:
         print_json({"recipe": chosen.model_dump(mode="json"), "estimate": asdict(estimate)})
         return
     say(chosen.to_yaml(), end="")
+    uncached = " without the cache that data.cache=disk fills first"
     remark(
         f"\n{estimate.parameters:,} parameters, {estimate.total_steps:,} steps of"
-        f" {estimate.seconds_per_step:.3f} s: about {duration_words(estimate.seconds)};"
+        f" {estimate.seconds_per_step:.3f} s: about {duration_words(estimate.seconds)}"
+        f"{uncached if chosen.data.cache == 'disk' else ''};"
         f" peak memory {estimate.peak_memory_bytes / 2**30:.1f} GiB. Nothing was written."
     )
 

@@ -25,7 +25,7 @@ class DryRun:
         total_steps: of the whole training.
         seconds_per_step: mean over the training, from the second step of each size of images; the
             first includes work that is done once, such as compiling.
-        seconds: of the whole training, evaluations included.
+        seconds: of the whole training, evaluations included, without a cache of decoded photos.
         peak_memory_bytes: of the GPU, or of the process on a CPU.
     """
 
