@@ -1,13 +1,16 @@
 """Losses and errors against scikit-learn, and sums that are the same for any number of ranks."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnetkit.evaluation import metrics
 from resnetkit.evaluation.metric_sums import MetricSums, Score, batch_sums, outside_top_k, score
@@ -74,6 +77,30 @@ def test_the_size_of_batches_changes_nothing(batch_size: int) -> None:
     assert ours.loss == pytest.approx(whole.loss, rel=1e-6)
     assert (ours.error, ours.top5_error, ours.count) == (whole.error, whole.top5_error, 997)
     assert torch.equal(confusion, whole_confusion)
+
+
+class Allocations(TorchDispatchMode):
+    """Counts the tensors that operations make, rather than change, by their number of elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and not any(made is argument for argument in args):
+            self.elements[made.numel()] += 1
+        return made
+
+
+def test_a_batch_costs_nothing_for_pairs_of_classes_that_it_lacks() -> None:
+    """Else a batch of ImageNet would pass over a million cells of the confusion matrix."""
+    counts = []
+    for batch_size in (997, 90):
+        with Allocations() as allocations:
+            measure(*random_logits(100), batch_size)
+        counts.append(allocations.elements[100 * 100])
+    assert counts[0] == counts[1] > 0
 
 
 def test_the_error_and_the_confusion_matrix_agree_when_logits_are_equal() -> None:

@@ -135,7 +135,7 @@ def score(
             views = [model(view) for view in ([images, images.flip(3)] if flip else [images])]
         logits = views[0].float()
         single.add(batch_sums(logits, labels))
-        cells += torch.bincount(labels * num_classes + logits.argmax(1), minlength=len(cells))
+        cells.index_add_(0, labels * num_classes + logits.argmax(1), torch.ones_like(labels))
         if flip:
             flipped.add(batch_sums(averaged(views), labels))
     model.train(was_training)
