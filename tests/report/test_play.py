@@ -18,8 +18,10 @@ from resnetkit.report.play import bundle as bundles
 from resnetkit.report.play.bundle import bundle, policy, source
 from resnetkit.report.play.messages import messages
 from resnetkit.report.play.page import write_play_page
-from resnetkit.report.play.selection import select_runs
+from resnetkit.report.play.selection import SCALE, WITHOUT_NORM, Selection, select_runs, task_of
 from resnetkit.report.play.values import play_runs, script_json
+from resnetkit.studies.questions.gradients import GRADIENTS
+from resnetkit.studies.runner import trials_of
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,20 @@ def test_the_data_of_the_page_are_those_of_the_files(studies: Path) -> None:
 def test_still_pictures_are_on_the_page_for_those_without_scripts(page: str) -> None:
     assert page.count("<svg") >= 12
     assert 'class="text no-script"' in page
+
+
+def test_a_run_that_diverged_in_its_first_epoch_is_shown(tmp_path: Path) -> None:
+    trial = next(
+        trial for trial in trials_of(GRADIENTS, SCALE, None) if trial.group in WITHOUT_NORM
+    )
+    task = task_of(tmp_path, trial)
+    (task.folder / "probes").mkdir(parents=True)
+    (task.folder / "recipe.yaml").write_text(trial.recipe.to_yaml())
+    (task.folder / "failure.json").write_text("{}")
+    (task.folder / "probes/gradients.json").write_text('{"input": [0.1, 0.2]}')
+    (run,) = play_runs(Selection(tmp_path, {"plain56-he": (task,)}, (), ()))
+    assert run.diverged
+    assert json.loads(script_json(run))["steps_per_epoch"] is None
 
 
 def test_a_missing_measurement_is_missing_work(studies: Path, tmp_path: Path) -> None:

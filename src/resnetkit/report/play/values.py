@@ -37,7 +37,7 @@ class PlayRun:
         folder: below the folder of all studies.
         digest: of its recipe.
         parameters: number of trained parameters.
-        steps_per_epoch: of its training.
+        steps_per_epoch: of its training; null where it diverged in its first epoch.
         epochs: 1, 2, ...
         train_error: after each epoch, measured during training.
         test_error: after each epoch; null where it was not measured.
@@ -54,7 +54,7 @@ class PlayRun:
     folder: str
     digest: str
     parameters: int
-    steps_per_epoch: float
+    steps_per_epoch: float | None
     epochs: list[int]
     train_error: list[float | None]
     test_error: list[float | None]
@@ -157,7 +157,7 @@ def play_run(root: Path, group: str, task: Task) -> PlayRun:
         folder=run.folder.relative_to(root).as_posix(),
         digest=run.recipe.digest,
         parameters=count(architecture).parameters,
-        steps_per_epoch=epochs[0].step / epochs[0].epoch if epochs else math.nan,
+        steps_per_epoch=epochs[0].step / epochs[0].epoch if epochs else None,
         epochs=[event.epoch for event in epochs],
         train_error=finite([event.train_error for event in epochs]),
         test_error=finite([event.test_error for event in epochs]),
