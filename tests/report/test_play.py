@@ -19,6 +19,7 @@ from resnetkit.report.play.bundle import bundle, policy, source
 from resnetkit.report.play.messages import messages
 from resnetkit.report.play.page import write_play_page
 from resnetkit.report.play.selection import SCALE, WITHOUT_NORM, Selection, select_runs, task_of
+from resnetkit.report.play.stills import path_charts
 from resnetkit.report.play.values import play_runs, script_json
 from resnetkit.studies.questions.gradients import GRADIENTS
 from resnetkit.studies.runner import trials_of
@@ -106,6 +107,30 @@ def test_the_data_of_the_page_are_those_of_the_files(studies: Path) -> None:
 def test_still_pictures_are_on_the_page_for_those_without_scripts(page: str) -> None:
     assert page.count("<svg") >= 12
     assert 'class="text no-script"' in page
+
+
+def test_what_is_read_without_scripts_is_true_of_the_still_pictures(page: str) -> None:
+    body = page[: page.index("<script")]
+    read = re.sub(r"<(p|span) [^>]*needs-script.*?</\1>", "", body, flags=re.DOTALL)
+    of_others = (
+        "Move the epoch",
+        "follows the epoch",
+        "can be clicked",
+        "Click one",
+        "faint lines",
+        "On the left",
+        "both bars",
+        "and their number of parameters",
+    )
+    assert [text for text in of_others if text in read] == []
+    for text in ("of 56 layers from the inside, after training", "at 56 layers both are high"):
+        assert text in read
+
+
+def test_the_shortest_still_path_goes_through_no_block(studies: Path) -> None:
+    groups = {"resnet56": [run for run in play_runs(select_runs(studies)) if "paths" in run.probes]}
+    for chart in path_charts(groups):
+        assert chart.lines[0].x == tuple(range(28))
 
 
 def test_a_run_that_diverged_in_its_first_epoch_is_shown(tmp_path: Path) -> None:

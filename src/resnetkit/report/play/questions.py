@@ -16,12 +16,14 @@ class Question:
         title: the question.
         paragraphs: the answer.
         caption: what the picture shows.
+        still_caption: what the still picture shows, where it is another one.
     """
 
     name: str
     title: Phrase
     paragraphs: tuple[Phrase, ...]
     caption: Phrase
+    still_caption: Phrase | None = None
 
 
 QUESTIONS = (
@@ -37,7 +39,7 @@ QUESTIONS = (
             ),
         ),
         phrase(
-            "Training error by depth. On the left more layers are worse, on the right they are not."
+            "Training error by depth: more layers make plain networks worse, but not residual ones."
         ),
     ),
     Question(
@@ -51,6 +53,10 @@ QUESTIONS = (
             ),
         ),
         phrase("Final errors of plain networks: both bars of plain-56 are long, not only one."),
+        phrase(
+            "Final errors of plain networks by depth: at 56 layers both are high, on the training"
+            " images (thin line) and on the test images (thick line)."
+        ),
     ),
     Question(
         "gradient",
@@ -87,8 +93,8 @@ QUESTIONS = (
             ),
         ),
         phrase(
-            "Gradient of the trained resnet-56 at its input, by the number of blocks on the way."
-            " On the left one path, on the right all of that length."
+            "Gradient of the trained resnet-56 at its input, by the number of blocks on the way:"
+            " on one path, and on all paths of that length together."
         ),
     ),
     Question(
@@ -122,6 +128,10 @@ QUESTIONS = (
             ),
         ),
         phrase("Final test error of networks of 32 layers, and their number of parameters."),
+        phrase(
+            "Test error of networks of 32 layers during training. plain-32 has no shortcuts;"
+            " resnet-32 has those of option A."
+        ),
     ),
     Question(
         "deep",

@@ -28,7 +28,7 @@ def still_pictures(runs: Iterable[PlayRun], t: Language) -> dict[str, list[Marku
         "stacking": [stacking_chart(groups, family) for family in ("plain", "resnet")],
         "overfitting": [final_chart(groups, ("plain",))],
         "gradient": [gradient_chart(groups)],
-        "backward": [path_chart(groups)],
+        "backward": path_charts(groups),
         "residual": [residual_chart(groups)],
         "shapes": [shortcut_chart(groups)],
         "deep": [final_chart(groups, ("plain", "resnet"))],
@@ -86,13 +86,13 @@ def stacking_chart(groups: Groups, family: str) -> Chart:
     return Chart(title, phrase("epoch"), phrase("error"), tuple(lines), top=100.0, unit="%")
 
 
-def probe_line(groups: Groups, group: str, probe: str, key: str, *, end: str | None = None) -> Line:
-    """Returns a measured list against 1, 2, ..., over the runs that have it."""
+def probe_line(groups: Groups, group: str, probe: str, key: str, *, first: int = 1) -> Line:
+    """Returns a measured list against first, first + 1, ..., over the runs that have it."""
     values: dict[float, list[float]] = {}
     for run in groups.get(group, ()):
-        for position, value in enumerate(run.probes.get(probe, {}).get(key, ()), 1):
+        for position, value in enumerate(run.probes.get(probe, {}).get(key, ()), first):
             values.setdefault(position, []).append(number(value))
-    return over_runs(group, values, end_label=end or group, color=color_of(group))
+    return over_runs(group, values, end_label=group, color=color_of(group))
 
 
 def last_step(groups: Groups, group: str) -> str:
@@ -142,11 +142,22 @@ def gradient_chart(groups: Groups) -> Chart:
     return Chart(title, phrase("layer, from the input"), title, tuple(lines), logarithmic=True)
 
 
-def path_chart(groups: Groups) -> Chart:
-    """Returns the gradient on all paths of each length."""
-    title = phrase("All paths of that length together")
-    line = probe_line(groups, "resnet56", "paths", "total")
-    return Chart(title, phrase("blocks that the path goes through"), title, (line,))
+def path_charts(groups: Groups) -> list[Chart]:
+    """Returns the gradient on one path and on all paths, by their number of blocks from 0."""
+    titles = {
+        "gradient": phrase("Gradient on one path"),
+        "total": phrase("All paths of that length together"),
+    }
+    return [
+        Chart(
+            title,
+            phrase("blocks that the path goes through"),
+            title,
+            (probe_line(groups, "resnet56", "paths", key, first=0),),
+            logarithmic=key == "gradient",
+        )
+        for key, title in titles.items()
+    ]
 
 
 def residual_chart(groups: Groups) -> Chart:
