@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 const PLAY = "../../src/resnetkit/report/play/";
-const { defaultState, formatState, parseState } = await import(`${PLAY}state.js`);
+const { defaultState, fitToNetworks, fitToRuns, formatState, parseState } = await import(
+  `${PLAY}state.js`
+);
 const { createLanguage, particle, percent, significant } = await import(`${PLAY}language.js`);
 const { errorCurve, lower, point, snapshotAt, withSeed } = await import(`${PLAY}series.js`);
 const { niceTicks, powers, spread } = await import(`${PLAY}chart.js`);
@@ -35,6 +37,44 @@ test("what an address says is not believed", () => {
   assert.deepEqual(parseState(broken), { ...defaultState(), off: ["layer1.1"] });
   assert.deepEqual(parseState("#view=elsewhere&drawn=00"), defaultState());
   assert.equal(parseState("#exchanged=layer1.0,layer1.1,layer1.2").exchanged.length, 2);
+});
+
+test("the name of a chapter changes the view and keeps the rest", () => {
+  const state = { ...defaultState(), view: "live", pair: 56, off: ["layer2.1"] };
+  assert.deepEqual(parseState("#explore", state), { ...state, view: "explore" });
+  assert.deepEqual(parseState("#somewhere", state), state);
+  assert.deepEqual(parseState("", state), defaultState());
+  assert.deepEqual(parseState("#epoch=3", state), { ...defaultState(), epoch: 3 });
+});
+
+test("an epoch and a seed that no run has are replaced", () => {
+  const runs = [{ seed: 0, epochs: [1, 2, 3] }, { seed: 1, epochs: [] }];
+  const state = { ...defaultState(), epoch: 500, seed: "7" };
+  assert.deepEqual(fitToRuns(state, runs), { ...state, epoch: 3, seed: "mean" });
+  const possible = { ...state, epoch: 0, seed: "1" };
+  assert.deepEqual(fitToRuns(possible, runs), possible);
+});
+
+test("a digit and blocks that the networks lack are replaced", () => {
+  const block = (name) => ({
+    name,
+    stage: name.split(".")[0],
+    removable: name === "layer1.0" || !name.endsWith(".0"),
+  });
+  const names = [1, 2, 3].flatMap((stage) => [0, 1, 2].map((i) => `layer${stage}.${i}`));
+  const live = { digits: { count: 359 }, networks: { resnet20: { blocks: names.map(block) } } };
+  const fitted = (change) => fitToNetworks({ ...defaultState(), ...change }, live);
+  assert.deepEqual(fitted({ off: ["layer2.0", "layer2.7", "layer1.0", "layer2.1"] }).off, [
+    "layer1.0",
+    "layer2.1",
+  ]);
+  const exchanged = (...blocks) => fitted({ exchanged: blocks }).exchanged;
+  assert.deepEqual(exchanged("layer1.1", "layer1.2"), ["layer1.1", "layer1.2"]);
+  assert.deepEqual(exchanged("layer1.2", "layer2.1"), ["layer1.2"]);
+  assert.deepEqual(exchanged("layer3.0", "layer2.1"), ["layer2.1"]);
+  assert.deepEqual(exchanged("layer3.0", "layer3.9"), []);
+  const digits = ["", "0", "358", "359", "9999"].map((digit) => fitted({ digit }).digit);
+  assert.deepEqual(digits, ["", "0", "358", "0", "0"]);
 });
 
 test("texts have plural forms and Korean particles", () => {

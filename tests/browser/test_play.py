@@ -134,6 +134,41 @@ def test_a_view_can_be_linked(open_page: OpenPage, url: str) -> None:
         assert page.locator("input[name=depth][value='56']").is_checked()
 
 
+def test_a_link_to_what_the_page_lacks_shows_what_it_has(open_page: OpenPage, url: str) -> None:
+    impossible = "&off=layer2.0,layer2.7,layer2.1&exchanged=layer1.2,layer2.1&digit=9999&seed=7"
+    with open_page(url + "#view=live&pair=20&predict=same.same&epoch=500" + impossible) as page:
+        page.wait_for_selector("html.live")
+        assert page.locator("#answers .card").count() == 4
+        assert page.locator(".chip.off").all_inner_texts() == ["2.1"]
+        assert page.locator(".chip.exchanged").all_inner_texts() == ["1.2"]
+        assert page.locator("#digit-value").inner_text().startswith("test digit 1 of 359: a ")
+        assert page.locator("#epoch-value").inner_text() == "after epoch 13 of 13"
+        assert page.locator("input[name=seed][value=mean]").is_checked()
+        go_to(page, "#pair=20&off=layer3.0,layer3.1")
+        assert page.locator(".chip.off").all_inner_texts() == ["3.1"]
+
+
+def go_to(page: "Page", fragment: str) -> None:
+    """Changes the address and waits until the page has been told."""
+    page.evaluate(
+        """(fragment) => new Promise((done) => {
+            addEventListener("hashchange", done, { once: true });
+            location.hash = fragment;
+        })""",
+        fragment,
+    )
+
+
+def test_a_link_to_a_chapter_keeps_what_is_shown(open_page: OpenPage, url: str) -> None:
+    with open_page(url + "#view=live&pair=56&off=layer2.1") as page:
+        page.wait_for_selector("html.live")
+        page.locator(".skip").press("Enter")
+        page.wait_for_url(re.compile("view=explore&pair=56&off=layer2.1"))
+        assert page.evaluate("document.activeElement.id") == "explore-title"
+        go_to(page, "#train")
+        assert page.locator(".chip.off").all_inner_texts() == ["2.1"]
+
+
 def test_networks_answer_and_blocks_are_switched_off(open_page: OpenPage, url: str) -> None:
     with open_page(url + "#pair=20") as page:
         page.wait_for_selector("html.live")

@@ -65,8 +65,7 @@ export function changeOf(state, depth) {
 }
 
 function pixelsOf(opened, state) {
-  if (state.digit !== "" && Number(state.digit) < opened.digits.count)
-    return opened.digits.pixels(Number(state.digit));
+  if (state.digit !== "") return opened.digits.pixels(Number(state.digit));
   return Uint8Array.from(state.drawn, (sign) => Math.round((Number.parseInt(sign, 17) * 255) / 16));
 }
 

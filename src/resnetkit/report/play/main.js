@@ -7,7 +7,7 @@ import { drawExplore, listenExplore } from "./explore.js";
 import { createLanguage, significant } from "./language.js";
 import { drawLive, listenLive, openLive } from "./live.js";
 import { drawQuestions } from "./questions.js";
-import { formatState, parseState } from "./state.js";
+import { fitToNetworks, fitToRuns, formatState, parseState } from "./state.js";
 import { drawTrain, listenTrain, openTrain } from "./train.js";
 
 const ADDRESS_DELAY = 250; // ms; browsers limit how often a page may change its address
@@ -16,8 +16,12 @@ const FRAME = 120; // ms between two drawings of a training
 function main() {
   const data = JSON.parse(byId("data").textContent);
   const context = { data, ...createLanguage(data.messages) };
-  let state = parseState(location.hash);
   let live = null;
+  const fitted = (opened) => {
+    const known = fitToRuns(opened, data.runs);
+    return live ? fitToNetworks(known, live) : known;
+  };
+  let state = fitted(parseState(location.hash));
   let timer = null;
   let soon = null;
   const training = openTrain(context, byId("spiral-worker").textContent);
@@ -73,12 +77,14 @@ function main() {
       JSON.parse(byId("live-data").textContent),
       byId("network-worker").textContent,
     );
+    state = fitted(state);
     document.documentElement.classList.add("live");
     drawLive(context, state, live);
   });
   window.addEventListener("hashchange", () => {
-    if (formatState(parseState(location.hash)) === formatState(state)) return; // by writeAddress
-    state = parseState(location.hash);
+    const opened = fitted(parseState(location.hash, state));
+    if (formatState(opened) === formatState(state)) return; // by writeAddress
+    state = opened;
     draw();
     show(state.view);
   });

@@ -8,6 +8,7 @@ import {
   errorCurve,
   extent,
   finalError,
+  lastEpoch,
   measuredLine,
   point,
   runsOf,
@@ -36,7 +37,6 @@ const PICTURES = {
 
 function drawStacking(context, state) {
   const { _, data } = context;
-  const epochs = Math.max(...data.runs.flatMap((run) => run.epochs), 1);
   const panels = [
     ["none", "plain", _("Plain networks")],
     ["A", "residual", _("Residual networks")],
@@ -49,7 +49,7 @@ function drawStacking(context, state) {
     }));
     const chart = {
       xLabel: _("epoch"),
-      domainX: [0, epochs],
+      domainX: [0, lastEpoch(data.runs)],
       domainY: [0, 100],
       unit: "%",
       lines,

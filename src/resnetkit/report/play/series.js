@@ -18,6 +18,11 @@ export function runsOfGroup(data, group) {
   return data.runs.map((run, index) => ({ ...run, index })).filter((run) => run.group === group);
 }
 
+/** Returns the last epoch of all runs. */
+export function lastEpoch(runs) {
+  return Math.max(...runs.flatMap((run) => run.epochs), 1);
+}
+
 /** Returns those of a seed, or all of them for "mean". */
 export function withSeed(runs, seed) {
   return seed === "mean" ? runs : runs.filter((run) => String(run.seed) === seed);

@@ -4,8 +4,10 @@
  *     parseState("#depth=20&epoch=7")    // -> state: defaults for what is missing or impossible
  *     formatState(state)                 // -> "#depth=20&epoch=7": what differs from the defaults
  *
- * A fragment without "=" is the name of a chapter. What an address says is not believed: every
- * value is checked, and a wrong one is replaced by its default.
+ * A fragment without "=" is the name of a chapter: it changes the view of a state and nothing else.
+ * What an address says is not believed: every value is checked, and a wrong one is replaced by its
+ * default. What only a page knows is checked by `fitToRuns` and, when they are opened,
+ * `fitToNetworks`.
  *
  * @typedef {object} State
  * @property {string} view chapter that the address points at, "" for the beginning
@@ -30,6 +32,8 @@
  * @property {number} lr learning rate
  * @property {number} start seed of the spiral networks
  */
+import { lastEpoch } from "./series.js";
+
 export const LEARNING_RATES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1];
 export const EMPTY = "0".repeat(64);
 
@@ -84,10 +88,12 @@ export function defaultState() {
   return Object.fromEntries(entries);
 }
 
-export function parseState(fragment) {
+/** Returns the state of a fragment; the name of a chapter keeps the rest of the state before. */
+export function parseState(fragment, before = defaultState()) {
   const text = fragment.replace(/^#/, "");
-  if (!text.includes("=")) return { ...defaultState(), view: FIELDS.view[1].read(text) ?? "" };
   const state = defaultState();
+  if (text && !text.includes("="))
+    return { ...before, view: FIELDS.view[1].read(text) ?? before.view };
   for (const pair of text.split("&")) {
     const [name, value = ""] = pair.split("=");
     if (!Object.hasOwn(FIELDS, name)) continue;
@@ -95,6 +101,29 @@ export function parseState(fragment) {
   }
   state.exchanged = state.exchanged.slice(0, 2);
   return state;
+}
+
+/** Returns a state with an epoch and a seed that the runs of the page have. */
+export function fitToRuns(state, runs) {
+  const seeds = runs.map((run) => String(run.seed));
+  return {
+    ...state,
+    epoch: Math.min(state.epoch, lastEpoch(runs)),
+    seed: seeds.includes(state.seed) ? state.seed : FIELDS.seed[0],
+  };
+}
+
+/** Returns a state with a digit that exists, and with blocks that can be changed in its pair. */
+export function fitToNetworks(state, { digits, networks }) {
+  const removable = networks[`resnet${state.pair}`].blocks.filter((block) => block.removable);
+  const stageOf = (name) => removable.find((block) => block.name === name)?.stage;
+  const exchanged = state.exchanged.filter((name) => stageOf(name));
+  return {
+    ...state,
+    digit: Number(state.digit) < digits.count ? state.digit : FIELDS.digit[0],
+    off: state.off.filter((name) => stageOf(name)),
+    exchanged: exchanged.filter((name) => stageOf(name) === stageOf(exchanged[0])),
+  };
 }
 
 export function formatState(state) {
