@@ -10,6 +10,10 @@ const { createLanguage, particle, percent, significant } = await import(`${PLAY}
 const { errorCurve, lower, point, snapshotAt, withSeed } = await import(`${PLAY}series.js`);
 const { niceTicks, powers, spread } = await import(`${PLAY}chart.js`);
 const { countsOf, ink } = await import(`${PLAY}pad.js`);
+const { blockView } = await import(`${PLAY}live.js`);
+const { gradientChart } = await import(`${PLAY}train.js`);
+
+const ENGLISH = createLanguage({ texts: {}, plurals: {}, forms: [] });
 
 test("a state survives the address", () => {
   const state = {
@@ -176,4 +180,34 @@ test("ink becomes counts of 0 to 16, as in the data set", () => {
     counts.slice(0, 16).reduce((a, b) => a + b),
     0,
   );
+});
+
+test("a plain block that is off is drawn as its input, which is its output", () => {
+  const map = (...values) => ({ channels: 1, values: Float32Array.from(values) });
+  const [x, zero, residual] = [map(3, 4), map(0, 0), map(6, 8)];
+  const plain = { x, shortcut: null, residual: zero, sum: x };
+  const off = blockView(ENGLISH, plain, true);
+  assert.deepEqual(off.maps, [
+    [x, "x", "Input of the block"],
+    [x, "x", "Output of the block"],
+  ]);
+  assert.equal(off.note, "This block is switched off: it hands its input on unchanged.");
+  const on = blockView(ENGLISH, { ...plain, residual, sum: residual }, false);
+  assert.deepEqual(
+    on.maps.map(([, name]) => name),
+    ["x", "F(x)"],
+  );
+  assert.match(on.note, /its output is F\(x\) alone/);
+  const added = blockView(ENGLISH, { x, shortcut: x, residual, sum: map(9, 12) }, false);
+  assert.deepEqual(added.signs, ["+", "="]);
+  assert.match(added.note, /F\(x\) is 200\u00a0% as large/);
+  assert.equal(blockView(ENGLISH, { ...plain, shortcut: x }, true).note, off.note);
+});
+
+test("the axis of the gradients is that of the networks that were trained", () => {
+  const trained = { gradientNorms: new Array(22).fill(1) };
+  const results = { plain: { gradientNorms: new Array(22).fill(0) }, residual: trained };
+  const domain = (history) => gradientChart(ENGLISH, { layers: 4 }, { history }).domainX;
+  assert.deepEqual(domain([]), [1, 6]);
+  assert.deepEqual(domain([{ results }]), [1, 22]);
 });

@@ -360,7 +360,8 @@ function drawMaps(context, state, opened, pixels) {
   const network = opened.networks[state.network];
   for (const input of document.querySelectorAll("#live [name=network]"))
     input.checked = input.value === state.network;
-  const answer = network.run(pixels, changeOf(state, depthOf(state.network)));
+  const change = changeOf(state, depthOf(state.network));
+  const answer = network.run(pixels, change);
   const colors = mapColors(family(state.network));
   replace(
     byId("stages"),
@@ -383,10 +384,10 @@ function drawMaps(context, state, opened, pixels) {
       ),
     ),
   );
-  drawBlockMaps(context, state, network, answer, colors);
+  drawBlockMaps(context, state, { network, change, answer, colors });
 }
 
-function drawBlockMaps(context, state, network, answer, colors) {
+function drawBlockMaps(context, state, { network, change, answer, colors }) {
   const { _ } = context;
   const select = byId("block");
   const names = network.blocks.map((block) => block.name);
@@ -396,11 +397,10 @@ function drawBlockMaps(context, state, network, answer, colors) {
   const block =
     answer.blocks.find((candidate) => candidate.name === state.block) ?? answer.blocks[0];
   select.value = block.name;
-  const isPlain = block.shortcut === null;
-  const changesShape = !isPlain && block.x.channels !== block.sum.channels;
-  const first = changesShape ? block.shortcut : block.x;
-  const limit = limitOf([first, block.residual, block.sum]);
-  const picture = (map, name, says) =>
+  const isOff = change.off?.includes(block.name) ?? false;
+  const { maps, signs, note } = blockView(context, block, isOff);
+  const limit = limitOf(maps.map(([map]) => map));
+  const pictures = maps.map(([map, name, says]) =>
     h(
       "figure",
       { class: "map-figure" },
@@ -412,32 +412,44 @@ function drawBlockMaps(context, state, network, answer, colors) {
         " ",
         _("norm {norm}", { norm: significant(norm(map)) }),
       ),
-    );
+    ),
+  );
   const sign = (text) => h("span", { class: "sign", "aria-hidden": "true" }, text);
-  const parts = isPlain
-    ? [
-        picture(block.x, "x", _("Input of the block")),
-        sign("→"),
-        picture(block.residual, "F(x)", _("Output of its layers")),
-      ]
-    : [
-        picture(first, changesShape ? _("shortcut(x)") : "x", _("What the shortcut carries")),
-        sign("+"),
-        picture(block.residual, "F(x)", _("What the layers add")),
-        sign("="),
-        picture(
-          block.sum,
-          changesShape ? _("F(x) + shortcut(x)") : "F(x) + x",
-          _("The sum, before relu"),
-        ),
-      ];
-  replace(byId("block-maps"), parts);
-  const ratio = norm(block.residual) / (norm(first) || 1);
-  byId("block-note").textContent = isPlain
-    ? _("A plain block has no shortcut: its output is F(x) alone, and what came in is gone.")
-    : _("Here F(x) is {percent} as large as what the shortcut carries.", {
-        percent: percent(100 * ratio, 0),
-      });
+  replace(
+    byId("block-maps"),
+    pictures.flatMap((picture, i) => (i ? [sign(signs[i - 1]), picture] : [picture])),
+  );
+  byId("block-note").textContent = note;
+}
+
+/** Returns the maps of a block as [map, name, description], the signs between them, and a note. */
+export function blockView({ _ }, { x, shortcut, residual, sum }, isOff) {
+  const input = [x, "x", _("Input of the block")];
+  const offNote = _("This block is switched off: it hands its input on unchanged.");
+  if (shortcut === null && isOff)
+    return { maps: [input, [sum, "x", _("Output of the block")]], signs: ["→"], note: offNote };
+  if (shortcut === null)
+    return {
+      maps: [input, [residual, "F(x)", _("Output of its layers")]],
+      signs: ["→"],
+      note: _("A plain block has no shortcut: its output is F(x) alone, and what came in is gone."),
+    };
+  const changesShape = x.channels !== sum.channels;
+  const first = changesShape ? shortcut : x;
+  const ratio = norm(residual) / (norm(first) || 1);
+  return {
+    maps: [
+      [first, changesShape ? _("shortcut(x)") : "x", _("What the shortcut carries")],
+      [residual, "F(x)", _("What the layers add")],
+      [sum, changesShape ? _("F(x) + shortcut(x)") : "F(x) + x", _("The sum, before relu")],
+    ],
+    signs: ["+", "="],
+    note: isOff
+      ? offNote
+      : _("Here F(x) is {percent} as large as what the shortcut carries.", {
+          percent: percent(100 * ratio, 0),
+        }),
+  };
 }
 
 function mapColors(name) {

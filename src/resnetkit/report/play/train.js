@@ -102,7 +102,7 @@ export function drawTrain(context, state, training) {
   );
   replace(byId("spiral-charts"), [
     lossPanel(context, training),
-    gradientPanel(context, state, training),
+    plainPanel(context._("Gradient by layer, now"), gradientChart(context, state, training)),
   ]);
 }
 
@@ -257,15 +257,16 @@ function lossPanel(context, training) {
   });
 }
 
-function gradientPanel(context, state, training) {
-  const { _ } = context;
-  const last = training.history.at(-1);
+/** Returns the chart of the gradients; its axis is that of the networks that were trained. */
+export function gradientChart({ _ }, state, training) {
+  const results = training.history.at(-1)?.results ?? {};
+  const layers = Math.max(...NAMES.map((name) => results[name]?.gradientNorms.length ?? 0));
   const lines = NAMES.map((name) => ({
     label: name === "plain" ? _("plain network") : _("residual network"),
     className: name,
     end: name === "plain" ? _("plain") : _("residual"),
     dots: true,
-    points: (last?.results[name]?.gradientNorms ?? [])
+    points: (results[name]?.gradientNorms ?? [])
       .map((value, i) => (value > 0 ? pointOf(i + 1, value) : null))
       .filter(Boolean),
   }));
@@ -273,15 +274,15 @@ function gradientPanel(context, state, training) {
   const domainY = all.length
     ? powers(Math.max(1e-12, Math.min(...all)), Math.max(...all))
     : [0.001, 1];
-  return plainPanel(_("Gradient by layer, now"), {
+  return {
     xLabel: _("layer, from the input"),
-    domainX: [1, state.layers + 2],
+    domainX: [1, layers || state.layers + 2],
     domainY: domainY[0] === domainY[1] ? [domainY[0] / 10, domainY[1]] : domainY,
     log: true,
     lines,
     cursor: null,
     description: _("Norm of the gradient at each layer of both networks, now."),
-  });
+  };
 }
 
 const pointOf = (x, y) => (Number.isFinite(y) ? { x, y, low: y, high: y } : null);
