@@ -11,7 +11,7 @@ const { errorCurve, lower, point, snapshotAt, withSeed } = await import(`${PLAY}
 const { niceTicks, powers, spread } = await import(`${PLAY}chart.js`);
 const { countsOf, ink } = await import(`${PLAY}pad.js`);
 const { blockView } = await import(`${PLAY}live.js`);
-const { gradientChart } = await import(`${PLAY}train.js`);
+const { gradientChart, openTrain } = await import(`${PLAY}train.js`);
 
 const ENGLISH = createLanguage({ texts: {}, plurals: {}, forms: [] });
 
@@ -210,4 +210,48 @@ test("the axis of the gradients is that of the networks that were trained", () =
   const domain = (history) => gradientChart(ENGLISH, { layers: 4 }, { history }).domainX;
   assert.deepEqual(domain([]), [1, 6]);
   assert.deepEqual(domain([{ results }]), [1, 22]);
+});
+
+test("a training is announced when it begins, pauses and ends, and seldom in between", async () => {
+  const announced = [];
+  const context = {
+    ...ENGLISH,
+    announce: (text) => announced.push(text),
+    redraw() {},
+    redrawSoon() {},
+    state: defaultState,
+  };
+  let worker = null;
+  globalThis.Worker = class {
+    constructor() {
+      worker = this;
+    }
+    postMessage() {}
+    terminate() {}
+  };
+  const training = openTrain(context, "");
+  training.start();
+  const results = { plain: { error: 50 }, residual: { error: 1 } };
+  const post = (message) => worker.onmessage({ data: { run: 1, results, ...message } });
+  for (let epoch = 0; epoch < 1000; epoch += 1) post({ type: "epoch", epoch });
+  training.command("pause");
+  training.command("resume");
+  post({ type: "epoch", epoch: 1000 });
+  post({ type: "finished", epoch: 1000 });
+  worker.onerror({ message: "out of order", preventDefault() {} });
+  await Promise.resolve();
+  delete globalThis.Worker;
+  assert.deepEqual(
+    announced.map((text) => text.split(". ")[0].replace(/\.$/, "")),
+    [
+      "Training begins",
+      "Epoch 500",
+      "Paused after epoch 999",
+      "Training continues",
+      "Epoch 1000",
+      "Training ended after epoch 1000",
+      "Training is not possible here: out of order",
+    ],
+  );
+  assert.match(announced[1], /residual network has learned: 1\u00a0% of the points are wrong/);
 });

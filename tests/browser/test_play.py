@@ -169,6 +169,55 @@ def test_a_link_to_a_chapter_keeps_what_is_shown(open_page: OpenPage, url: str) 
         assert page.locator(".chip.off").all_inner_texts() == ["2.1"]
 
 
+def test_before_training_there_is_no_error(open_page: OpenPage, url: str) -> None:
+    with open_page(url + "#predict=same.same&epoch=0") as page:
+        assert page.locator("#epoch-value").inner_text() == "before training"
+        assert page.locator("#curves .readout").count() == 0
+        page.locator("#epoch").press("ArrowRight")
+        assert page.locator("#epoch-value").inner_text() == "after epoch 1 of 13"
+        assert page.locator("#curves .readout").count() == 3
+
+
+def test_sliders_say_what_is_written_beside_them(open_page: OpenPage, url: str) -> None:
+    with open_page(url + "#predict=same.same&epoch=7&digit=4&layers=4&lr=0.1") as page:
+        page.wait_for_selector("html.live")
+        page.locator("#lr").press("ArrowRight")
+        said = page.eval_on_selector_all(
+            "input[type=range]",
+            """sliders => sliders.map((slider) => [
+                slider.getAttribute("aria-valuetext"),
+                document.getElementById(`${slider.id}-value`).textContent,
+            ])""",
+        )
+    assert all(text == beside for text, beside in said)
+    texts = [re.sub(r": a \d$", "", text) for text, _ in said]
+    assert texts == ["after epoch 7 of 13", "test digit 5 of 359", "4 layers", "0.2"]
+
+
+def test_what_is_read_aloud_is_new(open_page: OpenPage, url: str) -> None:
+    with open_page(url + "#predict=same.same&epoch=12") as page:
+        for card in (1, 2):
+            page.wait_for_selector(f"#outcome .card:nth-child({card}) [data-computed]")
+        page.evaluate(
+            """() => {
+                globalThis.regions = [];
+                const observer = new MutationObserver((records) =>
+                    regions.push(...records.map((record) => record.target.id)));
+                const live = document.querySelectorAll("output, [role=status], [aria-live]");
+                for (const region of live) observer.observe(region, { childList: true });
+            }"""
+        )
+        page.locator("#epoch").press("ArrowLeft")
+        page.get_by_role("button", name="Train", exact=True).click()
+        page.get_by_text(re.compile(r"^epoch ([2-9]|\d\d+), \d+ epochs a second")).wait_for()
+        assert page.evaluate("regions") == ["announcement"]
+        assert page.locator("#announcement").text_content() == "Training begins."
+        page.get_by_role("button", name="Pause").click()
+        text = page.locator("#announcement").text_content()
+        assert text
+        assert text.startswith("Paused after epoch ")
+
+
 def test_networks_answer_and_blocks_are_switched_off(open_page: OpenPage, url: str) -> None:
     with open_page(url + "#pair=20") as page:
         page.wait_for_selector("html.live")
@@ -254,7 +303,8 @@ def test_without_workers_a_sentence_says_so(open_page: OpenPage, url: str) -> No
         page.reload()
         page.wait_for_selector("html.live")
         page.get_by_role("button", name="Train", exact=True).click()
-        page.get_by_text("Training is not possible here").wait_for()
+        page.get_by_role("status").get_by_text("Training is not possible here").wait_for()
+        assert "not possible here" in page.locator("#train-status").inner_text()
         assert page.locator("#curves").count() == 1
 
 

@@ -1,5 +1,5 @@
 /** Chapter 1: errors, gradients, responses and residuals of measured networks. */
-import { h, replace, byId } from "./dom.js";
+import { byId, h, replace, say, setSlider } from "./dom.js";
 import { decimal } from "./language.js";
 import { panel, pointNumber } from "./figures.js";
 import { powers } from "./chart.js";
@@ -10,6 +10,7 @@ import {
   errorCurve,
   extent,
   finalError,
+  lastEpoch,
   lower,
   measuredLine,
   point,
@@ -61,7 +62,7 @@ function drawPrediction(context, state) {
     },
     _("Predict again"),
   );
-  replace(byId("answer"), state.predict ? [...answers, again] : []);
+  say(byId("answer"), state.predict ? [...answers, again] : []);
 }
 
 function answer(context, shortcut, guess, shallow, deep) {
@@ -100,7 +101,6 @@ function answer(context, shortcut, guess, shallow, deep) {
 
 function drawControls(context, state) {
   const { _, data } = context;
-  const epochs = Math.max(...data.runs.flatMap((run) => run.epochs), 1);
   for (const input of document.querySelectorAll("#explorer [name=depth]"))
     input.checked = Number(input.value) === state.depth;
   for (const input of document.querySelectorAll("#explorer [name=shortcuts]")) {
@@ -110,13 +110,12 @@ function drawControls(context, state) {
   }
   for (const input of document.querySelectorAll("#explorer [name=seed]"))
     input.checked = input.value === state.seed;
-  const slider = byId("epoch");
-  slider.max = epochs;
-  slider.value = Math.min(state.epoch, epochs);
-  byId("epoch-value").textContent = _("after epoch {epoch} of {epochs}", {
-    epoch: slider.value,
-    epochs,
-  });
+  const { epoch } = state;
+  const epochs = lastEpoch(data.runs);
+  byId("epoch").max = epochs;
+  const when =
+    epoch === 0 ? _("before training") : _("after epoch {epoch} of {epochs}", { epoch, epochs });
+  setSlider("epoch", epoch, when);
 }
 
 function shownRuns(context, state, depth) {
@@ -131,7 +130,6 @@ function shownRuns(context, state, depth) {
 function curvePanel(context, state, depth) {
   const { _ } = context;
   const shown = shownRuns(context, state, depth);
-  const epochs = Math.max(...context.data.runs.flatMap((run) => run.epochs), 1);
   const lines = shown.flatMap(({ shortcut, runs }) => {
     const name = displayName(runs[0]);
     return [
@@ -151,11 +149,11 @@ function curvePanel(context, state, depth) {
   });
   const chart = {
     xLabel: _("epoch"),
-    domainX: [0, epochs],
+    domainX: [0, lastEpoch(context.data.runs)],
     domainY: [0, 100],
     unit: "%",
     lines,
-    cursor: Math.max(state.epoch, 1),
+    cursor: state.epoch,
     room: 50,
     description: _("Training and test error of networks of {depth} layers against the epoch.", {
       depth,
@@ -176,15 +174,15 @@ function curvePanel(context, state, depth) {
   return drawn;
 }
 
+/** Returns the errors at the epoch of the slider; null before training, where none is measured. */
 function readout(context, lines, chart, state) {
   const { _ } = context;
-  const at = Math.max(state.epoch, 1);
-  return lines
+  const errors = lines
     .filter((unused, i) => i % 2 === 0)
     .map((train, i) => {
       const test = lines[2 * i + 1];
       const [a, b] = [train, test].map((line) =>
-        line.points.find((candidate) => candidate.x === at),
+        line.points.find((candidate) => candidate.x === state.epoch),
       );
       if (!a) return null;
       const name = train.label.split(",")[0];
@@ -199,7 +197,9 @@ function readout(context, lines, chart, state) {
         " ",
         b ? [_("test"), " ", pointNumber(context, b, chart)] : null,
       );
-    });
+    })
+    .filter(Boolean);
+  return errors.length ? errors : null;
 }
 
 const KINDS = [
@@ -216,7 +216,7 @@ function layerPanels(context, state) {
     return [h("p", { class: "note" }, _("No layers were measured for this choice."))];
   const epoch = decimal(step / shown[0].runs[0].steps_per_epoch, step === 0 ? 0 : 1);
   const when = step === 0 ? _("before training") : _("after epoch {epoch}", { epoch });
-  byId("layers-when").textContent = _("{depth} layers, {when}", { depth: state.depth, when });
+  say(byId("layers-when"), _("{depth} layers, {when}", { depth: state.depth, when }));
   return KINDS.map((kind) => layerPanel(context, state, kind, shown, step));
 }
 

@@ -1,5 +1,5 @@
 /** Chapter 2: four trained networks answer; blocks are switched off or exchanged. */
-import { byId, h, replace, svg } from "./dom.js";
+import { byId, h, replace, say, setSlider, svg } from "./dom.js";
 import { percent, significant } from "./language.js";
 import { marked, number } from "./figures.js";
 import { limitOf, mapCanvas, norm } from "./maps.js";
@@ -96,17 +96,18 @@ function drawPicker(context, state, opened) {
   const { _ } = context;
   const slider = byId("digit");
   slider.max = opened.digits.count - 1;
-  if (state.digit !== "") slider.value = state.digit;
-  const isBlank = state.digit === "" && state.drawn === EMPTY;
-  byId("digit-value").textContent = isBlank
-    ? _("the pad is empty: draw")
-    : state.digit === ""
-      ? _("drawn by you")
-      : _("test digit {index} of {count}: a {label}", {
-          index: Number(state.digit) + 1,
-          count: opened.digits.count,
-          label: opened.digits.label(Number(state.digit)),
-        });
+  const isDrawn = state.digit === "";
+  const says =
+    isDrawn && state.drawn === EMPTY
+      ? _("the pad is empty: draw")
+      : isDrawn
+        ? _("drawn by you")
+        : _("test digit {index} of {count}: a {label}", {
+            index: Number(state.digit) + 1,
+            count: opened.digits.count,
+            label: opened.digits.label(Number(state.digit)),
+          });
+  setSlider("digit", isDrawn ? slider.value : state.digit, says);
 }
 
 function answerCard(context, state, opened, name, pixels) {
@@ -260,13 +261,13 @@ function drawBlocks(context, state, opened, pixels) {
     ),
   );
   replace(byId("blocks"), rows);
-  replace(
+  say(
     byId("outcome"),
     ["plain", "resnet"].map((kind) =>
       outcome(context, state, opened, `${kind}${state.pair}`, pixels),
     ),
   );
-  byId("blocks-note").replaceChildren(...marked(blocksNote(context, state)));
+  say(byId("blocks-note"), marked(blocksNote(context, state)));
 }
 
 function chip(context, state, block) {

@@ -48,6 +48,9 @@ function main() {
       clearTimeout(timer);
       timer = setTimeout(() => writeAddress(formatState(state) || "#"), ADDRESS_DELAY);
     },
+    announce(text) {
+      byId("announcement").textContent = text;
+    },
     trace: (source) => showTrace(context, source),
     removable: (name) =>
       live.networks[name].blocks.filter((block) => block.removable).map((block) => block.name),

@@ -1,5 +1,5 @@
 /** Chapter 3: a residual and a plain network are trained in the page, side by side. */
-import { byId, h, replace } from "./dom.js";
+import { byId, h, replace, setSlider } from "./dom.js";
 import { lineChart, powers } from "./chart.js";
 import { decimal, percent, significant } from "./language.js";
 import { LEARNING_RATES } from "./state.js";
@@ -8,6 +8,7 @@ import { startWorker } from "./worker.js";
 
 const NAMES = ["plain", "residual"];
 const EPOCHS = 3000;
+const ANNOUNCED_EPOCHS = 500; // between two announcements to screen readers
 const MAP_SIDE = 40;
 const MAP_PIXELS = 240;
 
@@ -26,8 +27,13 @@ export function openTrain(context, workerSource) {
   };
   training.start = () => start(context, training);
   training.command = (type) => {
+    const { _ } = context;
     training.worker?.send({ type });
     training.status = type === "pause" ? "paused" : "running";
+    const epoch = training.history.at(-1)?.epoch ?? 0;
+    context.announce(
+      type === "pause" ? _("Paused after epoch {epoch}.", { epoch }) : _("Training continues."),
+    );
     context.redraw();
   };
   training.connect = () => {
@@ -35,7 +41,7 @@ export function openTrain(context, workerSource) {
       workerSource,
       (message) => received(context, training, message),
       (reason) => {
-        training.failure = reason;
+        failed(context, training, reason);
         context.redraw();
       },
     );
@@ -66,6 +72,8 @@ function start(context, training) {
     maps: {},
     speed: 0,
   });
+  const { failure } = training;
+  context.announce(failure ? failureText(context, failure) : context._("Training begins."));
   training.worker.send({
     type: "start",
     run: training.run,
@@ -77,20 +85,38 @@ function start(context, training) {
   context.redraw();
 }
 
+function failed(context, training, reason) {
+  training.failure = reason;
+  context.announce(failureText(context, reason));
+}
+
 function received(context, training, message) {
+  const { _ } = context;
   if (message.run !== training.run) return;
   if (message.type === "started") training.data = message;
   if (message.type === "epoch") {
     training.history.push(message);
     training.speed = message.epochsPerSecond;
+    if (message.epoch > 0 && message.epoch % ANNOUNCED_EPOCHS === 0)
+      announceResults(context, training, _("Epoch {epoch}.", message));
   }
   if (message.type === "maps") training.maps = message.maps;
-  if (message.type === "finished") training.status = "finished";
+  if (message.type === "finished") {
+    training.status = "finished";
+    announceResults(context, training, _("Training ended after epoch {epoch}.", message));
+  }
   if (message.type === "failed") {
     training.status = "ready";
-    training.failure = message.message;
+    failed(context, training, message.message);
   }
   context.redrawSoon();
+}
+
+/** Announces what has happened, and how many points each network has wrong. */
+function announceResults(context, training, sentence) {
+  const { results } = training.history.at(-1);
+  const learned = NAMES.map((name) => spiralText(context, name, results[name]));
+  context.announce([sentence, ...learned].join(" "));
 }
 
 /** Draws the chapter for a state. */
@@ -108,13 +134,11 @@ export function drawTrain(context, state, training) {
 
 function drawControls(context, state, training) {
   const { _ } = context;
-  byId("layers-depth").value = state.layers;
-  byId("layers-value").textContent = _("{depth} layers", { depth: state.layers });
+  setSlider("layers-depth", state.layers, _("{depth} layers", { depth: state.layers }));
   byId("normalization").checked = state.normalization;
   for (const input of document.querySelectorAll("#train [name=weights]"))
     input.checked = input.value === state.weights;
-  byId("lr").value = LEARNING_RATES.indexOf(state.lr);
-  byId("lr-value").textContent = String(state.lr);
+  setSlider("lr", LEARNING_RATES.indexOf(state.lr), String(state.lr));
   const isRunning = training.status === "running";
   byId("start").textContent = training.history.length ? _("Train again") : _("Train");
   byId("pause").textContent = training.status === "paused" ? _("Continue") : _("Pause");
@@ -122,12 +146,13 @@ function drawControls(context, state, training) {
   byId("train-status").textContent = statusText(context, state, training);
 }
 
+function failureText({ _ }, reason) {
+  return _("Training is not possible here: {reason}.", { reason: reason.replace(/\.$/, "") });
+}
+
 function statusText(context, state, training) {
   const { _ } = context;
-  if (training.failure)
-    return _("Training is not possible here: {reason}.", {
-      reason: training.failure.replace(/\.$/, ""),
-    });
+  if (training.failure) return failureText(context, training.failure);
   const last = training.history.at(-1);
   if (!last)
     return training.status === "running" ? _("Training begins.") : _("Nothing was trained yet.");
