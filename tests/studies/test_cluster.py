@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -40,6 +41,20 @@ Reader = Callable[[Path], dict[str, bytes]]
 
 def nothing(item: object) -> None:
     """Does nothing with an item."""
+
+
+def test_workers_that_grow_are_no_warning() -> None:
+    """loky says this while it starts a worker anew, which costs nothing but the start."""
+    text = (
+        "A worker stopped while some jobs were given to the executor. This can be caused by a too"
+        " short worker timeout or by a memory leak."
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Workers(jobs=1).pool(1)
+        warnings.warn(text, UserWarning, stacklevel=1)
+        warnings.warn("something else", UserWarning, stacklevel=1)
+    assert [str(warning.message) for warning in caught] == ["something else"]
 
 
 @pytest.fixture(scope="module")

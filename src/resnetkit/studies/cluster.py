@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -120,6 +121,9 @@ class Workers:
             UsageError: for an unknown backend.
         """
         count = max(1, min(self.at_a_time, items))
+        # loky starts a worker anew when it has grown by 300 MB, as trainings of larger networks let
+        # it, and then warns of a memory leak.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         try:
             return joblib.Parallel(
                 n_jobs=count, backend=self.backend, return_as="generator_unordered"
