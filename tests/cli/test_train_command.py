@@ -117,12 +117,12 @@ def test_an_interrupted_training_goes_on_and_ends_alike(
     assert (answer.code, answer.out) == (code, "")
     *_, last = answer.err.splitlines()
     assert last == (
-        "resnet: stopped after step 4 of 6; everything is saved in stopped."
+        "resnet: stopped after step 3 of 6; everything is saved in stopped."
         " The same command resumes from there."
     )
     assert read_run(tmp_path / "stopped").final is None
     again = resnet("train", *few_steps, "--out", "stopped")
-    assert "from step 4, 6 steps on cpu" in again.err
+    assert "from step 3, 6 steps on cpu" in again.err
     assert again.out == resnet("train", *few_steps, "--out", "whole").out
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
 
