@@ -142,7 +142,7 @@ def test_a_damaged_photo_that_was_not_checked_ends_training_with_both_ways_out(
     own: Recipes, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     monkeypatch.setattr(checks, "MOST_CHECKED", 10)
-    monkeypatch.setattr(training_setup, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setenv("RESNETKIT_CACHE", str(tmp_path / "cache"))
     files = train(own({"length": "1 steps"}), tmp_path / "first").images.files
     training = [file.path for file in files if file.split == "train"]
 
