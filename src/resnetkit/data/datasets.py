@@ -220,14 +220,9 @@ def custom_format(name: str, image_size: int | None, crop_pct: float, channels: 
     """
     if image_size is None or image_size < 1:
         raise UsageError(f"{name}: custom images need an image size, such as 224 pixels.")
-    check_channels(name, channels)
-    return ImageFormat(image_size, crop_pct, channels)
-
-
-def check_channels(name: str, channels: int) -> None:
-    """Raises UsageError for a number of channels that custom images cannot have."""
     if channels not in (1, 3):
         raise UsageError(f"{name}: custom images have 3 channels, or 1 for gray, not {channels}.")
+    return ImageFormat(image_size, crop_pct, channels)
 
 
 def usable(images: ImageList) -> ImageList:
@@ -276,8 +271,7 @@ def open_for_evaluation(
         images: custom images with their splits; by default they are read from the path `name`.
 
     Raises:
-        UsageError: when there is no such data set, or the network takes another number of channels
-            than custom images can have.
+        UsageError: when there is no such data set.
         DataError: when the images are missing, corrupt or not what was expected, or belong to
             classes that the network does not have.
     """
@@ -285,7 +279,6 @@ def open_for_evaluation(
     path = custom_path(name)
     if path is None:
         return DATASETS[name]()
-    check_channels(name, image_format.channels)
     if images is None:
         images = read_images(path, fewest_classes=1, class_names=class_names, empty_classes="skip")
         log_remarks(images)

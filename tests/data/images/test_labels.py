@@ -9,7 +9,7 @@ from torchvision.models import ResNet50_Weights
 
 from resnetkit.data.datasets import open_for_evaluation
 from resnetkit.data.images.labels import imagenet_wnids, in_order, is_imagenet, match_classes
-from resnetkit.errors import DataError, UsageError
+from resnetkit.errors import DataError
 from resnetkit.resizing import ImageFormat
 
 WORDS = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
@@ -142,13 +142,3 @@ def test_a_network_without_names_gets_the_order_of_its_library(tmp_path: Path) -
         assert dataset.custom is not None
         for file, label in zip(dataset.custom.files, dataset.labels.tolist(), strict=True):
             assert dataset.class_names[label] == file.label
-
-
-@pytest.mark.parametrize("channels", [2, 4])
-def test_a_network_of_other_channels_than_images_have_is_refused(
-    tmp_path: Path, channels: int
-) -> None:
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "x.jpg").touch()
-    with pytest.raises(UsageError, match=f"3 channels, or 1 for gray, not {channels}"):
-        open_for_evaluation(str(tmp_path), ImageFormat(8, 1.0, channels), class_names=())
