@@ -279,7 +279,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         ["conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"]
         + [f"queue.{number}" for number in range(60_000)]
     ),
-    "wrappers of wrappers": lambda: networks(["module." * 1_000_000]),
+    "wrappers of wrappers": lambda: table(
+        ["conv1.weight", "layer1.0.conv1.weight", "module." * 1_000_000]
+    ),
     "a very long number": lambda: b"}\x8b" + struct.pack("<I", 2_000) + b"\x7f" * 2_000 + b"Ns",
 }
 PROGRAM = """
