@@ -163,7 +163,7 @@ def test_an_interrupted_training_is_resumed_and_ends_alike(
         return train(recipe, folder, observe=observe, **options)
 
     monkeypatch.setattr(runner, "train", killed_in_the_third)
-    with pytest.raises(Interrupted, match="same command resumes it") as stop:
+    with pytest.raises(Interrupted, match="same command resumes") as stop:
         run_at_once(trained.study, tmp_path)
     assert stop.value.exit_code == 143
     assert len(begun) == 3
