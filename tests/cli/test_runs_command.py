@@ -84,7 +84,7 @@ def test_one_corrupt_run_does_not_hide_the_others(
         path.write_text("{]\n")
     finished_run("runs/whole")
     answer = resnet("runs")
-    assert answer.code == 0
+    assert answer.code == 3
     assert [row[0] for row in answer.rows[1:]] == ["runs/broken", "runs/whole"]
     assert answer.rows[1][4:] == cells
     assert answer.err.startswith(f"runs/broken/{name} is corrupt: ")

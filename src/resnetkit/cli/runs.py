@@ -16,13 +16,13 @@ __all__ = ["report", "runs"]
 T = TypeVar("T")
 
 
-def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
+def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> int:
     """List the runs below a folder.
 
     Args:
         folder: 'runs' by default; the runs of studies are in 'studies'.
     """
-    from resnetkit.errors import UsageError
+    from resnetkit.errors import DataError, UsageError
     from resnetkit.training.run_folder import find_runs
 
     if not folder.is_dir():
@@ -30,9 +30,11 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
             f"the folder {folder} does not exist: 'resnet train' creates the first run."
         )
     rows = [listed(run) for run in find_runs(folder)]
+    is_corrupt = any(None in (row.fraction_done, row.seconds) for row in rows)
+    code = DataError.exit_code if is_corrupt else 0
     if json:
         print_json(rows)
-        return
+        return code
     print_table(
         ["folder", "network", "data", "seed", "done", "test error", "training time"],
         [
@@ -49,6 +51,7 @@ def runs(folder: Path = Path("runs"), /, *, json: Json = False) -> None:
         ],
         numbers="lllrrrr",
     )
+    return code
 
 
 @dataclass(frozen=True)
