@@ -231,12 +231,12 @@ test("a training is announced when it begins, pauses and ends, and seldom in bet
   };
   const training = openTrain(context, "");
   training.start();
-  const results = { plain: { error: 50 }, residual: { error: 1 } };
+  const results = { plain: { error: 50, finite: true }, residual: { error: 1, finite: true } };
   const post = (message) => worker.onmessage({ data: { run: 1, results, ...message } });
   for (let epoch = 0; epoch < 1000; epoch += 1) post({ type: "epoch", epoch });
   training.command("pause");
   training.command("resume");
-  post({ type: "epoch", epoch: 1000 });
+  post({ type: "epoch", epoch: 1000, results: { ...results, plain: { finite: false } } });
   post({ type: "finished", epoch: 1000 });
   worker.onerror({ message: "out of order", preventDefault() {} });
   await Promise.resolve();
@@ -254,4 +254,6 @@ test("a training is announced when it begins, pauses and ends, and seldom in bet
     ],
   );
   assert.match(announced[1], /residual network has learned: 1\u00a0% of the points are wrong/);
+  assert.match(announced[5], /plain network: The loss is not finite any more/);
+  assert.match(announced[5], /residual network has learned/);
 });

@@ -43,11 +43,13 @@ FEWEST_SEEDS = 3
 RULES = {
     "above": phrase(
         "Confirmed when, with {confidence} confidence (one-sided Welch t over seeds), the"
-        " difference of the means is above {margin}; fewer than {seeds} seeds are not enough."
+        " difference of the means is above {margin}; fewer than {seeds} seeds are not enough, nor"
+        " are networks that guess."
     ),
     "below": phrase(
         "Confirmed when, with {confidence} confidence (one-sided Welch t over seeds), the"
-        " difference of the means is below {margin}; fewer than {seeds} seeds are not enough."
+        " difference of the means is below {margin}; fewer than {seeds} seeds are not enough, nor"
+        " are networks that guess."
     ),
 }
 UNSURE = phrase(

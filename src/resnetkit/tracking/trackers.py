@@ -14,6 +14,11 @@ from resnetkit.tracking.reader import Position
 __all__ = ["TRACKERS", "Tracker", "closing", "open_tracker", "tracker_errors"]
 
 PROJECT = "resnetkit"
+CONTINUES = ", and the same command continues."
+MAY_LACK = (
+    ", but the tracker may lack the last numbers that it was given: with another --out the same"
+    " command passes on all of them."
+)
 
 
 class Tracker(Protocol):
@@ -206,7 +211,7 @@ def open_tracker(
 
 
 @contextmanager
-def tracker_errors(name: str) -> Iterator[None]:
+def tracker_errors(name: str, advice: str = CONTINUES) -> Iterator[None]:
     """Turns whatever a tracker's library raises in the block into a `TransferError`."""
     try:
         yield
@@ -214,9 +219,7 @@ def tracker_errors(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise TransferError(
-            f"{name} failed: {reason}. The run is not touched, and the same command continues."
-        ) from error
+        raise TransferError(f"{name} failed: {reason}. The run is not touched{advice}") from error
 
 
 @contextmanager
@@ -228,5 +231,5 @@ def closing(tracker: Tracker, name: str) -> Iterator[Tracker]:
         with suppress(Exception):
             tracker.close()
         raise
-    with tracker_errors(name):
+    with tracker_errors(name, MAY_LACK):
         tracker.close()

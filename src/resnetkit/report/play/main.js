@@ -86,6 +86,7 @@ function main() {
   });
   window.addEventListener("hashchange", () => {
     const opened = fitted(parseState(location.hash, state));
+    if (formatState(opened) !== location.hash) writeAddress(formatState(opened) || "#");
     if (formatState(opened) === formatState(state)) return; // by writeAddress
     state = opened;
     draw();

@@ -115,7 +115,11 @@ function received(context, training, message) {
 /** Announces what has happened, and how many points each network has wrong. */
 function announceResults(context, training, sentence) {
   const { results } = training.history.at(-1);
-  const learned = NAMES.map((name) => spiralText(context, name, results[name]));
+  const learned = NAMES.map((name) =>
+    results[name].finite
+      ? spiralText(context, name, results[name])
+      : `${networkText(context, name)}: ${notFiniteText(context)}`,
+  );
   context.announce([sentence, ...learned].join(" "));
 }
 
@@ -192,9 +196,17 @@ function networkPanel(context, state, training, name) {
   );
 }
 
+function notFiniteText({ _ }) {
+  return _("The loss is not finite any more: choose a smaller learning rate, and train again.");
+}
+
+function networkText({ _ }, name) {
+  return name === "plain" ? _("plain network") : _("residual network");
+}
+
 function spiralText(context, name, result) {
   const { _ } = context;
-  const network = name === "plain" ? _("plain network") : _("residual network");
+  const network = networkText(context, name);
   return result
     ? _("What the {network} has learned: {error} of the points are wrong.", {
         network,
@@ -206,13 +218,7 @@ function spiralText(context, name, result) {
 function resultText(context, result) {
   const { _ } = context;
   if (!result.finite)
-    return h(
-      "strong",
-      {},
-      _(
-        "The loss is not finite any more: choose a smaller learning rate, and train again.",
-      ),
-    );
+    return h("strong", {}, notFiniteText(context));
   return [
     _("error"),
     " ",

@@ -37,7 +37,9 @@ def findings(runs: Runs) -> list[Finding]:
                 "For layers with ReLU, Xavier's weights are too small: signal and gradient shrink"
                 " in every layer, and training is slow or does not start."
             ),
-            not_confirmed=phrase("At this depth and training length both learned about as well."),
+            not_confirmed=phrase(
+                "At this depth and training length Xavier's weights did not do worse."
+            ),
         ),
         judge_not_higher(
             phrase(

@@ -54,6 +54,8 @@ def findings(runs: Runs) -> list[Finding]:
 
 def closer_when_deeper(runs: Runs, shallow: str, deep: str) -> Finding:
     """Judges: relative to its shortcut, F is smaller in the deeper network."""
+    before = f"{untrained_ratio(runs, shallow).mean - untrained_ratio(runs, deep).mean:.2f}"
+    after = f"{ratio(runs, shallow).mean - ratio(runs, deep).mean:.2f}"
     return judge_higher(
         phrase(
             "The blocks of the deeper network are closer to the identity: relative to its shortcut,"
@@ -65,9 +67,10 @@ def closer_when_deeper(runs: Runs, shallow: str, deep: str) -> Finding:
         ratio(runs, deep),
         margin=MARGIN,
         confirmed=phrase(
-            "With more blocks, each changes less of what it is given. Most of that is there before"
-            " training: normalization gives every F about the same size, and the shortcut grows"
-            " from block to block."
+            "With more blocks, each changes less of what it is given. The difference between the"
+            " networks was {before} before training and is {after} after it.",
+            before=before,
+            after=after,
         ),
         not_confirmed=phrase("At this scale the blocks of both networks change about as much."),
     )
@@ -88,7 +91,7 @@ def closer_when_trained(runs: Runs, deep: str) -> Finding:
             "The blocks could have become larger. That they become smaller fits what the shortcut"
             " is for: a block that changes little is close to copying its input."
         ),
-        not_confirmed=phrase("At this scale training left the blocks about as large as they were."),
+        not_confirmed=phrase("Here training did not make F smaller relative to its shortcut."),
     )
 
 

@@ -3,7 +3,7 @@
 from resnetkit.studies.chart import Chart, Line, line
 from resnetkit.studies.measurements import measured
 from resnetkit.studies.phrase import phrase
-from resnetkit.studies.presets import cifar10, digits, paper
+from resnetkit.studies.presets import cifar10, digits, paper, warmed_up
 from resnetkit.studies.statistics import Runs, by_depth, measured_line, measured_sample
 from resnetkit.studies.study import Finding, Sample, Study, judge_higher, networks
 
@@ -103,7 +103,7 @@ RESPONSES = Study(
     scales={
         "quick": digits(FOUR, cost="shares the trainings of degradation"),
         "short": cifar10(FOUR, cost="shares the trainings of degradation"),
-        "paper": paper({**FOUR, **networks("resnet110")}, cost="days on 2 cores: use a GPU"),
+        "paper": paper({**FOUR, **warmed_up("resnet110")}, cost="days on 2 cores: use a GPU"),
     },
     findings=findings,
     measurements=("responses",),
