@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError, WeightsError
-from resnetkit.evaluation.network_data import check_fit, trained_samples
+from resnetkit.evaluation.network_data import check_fit, images_for, trained_samples
 from resnetkit.evaluation.paired import error_difference, fewest_images
 from resnetkit.inference.engine import Floats, Pixels
 from resnetkit.inference.engines.graph import BATCH_SIZES, GraphEngine, graph_engine
@@ -100,6 +100,7 @@ def quantize(
         UsageError: when int8 is not at least `LEAST_SPEEDUP` times as fast as float32 here.
     """
     check_images(network, dataset, budget)
+    dataset = replace(dataset, images=images_for(network, dataset))
     search = Search(network, program, engine, dataset, budget)
     attempts: list[Attempt] = []
     for candidate in candidates(processor_features()):
