@@ -160,7 +160,10 @@ def test_of_several_processes_the_first_prints(
     def joined(device: str) -> Iterator[World]:
         yield World(rank, 2, torch.device("cpu"))
 
+    devices = []
+
     def estimate(recipe: Recipe, *, device: str, threads: int) -> DryRun:
+        devices.append(device)
         return DryRun(1, 2, 0.5, 1.0, 2**30)
 
     monkeypatch.setattr("resnetkit.runtime.process_group.open_world", joined)
@@ -173,6 +176,7 @@ def test_of_several_processes_the_first_prints(
     assert answer.code == 0
     assert ("batch_size: 360" in answer.out) == ("1 parameters, 2 steps of" in answer.err)
     assert bool(answer.out) == bool(answer.err) == (rank == 0)
+    assert devices == ["auto"]  # as the user says it: 'cuda' is another GPU for each process
     assert bool(terminal(*words)) == (rank == 0)
 
 

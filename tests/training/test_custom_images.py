@@ -19,6 +19,7 @@ from resnetkit.runtime.process_group import World
 from resnetkit.training import checks
 from resnetkit.training import setup as training_setup
 from resnetkit.training.checks import check_same_data
+from resnetkit.training.dry_run import dry_run
 from resnetkit.training.events import Event, Session
 from resnetkit.training.loop import train
 from resnetkit.training.lr_find import find_lr
@@ -137,7 +138,9 @@ def test_a_damaged_photo_ends_training_with_its_name_or_is_skipped(
     assert "dog/3.png" in caplog.text
 
 
-@pytest.mark.parametrize("when", ["before", "before, to be cached", "during", "searching a rate"])
+@pytest.mark.parametrize(
+    "when", ["before", "before, to be cached", "during", "searching a rate", "in a dry run"]
+)
 def test_a_damaged_photo_that_was_not_checked_ends_training_with_both_ways_out(
     own: Recipes, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
@@ -155,10 +158,10 @@ def test_a_damaged_photo_that_was_not_checked_ends_training_with_both_ways_out(
         damage()
     recipe = own({"data.cache": "disk" if "cached" in when else "none"})
     work = partial(train, recipe, tmp_path / "run", observe=damage if when == "during" else print)
-    if when == "searching a rate":
+    if when in ("searching a rate", "in a dry run"):
         unmeasured = Normalization(torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
         monkeypatch.setattr(training_setup, "find_normalization", lambda *_: unmeasured)
-        work = partial(find_lr, recipe)
+        work = partial(dry_run if "dry run" in when else find_lr, recipe)
     with pytest.raises(DataError) as caught:
         work()
     path, _, rest = str(caught.value).partition(": ")

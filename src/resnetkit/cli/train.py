@@ -90,7 +90,7 @@ def train(
         if world.is_main:  # only the first of torchrun's processes prints
             remark_on_recipe(chosen)
         if dry_run:
-            show_estimate(chosen, world, threads=threads, json=json)
+            show_estimate(chosen, world, device=device, threads=threads, json=json)
             return
         folder = folder or Path("runs") / f"{chosen.name}-{chosen.digest[:8]}"
         with bar(chosen.name, hidden=not world.is_main) as progress:
@@ -419,7 +419,9 @@ def show_result(run: "Run", *, json: bool) -> None:
     remark(f"run folder: {run.folder}; 'resnet report {run.folder}' writes its report.")
 
 
-def show_estimate(chosen: "Recipe", world: "World", *, threads: int, json: bool) -> None:
+def show_estimate(
+    chosen: "Recipe", world: "World", *, device: str, threads: int, json: bool
+) -> None:
     """Estimates the cost of a recipe, with all processes, and prints both on the main rank."""
     from dataclasses import asdict
 
@@ -428,7 +430,7 @@ def show_estimate(chosen: "Recipe", world: "World", *, threads: int, json: bool)
 
     if world.is_main:
         remark_on_classes(chosen)
-    estimate = estimate_cost(chosen, device=str(world.device), threads=threads)
+    estimate = estimate_cost(chosen, device=device, threads=threads)
     if not world.is_main:
         return
     if json:

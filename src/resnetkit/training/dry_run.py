@@ -8,6 +8,7 @@ import torch
 
 from resnetkit.runtime import peak
 from resnetkit.runtime.process_group import open_world
+from resnetkit.training.checks import explained_bad_images
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.setup import TrainingSetup, prepare
 from resnetkit.training.state import TrainingState
@@ -45,10 +46,11 @@ def dry_run(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> DryRun
     with open_world(device) as world:
         setup, state = prepare(recipe, world, cache=False)
         torch.set_num_threads(threads or setup.sensible_threads)
-        seconds = seconds_per_step(setup, state)
-        began = time.perf_counter()
-        setup.score(state.result, recipe.evaluation.split)
-        evaluation = time.perf_counter() - began
+        with explained_bad_images(setup.dataset):
+            seconds = seconds_per_step(setup, state)
+            began = time.perf_counter()
+            setup.score(state.result, recipe.evaluation.split)
+            evaluation = time.perf_counter() - began
         epochs = setup.total_steps / setup.batches.steps_per_epoch
         return DryRun(
             parameters=sum(p.numel() for p in state.model.parameters()),
