@@ -1,6 +1,7 @@
 """Devices, precisions, and a world of one that changes nothing."""
 
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from resnetkit.errors import ResnetkitError, UsageError
+from resnetkit.errors import DataError, ResnetkitError, UsageError
 from resnetkit.runtime import precision, process_group
 from resnetkit.runtime.device import choose_device, full_float32
 from resnetkit.runtime.precision import choose_precision
@@ -250,3 +251,64 @@ def test_other_errors_of_several_processes_stay_what_they_are(
     monkeypatch.setattr(process_group, "join", lambda *_: None)
     with pytest.raises(RuntimeError, match="shapes differ"), open_world():
         raise RuntimeError("shapes differ")
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_first_rank_gives_signs_of_life_while_it_works(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    signs: list[bool] = []
+    enough = threading.Event()
+
+    def vote(self: World, done: bool) -> list[bool]:
+        signs.append(done)
+        if len(signs) == 3:
+            enough.set()
+        return [done]
+
+    def work() -> None:
+        assert enough.wait(timeout=60)
+        if fails:
+            raise DataError("an image is missing.")
+
+    monkeypatch.setattr(World, "any", vote)
+    monkeypatch.setattr(process_group, "SIGN_OF_LIFE", 0.001)
+    with pytest.raises(DataError, match="missing") if fails else nullcontext():
+        World(0, 2, CPU).main_first(work)
+    assert len(signs) >= 3
+    assert signs.count(True) == (not fails)
+    assert signs[-1] is not fails
+
+
+def test_the_other_ranks_wait_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = iter([[False], [False], [True]])
+    monkeypatch.setattr(World, "any", lambda self, done: next(votes))
+    World(1, 2, CPU).main_first(lambda: pytest.fail("this is the work of the first rank"))
+    assert list(votes) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_the_first_rank_ends_at_once_although_it_works(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Ctrl-C, or another rank that is lost."""
+    began, ended = threading.Event(), threading.Event()
+    threads, finished = [], []
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        began.set()
+        finished.append(ended.wait(timeout=5))
+
+    def vote(self: World, done: bool) -> list[bool]:
+        assert began.wait(timeout=60)
+        raise error
+
+    monkeypatch.setattr(World, "any", vote)
+    monkeypatch.setattr(process_group, "SIGN_OF_LIFE", 0.001)
+    with pytest.raises(error):
+        World(0, 2, CPU).main_first(work)
+    assert finished == []
+    ended.set()
+    assert [thread.daemon for thread in threads] == [True]  # Python waits for the others
+    threads[0].join()
+
+

@@ -73,7 +73,7 @@ Path(notes, os.environ["RANK"] + ".json").write_text(json.dumps(note))
 sys.exit(code)
 """
 
-# Both ranks wait for longer than any of them would for an answer.
+# Both ranks wait for longer than any of them would for an answer, or for the start of the other.
 WAITING = """
 import time
 from datetime import timedelta
@@ -81,12 +81,12 @@ from resnetkit.errors import DataError
 from resnetkit.runtime import process_group
 
 def work():
-    time.sleep(8)
+    time.sleep(25)
     if FAILS:
         raise DataError("an image is missing.")
     print("worked")
 
-process_group.PATIENCE, process_group.SIGN_OF_LIFE = timedelta(seconds=5), 0.5
+process_group.PATIENCE, process_group.SIGN_OF_LIFE = timedelta(seconds=20), 1
 try:
     with process_group.open_world("cpu") as world:
         world.main_first(work)
@@ -415,6 +415,7 @@ def test_a_killed_rank_starts_again_by_itself(
     assert results(folder) == results(trained.run.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails", "said"),
     [

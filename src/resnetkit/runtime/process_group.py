@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent import futures
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import reduce
+from threading import Thread
 
 import torch
 from torch import Tensor, distributed, nn
@@ -70,16 +71,16 @@ class World:
         """Calls a function on the main rank; the others wait for it, however long it takes.
 
         What it raises is raised on the main rank, and the others lose the connection when that
-        rank ends.
+        rank ends. If one of them is lost, or Ctrl-C is pressed, the main rank does not wait for the
+        end of the work.
         """
         if self.size == 1:
             work()
         elif self.is_main:
-            with ThreadPoolExecutor(1) as pool:
-                future = pool.submit(work)
-                while not wait([future], timeout=SIGN_OF_LIFE).done:
-                    self.any(False)
-                future.result()
+            result = in_background(work)
+            while not futures.wait([result], timeout=SIGN_OF_LIFE).done:
+                self.any(False)
+            result.result()
             self.any(True)
         else:
             while not self.any(False)[0]:
@@ -108,6 +109,20 @@ class World:
                 distributed.broadcast(buffer, src=0)
 
 
+def in_background(work: Callable[[], object]) -> futures.Future[object]:
+    """Calls a function in a thread for which the process does not wait when it ends."""
+    result: futures.Future[object] = futures.Future()
+
+    def fill() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    Thread(target=fill, daemon=True).start()
+    return result
+
+
 def average_in_order(
     world: World,
     bucket: distributed.GradBucket,  # type: ignore[name-defined]
@@ -117,7 +132,9 @@ def average_in_order(
     In torch's all-reduce the order depends on the position of a number, which is another one in the
     first backward pass of a process than in later ones: a resumed training would differ.
 
-    As there, each rank adds up one part and sends it to the others.
+    As there, each rank adds up one part and sends it to the others. The order costs the overlap of
+    the first of these exchanges with the rest of the backward pass, which waits for it: a second
+    exchange that a callback of the first starts could start in another order on another rank.
     """
     gradients = bucket.buffer()
     parts = functional.pad(gradients, (0, -len(gradients) % world.size))
