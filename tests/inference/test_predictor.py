@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -309,10 +310,21 @@ def test_it_is_loaded_in_one_call(
     )
 
 
+def float32_precisions() -> list[str]:
+    backends: Any = torch.backends
+    return [backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision]
+
+
 def test_a_gpu_predicts_in_full_float32(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    devices: list[torch.device] = []
-    monkeypatch.setattr(engine_module, "use_full_float32", devices.append)
-    Predictor.of(make_network(), device="cpu")
-    assert devices == [CPU]
+    network, seen = make_network(), []
+    engine = engine_module.TorchEngine(network, device="cpu")
+    monkeypatch.setattr(engine, "device", torch.device("cuda"))  # the model stays where it is
+    network.model.conv1.register_forward_hook(lambda *_: seen.append(float32_precisions()))
+    before = float32_precisions()
+    pixels = np.zeros((1, len(network.normalization.mean), *network.image_size), np.uint8)
+    engine.probabilities(pixels)
+    engine.features(pixels, "pool")
+    assert seen == [["ieee", "ieee"]] * 2
+    assert float32_precisions() == before

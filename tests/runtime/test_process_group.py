@@ -4,7 +4,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import pytest
@@ -116,12 +116,23 @@ def test_one_gpu_for_several_processes_is_refused(
 ) -> None:
     assert choose_device("cuda:0") == GPU
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(UsageError) as caught:
         choose_device("cuda:0")
     assert str(caught.value) == (
-        "'cuda:0' would be the device of all 2 processes of this machine. With --device cuda each"
-        " of them takes a GPU of its own."
+        "process 2 of 2 on this machine computes on 'cuda:1', not on 'cuda:0'. With --device cuda"
+        " each of them takes a GPU of its own."
     )
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_may_name_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch, one_gpu: None, rank: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    assert choose_device(f"cuda:{rank}") == torch.device("cuda", rank)
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu(without_gpu: None) -> None:
@@ -188,34 +199,70 @@ def float32_precisions() -> list[str]:
     return [backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision]
 
 
-@pytest.fixture(params=[None, False, True])
-def _older_switches(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Leaves torch as it is, or uses its older switches of TF32, which cannot be read if they
-    contradict the newer ones.
-    """
-    if request.param is None:
-        yield
-        return
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+def older_switches() -> list[bool]:
+    """Returns torch's older switches of TF32; it raises if they contradict the newer settings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that they are deprecated
-        convolutions.allow_tf32 = products.allow_tf32 = request.param
+        return [torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32]
+
+
+def set_older_switches(convolutions: bool, products: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.backends.cuda.matmul.allow_tf32 = products
+
+
+@pytest.fixture(params=[None, False, True])
+def _chosen_tf32(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leaves torch as it is, or uses its older switches of TF32."""
+    backends: Any = torch.backends
+    settings = [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul]
+    switches, precisions = older_switches(), [setting.fp32_precision for setting in settings]
+    try:
+        if request.param is not None:
+            set_older_switches(request.param, request.param)
         yield
-        assert (convolutions.allow_tf32, products.allow_tf32) == (request.param, request.param)
-        convolutions.allow_tf32, products.allow_tf32 = True, False
+    finally:
+        if request.param is not None:
+            set_older_switches(*switches)
+            for setting, precision_before in zip(settings, precisions, strict=True):
+                setting.fp32_precision = precision_before
 
 
-@pytest.mark.usefixtures("_older_switches")
+def inherited_precisions() -> list[str]:
+    """Returns the precisions of a user who sets that of all operations to ieee."""
+    backends: Any = torch.backends
+    before = backends.cudnn.fp32_precision
+    try:
+        backends.cudnn.fp32_precision = "ieee"
+        return float32_precisions()
+    finally:
+        backends.cudnn.fp32_precision = before
+
+
+@pytest.mark.usefixtures("_chosen_tf32")
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_gpu_computes_float32_in_full_precision(fails: bool) -> None:
-    before = float32_precisions()
+    before, older, inherited = float32_precisions(), older_switches(), inherited_precisions()
     with nullcontext() if not fails else pytest.raises(KeyError), full_float32(GPU):
         assert float32_precisions() == ["ieee", "ieee"]
         if fails:
             raise KeyError
     assert float32_precisions() == before
+    assert older_switches() == older
+    assert inherited_precisions() == inherited
     with full_float32(CPU):
         assert float32_precisions() == before
+
+
+def test_full_precision_lasts_until_its_last_user_is_done() -> None:
+    before = float32_precisions()
+    with ExitStack() as last:
+        with full_float32(GPU):
+            last.enter_context(full_float32(GPU))
+        assert float32_precisions() == ["ieee", "ieee"]
+    assert float32_precisions() == before
 
 
 def test_a_world_on_a_gpu_computes_float32_in_full_precision(
@@ -229,28 +276,6 @@ def test_a_world_on_a_gpu_computes_float32_in_full_precision(
     assert float32_precisions() == before
 
 
-GLOO = "[../third_party/gloo/gloo/transport/tcp/pair.cc:545] Connection closed by peer"
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError(GLOO), torch.distributed.DistNetworkError("timed out")]
-)
-def test_a_lost_process_is_a_sentence(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(process_group, "join", lambda *_: None)
-    with pytest.raises(ResnetkitError, match="process 1 of 2 has lost the others"), open_world():
-        raise error
-
-
-def test_other_errors_of_several_processes_stay_what_they_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(process_group, "join", lambda *_: None)
-    with pytest.raises(RuntimeError, match="shapes differ"), open_world():
-        raise RuntimeError("shapes differ")
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_first_rank_gives_signs_of_life_while_it_works(
     monkeypatch: pytest.MonkeyPatch, fails: bool
@@ -312,3 +337,25 @@ def test_the_first_rank_ends_at_once_although_it_works(
     threads[0].join()
 
 
+GLOO = "[../third_party/gloo/gloo/transport/tcp/pair.cc:545] Connection closed by peer"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError(GLOO), torch.distributed.DistNetworkError("timed out")]
+)
+def test_a_lost_process_is_a_sentence(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(process_group, "join", lambda *_: None)
+    with pytest.raises(ResnetkitError, match="process 1 of 2 has lost the others"), open_world():
+        raise error
+
+
+def test_other_errors_of_several_processes_stay_what_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(process_group, "join", lambda *_: None)
+    with pytest.raises(RuntimeError, match="shapes differ"), open_world():
+        raise RuntimeError("shapes differ")

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 from typing import Any
 
 import torch
 
 from resnetkit.errors import UsageError
 
-__all__ = ["choose_device", "deterministic", "full_float32", "use_full_float32"]
+__all__ = ["choose_device", "deterministic", "full_float32"]
 
 
 def choose_device(device: str) -> torch.device:
@@ -51,16 +52,16 @@ def gpu_of_rank() -> torch.device:
 
 
 def named_gpu(chosen: torch.device) -> torch.device:
-    """Returns a GPU that was named, which is the same one for all processes of this machine.
+    """Returns a GPU that was named; of several processes, only that of this rank.
 
     Raises:
-        UsageError: when there are several of them, or the GPU does not exist.
+        UsageError: when it is that of another rank, or does not exist.
     """
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if ranks > 1:
+    rank, ranks = (int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    if ranks > 1 and chosen.index != rank:
         raise UsageError(
-            f"'{chosen}' would be the device of all {ranks} processes of this machine. With"
-            " --device cuda each of them takes a GPU of its own."
+            f"process {rank + 1} of {ranks} on this machine computes on 'cuda:{rank}', not on"
+            f" '{chosen}'. With --device cuda each of them takes a GPU of its own."
         )
     return existing_gpu(chosen)
 
@@ -101,33 +102,43 @@ def deterministic(device: torch.device) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill
 
 
-@contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
+class FullFloat32(AbstractContextManager[None]):
+    """torch's settings of float32 on GPUs while they are "ieee".
+
+    All threads share them: the first user changes them, and the last restores what was there.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._before: list[tuple[Any, str]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            backends: Any = torch.backends
+            # The setting of all operations first: what inherits it is left alone, since torch does
+            # not tell inherited values from others.
+            for setting in (backends.cudnn, backends.cudnn.conv, backends.cuda.matmul):
+                if setting.fp32_precision != "ieee":
+                    self._before.append((setting, setting.fp32_precision))
+                    setting.fp32_precision = "ieee"
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            while self._before and not self._users:
+                setting, precision = self._before.pop()
+                setting.fp32_precision = precision
+
+
+FULL_FLOAT32 = FullFloat32()
+
+
+def full_float32(device: torch.device) -> AbstractContextManager[None]:
     """Lets a GPU compute float32 in float32 rather than in TF32, torch's default in convolutions.
 
-    TF32 keeps 10 of the 23 bits of a fraction.
+    TF32 keeps 10 of the 23 bits of a fraction. Meanwhile torch's older switches `allow_tf32` cannot
+    be read.
     """
-    if device.type == "cpu":
-        yield
-        return
-    operations = reducible_operations()
-    before = [operation.fp32_precision for operation in operations]
-    use_full_float32(device)
-    try:
-        yield
-    finally:
-        for operation, precision in zip(operations, before, strict=True):
-            operation.fp32_precision = precision
-
-
-def use_full_float32(device: torch.device) -> None:
-    """Does what `full_float32` does, for good."""
-    if device.type == "cuda":
-        for operation in reducible_operations():
-            operation.fp32_precision = "ieee"
-
-
-def reducible_operations() -> list[Any]:
-    """Returns torch's settings of the operations of float32 that a GPU may compute in less."""
-    backends: Any = torch.backends
-    return [backends.cudnn.conv, backends.cuda.matmul]
+    return nullcontext() if device.type == "cpu" else FULL_FLOAT32

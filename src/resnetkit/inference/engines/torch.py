@@ -10,7 +10,7 @@ from resnetkit.errors import OutOfMemory, is_out_of_memory
 from resnetkit.evaluation.evaluate import class_probabilities
 from resnetkit.inference.engine import Floats, Pixels, Scores
 from resnetkit.inference.features import network_sha256
-from resnetkit.runtime.device import choose_device, use_full_float32
+from resnetkit.runtime.device import choose_device, full_float32
 from resnetkit.runtime.memory import keep_freed_memory
 from resnetkit.runtime.precision import choose_precision
 from resnetkit.runtime.resources import usable_processors
@@ -47,7 +47,6 @@ class TorchEngine:
         self.network = network
         self._precision = choose_precision(precision, self.device)
         keep_freed_memory()
-        use_full_float32(self.device)
         torch.set_num_threads(min(torch.get_num_threads(), usable_processors()))
         self._model = network.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalization = network.normalization.to(self.device)
@@ -92,7 +91,7 @@ class TorchEngine:
         """Sets up the calling thread, and turns errors of torch into OutOfMemory."""
         torch.set_flush_denormal(True)  # for this thread, as in training and evaluation
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), full_float32(self.device):
                 yield
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
