@@ -298,9 +298,9 @@ def test_nncf_sends_nothing() -> None:
     code = (
         "import resnetkit.inference.nncf_models;"
         "from nncf.telemetry import wrapper;"
-        "print(type(wrapper.telemetry).__name__)"
+        "print(isinstance(wrapper.telemetry, wrapper.NNCFTelemetryStub))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
-    assert done.stdout.strip() == "NNCFTelemetryStub"
+    assert done.stdout.strip() == "True"
