@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import reduce
-from threading import Thread
 
 import torch
 from torch import Tensor, distributed, nn
@@ -16,6 +15,7 @@ from torch.futures import Future
 from torch.nn import functional
 
 from resnetkit.errors import ResnetkitError
+from resnetkit.runtime.background import in_background
 from resnetkit.runtime.device import choose_device, deterministic, full_float32
 from resnetkit.runtime.memory import keep_freed_memory
 
@@ -107,20 +107,6 @@ class World:
         if self.size > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
-
-
-def in_background(work: Callable[[], object]) -> futures.Future[object]:
-    """Calls a function in a thread for which the process does not wait when it ends."""
-    result: futures.Future[object] = futures.Future()
-
-    def fill() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    Thread(target=fill, daemon=True).start()
-    return result
 
 
 def average_in_order(

@@ -7,10 +7,11 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,7 @@ from uuid import uuid4
 import joblib
 
 from resnetkit.errors import ResnetkitError, UsageError
+from resnetkit.runtime.background import in_background
 from resnetkit.runtime.resources import usable_processors
 from resnetkit.storage import storage_errors
 
@@ -253,17 +255,9 @@ def check_workers(address: str, workers: Mapping[str, Mapping[str, Any]]) -> Non
 
 def dask_witnesses(client: "Client", path: Path) -> list[Witness]:
     """Lets every worker of a Dask cluster look at a file, also those that are busy."""
-    asked: Future[dict[str, object]] = Future()
-
-    def ask() -> None:
-        try:
-            asked.set_result(client.run(witness, path, on_error="return"))
-        except BaseException as error:
-            asked.set_exception(error)
-
-    threading.Thread(target=ask, daemon=True).start()  # it may wait for a worker that hangs
+    ask = partial(client.run, witness, path, on_error="return")
     try:
-        answers = asked.result(ANSWER_SECONDS)
+        answers: dict[str, object] = in_background(ask).result(ANSWER_SECONDS)  # a worker may hang
     except TimeoutError:
         raise UsageError(
             f"the cluster's workers did not answer within {ANSWER_SECONDS} s."
