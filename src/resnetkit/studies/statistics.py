@@ -11,6 +11,7 @@ from resnetkit.studies.study import Sample
 from resnetkit.training.run_folder import Run
 
 __all__ = [
+    "CHANCE",
     "ERROR_MARGIN",
     "SPLIT_NAMES",
     "Runs",

@@ -16,6 +16,7 @@ from resnetkit.training.recipe import Recipe, load_recipe
 from resnetkit.training.run_folder import Run
 
 __all__ = [
+    "CLOSE_TO_CHANCE",
     "CONFIDENCE",
     "Changes",
     "Finding",

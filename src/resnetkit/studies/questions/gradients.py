@@ -4,6 +4,7 @@ from resnetkit.studies.chart import Chart
 from resnetkit.studies.phrase import phrase
 from resnetkit.studies.presets import cifar10, digits, paper
 from resnetkit.studies.statistics import (
+    CHANCE,
     ERROR_MARGIN,
     Runs,
     error_sample,
@@ -13,6 +14,7 @@ from resnetkit.studies.statistics import (
     measured_sample,
 )
 from resnetkit.studies.study import (
+    CLOSE_TO_CHANCE,
     Changes,
     Finding,
     Groups,
@@ -28,7 +30,7 @@ INITIALIZATIONS = {"normal": phrase("deviation 0.01"), "xavier": "Xavier", "he":
 NORMS = {"none": "without BN", "batch": "with BN"}
 SLOPE_MARGIN = 0.05  # of log10 per layer: a factor of 560 over 55 layers
 HEALTHY = 0.05
-NEARLY_CHANCE = 85.0  # percent of wrong answers
+NEARLY_CHANCE = CHANCE - CLOSE_TO_CHANCE  # percent of wrong answers
 
 
 def group(network: str, norm: str, initialization: str) -> str:
