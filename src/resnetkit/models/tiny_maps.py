@@ -27,7 +27,7 @@ IN_BFLOAT16 = {torch.float32, torch.bfloat16}  # what autocast computes in bfloa
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution; in training on a CPU, maps of few pixels take the ways of this module.
+    """A 3x3 convolution; in training on a CPU, one of few pixels is computed as matrix products.
 
     The result is equal up to rounding. Arguments, names of tensors and shapes are those of
     `torch.nn.Conv2d`.
