@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.images.photos import Photos
-from resnetkit.data.normalization import Normalization
+from resnetkit.data.prefetch import prefetch
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.classifier import Classifier, PixelClassifier
 from resnetkit.evaluation.network_data import images_for
@@ -30,6 +31,7 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SCALES = (224, 256, 384, 480, 640)  # shorter side in pixels, for a network of 224: the same source
 BATCH_SIZE = {"center": 250, "ten-crop": 25, "multi-scale": 1}
 BATCH_PIXELS = 64 * 224**2  # of a batch: 64 images of 224x224 pixels
+PREFETCHED = 2  # batches of image files that are decoded before they are needed
 
 
 def batches_for(
@@ -77,19 +79,12 @@ def views_of(
         DataError: when a protocol needs larger images than the data set has.
     """
     check_protocol(network, dataset, protocol)
-    photos = images_for(network, dataset)
     normalization = network.normalization.to(device)
-    for ids in batches:
-        if not isinstance(photos, Photos) or protocol == "center":
-            center = normalization(photos[ids])
-            yield ids, [center, center.flip(3)] if flip else [center]
-        elif protocol == "ten-crop":
-            yield ids, [normalization(view) for view in photos.ten_crops(ids)]
-        else:
-            yield (
-                ids,
-                whole_views(photos, ids, min(network.image_size), normalization.per_channel()),
-            )
+    if protocol == "multi-scale":
+        normalization = normalization.per_channel()
+    flipped_too = flip or protocol == "multi-scale"
+    for ids, pixels in pixels_of(network, dataset, batches, protocol):
+        yield ids, with_flips([normalization(view) for view in pixels], flip=flipped_too)
 
 
 def pixel_views_of(
@@ -118,14 +113,58 @@ def pixel_views_of(
     """
     check_pixel_views(network, protocol, flip=flip)
     check_protocol(network, dataset, protocol)
-    photos = images_for(network, dataset)
-    for ids in batches:
-        if isinstance(photos, Photos) and protocol == "ten-crop":
-            views = photos.ten_crops(ids)
-        else:
-            center = photos[ids]
-            views = [center, center.flip(3)] if flip else [center]
-        yield ids, [view.numpy() for view in views]
+    for ids, pixels in pixels_of(network, dataset, batches, protocol):
+        yield ids, [view.numpy() for view in with_flips(pixels, flip=flip)]
+
+
+def pixels_of(
+    network: Classifier, dataset: Dataset, batches: Sequence[Tensor], protocol: Protocol
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Yields batches of samples with their views, uint8 (B, C, H, W) each.
+
+    Image files of the next batches are decoded while the network computes.
+
+    Args:
+        network: of which the format of images is used.
+        dataset: of the samples.
+        batches: the sample ids of each; see `batches_for`.
+        protocol: see `Protocol`; the flips of multi-scale are left to the caller.
+    """
+    images = images_for(network, dataset)
+    if isinstance(images, Tensor):
+        for ids in batches:
+            yield ids, [images[ids]]
+        return
+    read = partial(views_of_photos, images, protocol, min(network.image_size))
+    for ids, views in prefetch(read, batches, most=PREFETCHED, threads=1):
+        yield ids, views.result()
+
+
+def views_of_photos(photos: Photos, protocol: Protocol, size: int, ids: Tensor) -> list[Tensor]:
+    """Decodes images and returns their views, uint8 (B, C, H, W) each.
+
+    Args:
+        photos: image files.
+        protocol: see `Protocol`.
+        size: that the smallest scale of multi-scale stands for, in pixels.
+        ids: int64 (B,).
+
+    Raises:
+        DataError: when an image cannot be decoded; the message names the file.
+    """
+    if protocol == "center":
+        return [photos[ids]]
+    if protocol == "ten-crop":
+        return photos.ten_crops(ids)
+    sides = [round(scale * size / SCALES[0]) for scale in SCALES]
+    return [photos.whole(int(ids), side)[None] for side in sides]
+
+
+def with_flips(views: Sequence[Tensor], *, flip: bool) -> list[Tensor]:
+    """Returns views, each followed by its horizontal flip where `flip` is set."""
+    if not flip:
+        return list(views)
+    return [shown for view in views for shown in (view, view.flip(3))]
 
 
 def check_pixel_views(network: PixelClassifier, protocol: Protocol, *, flip: bool) -> None:
@@ -156,15 +195,3 @@ def check_protocol(network: Classifier, dataset: Dataset, protocol: Protocol) ->
             f"the protocol '{protocol}' keeps the aspect ratio of images, but this network resizes"
             " without keeping it. Use the protocol center."
         )
-
-
-def whole_views(
-    photos: Photos, ids: Tensor, size: int, normalization: Normalization
-) -> list[Tensor]:
-    """Returns an image and its flip at every scale, where `size` stands for the smallest."""
-    views = []
-    for scale in SCALES:
-        pixels = photos.whole(int(ids), round(scale * size / SCALES[0]))
-        view = normalization(pixels[None])
-        views += [view, view.flip(3)]
-    return views
