@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torchvision.transforms import v2
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.images.labels import imagenet_wnids, imagenet_words
+from resnetkit.data.images.photos import Photos
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation import protocols
 from resnetkit.evaluation.evaluate import (
@@ -104,6 +106,36 @@ def test_probabilities_are_the_mean_over_torchvisions_views(
         with torch.inference_mode():
             each = [network.model(view[None]).double().softmax(1)[0] for view in views]
         np.testing.assert_allclose(row, torch.stack(each).mean(0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_next_images_are_decoded_while_the_network_computes(
+    network: TrainedNetwork,
+    dataset: Dataset,
+    protocol: protocols.Protocol,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    second = threading.Event()
+    decoded: list[list[int]] = []
+    real = protocols.views_of_photos
+
+    def counted(
+        photos: Photos, protocol: protocols.Protocol, size: int, ids: torch.Tensor
+    ) -> list[torch.Tensor]:
+        decoded.append(ids.tolist())
+        if len(decoded) == 2:
+            second.set()
+        return real(photos, protocol, size, ids)
+
+    monkeypatch.setattr(protocols, "views_of_photos", counted)
+    batches = [torch.tensor([sample_id]) for sample_id in range(12)]
+    seen = protocols.views_of(network, dataset, batches, protocol=protocol, flip=False, device=CPU)
+    ids, _ = next(seen)
+    assert ids.tolist() == [0]
+    assert second.wait(timeout=30)  # although nothing has asked for it yet
+    assert len(decoded) <= 2 + protocols.PREFETCHED  # memory is bounded
+    assert [ids.tolist() for ids, _ in seen] == [[number] for number in range(1, 12)]
+    assert decoded == [[number] for number in range(12)]
 
 
 def test_a_run_is_measured_on_the_images_it_kept_apart(runs: list[Run], dataset: Dataset) -> None:
