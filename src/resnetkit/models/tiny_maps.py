@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 __all__ = ["Conv3x3"]
 
 PAIRS = 16  # of an output and an input pixel of 2x2 each
-FEW_PIXELS = 4 * 4  # of the output; with more, too few products fall away
+FEW_PIXELS = 4 * 4  # of the output; with more, fewer products fall away (figures in docs/log.md)
 WIDE = 256 * 256  # inputs times outputs; with less, gathering pixels costs more than it saves
 IN_BFLOAT16 = {torch.float32, torch.bfloat16}  # what autocast computes in bfloat16
 
