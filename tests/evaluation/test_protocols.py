@@ -19,6 +19,7 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.images.labels import imagenet_wnids, imagenet_words
 from resnetkit.data.images.photos import Photos
+from resnetkit.data.prefetch import BATCHES_AHEAD
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation import protocols
 from resnetkit.evaluation.evaluate import (
@@ -133,7 +134,7 @@ def test_the_next_images_are_decoded_while_the_network_computes(
     ids, _ = next(seen)
     assert ids.tolist() == [0]
     assert second.wait(timeout=30)  # although nothing has asked for it yet
-    assert len(decoded) <= 2 + protocols.PREFETCHED  # memory is bounded
+    assert len(decoded) <= 2 + BATCHES_AHEAD  # memory is bounded
     assert [ids.tolist() for ids, _ in seen] == [[number] for number in range(1, 12)]
     assert decoded == [[number] for number in range(12)]
 

@@ -21,7 +21,7 @@ from resnetkit.data.dataset import Dataset, Images
 from resnetkit.data.draws import Draws
 from resnetkit.data.images.photos import Photos
 from resnetkit.data.normalization import Normalization
-from resnetkit.data.prefetch import prefetch
+from resnetkit.data.prefetch import BATCHES_AHEAD, prefetch
 
 __all__ = [
     "NO_AXES",
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 NO_AXES = torch.zeros(3, 3, dtype=torch.float64)
-PREFETCHED = 2  # batches of photos that are decoded before they are needed
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class DeviceLoader:
         def load(batch: Batch) -> tuple[Tensor, Tensor]:
             return self.training(batch, size=size_of(batch.step))
 
-        for batch, loaded in prefetch(load, batches, most=PREFETCHED, threads=1):
+        for batch, loaded in prefetch(load, batches, most=BATCHES_AHEAD, threads=1):
             yield batch, loaded.result
 
     def training(self, batch: Batch, *, size: int = 0) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,9 @@ from typing import TypeVar
 
 from resnetkit.runtime.resources import usable_processors
 
-__all__ = ["prefetch"]
+__all__ = ["BATCHES_AHEAD", "prefetch"]
+
+BATCHES_AHEAD = 2  # batches of image files that are decoded before a network needs them
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -13,7 +13,7 @@ from torch import Tensor
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.images.photos import Photos
-from resnetkit.data.prefetch import prefetch
+from resnetkit.data.prefetch import BATCHES_AHEAD, prefetch
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.classifier import Classifier, PixelClassifier
 from resnetkit.evaluation.network_data import images_for
@@ -31,7 +31,6 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SCALES = (224, 256, 384, 480, 640)  # shorter side in pixels, for a network of 224: the same source
 BATCH_SIZE = {"center": 250, "ten-crop": 25, "multi-scale": 1}
 BATCH_PIXELS = 64 * 224**2  # of a batch: 64 images of 224x224 pixels
-PREFETCHED = 2  # batches of image files that are decoded before they are needed
 
 
 def batches_for(
@@ -136,7 +135,7 @@ def pixels_of(
             yield ids, [images[ids]]
         return
     read = partial(views_of_photos, images, protocol, min(network.image_size))
-    for ids, views in prefetch(read, batches, most=PREFETCHED, threads=1):
+    for ids, views in prefetch(read, batches, most=BATCHES_AHEAD, threads=1):
         yield ids, views.result()
 
 
