@@ -17,9 +17,9 @@ from torch import Tensor
 import resnetkit
 from resnetkit.data.datasets import open_dataset
 from resnetkit.data.images.check import BadImage
+from resnetkit.data.prefetch import BATCHES_AHEAD
 from resnetkit.errors import DataError, ResnetkitError, UsageError
 from resnetkit.evaluation.evaluate import predict_probabilities
-from resnetkit.inference import predictor as predictor_module
 from resnetkit.inference.engines import torch as engine_module
 from resnetkit.inference.predictor import Answer, Predictor
 from resnetkit.runtime.precision import choose_precision
@@ -213,7 +213,7 @@ def test_no_more_is_read_than_a_few_batches_ahead(make_network: MakeNetwork, dra
     for _ in range(8):
         next(answers)
     assert decoding()
-    assert next(taken) <= (1 + predictor_module.PREFETCHED) * 4 + 5
+    assert next(taken) <= (1 + BATCHES_AHEAD) * 4 + 5
     answers.close()  # type: ignore[attr-defined]
     del answers
     assert not decoding()

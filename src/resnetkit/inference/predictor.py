@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from resnetkit.data.images.check import BadImage
-from resnetkit.data.prefetch import prefetch
+from resnetkit.data.prefetch import BATCHES_AHEAD, prefetch
 from resnetkit.errors import DataError, UsageError
 from resnetkit.inference.engine import Engine, Pixels, check_head, check_layer
 from resnetkit.inference.transform import EvalTransform, Picture
@@ -25,7 +25,6 @@ __all__ = ["Activations", "Answer", "Guess", "Predictor", "batches", "load_predi
 
 BATCH_SIZE = 32
 LARGEST_BATCH = 4096
-PREFETCHED = 2  # batches that are decoded ahead
 TOP = 5
 
 Item = TypeVar("Item")
@@ -186,7 +185,7 @@ class Predictor:
         """Yields the output of `compute` for each image, batch by batch."""
         if isinstance(pictures, Picture):
             pictures = [pictures]
-        decoded = prefetch(self.decoded, pictures, most=PREFETCHED * self.batch_size)
+        decoded = prefetch(self.decoded, pictures, most=BATCHES_AHEAD * self.batch_size)
         for batch in batches((pending.result() for _, pending in decoded), self.batch_size):
             pixels = [image.values for image in batch if not isinstance(image, BadImage)]
             rows = iter(compute(np.stack(pixels)) if pixels else ())
