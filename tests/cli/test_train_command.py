@@ -112,7 +112,7 @@ def test_an_interrupted_training_goes_on_and_ends_alike(
         return "the first epoch is over"
 
     with monkeypatch.context() as patched:
-        patched.setattr("resnetkit.cli.train.epoch_text", stop)
+        patched.setattr("resnetkit.cli.training_output.epoch_text", stop)
         answer = resnet("train", *few_steps, "--out", "stopped")
     assert (answer.code, answer.out) == (code, "")
     *_, last = answer.err.splitlines()

@@ -10,6 +10,7 @@ from resnetkit.cli.evaluate import evaluate
 from resnetkit.cli.export import export
 from resnetkit.cli.features import features, nearest
 from resnetkit.cli.inspect import inspect
+from resnetkit.cli.lr_find import lr_find
 from resnetkit.cli.models import models
 from resnetkit.cli.output import StdoutConsole
 from resnetkit.cli.play import play
@@ -19,7 +20,7 @@ from resnetkit.cli.serve import serve
 from resnetkit.cli.streams import drop_stdout, interruptions, open_streams
 from resnetkit.cli.study import study
 from resnetkit.cli.track import track
-from resnetkit.cli.train import lr_find, recipes, train
+from resnetkit.cli.train import recipes, train
 from resnetkit.cli.weights import weights
 from resnetkit.errors import ResnetkitError, UsageError, is_out_of_memory
 from resnetkit.untrusted import printable
