@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from resnetkit.cli.recipe_choice import checked_threads
 from resnetkit.runtime.process_group import World
 from resnetkit.training import recipe as recipe_module
 from resnetkit.training.dry_run import DryRun
@@ -242,3 +243,12 @@ def test_threads_that_the_process_may_not_use_are_left_out_and_named(
     assert "--threads 8: this process may use 1 processor(s), so 1 thread(s) compute" in said.err
     environment = json.loads(Path("eight/environment.json").read_text())
     assert environment[0]["hardware"]["threads"] == 1
+
+
+def test_the_first_rank_alone_names_threads_that_are_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnetkit.runtime.resources.usable_processors", lambda: 1)
+    for rank in range(3):
+        assert checked_threads(8, World(rank, 3, torch.device("cpu"))) == 1
+    assert capsys.readouterr().err.count("--threads 8") == 1

@@ -55,8 +55,8 @@ def lr_find(
         raise UsageError(f"--out {out}: expected a file name that ends in .svg.")
     request = auto_request(recipe, changes, data, weights, variant, 0, None)
     values = recipe_values(changes, data, weights, variant, 0)
-    threads = checked_threads(threads)
     with open_world(device) as world:
+        threads = checked_threads(threads, world)
         chosen, _ = new_recipe(recipe, values, request, world, threads=threads)
     remark_on_recipe(chosen)
     remark_on_classes(chosen)

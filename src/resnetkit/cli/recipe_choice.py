@@ -153,8 +153,8 @@ def remark_on_classes(recipe: "Recipe") -> None:
         remark(describe_classes(read_images(path).class_names))
 
 
-def checked_threads(threads: int) -> int:
-    """Returns a number of threads that this process can use; it says so where that is less.
+def checked_threads(threads: int, world: "World") -> int:
+    """Returns a number of threads that this process can use; the main rank says if that is less.
 
     Raises:
         UsageError: for a number that no machine has.
@@ -165,9 +165,9 @@ def checked_threads(threads: int) -> int:
     if not 0 <= threads <= MOST_THREADS:
         raise UsageError(f"--threads {threads}: expected a number from 0 to {MOST_THREADS}.")
     usable = usable_processors()
-    if threads > usable:  # threads that wait for each other can take minutes for a step
+    if threads > usable and world.is_main:
         remark(
             f"--threads {threads}: this process may use {usable} processor(s), so {usable}"
             " thread(s) compute."
         )
-    return min(threads, usable)
+    return min(threads, usable)  # threads that wait for each other can take minutes for a step

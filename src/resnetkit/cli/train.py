@@ -68,12 +68,12 @@ def train(
     from resnetkit.runtime.process_group import open_world
     from resnetkit.training.loop import train as train_recipe
 
-    threads = checked_threads(threads)
     values = recipe_values(changes, data, weights, variant, micro_batch)
     request = auto_request(recipe, changes, data, weights, variant, micro_batch, minutes)
     folder = out or (Path("runs") / request.folder_name if request else None)
     is_automatic = data is not None and recipe in (None, "finetune")
     with open_world(device) as world:  # the one that chooses is the one that trains
+        threads = checked_threads(threads, world)
         if folder and is_automatic and (folder / "recipe.yaml").is_file():
             chosen, plan = begun_recipe(folder, values, world), None
         else:
