@@ -4,7 +4,7 @@ import math
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -142,9 +142,10 @@ def judge_higher(
         not_confirmed: what it means when not even the means agree with it.
     """
     bound = -upper_bound(second, first)
-    against = UNSURE if first.mean - second.mean > margin else not_confirmed
+    holds, is_close = bound > margin, first.mean - second.mean > margin
+    meaning = confirmed if holds else UNSURE if is_close else not_confirmed
     rule = describe_rule("above", margin, first.unit)
-    return judged(claim, first, second, bound, rule, bound > margin, confirmed, against)
+    return judged(Finding(claim, first, second, bound, rule, verdict(holds), meaning))
 
 
 def judge_not_higher(
@@ -152,29 +153,26 @@ def judge_not_higher(
 ) -> Finding:
     """Judges a claim that the first quantity is not higher; the rest is as in `judge_higher`."""
     bound = upper_bound(first, second)
-    against = UNSURE if first.mean - second.mean < margin else not_confirmed
+    holds, is_close = bound < margin, first.mean - second.mean < margin
+    meaning = confirmed if holds else UNSURE if is_close else not_confirmed
     rule = describe_rule("below", margin, first.unit)
-    return judged(claim, first, second, bound, rule, bound < margin, confirmed, against)
+    return judged(Finding(claim, first, second, bound, rule, verdict(holds), meaning))
 
 
-def judged(
-    claim: str,
-    first: Sample,
-    second: Sample,
-    bound: float,
-    rule: str,
-    holds: bool,
-    confirmed: str,
-    not_confirmed: str,
-) -> Finding:
-    """Returns the finding; two networks that guess confirm nothing."""
-    reached: Verdict = "confirmed" if holds else "not confirmed"
-    meaning = confirmed if holds else not_confirmed
-    if math.isnan(bound):
-        reached, meaning = "not enough data", MORE_SEEDS
-    elif first.is_guessing and second.is_guessing:
-        reached, meaning = "not enough data" if holds else "not confirmed", NOTHING_LEARNED
-    return Finding(claim, first, second, bound, rule, reached, meaning)
+def verdict(holds: bool) -> Verdict:
+    """Returns the verdict of a rule, for enough seeds and networks that have learned."""
+    return "confirmed" if holds else "not confirmed"
+
+
+def judged(finding: Finding) -> Finding:
+    """Returns the finding as far as the data allows: two networks that guess confirm nothing."""
+    if math.isnan(finding.bound):
+        return replace(finding, verdict="not enough data", meaning=MORE_SEEDS)
+    if finding.first.is_guessing and finding.second.is_guessing:
+        holds = finding.verdict == "confirmed"
+        reached: Verdict = "not enough data" if holds else "not confirmed"
+        return replace(finding, verdict=reached, meaning=NOTHING_LEARNED)
+    return finding
 
 
 def describe_rule(side: Literal["above", "below"], margin: float, unit: str) -> Phrase:
