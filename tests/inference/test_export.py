@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -439,6 +440,29 @@ def test_bfloat16_is_refused_where_openvino_finds_no_kernel_for_it(
     with pytest.raises(UsageError, match="openvino does not compute bfloat16 on this machine"):
         export_in_bfloat16(network, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+SIGNALED = """
+import signal, sys
+from pathlib import Path
+from resnetkit.inference.engines.openvino import compile_graph
+files = {name: (Path(sys.argv[1]) / name).read_bytes() for name in ("model.xml", "model.bin")}
+first, second = compile_graph(files, "float32"), compile_graph(files, "float32")
+del first
+del second
+signal.signal(signal.SIGTERM, lambda number, frame: print("handled", number))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_process_handles_signals_after_networks_have_been_released(
+    network: TrainedNetwork, tmp_path: Path
+) -> None:
+    folder = export_network(network, tmp_path / "out", engine="openvino")[0].folder
+    process = subprocess.run(
+        [sys.executable, "-c", SIGNALED, str(folder)], capture_output=True, text=True, check=False
+    )
+    assert (process.returncode, process.stdout) == (0, f"handled {signal.SIGTERM.value}\n")
 
 
 def computes_bfloat16() -> bool:

@@ -1,6 +1,7 @@
 """The engine OpenVINO: exported graphs on processors."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from resnetkit.inference.engines.graph import Compiled
@@ -23,7 +24,7 @@ def compile_graph(files: Mapping[str, bytes], precision: str) -> Compiled:
             processor does not compute it; a quantized graph computes in float32 what is not
             quantized.
     """
-    core = openvino.Core()
+    core = shared_core()
     model = core.read_model(files["model.xml"], files["model.bin"])
     if precision == "bfloat16" and "avx512_bf16".startswith(unused_instructions()):
         precision = "float32"  # OpenVINO does not know of it, and fails or crashes (2026.4)
@@ -41,6 +42,17 @@ def compile_graph(files: Mapping[str, bytes], precision: str) -> Compiled:
 
     shape = tuple(dim.get_length() for dim in list(compiled.input(0).get_partial_shape())[1:])
     return Compiled(run, precision, shape)
+
+
+@cache
+def shared_core() -> Any:
+    """Returns the `openvino.Core` of this process, which is kept.
+
+    A core gives the thread that creates it a stack for signal handlers. Of two cores, the one that
+    ends last leaves the stack of the other, which may be freed: then the next signal would end the
+    process (OpenVINO 2026.4).
+    """
+    return openvino.Core()
 
 
 def compiled_in_bfloat16(core: Any, model: Any) -> tuple[Any, str]:
