@@ -128,17 +128,21 @@ def test_a_weight_without_gradient_stays() -> None:
     assert torch.equal(weight, before)
 
 
-def test_it_learns_the_convolutions_inside_blocks(tiny: Recipes) -> None:
-    _, start = prepare(tiny({"optimizer.muon_lr": 0.05, "model.options.shortcut": "B"}), WORLD)
+@pytest.mark.parametrize(
+    ("where", "left"), [("blocks", {"conv1.weight"}), ("convolutions", set())], ids=str
+)
+def test_it_learns_the_convolutions_of_a_recipe(where: str, left: set[str], tiny: Recipes) -> None:
+    changes = {"optimizer.muon_lr": 0.05, "optimizer.muon_on": where}
+    _, start = prepare(tiny({**changes, "model.options.shortcut": "B"}), WORLD)
     descent, muon = start.optimizers
     names = {parameter: name for name, parameter in start.parameters.items()}
-    inner = {names[p] for p in muon.param_groups[0]["params"]}
+    learned = {names[p] for p in muon.param_groups[0]["params"]}
     rest = {names[p] for group in descent.param_groups for p in group["params"]}
-    assert inner | rest == set(start.parameters)
-    assert not inner & rest
-    assert {name for name in rest if start.parameters[name].dim() == 4} == {"conv1.weight"}
-    assert "layer2.0.downsample.0.weight" in inner
-    assert len(prepare(tiny(), WORLD)[1].optimizers) == 1
+    assert learned | rest == set(start.parameters)
+    assert not learned & rest
+    assert {name for name in rest if start.parameters[name].dim() == 4} == left
+    assert "layer2.0.downsample.0.weight" in learned
+    assert len(prepare(tiny({"optimizer.muon_on": where}), WORLD)[1].optimizers) == 1
 
 
 def test_its_rate_follows_the_schedule(tiny: Recipes, tmp_path: Path) -> None:
@@ -158,10 +162,11 @@ def test_a_training_with_it_learns(precision: str, on_digits: Recipes, tmp_path:
     assert losses[-1] < losses[0] / 2
 
 
+@pytest.mark.parametrize("where", ["blocks", "convolutions"])
 def test_an_interrupted_training_with_it_ends_the_same(
-    tiny: Recipes, tmp_path: Path, results: Callable[[Path], dict[str, bytes]]
+    where: str, tiny: Recipes, tmp_path: Path, results: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    recipe = tiny({"optimizer.muon_lr": 0.05})
+    recipe = tiny({"optimizer.muon_lr": 0.05, "optimizer.muon_on": where})
     train(recipe, tmp_path / "whole")
 
     class Stop(Exception):

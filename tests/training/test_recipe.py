@@ -172,6 +172,7 @@ ANOTHER = {
     "optimizer.decay": "all",
     "optimizer.muon_lr": 0.05,
     "optimizer.muon_momentum": 0.9,
+    "optimizer.muon_on": "convolutions",
     "schedule.kind": "cosine",
     "schedule.final": 0.1,
     "warmup.kind": "none",
@@ -343,6 +344,7 @@ IMPOSSIBLE: dict[str, list[object]] = {
     "checkpoint.snapshots": [-1, 0.5, 1001],
     "data.early_size": [-1, 0.5, NAN],
     "data.early_fraction": [0, 1.1, -0.1, NAN],
+    "optimizer.muon_on": ["stem", True],
     "schedule.final": [-0.1, 1.1, NAN],
     "model.name": [5, None, ["resnet20"]],
 }

@@ -1,4 +1,4 @@
-"""Muon: momentum with orthogonalized steps, for the convolutions inside a network."""
+"""Muon: momentum with orthogonalized steps, for convolutions."""
 
 from collections.abc import Iterable, Iterator
 

@@ -1,6 +1,6 @@
 """The optimizers of a recipe: SGD, or SGD and Muon, with their parameter groups."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -15,9 +15,11 @@ __all__ = ["make_optimizers", "parameter_groups"]
 
 
 def make_optimizers(model: ResNet, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
-    """Returns SGD for all parameters, or Muon for inner convolutions and SGD for the rest."""
+    """Returns SGD for all parameters, or Muon for convolutions and SGD for the rest."""
     settings = recipe.optimizer
-    orthogonal = inner_convolutions(model) if settings.muon_lr else []
+    blocks = [block for _, block in model.blocks()]
+    modules = blocks if settings.muon_on == "blocks" else [model]
+    orthogonal = convolutions(modules) if settings.muon_lr else []
     groups = parameter_groups(model, settings.weight_decay, settings.decay, exclude=orthogonal)
     sgd = torch.optim.SGD(
         with_lr_scales(groups, model.fc, recipe.finetune.backbone_lr),
@@ -53,13 +55,13 @@ def with_lr_scales(
     return [group for group in scaled if group["params"]]
 
 
-def inner_convolutions(model: ResNet) -> list[Tensor]:
-    """Returns the trainable weights of the convolutions inside blocks."""
+def convolutions(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """Returns the trainable weights of the convolutions inside modules."""
     return [
-        module.weight
-        for _, block in model.blocks()
-        for module in block.modules()
-        if isinstance(module, nn.Conv2d) and module.weight.requires_grad
+        inner.weight
+        for module in modules
+        for inner in module.modules()
+        if isinstance(inner, nn.Conv2d) and inner.weight.requires_grad
     ]
 
 

@@ -190,7 +190,7 @@ class DataSection(Section):
 
 
 class OptimizerSection(Section):
-    """Stochastic gradient descent with momentum, and Muon for the convolutions inside blocks.
+    """Stochastic gradient descent with momentum, and Muon for convolutions.
 
     Attributes:
         lr: peak learning rate.
@@ -199,9 +199,10 @@ class OptimizerSection(Section):
         weight_decay: weight decay of the parameters that `decay` names.
         decay: the parameters that decay: the weights of convolutions (the paper), those and the
             weights of the head, or every parameter (torchvision).
-        muon_lr: peak learning rate of Muon, which then optimizes the convolutions inside blocks,
-            without weight decay, on the same schedule; 0 is off.
+        muon_lr: peak learning rate of Muon, which then optimizes the convolutions that `muon_on`
+            names, without weight decay, on the same schedule; 0 is off.
         muon_momentum: momentum of Muon.
+        muon_on: the convolutions inside blocks, or all of them, with that of the stem.
     """
 
     lr: Real = Field(default=0.1, gt=0, le=100)
@@ -211,6 +212,7 @@ class OptimizerSection(Section):
     decay: Decay = "convolutions"
     muon_lr: Real = Field(default=0.0, ge=0, le=10)
     muon_momentum: Real = Field(default=0.6, ge=0, lt=1)
+    muon_on: Literal["blocks", "convolutions"] = "blocks"
 
     @model_validator(mode="after")
     def nesterov_has_momentum(self) -> Self:
