@@ -189,6 +189,16 @@ def test_a_learning_rate_is_found_and_drawn(resnet: Resnet, photos: Path, tmp_pa
     assert answer.out.strip() == f"--set optimizer.lr={facts['suggested']:.2g}"
 
 
+def test_a_rate_that_could_not_be_drawn_is_not_searched(
+    resnet: Resnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnetkit.training.lr_find.find_lr", lambda *_, **__: pytest.fail("ran"))
+    (tmp_path / "rate.svg").mkdir()
+    answer = resnet("lr-find", "--out", str(tmp_path / "rate.svg"))
+    assert (answer.code, answer.out) == (1, "")
+    assert "Choose another path with --out." in answer.err
+
+
 REFUSED = {
     "no such folder": (["train", "--data", "/none/here"], 3, "there is no /none/here"),
     "no such data set": (["train", "--data", "cifar"], 2, "unknown data set 'cifar'"),

@@ -183,7 +183,8 @@ def test_an_architecture_has_nothing_to_say_of_an_image(
     ("words", "message"),
     [
         (["resnet20", "--compare", "resnet20"], "it is the same network"),
-        (["RUN", "--saliency", "1", "--compare", "resnet20"], "leave out --compare and --set"),
+        (["RUN", "--saliency", "1", "--compare", "resnet20"], "leave out --compare, --set and"),
+        (["RUN", "--saliency", "1", "--thorough"], "leave out --compare, --set and --thorough"),
         ([""], "holds no network"),
         (["resnet20", "--out", "."], "--out"),
     ],

@@ -189,6 +189,23 @@ def test_what_cannot_be_is_refused(
     assert (tmp_path / "other" / "letter.txt").read_text() == "mine"
 
 
+def test_other_images_are_not_answered_with_the_answers_of_earlier_ones(
+    resnet: Resnet, whole: Run, photos: Path, tmp_path: Path
+) -> None:
+    words = ("predict", str(whole.folder), "--shards", "2", "--backend", "sequential", "--out")
+    resnet(*words, "answers", str(photos))
+    before = (tmp_path / "answers" / "answers.jsonl").read_bytes()
+    for others in ([str(tmp_path)], [str(photos), str(photos)], ["-"]):
+        said = resnet(*words, "answers", *others)
+        assert (said.code, f"images was {photos}" in said.err) == (2, True), said.err
+    assert (tmp_path / "answers" / "answers.jsonl").read_bytes() == before
+    manifest = json.loads((tmp_path / "answers" / "manifest.json").read_text())
+    del manifest["question"]["images"]  # as an earlier version wrote it
+    (tmp_path / "answers" / "manifest.json").write_text(json.dumps(manifest))
+    assert resnet(*words, "answers", str(photos)).code == 3
+    assert (tmp_path / "answers" / "answers.jsonl").read_bytes() == before
+
+
 def test_changed_files_are_refused(
     resnet: Resnet, whole: Run, photos: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -304,3 +306,11 @@ def test_nncf_sends_nothing() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.strip() == "True"
+
+
+def test_validation_images_are_not_called_test_images() -> None:
+    images = torch.arange(4)
+    for test in (images.clone(), torch.tensor([], dtype=torch.int64)):
+        splits = {"validation": images, "test": test}
+        search: Any = SimpleNamespace(dataset=SimpleNamespace(splits=splits))
+        assert quantize.Search.test_accuracy(search, search) is None

@@ -351,6 +351,31 @@ def test_a_lost_process_is_a_sentence(monkeypatch: pytest.MonkeyPatch, error: Ex
         raise error
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("WORLD_SIZE", "2", "WORLD_SIZE is 2, but the other processes cannot be found"),
+        ("WORLD_SIZE", "two", "WORLD_SIZE is 'two': torchrun sets it to a number"),
+        ("RANK", "-1", "RANK is '-1': torchrun sets it to a number"),
+    ],
+)
+def test_an_environment_that_is_not_that_of_torchrun_is_a_sentence(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=message), open_world("cpu"):
+        pytest.fail("there is no world")
+
+
+def test_an_empty_number_of_a_process_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "")
+    monkeypatch.setenv("WORLD_SIZE", " ")
+    with open_world("cpu") as world:
+        assert (world.rank, world.size) == (0, 1)
+
+
 def test_other_errors_of_several_processes_stay_what_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

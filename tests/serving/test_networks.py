@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ import torch
 from PIL import Image
 
 from resnetkit.data.normalization import Normalization
-from resnetkit.errors import WeightsError
+from resnetkit.errors import OutOfMemory, WeightsError
 from resnetkit.inference import parity
 from resnetkit.inference.export import export_network
 from resnetkit.inference.predictor import Predictor, load_predictor
 from resnetkit.models.zoo import cifar
 from resnetkit.serving.model import ServedModel, load_checked, prepare
+from resnetkit.serving.saliency import Explainer
 from resnetkit.weights.load import load_network
 from resnetkit.weights.native import model_folder_files
 from resnetkit.weights.network import TrainedNetwork
@@ -196,3 +198,28 @@ def test_a_network_that_gives_no_numbers_is_not_served() -> None:
     broken.probabilities = lambda pixels: broken.features(pixels, "fc")  # type: ignore[method-assign]
     with pytest.raises(DataError, match="not finite: it is corrupt"):
         prepare("broken", Predictor(broken, EvalTransform(3, (8, 8), 1.0)), longest_batch_seconds=1)
+
+
+class TooLarge:
+    """A network of which there is no room for a copy."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __deepcopy__(self, memory: dict[int, object]) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), OutOfMemory),
+        (MemoryError(), OutOfMemory),
+        (RuntimeError("shapes differ"), RuntimeError),
+    ],
+)
+def test_a_map_without_memory_is_no_bug(error: Exception, expected: type[Exception]) -> None:
+    engine: Any = SimpleNamespace(network=SimpleNamespace(model=TooLarge(error)))
+    with pytest.raises(expected) as caught:
+        Explainer(engine).explain(np.zeros((3, 8, 8), np.uint8), "grad-cam", 0)
+    assert type(caught.value) is expected

@@ -1,8 +1,10 @@
 """The prediction of waits, compared with simulated servers."""
 
+from pathlib import Path
+
 import pytest
 
-from resnetkit.serving.model import best_batch, default_name
+from resnetkit.serving.model import best_batch, default_name, is_name
 from resnetkit.serving.pace import Pace
 
 
@@ -81,9 +83,12 @@ def test_batches_that_take_too_long_are_not_used() -> None:
     assert best_batch(lambda size: 60.0, largest=32, longest_seconds=1.0) == (1, 60.0)
 
 
-def test_names_of_models_need_no_escape(tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_names_of_models_need_no_escape(tmp_path: Path) -> None:
     assert default_name(Path("runs/one two/model")) == "one-two"
     assert default_name(Path("runs/r\u00e9sum\u00e9")) == "r-sum"
     assert default_name(Path("resnet50.safetensors")) == "resnet50"
+    (tmp_path / "flowers-1.5" / "model").mkdir(parents=True)
+    assert default_name(tmp_path / "flowers-1.5") == "flowers-1.5"
+    assert default_name(tmp_path / "flowers-1.5" / "model") == "flowers-1.5"
+    assert all(map(is_name, ("resnet50.v2", "model", "a-b_c")))
+    assert not any(map(is_name, ("", ".", "..", "a/b", "a b", "-x", "\u00e9")))

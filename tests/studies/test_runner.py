@@ -368,8 +368,13 @@ def reported(
     return outcome
 
 
-def test_a_study_is_read_again_from_its_report(reported: Outcome, tmp_path: Path) -> None:
+def test_a_study_is_read_again_from_its_report(
+    reported: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert read_outcomes_again(reported.folder)[0] == reported
+    with monkeypatch.context() as patch:
+        patch.chdir(reported.folder)
+        assert read_outcomes_again(Path())[0].findings == reported.findings
     moved = tmp_path.parent / f"{tmp_path.name} moved"
     os.rename(tmp_path, moved)
     again = read_outcomes_again(moved / reported.folder.name)[0]

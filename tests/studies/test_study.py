@@ -5,12 +5,14 @@ import random
 import statistics
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from scipy import stats
 
 from resnetkit.errors import RecipeError
 from resnetkit.models.zoo import ARCHITECTURES
+from resnetkit.studies import statistics as study_statistics
 from resnetkit.studies.study import Finding, Sample, Study, judge_higher, judge_not_higher
 from resnetkit.studies.table import STUDIES
 from resnetkit.training.run_folder import flat
@@ -212,3 +214,20 @@ def test_every_study_of_the_table_can_be_run(study: Study) -> None:
         assert len({trial.recipe.digest for trial in trials}) == scale.trainings
         assert scale.trained_once <= set(scale.groups)
         assert scale.seeds >= 3  # with fewer, no claim could be judged
+
+
+def test_a_line_along_training_leaves_out_seeds_that_diverged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values: dict[str, Any] = {
+        "first": {"steps": [], "slope": []},
+        "second": {"steps": [0.0, 5.0], "slope": [1.0, 3.0]},
+        "third": {"steps": [0.0, 5.0], "slope": [3.0, 5.0]},
+    }
+    monkeypatch.setattr(study_statistics, "measured", lambda run, _: values[run])
+    runs: Any = {"some": ["first", "second", "third"], "none": ["first"]}
+    line = study_statistics.line_along(runs, "some", "gradients", "slope", label="some")
+    assert line == study_statistics.line_along(
+        {**runs, "some": ["second", "third"]}, "some", "gradients", "slope", label="some"
+    )
+    study_statistics.line_along(runs, "none", "gradients", "slope", label="none")

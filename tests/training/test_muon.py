@@ -142,7 +142,7 @@ def test_it_learns_the_convolutions_of_a_recipe(where: str, left: set[str], tiny
     assert not learned & rest
     assert {name for name in rest if start.parameters[name].dim() == 4} == left
     assert "layer2.0.downsample.0.weight" in learned
-    assert len(prepare(tiny({"optimizer.muon_on": where}), WORLD)[1].optimizers) == 1
+    assert len(prepare(tiny(), WORLD)[1].optimizers) == 1
 
 
 def test_its_rate_follows_the_schedule(tiny: Recipes, tmp_path: Path) -> None:
@@ -181,6 +181,16 @@ def test_an_interrupted_training_with_it_ends_the_same(
     assert read_run(tmp_path / "cut").final is None
     train(recipe, tmp_path / "cut")
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+def test_where_it_is_off_it_has_no_convolutions(tiny: Recipes) -> None:
+    with pytest.raises(RecipeError, match=r"muon_on needs a muon_lr above 0"):
+        tiny({"optimizer.muon_on": "convolutions"})
+
+
+def test_with_statistics_that_stay_it_is_refused(tiny: Recipes) -> None:
+    with pytest.raises(RecipeError, match=r"frozen_norm keeps the statistics .*muon_lr changes"):
+        prepare(tiny({"optimizer.muon_lr": 0.1, "finetune.frozen_norm": True}), WORLD)
 
 
 def test_without_normalization_it_is_refused(tiny: Recipes) -> None:

@@ -215,6 +215,7 @@ def test_the_digest_changes_with_every_value(key: str, monkeypatch: pytest.Monke
         "data.train_on": {"evaluation.split": "test"},
         "finetune.freeze": {"model.weights": "/other"},
         "model.variant": {"model.weights": "/other"},
+        "optimizer.muon_on": {"optimizer.muon_lr": 0.05},
         "data.image_size": own,
         "data.augment.crop": own,
         "data.augment.policy": {**own, "data.augment.crop": "area"},
@@ -303,6 +304,14 @@ def test_an_impossible_length_is_refused(length: object) -> None:
     assert refusal({"length": length}) == (
         f"length is {length!r}: expected a number of epochs or steps, such as '12 epochs'."
     )
+
+
+@pytest.mark.parametrize("count", ["1000000001", "1" + 310 * "0", "1" + 5000 * "0"], ids=len)
+def test_a_length_without_end_is_refused(count: str) -> None:
+    assert refusal({"length": f"{count} steps"}).endswith(
+        "expected at most 1,000,000,000 epochs or steps."
+    )
+    assert load_recipe("digits", {"length": "0001000000000 steps"}).length.count == 10**9
 
 
 @pytest.mark.parametrize("key", ["warmup.length", "checkpoint.every"])

@@ -132,7 +132,7 @@ def features_into(
     if folder.suffix in (".safetensors", ".parquet"):
         raise UsageError(f"--out {folder} --shards {shards}: shards are a folder, not one file.")
     images, job = images_of(paths), FeatureJob(layer)
-    done = run_shards(folder, job, options, images, shards=shards, workers=workers)
+    done = run_shards(folder, job, options, images, paths=paths, shards=shards, workers=workers)
     index = index_features(done)
     if json:
         print_json({"folder": str(done.path), **asdict(index)})

@@ -54,8 +54,10 @@ def inspect(
     from resnetkit.probes.inspection import inspect_network
 
     if saliency is not None:
-        if compare or changes:
-            raise UsageError("--saliency takes one network: leave out --compare and --set.")
+        if compare or changes or thorough:
+            raise UsageError(
+                "--saliency takes one network: leave out --compare, --set and --thorough."
+            )
         show_saliency(network, saliency, out, variant=variant, data=data, json=json)
         return
     if compare and Path(compare) == Path(network):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["lr_find"]
 
+ADVICE = "Choose another path with --out."
+
 
 def lr_find(
     recipe: str | None = None,
@@ -49,13 +51,16 @@ def lr_find(
     """
     from resnetkit.errors import UsageError
     from resnetkit.runtime.process_group import open_world
-    from resnetkit.training.lr_find import find_lr
+    from resnetkit.storage import check_file
+    from resnetkit.training.lr_find import check_alone, find_lr
 
     if out.suffix != ".svg":
         raise UsageError(f"--out {out}: expected a file name that ends in .svg.")
     request = auto_request(recipe, changes, data, weights, variant, 0, None)
     values = recipe_values(changes, data, weights, variant, 0)
     with open_world(device) as world:
+        check_alone(world)
+        check_file(out, ADVICE)  # before the search, whose result it will hold
         threads = checked_threads(threads, world)
         chosen, _ = new_recipe(recipe, values, request, world, threads=threads)
     remark_on_recipe(chosen)
@@ -78,7 +83,7 @@ def show_rates(search: "RateSearch", out: Path, *, json: bool) -> None:
     from resnetkit.report.rate_sheet import rate_sheet
     from resnetkit.storage import storage_errors, write_file
 
-    with storage_errors(out, "Choose another path with --out."):
+    with storage_errors(out, ADVICE):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, rate_sheet(search))
     if json:

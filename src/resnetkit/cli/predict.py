@@ -138,7 +138,7 @@ def predict_into(
 ) -> int:
     """Answers all images into a folder, and returns the exit code."""
     images, job = images_of(paths), PredictionJob(top)
-    done = run_shards(folder, job, options, images, shards=shards, workers=workers)
+    done = run_shards(folder, job, options, images, paths=paths, shards=shards, workers=workers)
     count, bad = done.manifest.images, count_bad(done.result)
     if json:
         print_json({"file": str(done.result), "images": count, "bad": bad})

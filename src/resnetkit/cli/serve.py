@@ -74,9 +74,10 @@ def serve(
     server_module = imported_server()
     from importlib.metadata import version
 
+    from resnetkit.data.images.decode import MOST_PIXELS
     from resnetkit.serving.guard import Access, allowed_host, allowed_origin
     from resnetkit.serving.limits import Limits
-    from resnetkit.serving.model import ServedModel, default_name, load_checked, prepare
+    from resnetkit.serving.model import ServedModel, default_name, is_name, load_checked, prepare
 
     for option, value in {
         "max-body": max_body,
@@ -86,6 +87,10 @@ def serve(
     }.items():
         if not 0 < value < 1e6:
             raise UsageError(f"--{option} {value}: expected a positive number.")
+    if max_megapixels * 1_000_000 > MOST_PIXELS:
+        raise UsageError(
+            f"--max-megapixels {max_megapixels}: expected at most {MOST_PIXELS // 1_000_000}."
+        )
     limits = server_module.fitting_limits(
         Limits(
             body_bytes=max_body * MEBIBYTE,
@@ -100,7 +105,7 @@ def serve(
         host, Access(hosts, origins=origins, token=token_of(token_file)), is_open=open
     )
     model_name = default_name(network) if name is None else name
-    if model_name != default_name(Path(model_name)):
+    if not is_name(model_name):
         raise UsageError(f"--name {model_name}: expected letters, digits, '-', '_' and '.'.")
 
     def load() -> ServedModel:

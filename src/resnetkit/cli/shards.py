@@ -1,7 +1,7 @@
 """Predictions and features of very many images, by several processes or a cluster."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -186,6 +186,7 @@ def run_shards(
     options: LoadOptions,
     images: "Iterator[str | bytes | BadImage]",
     *,
+    paths: Sequence[str],
     shards: int,
     workers: "Workers",
 ) -> "ShardFolder":
@@ -193,10 +194,19 @@ def run_shards(
 
     The images are listed first. Killed anywhere, the same call does the rest.
 
+    Args:
+        path: of the folder.
+        job: what is done.
+        options: how the network is loaded.
+        images: that the paths name.
+        paths: as they were given.
+        shards: number of parts.
+        workers: what computes them.
+
     Raises:
         ResnetkitError: when the network, the folder or the workers cannot be used.
     """
-    from resnetkit.inference.shards import Question, open_shards
+    from resnetkit.inference.shards import Question, in_words, open_shards
     from resnetkit.studies.heartbeat import beating, end_others
 
     engine = loaded(options).engine
@@ -208,6 +218,7 @@ def run_shards(
         options.batch_size,
         job.wanted,
         shards,
+        in_words(paths),
     )
     with open_shards(path.absolute(), question, job.files, images) as folder:
         missing = folder.missing

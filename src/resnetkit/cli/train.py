@@ -71,10 +71,9 @@ def train(
     values = recipe_values(changes, data, weights, variant, micro_batch)
     request = auto_request(recipe, changes, data, weights, variant, micro_batch, minutes)
     folder = out or (Path("runs") / request.folder_name if request else None)
-    is_automatic = data is not None and recipe in (None, "finetune")
     with open_world(device) as world:  # the one that chooses is the one that trains
         threads = checked_threads(threads, world)
-        if folder and is_automatic and (folder / "recipe.yaml").is_file():
+        if folder and request and (folder / "recipe.yaml").is_file():
             chosen, plan = begun_recipe(folder, values, world), None
         else:
             chosen, plan = new_recipe(recipe, values, request, world, threads=threads)
@@ -101,7 +100,10 @@ def begun_recipe(folder: Path, values: dict[str, object], world: "World") -> "Re
     from resnetkit.training.recipe import load_recipe
 
     if world.is_main:
-        remark(f"resuming with the recipe in {folder}; nothing is timed again")
+        remark(
+            f"resuming with the recipe in {folder}; nothing is timed again, and --minutes does not"
+            " change it"
+        )
     return load_recipe(str(folder / "recipe.yaml"), values)
 
 

@@ -47,9 +47,8 @@ def export_images(
         raise UsageError(f"{dataset.name} consists of image files already: copy them.")
     if not splits:
         raise UsageError("no split is exported: expected train, validation or test.")
-    samples = [
-        (split, sample) for split in dict.fromkeys(splits) for sample in dataset.splits[split]
-    ]
+    splits = tuple(dict.fromkeys(splits))
+    samples = [(split, sample) for split in splits for sample in dataset.splits[split]]
     refuse_existing(folder)
     with storage_errors(folder, ADVICE):
         refuse_without_room(folder, num_images=len(samples), bytes_each=bytes_of_image(dataset))

@@ -212,8 +212,9 @@ class Search:
         )
 
     def test_accuracy(self, engine: GraphEngine) -> Accuracy | None:
-        """Returns the accuracy on the test split; None where it is empty."""
-        if not len(self.dataset.splits["test"]):
+        """Returns the accuracy on the test split; None where it is empty, or that of validation."""
+        test, validation = self.dataset.splits["test"], self.dataset.splits["validation"]
+        if not len(test) or test.equal(validation):
             return None
         logits = [self.logits(computer, "test") for computer in (engine, self.float_engine)]
         return self.accuracy("test", *logits)

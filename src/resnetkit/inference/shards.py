@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
@@ -25,7 +25,7 @@ from resnetkit.storage import (
     temporary_for,
     write_file,
 )
-from resnetkit.untrusted import read_record
+from resnetkit.untrusted import printable, read_record
 
 __all__ = [
     "ANSWERS",
@@ -37,6 +37,7 @@ __all__ = [
     "Question",
     "Result",
     "ShardFolder",
+    "in_words",
     "merge_answers",
     "open_shards",
     "write_part",
@@ -59,6 +60,7 @@ class Question:
         batch_size: images that are computed together, which can change the last digits.
         wanted: such as `top 5` or `layer pool`.
         shards: number of parts.
+        images: the paths that were given, as `in_words`; empty in folders of earlier versions.
     """
 
     network_sha256: str
@@ -67,6 +69,7 @@ class Question:
     batch_size: int
     wanted: str
     shards: int
+    images: str = ""
 
 
 @dataclass(frozen=True)
@@ -252,10 +255,23 @@ def read_manifest(path: Path) -> Manifest:
     )
 
 
+def in_words(paths: Sequence[str]) -> str:
+    """Returns the paths of images as they are told apart: the first, their number, and a digest.
+
+    Args:
+        paths: of images, folders or lists; `-` is standard input.
+    """
+    absolute = [path if path == "-" else os.path.abspath(path) for path in paths]
+    digest = hashlib.sha256("\0".join(absolute).encode(errors="surrogatepass")).hexdigest()
+    more = f" and {len(absolute) - 1:,} more ({digest[:8]})" if len(absolute) > 1 else ""
+    return f"{printable(absolute[0])}{more}"
+
+
 def refuse_other_question(folder: Path, before: Question, now: Question) -> None:
     """Raises UsageError, naming the first difference, unless two questions are equal."""
     for name, value in asdict(before).items():
-        if value != asdict(now)[name]:
+        is_unknown = name == "images" and not value
+        if not is_unknown and value != asdict(now)[name]:
             raise UsageError(
                 f"{folder} holds the results of another question: {name} was {value}, and is"
                 f" {asdict(now)[name]} now. {ADVICE}"

@@ -10,7 +10,21 @@ import torch
 
 from resnetkit.errors import UsageError
 
-__all__ = ["choose_device", "deterministic", "full_float32"]
+__all__ = ["choose_device", "deterministic", "full_float32", "number_of_process"]
+
+
+def number_of_process(name: str, default: int) -> int:
+    """Returns a number that `torchrun` tells each process in its environment.
+
+    Raises:
+        UsageError: when it is no number.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isascii() or not text.isdecimal():
+        raise UsageError(f"{name} is '{text}': torchrun sets it to a number. Unset it.")
+    return int(text)
 
 
 def choose_device(device: str) -> torch.device:
@@ -42,7 +56,7 @@ def gpu_of_rank() -> torch.device:
     Raises:
         UsageError: when the machine has fewer GPUs.
     """
-    rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    rank, count = number_of_process("LOCAL_RANK", 0), torch.cuda.device_count()
     if rank and rank >= count > 0:
         raise UsageError(
             f"process {rank + 1} of this machine finds no GPU of its own: {count} GPU(s) were"
@@ -57,7 +71,7 @@ def named_gpu(chosen: torch.device) -> torch.device:
     Raises:
         UsageError: when it is that of another rank, or does not exist.
     """
-    rank, ranks = (int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    rank, ranks = (number_of_process(name, 0) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     if ranks > 1 and chosen.index != rank:
         raise UsageError(
             f"process {rank + 1} of {ranks} on this machine computes on 'cuda:{rank}', not on"

@@ -14,9 +14,14 @@ from torch.distributed.rendezvous import rendezvous
 from torch.futures import Future
 from torch.nn import functional
 
-from resnetkit.errors import ResnetkitError
+from resnetkit.errors import ResnetkitError, UsageError
 from resnetkit.runtime.background import in_background
-from resnetkit.runtime.device import choose_device, deterministic, full_float32
+from resnetkit.runtime.device import (
+    choose_device,
+    deterministic,
+    full_float32,
+    number_of_process,
+)
 from resnetkit.runtime.memory import keep_freed_memory
 
 __all__ = ["World", "open_world"]
@@ -139,10 +144,10 @@ def open_world(device: str = "auto") -> Iterator[World]:
         device: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.
 
     Raises:
-        UsageError: when the device does not exist.
+        UsageError: when the device does not exist, or the environment is not that of torchrun.
         ResnetkitError: when another process is lost.
     """
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, size = number_of_process("RANK", 0), number_of_process("WORLD_SIZE", 1)
     chosen = choose_device(device)
     joined = size > 1 and not distributed.is_initialized()
     threads_before = torch.get_num_threads()
@@ -173,8 +178,17 @@ def join(rank: int, size: int, backend: str) -> None:
 
     `torchrun` may keep its store when it restarts processes. What the ended ones have left there
     must not be taken for an answer, so every start has keys of its own.
+
+    Raises:
+        UsageError: when the environment does not say where they are.
     """
-    store, _, _ = next(rendezvous("env://", rank, size, timeout=PATIENCE))
+    try:
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=PATIENCE))
+    except ValueError as error:
+        raise UsageError(
+            f"WORLD_SIZE is {size}, but the other processes cannot be found ({error}). Start them"
+            " with torchrun, or unset WORLD_SIZE."
+        ) from error
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = distributed.PrefixStore(f"resnetkit/{restart}", store)  # type: ignore[attr-defined]
     distributed.init_process_group(

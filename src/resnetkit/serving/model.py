@@ -16,7 +16,15 @@ from resnetkit.serving.batcher import Computation
 from resnetkit.serving.saliency import Explainer, explainer_of
 from resnetkit.weights.exported import is_exported
 
-__all__ = ["PROBABILITIES", "ServedModel", "best_batch", "default_name", "load_checked", "prepare"]
+__all__ = [
+    "PROBABILITIES",
+    "ServedModel",
+    "best_batch",
+    "default_name",
+    "is_name",
+    "load_checked",
+    "prepare",
+]
 
 PROBABILITIES = "probabilities"  # the output that is not a layer
 NEARLY_BEST = 0.97  # of the best rate, with which a smaller batch is preferred
@@ -172,9 +180,15 @@ def seconds_of(function: Callable[[Pixels], object], pixels: Pixels) -> float:
 def default_name(path: Path) -> str:
     """Returns the name of a model for addresses: that of its folder or file."""
     resolved = path.resolve()
-    name = resolved.parent.name if resolved.name == "model" else resolved.stem
+    name = resolved.name if resolved.is_dir() else resolved.stem
+    name = resolved.parent.name if resolved.name == "model" else name
     kept = "".join(character if is_plain(character) else "-" for character in name)
     return kept.strip("-.") or "model"
+
+
+def is_name(name: str) -> bool:
+    """Returns whether a name needs no escape in an address, and is no relative path."""
+    return bool(name) and name == name.strip("-.") and all(map(is_plain, name))
 
 
 def is_plain(character: str) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from resnetkit.errors import OutOfMemory, is_out_of_memory
 from resnetkit.inference.engine import Engine, Pixels
 
 if TYPE_CHECKING:
@@ -57,7 +58,18 @@ class Explainer:
             pixels: of the image.
             method: one of `METHODS`.
             label: of the class that is explained; None for the most probable one.
+
+        Raises:
+            OutOfMemory: when there is not enough memory.
         """
+        try:
+            return self._explained(pixels, method, label)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory("there is not enough memory for a saliency map.") from error
+
+    def _explained(self, pixels: Pixels, method: str, label: int | None) -> Explained:
         import torch
 
         from resnetkit.probes.saliency import grad_cam, integrated_gradients

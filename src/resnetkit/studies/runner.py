@@ -1,5 +1,6 @@
 """Runs the missing trainings of studies, several at a time, and computes the findings."""
 
+import os
 import signal
 import statistics
 import threading
@@ -291,7 +292,8 @@ def read_outcomes_again(folder: Path) -> list[Outcome]:
             f"{folder}/findings.json cannot be read ({error}): 'resnet study' writes it again."
         ) from error
     studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
-    return [read_outcome(study, scale, folder.parent, changes=changes) for study in studies]
+    studies_folder = Path(os.path.abspath(folder)).parent  # the parent of '.' would be '.'
+    return [read_outcome(study, scale, studies_folder, changes=changes) for study in studies]
 
 
 @contextmanager

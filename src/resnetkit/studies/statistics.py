@@ -91,6 +91,7 @@ def line_along(runs: Runs, group: str, measurement: str, key: str, *, label: str
         label: of the line.
     """
     seeds = [measured(run, measurement) for run in runs[group]]
+    seeds = [values for values in seeds if values["steps"]] or seeds[:1]  # not of diverged ones
     return line(label, [values[key] for values in seeds], seeds[0]["steps"])
 
 

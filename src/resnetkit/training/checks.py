@@ -72,6 +72,12 @@ def check_network_fit(recipe: Recipe, architecture: Architecture) -> None:
             "optimizer.muon_lr needs batch normalization after each convolution, because it keeps"
             " the norm of each weight fixed: this network has none there. Set it to 0."
         )
+    if recipe.optimizer.muon_lr and recipe.finetune.frozen_norm:
+        raise RecipeError(
+            "finetune.frozen_norm keeps the statistics of batch normalization, but"
+            " optimizer.muon_lr changes the norm of the weights that they belong to. Set"
+            " optimizer.muon_lr=0 or finetune.frozen_norm=false."
+        )
 
 
 def check_batch_fit(recipe: Recipe, samples: int, world: World) -> None:

@@ -1,7 +1,6 @@
 """A dry run: everything is built and a few steps are taken, but nothing is written."""
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -64,9 +63,14 @@ def dry_run(recipe: Recipe, *, device: str = "auto", threads: int = 0) -> DryRun
 
 def seconds_per_step(setup: TrainingSetup, state: TrainingState) -> float:
     """Takes two steps with each size of images and returns the mean over the training."""
-    steps = Counter(setup.crop_size(step) for step in range(setup.total_steps))
-    seconds = {size: [timed_step(setup, state, size) for _ in range(2)][1] for size in steps}
-    return sum(seconds[size] * count for size, count in steps.items()) / steps.total()
+    late = setup.total_steps - setup.early_steps
+    steps = {setup.recipe.data.early_size: setup.early_steps, 0: late}
+    seconds = {
+        size: count * [timed_step(setup, state, size) for _ in range(2)][1]
+        for size, count in steps.items()
+        if count
+    }
+    return sum(seconds.values()) / setup.total_steps
 
 
 def timed_step(setup: TrainingSetup, state: TrainingState, size: int) -> float:

@@ -138,6 +138,7 @@ class Journal:
                 self.metrics.resume(end)
                 sessions = [asdict(start) for start in [*self.earlier_sessions(), session]]
                 write_file(self.run.environment_path, json.dumps(sessions, indent=1))
+                self.run.failure_path.unlink(missing_ok=True)  # of an earlier session
             self.observe(session)
 
     def earlier_sessions(self) -> list[Session]:

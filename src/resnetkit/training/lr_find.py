@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from resnetkit.errors import TrainingDiverged, UsageError
-from resnetkit.runtime.process_group import open_world
+from resnetkit.runtime.process_group import World, open_world
 from resnetkit.training.checks import explained_bad_images
 from resnetkit.training.recipe import Recipe
 from resnetkit.training.setup import TrainingSetup, prepare
@@ -38,6 +38,12 @@ class RateSearch:
     suggested: float
 
 
+def check_alone(world: World) -> None:
+    """Raises UsageError where several processes would search for a rate."""
+    if world.size > 1:
+        raise UsageError("lr-find runs in one process: start it without torchrun.")
+
+
 def find_lr(
     recipe: Recipe,
     *,
@@ -65,8 +71,7 @@ def find_lr(
     if steps < FEWEST_STEPS:
         raise UsageError(f"{steps} steps are too few: expected {FEWEST_STEPS} or more.")
     with open_world(device) as world:
-        if world.size > 1:
-            raise UsageError("lr-find runs in one process: start it without torchrun.")
+        check_alone(world)
         setup, state = prepare(recipe, world, cache=False)
         torch.set_num_threads(threads or setup.sensible_threads)
         with explained_bad_images(setup.dataset):

@@ -27,7 +27,7 @@ class Muon(Optimizer):
 
     Args:
         parameters: weights of convolutions (outputs, inputs, H, W), each followed by batch
-            normalization.
+            normalization with the statistics of the batch.
         lr: length of a step along each direction.
         momentum: factor of the previous step; steps are Nesterov's.
     """

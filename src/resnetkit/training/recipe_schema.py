@@ -39,6 +39,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 Kernels = Literal["auto", "modules", "fused"]
 
+LONGEST = 10**9  # steps or epochs of a training
+
 
 Decay = Literal["convolutions", "weights", "all"]
 
@@ -62,9 +64,11 @@ def parse_duration(value: object) -> object:
     """Parses '12 epochs' or '64000 steps'; a Duration stays as it is."""
     if isinstance(value, Duration):
         return value
-    match = re.fullmatch(r"(\d+) (step|epoch)s?", str(value).strip())
-    if match is None or int(match[1]) < 1:
+    match = re.fullmatch(r"0*(\d+) (step|epoch)s?", str(value).strip())
+    if match is None or match[1] == "0":
         raise ValueError("expected a number of epochs or steps, such as '12 epochs'")
+    if len(match[1]) > 10 or int(match[1]) > LONGEST:
+        raise ValueError(f"expected at most {LONGEST:,} epochs or steps")
     return Duration(int(match[1]), "steps" if match[2] == "step" else "epochs")
 
 
@@ -218,6 +222,12 @@ class OptimizerSection(Section):
     def nesterov_has_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def muon_is_on(self) -> Self:
+        if self.muon_on != "blocks" and self.muon_lr == 0:
+            raise ValueError("muon_on needs a muon_lr above 0: set it, or leave muon_on out")
         return self
 
 

@@ -163,7 +163,8 @@ class Run:
             f"The checkpoint of step {steps[-1]} is kept." if steps else "Nothing was saved yet."
         )
         return (
-            f"{saved} Make room or choose another folder with --out; the same command then resumes."
+            f"{saved} Make room, or move the folder to another disk and name it with --out; the"
+            " same command then resumes."
         )
 
     @property

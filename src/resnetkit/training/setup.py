@@ -1,5 +1,6 @@
 """The immutable setup of a training: everything a recipe describes, built and checked."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,8 +90,13 @@ class TrainingSetup:
 
     def crop_size(self, step: int) -> int:
         """Returns the side of the crops of a step, counted from 0; 0 for whole images."""
+        return self.recipe.data.early_size if step < self.early_steps else 0
+
+    @property
+    def early_steps(self) -> int:
+        """Returns the number of steps with smaller crops."""
         data = self.recipe.data
-        return data.early_size if step < data.early_fraction * self.total_steps else 0
+        return math.ceil(data.early_fraction * self.total_steps) if data.early_size else 0
 
     def split_ids(self, split: Split) -> Tensor:
         """Returns the samples of a split; the training split is all that is trained on."""
