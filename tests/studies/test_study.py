@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from resnetkit.errors import RecipeError
+from resnetkit.errors import RecipeError, UsageError
 from resnetkit.models.zoo import ARCHITECTURES
 from resnetkit.studies import statistics as study_statistics
 from resnetkit.studies.study import Finding, Sample, Study, judge_higher, judge_not_higher
@@ -231,3 +231,12 @@ def test_a_line_along_training_leaves_out_seeds_that_diverged(
         {**runs, "some": ["second", "third"]}, "some", "gradients", "slope", label="some"
     )
     study_statistics.line_along(runs, "none", "gradients", "slope", label="none")
+
+
+@pytest.mark.parametrize("name", ["cifar100", "/photos", "digit"])
+def test_data_without_ten_classes_is_refused(name: str) -> None:
+    study = STUDIES["degradation"]
+    with pytest.raises(UsageError, match=f"data.name is '{name}', but .* one of digits, cifar10"):
+        study.trials("quick", {"data.name": name})
+    trials = study.trials("quick", {"data.name": "fashion-mnist"})
+    assert {trial.recipe.data.name for trial in trials} == {"fashion-mnist"}

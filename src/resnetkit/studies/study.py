@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+from resnetkit.data.published.table import PUBLISHED
 from resnetkit.errors import UsageError
 from resnetkit.studies.chart import Chart
 from resnetkit.studies.phrase import Phrase, phrase, plural_phrase
@@ -32,6 +33,9 @@ __all__ = [
     "judge_not_higher",
     "networks",
 ]
+
+TEN_CLASSES = ("digits", *(name for name, data in PUBLISHED.items() if len(data.class_names) == 10))
+"""The data sets of studies, whose rules know what error guessing has among ten classes."""
 
 Verdict = Literal["confirmed", "not confirmed", "not enough data"]
 Changes = dict[str, object]
@@ -373,7 +377,8 @@ class Study:
             changes: values of the recipe to replace.
 
         Raises:
-            UsageError: when a change is one of the values that the study varies.
+            UsageError: when a change is one of the values that the study varies, or a data set
+                without ten classes.
             RecipeError: when a change makes an impossible recipe.
         """
         chosen = self.scales[scale]
@@ -383,6 +388,12 @@ class Study:
                     f"a study varies {key} itself: it cannot be set. 'resnet train' trains one"
                     " network."
                 )
+        data = (changes or {}).get("data.name", TEN_CLASSES[0])
+        if data not in TEN_CLASSES:
+            raise UsageError(
+                f"data.name is '{data}', but studies know what guessing is among ten classes:"
+                f" expected one of {', '.join(TEN_CLASSES)}."
+            )
         return [
             Trial(group, load_recipe(chosen.recipe, {**(changes or {}), **values, "seed": seed}))
             for group, values in chosen.groups.items()
