@@ -292,8 +292,9 @@ def read_outcomes_again(folder: Path) -> list[Outcome]:
             f"{folder}/findings.json cannot be read ({error}): 'resnet study' writes it again."
         ) from error
     studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
-    studies_folder = Path(os.path.abspath(folder)).parent  # the parent of '.' would be '.'
-    return [read_outcome(study, scale, studies_folder, changes=changes) for study in studies]
+    if folder.name in ("", ".."):  # the parent of '.' would be '.'
+        folder = Path(os.path.abspath(folder))
+    return [read_outcome(study, scale, folder.parent, changes=changes) for study in studies]
 
 
 @contextmanager
